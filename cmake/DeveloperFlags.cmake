@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# Warnings, sanitizers and coverage for the programs built in this repository.
+target_compile_options(
+  vmsuperio_developer_flags
+  INTERFACE -Wall
+            -Wextra
+            -Wpedantic
+            -Werror
+            -Wconversion
+            -Wsign-conversion
+            -Wshadow
+            -Wold-style-cast
+            -Wcast-align
+            -Wnon-virtual-dtor
+            -Woverloaded-virtual
+            -Wnull-dereference
+            -Wdouble-promotion
+            -Wformat=2
+            -Wimplicit-fallthrough
+            -Wextra-semi)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  target_compile_options(vmsuperio_developer_flags INTERFACE -Wthread-safety)
+else()
+  target_compile_options(vmsuperio_developer_flags INTERFACE -Wduplicated-cond -Wduplicated-branches -Wlogical-op)
+endif()
+if(VMSUPERIO_SANITIZE)
+  target_compile_options(vmsuperio_developer_flags INTERFACE -fsanitize=${VMSUPERIO_SANITIZE}
+                                                             -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(vmsuperio_developer_flags INTERFACE -fsanitize=${VMSUPERIO_SANITIZE})
+endif()
+if(VMSUPERIO_COVERAGE)
+  target_compile_options(vmsuperio_developer_flags INTERFACE --coverage -fprofile-update=atomic)
+  target_link_options(vmsuperio_developer_flags INTERFACE --coverage)
+endif()

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+include(CMakePackageConfigHelpers)
+
+# Nothing installed depends on the architecture, so all of it goes below the data directory.
+set(package_dir "${CMAKE_INSTALL_DATADIR}/cmake/vmsuperio")
+
+foreach(library IN ITEMS vmdevice vmsuperio)
+  install(TARGETS ${library} EXPORT ${library}-targets FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+  install(
+    EXPORT ${library}-targets
+    NAMESPACE vmsuperio::
+    DESTINATION "${package_dir}")
+  # The prefix is given relative to the file, so that an installed tree may be moved.
+  file(RELATIVE_PATH pc_prefix "/${CMAKE_INSTALL_DATADIR}/pkgconfig" "/")
+  string(REGEX REPLACE "/$" "" pc_prefix "${pc_prefix}")
+  configure_file(cmake/${library}.pc.in ${library}.pc @ONLY)
+  install(FILES "${PROJECT_BINARY_DIR}/${library}.pc" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")
+endforeach()
+
+configure_package_config_file(cmake/vmsuperioConfig.cmake.in vmsuperioConfig.cmake INSTALL_DESTINATION
+                              "${package_dir}")
+write_basic_package_version_file(vmsuperioConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+install(FILES "${PROJECT_BINARY_DIR}/vmsuperioConfig.cmake" "${PROJECT_BINARY_DIR}/vmsuperioConfigVersion.cmake"
+        DESTINATION "${package_dir}")
+install(FILES LICENSE-APACHE LICENSE-BSD-3-Clause DESTINATION "${CMAKE_INSTALL_DOCDIR}")

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "memory/guest_memory.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <string>
+#include <sys/mman.h>
+#include <utility>
+
+#include "error.hpp"
+
+namespace kvm_vmm {
+namespace {
+
+std::span<std::uint8_t> map_ram(std::uint64_t size) {
+    void* const address =
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (address == MAP_FAILED) {
+        throw VmmError(
+            ExitCode::vmm_error,
+            errno_message("cannot reserve " + std::to_string(size >> 20U) + " MiB of guest memory", errno));
+    }
+    return {static_cast<std::uint8_t*>(address), size};
+}
+
+}  // namespace
+
+GuestMemory::GuestMemory(std::uint64_t size) : size_(size) {
+    regions_.reserve(2);
+    const std::uint64_t low = std::min(size, mmio_gap_start);
+    regions_.push_back({0, map_ram(low)});
+    if (size > low) {
+        try {
+            regions_.push_back({mmio_gap_end, map_ram(size - low)});
+        } catch (...) {
+            ::munmap(regions_.front().host.data(), regions_.front().host.size());
+            throw;
+        }
+    }
+}
+
+GuestMemory::~GuestMemory() {
+    for (const Region& region : regions_) {
+        ::munmap(region.host.data(), region.host.size());
+    }
+}
+
+GuestMemory::GuestMemory(GuestMemory&& other) noexcept
+    : size_(std::exchange(other.size_, 0)), regions_(std::exchange(other.regions_, {})) {}
+
+std::optional<std::span<std::uint8_t>> GuestMemory::slice(std::uint64_t address,
+                                                          std::uint64_t length) const noexcept {
+    for (const Region& region : regions_) {
+        if (address >= region.guest_address && address - region.guest_address <= region.host.size()) {
+            const std::uint64_t offset = address - region.guest_address;
+            if (length <= region.host.size() - offset) {
+                return region.host.subspan(offset, length);
+            }
+        }
+    }
+    return std::nullopt;
+}
+
+bool GuestMemory::write(std::uint64_t address, std::span<const std::uint8_t> bytes) noexcept {
+    const auto target = slice(address, bytes.size());
+    if (target) {
+        std::ranges::copy(bytes, target->begin());
+    }
+    return target.has_value();
+}
+
+bool GuestMemory::read(std::uint64_t address, std::span<std::uint8_t> bytes) const noexcept {
+    const auto source = slice(address, bytes.size());
+    if (source) {
+        std::ranges::copy(*source, bytes.begin());
+    }
+    return source.has_value();
+}
+
+void GuestMemory::clear() {
+    for (const Region& region : regions_) {
+        if (::madvise(region.host.data(), region.host.size(), MADV_DONTNEED) != 0) {
+            throw VmmError(ExitCode::vmm_error, errno_message("cannot clear guest memory", errno));
+        }
+    }
+}
+
+}  // namespace kvm_vmm

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+namespace kvm_vmm {
+
+/// The guest's RAM: one region below the MMIO gap and, where there is more, one from 4 GiB up.
+///
+/// All accessors check bounds and work on whole ranges inside one region. Guest CPUs may write the same
+/// bytes at the same time, so data read from here is read once, copied, and validated after that.
+class GuestMemory {
+public:
+    /// RAM ends here below 4 GiB; LAPIC, IOAPIC and virtio-mmio live between this and 4 GiB.
+    static constexpr std::uint64_t mmio_gap_start = 0xC000'0000;
+    static constexpr std::uint64_t mmio_gap_end = 0x1'0000'0000;
+
+    struct Region {
+        std::uint64_t guest_address;
+        std::span<std::uint8_t> host;
+    };
+
+    /// Reserves `size` bytes of zeroed RAM, a multiple of the page size and not 0.
+    /// Throws VmmError where the host refuses.
+    explicit GuestMemory(std::uint64_t size);
+    ~GuestMemory();
+    GuestMemory(const GuestMemory&) = delete;
+    GuestMemory& operator=(const GuestMemory&) = delete;
+    GuestMemory(GuestMemory&& other) noexcept;
+    GuestMemory& operator=(GuestMemory&&) = delete;
+
+    [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+    [[nodiscard]] const std::vector<Region>& regions() const noexcept { return regions_; }
+    /// End of the region that starts at 0.
+    [[nodiscard]] std::uint64_t low_end() const noexcept { return regions_.front().host.size(); }
+
+    /// The host bytes of [address, address + length), or nothing where part of it is not RAM.
+    [[nodiscard]] std::optional<std::span<std::uint8_t>> slice(std::uint64_t address,
+                                                               std::uint64_t length) const noexcept;
+
+    [[nodiscard]] bool write(std::uint64_t address, std::span<const std::uint8_t> bytes) noexcept;
+    [[nodiscard]] bool read(std::uint64_t address, std::span<std::uint8_t> bytes) const noexcept;
+
+    template <class T>
+        requires std::is_trivially_copyable_v<T>
+    [[nodiscard]] bool write_object(std::uint64_t address, const T& object) noexcept {
+        const auto target = slice(address, sizeof(T));
+        if (!target) {
+            return false;
+        }
+        std::memcpy(target->data(), &object, sizeof(T));
+        return true;
+    }
+    template <class T>
+        requires std::is_trivially_copyable_v<T>
+    [[nodiscard]] std::optional<T> read_object(std::uint64_t address) const noexcept {
+        const auto source = slice(address, sizeof(T));
+        if (!source) {
+            return std::nullopt;
+        }
+        T object;
+        std::memcpy(&object, source->data(), sizeof(T));
+        return object;
+    }
+
+    /// Makes all RAM read as zero again, giving its pages back to the host.
+    void clear();
+
+private:
+    std::uint64_t size_;
+    std::vector<Region> regions_;
+};
+
+}  // namespace kvm_vmm

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <concepts>
+#include <expected>
+#include <utility>
+
+#include <vmsuperio/detail/config.hpp>
+
+namespace vmsuperio {
+
+/// How a device tells the VMM that its interrupt line rose.
+///
+/// A plain `Trigger` is an edge: `trigger()` is called once on every transition of the line from low to
+/// high, and again where the line would fall and rise at once. It must not block and must not throw.
+template <class T>
+concept Trigger = requires(T t) {
+    typename T::error_type;
+    { t.trigger() } -> std::same_as<std::expected<void, typename T::error_type>>;
+};
+
+/// A trigger that is told the level of the line, once per change, instead of its edges.
+///
+/// A device given a `LevelTrigger` calls `set_level` only and never `trigger`.
+template <class T>
+concept LevelTrigger = Trigger<T> && requires(T t, bool asserted) {
+    { t.set_level(asserted) } -> std::same_as<std::expected<void, typename T::error_type>>;
+};
+
+/// The error type of a trigger that cannot fail. No value of it is ever made by this library.
+struct NoTriggerError {
+    friend constexpr bool operator==(NoTriggerError, NoTriggerError) = default;
+};
+
+/// The contract of `Trigger`, doing nothing: for a device whose interrupt is not connected.
+struct NullTrigger {
+    using error_type = NoTriggerError;
+
+    // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the concept asks for a member
+    [[nodiscard]] constexpr std::expected<void, error_type> trigger() noexcept { return {}; }
+};
+static_assert(Trigger<NullTrigger> && !LevelTrigger<NullTrigger>);
+
+namespace detail {
+
+/// One interrupt line: remembers its level and speaks to the trigger in the trigger's own terms.
+template <Trigger T>
+class InterruptLine {
+public:
+    using error_type = typename T::error_type;
+
+    explicit constexpr InterruptLine(T trigger) : trigger_(std::move(trigger)) {}
+
+    [[nodiscard]] constexpr bool level() const noexcept { return level_; }
+    [[nodiscard]] constexpr T& trigger() noexcept { return trigger_; }
+    [[nodiscard]] constexpr const T& trigger() const noexcept { return trigger_; }
+
+    /// Moves the line to `level`. `pulse` tells that a new cause came up while the line stayed high, or
+    /// that the line fell and rose within one operation: an edge trigger then sees another edge.
+    /// The level is taken over even where the trigger fails.
+    [[nodiscard]] constexpr std::expected<void, error_type> update(bool level, bool pulse = false) {
+        const bool changed = level != level_;
+        level_ = level;
+        if constexpr (LevelTrigger<T>) {
+            if (changed) {
+                return trigger_.set_level(level);
+            }
+        } else {
+            if (level && (changed || pulse)) {
+                return trigger_.trigger();
+            }
+        }
+        return {};
+    }
+
+    /// Sets the remembered level without a word to the trigger.
+    constexpr void reset(bool level = false) noexcept { level_ = level; }
+
+private:
+    T trigger_;
+    bool level_{false};
+};
+
+}  // namespace detail
+}  // namespace vmsuperio

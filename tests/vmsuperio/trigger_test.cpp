@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <vector>
+
+#include <vmsuperio/trigger.hpp>
+
+#include "catch.hpp"
+
+namespace {
+
+struct EdgeTrigger {
+    using error_type = int;
+    int* count;
+    bool fail{false};
+    std::expected<void, int> trigger() {
+        ++*count;
+        if (fail) {
+            return std::unexpected(5);
+        }
+        return {};
+    }
+};
+
+struct RecordingLevel {
+    using error_type = int;
+    std::vector<bool>* levels;
+    int* edges;
+    std::expected<void, int> trigger() {
+        ++*edges;
+        return {};
+    }
+    std::expected<void, int> set_level(bool asserted) {
+        levels->push_back(asserted);
+        return {};
+    }
+};
+
+}  // namespace
+
+TEST_CASE("InterruptLine: an edge trigger is called on each rise, and on a pulse while high", "[trigger]") {
+    int count = 0;
+    vmsuperio::detail::InterruptLine line(EdgeTrigger{&count});
+    CHECK(line.update(false).has_value());
+    CHECK(count == 0);
+    CHECK(line.update(true).has_value());
+    CHECK(count == 1);
+    CHECK(line.update(true).has_value());
+    CHECK(count == 1);
+    CHECK(line.update(true, true).has_value());
+    CHECK(count == 2);
+    CHECK(line.update(false, true).has_value());
+    CHECK(count == 2);
+    CHECK_FALSE(line.level());
+}
+
+TEST_CASE("InterruptLine: a level trigger hears each change once and never an edge", "[trigger]") {
+    std::vector<bool> levels;
+    int edges = 0;
+    vmsuperio::detail::InterruptLine line(RecordingLevel{&levels, &edges});
+    for (const bool level : {false, true, true, false, false, true}) {
+        CHECK(line.update(level, true).has_value());
+    }
+    CHECK(levels == std::vector<bool>{true, false, true});
+    CHECK(edges == 0);
+}
+
+TEST_CASE("InterruptLine: a failing trigger is reported and the level is kept", "[trigger]") {
+    int count = 0;
+    vmsuperio::detail::InterruptLine line(EdgeTrigger{&count, true});
+    const auto result = line.update(true);
+    REQUIRE_FALSE(result.has_value());
+    CHECK(result.error() == 5);
+    CHECK(line.level());
+}
