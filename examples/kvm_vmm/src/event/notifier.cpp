@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "event/notifier.hpp"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "error.hpp"
+
+namespace kvm_vmm {
+
+Notifier::Notifier() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    if (!fd_) {
+        throw VmmError(ExitCode::vmm_error, errno_message("eventfd failed", errno));
+    }
+}
+
+void Notifier::notify() noexcept {
+    const std::uint64_t one = 1;
+    // The only possible failure is a counter at its maximum, and then it is readable already.
+    [[maybe_unused]] const auto written = ::write(fd_.get(), &one, sizeof(one));
+}
+
+void Notifier::clear() noexcept {
+    std::uint64_t count = 0;
+    [[maybe_unused]] const auto taken = ::read(fd_.get(), &count, sizeof(count));
+}
+
+}  // namespace kvm_vmm

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+
+#include "util/file_descriptor.hpp"
+
+namespace kvm_vmm {
+
+/// Wakes the event loop from any thread: an eventfd.
+class Notifier {
+public:
+    /// Throws VmmError where the system has no descriptor left.
+    Notifier();
+
+    [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+    void notify() noexcept;
+    /// Takes back what was notified.
+    void clear() noexcept;
+
+private:
+    FileDescriptor fd_;
+};
+
+}  // namespace kvm_vmm

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "event/signals.hpp"
+
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "error.hpp"
+
+namespace kvm_vmm {
+
+SignalEvents::SignalEvents(EventManager& events, std::initializer_list<int> signals,
+                           std::function<void(int)> handler)
+    : events_(events), handler_(std::move(handler)) {
+    sigset_t set{};
+    sigemptyset(&set);
+    for (const int signal : signals) {
+        sigaddset(&set, signal);
+    }
+    fd_ = FileDescriptor(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (!fd_) {
+        throw VmmError(ExitCode::vmm_error, errno_message("signalfd failed", errno));
+    }
+    const auto id = events_.add(fd_.get(), EPOLLIN, [this](std::uint32_t) { read_signals(); });
+    if (!id) {
+        throw VmmError(ExitCode::vmm_error, "cannot wait for signals: " + id.error().message());
+    }
+    subscription_ = *id;
+    pthread_sigmask(SIG_BLOCK, &set, &previous_);
+}
+
+SignalEvents::~SignalEvents() {
+    events_.remove(subscription_);
+    pthread_sigmask(SIG_SETMASK, &previous_, nullptr);
+}
+
+void SignalEvents::read_signals() {
+    signalfd_siginfo info{};
+    while (::read(fd_.get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
+        handler_(static_cast<int>(info.ssi_signo));
+    }
+}
+
+}  // namespace kvm_vmm

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "util/file_descriptor.hpp"
+
+struct kvm_cpuid_entry2;
+
+namespace kvm_vmm {
+
+/// The KVM subsystem: /dev/kvm, opened and found good enough.
+class Kvm {
+public:
+    /// Opens the device and checks the API version and every capability that this program needs.
+    /// Throws VmmError(no_kvm) naming what is missing and what may help.
+    explicit Kvm(const std::string& path = "/dev/kvm");
+
+    [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+
+    /// The value of an optional capability; 0 where it is missing.
+    [[nodiscard]] int capability(int number) const noexcept;
+
+    /// Bytes to map for each vCPU.
+    [[nodiscard]] std::size_t vcpu_mmap_size() const noexcept { return vcpu_mmap_size_; }
+
+    /// The largest number of vCPUs of one VM.
+    [[nodiscard]] unsigned max_vcpus() const noexcept;
+
+    /// What the host CPU and KVM can offer a guest.
+    [[nodiscard]] std::vector<kvm_cpuid_entry2> supported_cpuid() const;
+
+    /// A new VM's file descriptor.
+    [[nodiscard]] FileDescriptor create_vm() const;
+
+private:
+    FileDescriptor fd_;
+    std::size_t vcpu_mmap_size_{0};
+};
+
+}  // namespace kvm_vmm

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <linux/kvm.h>
+
+#include <atomic>
+#include <cstddef>
+#include <span>
+#include <string>
+
+#include "kvm/kvm.hpp"
+#include "kvm/kvm_vm.hpp"
+#include "kvm/vcpu_exit.hpp"
+#include "util/file_descriptor.hpp"
+
+namespace kvm_vmm {
+
+/// One vCPU. Everything but `request_exit` belongs to the thread that runs it.
+class KvmVcpu {
+public:
+    KvmVcpu(const Kvm& kvm, const KvmVm& vm, unsigned id);
+    ~KvmVcpu();
+    KvmVcpu(const KvmVcpu&) = delete;
+    KvmVcpu& operator=(const KvmVcpu&) = delete;
+    KvmVcpu(KvmVcpu&&) = delete;
+    KvmVcpu& operator=(KvmVcpu&&) = delete;
+
+    [[nodiscard]] unsigned id() const noexcept { return id_; }
+
+    /// Runs the guest until it needs something. A signal or `request_exit` ends it with `Resume`.
+    /// Throws VmmError where KVM itself fails.
+    [[nodiscard]] VcpuExit run();
+
+    /// Makes this or the next `run` return at once. From any thread; send the thread a signal as well, so that
+    /// it leaves guest mode.
+    void request_exit() noexcept;
+    void clear_exit_request() noexcept;
+
+    [[nodiscard]] kvm_regs regs() const;
+    void set_regs(const kvm_regs& regs);
+    [[nodiscard]] kvm_sregs sregs() const;
+    void set_sregs(const kvm_sregs& sregs);
+    void set_cpuid(std::span<const kvm_cpuid_entry2> entries);
+    void set_msrs(std::span<const kvm_msr_entry> entries);
+    void set_fpu(const kvm_fpu& fpu);
+    [[nodiscard]] kvm_lapic_state lapic() const;
+    void set_lapic(const kvm_lapic_state& lapic);
+    [[nodiscard]] kvm_mp_state mp_state() const;
+    void set_mp_state(const kvm_mp_state& state);
+
+    /// Where the CPU stands, for reports: never throws.
+    [[nodiscard]] std::string describe() const noexcept;
+
+private:
+    FileDescriptor fd_;
+    kvm_run* run_{nullptr};
+    std::size_t run_size_;
+    unsigned id_;
+};
+
+}  // namespace kvm_vmm

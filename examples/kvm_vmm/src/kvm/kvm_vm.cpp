@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "kvm/kvm_vm.hpp"
+
+#include <linux/kvm.h>
+
+#include <bit>
+
+#include "kvm/kvm_ioctl.hpp"
+
+namespace kvm_vmm {
+namespace {
+
+// Intel CPUs without unrestricted guest mode need one page for a real-mode identity map and three for a
+// TSS; they lie in the MMIO gap, just below the place of the firmware ROM.
+constexpr std::uint64_t identity_map_address = 0xFFFB'C000;
+constexpr unsigned long tss_address = 0xFFFB'D000;
+
+}  // namespace
+
+KvmVm::KvmVm(const Kvm& kvm) : fd_(kvm.create_vm()) {
+    std::uint64_t identity_map = identity_map_address;
+    kvm_ioctl(fd(), KVM_SET_IDENTITY_MAP_ADDR, &identity_map, "KVM_SET_IDENTITY_MAP_ADDR");
+    kvm_ioctl(fd(), KVM_SET_TSS_ADDR, tss_address, "KVM_SET_TSS_ADDR");
+}
+
+void KvmVm::map_memory(const GuestMemory& memory) {
+    __u32 slot = 0;
+    for (const GuestMemory::Region& region : memory.regions()) {
+        kvm_userspace_memory_region kvm_region{};
+        kvm_region.slot = slot++;
+        kvm_region.guest_phys_addr = region.guest_address;
+        kvm_region.memory_size = region.host.size();
+        kvm_region.userspace_addr = std::bit_cast<std::uintptr_t>(region.host.data());
+        kvm_ioctl(fd(), KVM_SET_USER_MEMORY_REGION, &kvm_region, "KVM_SET_USER_MEMORY_REGION");
+    }
+}
+
+void KvmVm::create_interrupt_controllers() {
+    kvm_ioctl(fd(), KVM_CREATE_IRQCHIP, 0, "KVM_CREATE_IRQCHIP");
+    // The speaker port 0x61 shows the PIT's channel 2; without it the guest's TSC calibration never ends.
+    kvm_pit_config pit{};
+    pit.flags = KVM_PIT_SPEAKER_DUMMY;
+    kvm_ioctl(fd(), KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2");
+}
+
+void KvmVm::assign_irqfd(int event_fd, std::uint32_t gsi, std::uint32_t flags, const char* name) {
+    kvm_irqfd irqfd{};
+    irqfd.fd = static_cast<__u32>(event_fd);
+    irqfd.gsi = gsi;
+    irqfd.flags = flags;
+    kvm_ioctl(fd(), KVM_IRQFD, &irqfd, name);
+}
+
+void KvmVm::register_irqfd(int event_fd, std::uint32_t gsi) { assign_irqfd(event_fd, gsi, 0, "KVM_IRQFD"); }
+
+void KvmVm::unregister_irqfd(int event_fd, std::uint32_t gsi) {
+    assign_irqfd(event_fd, gsi, KVM_IRQFD_FLAG_DEASSIGN, "KVM_IRQFD (deassign)");
+}
+
+void KvmVm::set_irq_line(std::uint32_t gsi, bool level) {
+    kvm_irq_level line{};
+    line.irq = gsi;
+    line.level = level ? 1 : 0;
+    kvm_ioctl(fd(), KVM_IRQ_LINE, &line, "KVM_IRQ_LINE");
+}
+
+FileDescriptor KvmVm::create_vcpu(unsigned id) const {
+    return FileDescriptor(kvm_ioctl(fd(), KVM_CREATE_VCPU, static_cast<unsigned long>(id), "KVM_CREATE_VCPU"));
+}
+
+}  // namespace kvm_vmm

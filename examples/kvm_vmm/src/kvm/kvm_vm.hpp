@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kvm/kvm.hpp"
+#include "memory/guest_memory.hpp"
+#include "util/file_descriptor.hpp"
+
+namespace kvm_vmm {
+
+/// One virtual machine as KVM sees it: memory slots and interrupt controllers.
+class KvmVm {
+public:
+    explicit KvmVm(const Kvm& kvm);
+
+    [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+
+    /// Maps every region of `memory`. `memory` must outlive the VM.
+    void map_memory(const GuestMemory& memory);
+
+    /// In-kernel PIC pair, IOAPIC and local APICs, and the PIT with its port 0x61.
+    /// Before the first vCPU is made.
+    void create_interrupt_controllers();
+
+    /// Every write to the eventfd `event_fd` from now on is an edge on interrupt line `gsi`.
+    void register_irqfd(int event_fd, std::uint32_t gsi);
+    void unregister_irqfd(int event_fd, std::uint32_t gsi);
+
+    /// Sets the level of interrupt line `gsi`.
+    void set_irq_line(std::uint32_t gsi, bool level);
+
+    /// A new vCPU's file descriptor.
+    [[nodiscard]] FileDescriptor create_vcpu(unsigned id) const;
+
+private:
+    void assign_irqfd(int event_fd, std::uint32_t gsi, std::uint32_t flags, const char* name);
+
+    FileDescriptor fd_;
+};
+
+}  // namespace kvm_vmm

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "vmm/exit_handler.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cinttypes>
+#include <cstdio>
+#include <variant>
+
+namespace kvm_vmm {
+namespace {
+
+// What a bus with nothing on it reads as.
+constexpr std::uint8_t floating_bus = 0xFF;
+
+std::string hex(std::uint64_t value) {
+    std::array<char, 24> text{};
+    std::snprintf(text.data(), text.size(), "0x%" PRIx64, value);
+    return text.data();
+}
+
+std::string_view suberror_name(std::uint32_t suberror) {
+    switch (suberror) {
+        case KVM_INTERNAL_ERROR_EMULATION:
+            return "KVM cannot emulate an instruction";
+        case KVM_INTERNAL_ERROR_SIMUL_EX:
+            return "simultaneous exceptions";
+        case KVM_INTERNAL_ERROR_DELIVERY_EV:
+            return "an exit while delivering an event";
+        case KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON:
+            return "an unexpected exit reason";
+        default:
+            return "an unknown suberror";
+    }
+}
+
+}  // namespace
+
+bool ExitHandler::handle(const KvmVcpu& vcpu, VcpuExit& exit) {
+    return std::visit([&](auto& kind) { return on(vcpu, kind); }, exit);
+}
+
+// An access that no device claims reads as all ones and writes nowhere, as on real hardware: guests probe.
+bool ExitHandler::on(const KvmVcpu&, exits::PortRead& exit) {
+    std::ranges::fill(exit.data, floating_bus);
+    const vmdevice::PioAddress port{exit.port};
+    if (exit.data.size() == exit.width) {
+        (void)io_.pio_read(port, exit.data);
+    } else {
+        (void)io_.pio_read_repeated(port, exit.width, exit.data);
+    }
+    return true;
+}
+
+bool ExitHandler::on(const KvmVcpu&, exits::PortWrite& exit) {
+    const vmdevice::PioAddress port{exit.port};
+    if (exit.data.size() == exit.width) {
+        (void)io_.pio_write(port, exit.data);
+    } else {
+        (void)io_.pio_write_repeated(port, exit.width, exit.data);
+    }
+    return true;
+}
+
+bool ExitHandler::on(const KvmVcpu&, exits::MmioRead& exit) {
+    std::ranges::fill(exit.data, floating_bus);
+    (void)io_.mmio_read(vmdevice::MmioAddress{exit.address}, exit.data);
+    return true;
+}
+
+bool ExitHandler::on(const KvmVcpu&, exits::MmioWrite& exit) {
+    (void)io_.mmio_write(vmdevice::MmioAddress{exit.address}, exit.data);
+    return true;
+}
+
+bool ExitHandler::on(const KvmVcpu&, exits::Resume&) { return true; }
+
+bool ExitHandler::on(const KvmVcpu&, exits::Halt&) {
+    end_.request(ExitCode::guest_halted, "the guest halted");
+    return false;
+}
+
+bool ExitHandler::on(const KvmVcpu& vcpu, exits::Shutdown&) {
+    end_.request(ExitCode::triple_fault, "triple fault; " + vcpu.describe());
+    return false;
+}
+
+bool ExitHandler::on(const KvmVcpu&, exits::SystemEvent& exit) {
+    using Kind = exits::SystemEvent::Kind;
+    switch (exit.kind) {
+        case Kind::power_off:
+            end_.request(ExitCode::power_off);
+            break;
+        case Kind::reset:
+            end_.request(ExitCode::guest_reset);
+            break;
+        case Kind::crash:
+            end_.request(ExitCode::guest_panic, "the guest reported a crash");
+            break;
+        case Kind::other:
+            end_.request(ExitCode::unhandled_exit, "unknown system event " + std::to_string(exit.type));
+            break;
+    }
+    return false;
+}
+
+bool ExitHandler::on(const KvmVcpu& vcpu, exits::FailEntry& exit) {
+    end_.request(ExitCode::unhandled_exit,
+                 "the CPU refused to enter the guest, hardware reason " + hex(exit.hardware_reason) + "; " +
+                     vcpu.describe());
+    return false;
+}
+
+bool ExitHandler::on(const KvmVcpu& vcpu, exits::InternalError& exit) {
+    std::string message = "KVM internal error " + std::to_string(exit.suberror) + " (" +
+                          std::string(suberror_name(exit.suberror)) + "); " + vcpu.describe();
+    if (!exit.data.empty()) {
+        message += "; data";
+        for (const std::uint64_t value : exit.data) {
+            message += ' ' + hex(value);
+        }
+    }
+    end_.request(ExitCode::unhandled_exit, message);
+    return false;
+}
+
+bool ExitHandler::on(const KvmVcpu& vcpu, exits::Unknown& exit) {
+    end_.request(ExitCode::unhandled_exit, "unhandled KVM exit " + std::to_string(exit.reason) + " (" +
+                                               std::string(exit.name) + "); " + vcpu.describe());
+    return false;
+}
+
+}  // namespace kvm_vmm

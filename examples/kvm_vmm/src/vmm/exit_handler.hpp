@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <vmdevice/io_manager.hpp>
+
+#include <string>
+
+#include "kvm/kvm_vcpu.hpp"
+#include "kvm/vcpu_exit.hpp"
+#include "vmm/vm_end.hpp"
+
+namespace kvm_vmm {
+
+/// Answers the exits of all vCPUs: I/O goes to the devices, anything final ends the VM. Thread-safe.
+class ExitHandler {
+public:
+    /// Both must outlive this object.
+    ExitHandler(vmdevice::IoManager& io, EndLatch& end) : io_(io), end_(end) {}
+
+    /// False where the vCPU must not run again.
+    [[nodiscard]] bool handle(const KvmVcpu& vcpu, VcpuExit& exit);
+
+    /// A vCPU thread failed.
+    void fail(ExitCode code, const std::string& message) { end_.request(code, message); }
+
+private:
+    bool on(const KvmVcpu& vcpu, exits::PortRead& exit);
+    bool on(const KvmVcpu& vcpu, exits::PortWrite& exit);
+    bool on(const KvmVcpu& vcpu, exits::MmioRead& exit);
+    bool on(const KvmVcpu& vcpu, exits::MmioWrite& exit);
+    bool on(const KvmVcpu& vcpu, exits::Resume& exit);
+    bool on(const KvmVcpu& vcpu, exits::Halt& exit);
+    bool on(const KvmVcpu& vcpu, exits::Shutdown& exit);
+    bool on(const KvmVcpu& vcpu, exits::SystemEvent& exit);
+    bool on(const KvmVcpu& vcpu, exits::FailEntry& exit);
+    bool on(const KvmVcpu& vcpu, exits::InternalError& exit);
+    bool on(const KvmVcpu& vcpu, exits::Unknown& exit);
+
+    vmdevice::IoManager& io_;
+    EndLatch& end_;
+};
+
+}  // namespace kvm_vmm

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <optional>
+#include <string>
+#include <variant>
+
+#include "error.hpp"
+#include "vmm/config.hpp"
+
+namespace kvm_vmm {
+
+/// The command line asked for text instead of a VM (--help, --version).
+struct PrintAndExit {
+    std::string text;
+};
+
+/// Reads the command line. Throws VmmError(usage) with one line that names the wrong word.
+[[nodiscard]] std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const* argv);
+
+/// A size: digits and K, M, G or T (powers of 1024; an "iB" or "B" may follow), MiB where no unit is
+/// given. Nothing where it is no size, or larger than 2^63.
+[[nodiscard]] std::optional<std::uint64_t> parse_size(const std::string& text);
+
+/// "stdio", "null" or "file=PATH"; otherwise what is wrong with it.
+[[nodiscard]] std::expected<SerialConfig, std::string> parse_serial(const std::string& text);
+
+}  // namespace kvm_vmm

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "error.hpp"
+#include "event/notifier.hpp"
+
+namespace kvm_vmm {
+
+/// How a VM came to its end.
+struct VmEnd {
+    ExitCode code;
+    std::string message;  ///< for the user; empty where there is nothing to say
+};
+
+/// Where anything that ends the VM says so: vCPU threads, devices, the event loop. The first one counts.
+class EndLatch {
+public:
+    void request(ExitCode code, std::string message = {}) {
+        {
+            const std::lock_guard lock(mutex_);
+            if (end_) {
+                return;
+            }
+            end_ = VmEnd{code, std::move(message)};
+        }
+        notifier_.notify();
+    }
+
+    [[nodiscard]] std::optional<VmEnd> get() const {
+        const std::lock_guard lock(mutex_);
+        return end_;
+    }
+
+    /// Readable from the first request on.
+    [[nodiscard]] int fd() const noexcept { return notifier_.fd(); }
+
+private:
+    mutable std::mutex mutex_;
+    std::optional<VmEnd> end_;
+    Notifier notifier_;
+};
+
+}  // namespace kvm_vmm
