@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+/// What the machine consists of, as far as firmware tables tell it: the one place that the devices and
+/// the tables take their addresses from.
+namespace kvm_vmm {
+
+/// How much of a keyboard controller the guest is told of.
+enum class I8042Profile {
+    absent,              ///< ports 0x60/0x64 are not to be probed
+    reset_only,          ///< the reset command works; for probing it is absent
+    keyboard,            ///< controller and keyboard (IRQ 1)
+    keyboard_and_mouse,  ///< and a PS/2 mouse (IRQ 12)
+};
+
+struct SerialPort {
+    std::uint16_t port;  ///< first of 8 I/O ports
+    std::uint8_t irq;    ///< ISA interrupt; ports may share one
+};
+
+/// COM1 to COM4 where a PC has them.
+inline constexpr SerialPort com1{0x3F8, 4};
+inline constexpr SerialPort com2{0x2F8, 3};
+inline constexpr SerialPort com3{0x3E8, 4};
+inline constexpr SerialPort com4{0x2E8, 3};
+
+struct VirtioMmio {
+    std::uint32_t base;
+    std::uint32_t size;
+    std::uint32_t gsi;
+    bool level_triggered{false};  ///< false: each interrupt is an edge, as an irqfd gives it
+};
+
+struct Platform {
+    unsigned cpus{1};  ///< APIC ids 0 to cpus - 1
+    std::vector<SerialPort> serial_ports{com1};
+    I8042Profile i8042{I8042Profile::keyboard};
+    bool rtc{true};  ///< MC146818 at 0x70, IRQ 8
+    bool pvpanic{true};
+    std::vector<VirtioMmio> virtio_mmio;
+    bool acpi{true};     ///< write ACPI tables
+    bool mptable{true};  ///< write an MP table
+};
+
+/// More than this has no room for an 8-bit APIC id of its own (0xFF is broadcast).
+inline constexpr unsigned max_cpus = 254;
+
+namespace platform {
+
+inline constexpr std::uint32_t lapic_address = 0xFEE0'0000;
+inline constexpr std::uint32_t ioapic_address = 0xFEC0'0000;
+inline constexpr std::uint8_t ioapic_id = 0;  // what KVM's IOAPIC reads after reset
+inline constexpr std::uint32_t ioapic_pins = 24;
+
+// ACPI fixed hardware (ACPI 6.5, 4.8.3). devices/acpi_pm.hpp answers at these ports.
+inline constexpr std::uint16_t pm1a_event_port = 0x600;  // status, enable
+inline constexpr std::uint8_t pm1a_event_length = 4;
+inline constexpr std::uint16_t pm1a_control_port = 0x604;
+inline constexpr std::uint8_t pm1a_control_length = 2;
+inline constexpr std::uint16_t pm_timer_port = 0x608;
+inline constexpr std::uint8_t pm_timer_length = 4;
+inline constexpr std::uint16_t pm_block_port = 0x600;  // all three, for one registration on the bus
+inline constexpr std::uint16_t pm_block_length = 0xC;
+/// System control interrupt: level triggered, active high.
+inline constexpr std::uint8_t sci_irq = 9;
+inline constexpr std::uint8_t sleep_type_s5 = 5;
+
+/// The reset control register of the PCI host bridges of PCs; writing this value resets the machine.
+inline constexpr std::uint16_t reset_port = 0xCF9;
+inline constexpr std::uint8_t reset_value = 0x06;
+
+/// One byte: events written (bit 0 panic, bit 1 crash kernel loaded); reads give the bits understood.
+inline constexpr std::uint16_t pvpanic_port = 0x505;
+
+inline constexpr std::uint16_t i8042_data_port = 0x60;
+inline constexpr std::uint16_t i8042_command_port = 0x64;
+inline constexpr std::uint8_t keyboard_irq = 1;
+inline constexpr std::uint8_t mouse_irq = 12;
+inline constexpr std::uint16_t rtc_port = 0x70;
+inline constexpr std::uint8_t rtc_irq = 8;
+
+}  // namespace platform
+}  // namespace kvm_vmm

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "boot/image_file.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "boot/text.hpp"
+#include "error.hpp"
+
+namespace kvm_vmm {
+namespace {
+
+const char* kind_of(mode_t mode) {
+    switch (mode & S_IFMT) {
+        case S_IFDIR:
+            return "a directory";
+        case S_IFIFO:
+            return "a FIFO or pipe";
+        case S_IFCHR:
+        case S_IFBLK:
+            return "a device";
+        default:
+            return "a special file";
+    }
+}
+
+}  // namespace
+
+ImageFile::ImageFile(std::string_view role, const std::string& path)
+    : label_(std::string(role) + " '" + path + "': ") {
+    // O_NONBLOCK: opening a FIFO that nobody writes to, or a modem line, must not wait.
+    fd_ = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    if (fd_ < 0) {
+        throw VmmError(ExitCode::bad_file, errno_message(label_ + "cannot be opened", errno));
+    }
+    try {
+        struct stat status{};
+        if (::fstat(fd_, &status) != 0) {
+            throw VmmError(ExitCode::bad_file, errno_message(label_ + "cannot be examined", errno));
+        }
+        if (!S_ISREG(status.st_mode)) {
+            fail(std::string("is ") + kind_of(status.st_mode) + ", not a regular file");
+        }
+        if (status.st_size <= 0) {
+            fail("is empty");
+        }
+        size_ = static_cast<std::uint64_t>(status.st_size);
+    } catch (...) {
+        ::close(fd_);
+        throw;
+    }
+}
+
+ImageFile::~ImageFile() { ::close(fd_); }
+
+void ImageFile::read(std::uint64_t offset, std::span<std::uint8_t> target) const {
+    if (!contains(offset, target.size())) {
+        fail("is truncated: " + hex(target.size()) + " bytes are needed at offset " + hex(offset) +
+             ", the file ends at " + hex(size_));
+    }
+    constexpr std::size_t step = std::size_t{1} << 30U;  // below the most that one pread() moves
+    while (!target.empty()) {
+        const ssize_t got =
+            ::pread(fd_, target.data(), std::min(target.size(), step), static_cast<off_t>(offset));
+        if (got < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            // EFAULT would be guest memory that the host cannot provide; its text says enough.
+            throw VmmError(ExitCode::bad_file, errno_message(label_ + "cannot be read", errno));
+        }
+        if (got == 0) {
+            fail("became shorter while it was read");
+        }
+        offset += static_cast<std::uint64_t>(got);
+        target = target.subspan(static_cast<std::size_t>(got));
+    }
+}
+
+void ImageFile::read_into(GuestMemory& memory, std::uint64_t address, std::uint64_t offset,
+                          std::uint64_t length) const {
+    const auto target = memory.slice(address, length);
+    if (!target) {
+        fail("needs RAM at " + hex(address) + " to " + hex(address + length) + ", where the guest has none");
+    }
+    read(offset, *target);
+}
+
+void ImageFile::fail(const std::string& reason) const { throw VmmError(ExitCode::bad_file, label_ + reason); }
+
+}  // namespace kvm_vmm

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include "memory/guest_memory.hpp"
+
+namespace kvm_vmm {
+
+/// A regular file opened for reading, whose size was taken once.
+///
+/// Every failure is a VmmError(ExitCode::bad_file) of the form "kernel 'path': reason". A directory, FIFO,
+/// device or empty file is refused when opened; opening never waits.
+class ImageFile {
+public:
+    /// `role` is what the user calls the file: "kernel", "initrd".
+    ImageFile(std::string_view role, const std::string& path);
+    ~ImageFile();
+    ImageFile(const ImageFile&) = delete;
+    ImageFile& operator=(const ImageFile&) = delete;
+
+    /// In bytes, never 0.
+    [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+
+    /// Whether [offset, offset + length) is inside the file.
+    [[nodiscard]] bool contains(std::uint64_t offset, std::uint64_t length) const noexcept {
+        return offset <= size_ && length <= size_ - offset;
+    }
+
+    /// Fills all of `target` from `offset`. Throws where the file is shorter, or shrank since it was opened.
+    void read(std::uint64_t offset, std::span<std::uint8_t> target) const;
+
+    template <class T>
+        requires std::is_trivially_copyable_v<T>
+    [[nodiscard]] T read_object(std::uint64_t offset) const {
+        T object{};
+        // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): the bytes of a trivial object
+        read(offset, {reinterpret_cast<std::uint8_t*>(&object), sizeof(T)});
+        return object;
+    }
+
+    /// Reads `length` bytes from `offset` straight into guest RAM.
+    void read_into(GuestMemory& memory, std::uint64_t address, std::uint64_t offset,
+                   std::uint64_t length) const;
+
+    /// Throws VmmError(ExitCode::bad_file, "kernel 'path': reason").
+    [[noreturn]] void fail(const std::string& reason) const;
+
+private:
+    std::string label_;
+    int fd_{-1};
+    std::uint64_t size_{0};
+};
+
+}  // namespace kvm_vmm

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+
+#include "boot/image_file.hpp"
+#include "boot/kernel_image.hpp"
+#include "memory/guest_memory.hpp"
+
+namespace kvm_vmm {
+
+struct Initrd {
+    std::uint64_t address{};
+    std::uint64_t size{};
+};
+
+/// Loads an initrd as high as the kernel allows, page aligned, in RAM below the MMIO gap and clear of the
+/// kernel: there the kernel's own growth and KASLR have most room. Throws VmmError(ExitCode::bad_file).
+[[nodiscard]] Initrd load_initrd(GuestMemory& memory, const ImageFile& file, const KernelImage& kernel);
+
+}  // namespace kvm_vmm

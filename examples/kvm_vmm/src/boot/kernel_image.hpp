@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "boot/entry_point.hpp"
+#include "boot/image_file.hpp"
+#include "memory/guest_memory.hpp"
+
+namespace kvm_vmm {
+
+/// A kernel that has been put into guest memory, and what it asks of the loader.
+struct KernelImage {
+    enum class Format { bzimage, elf };
+
+    Format format{};
+    EntryPoint::Protocol protocol{};
+    std::uint64_t entry{};  ///< guest physical address of the first instruction
+    /// RAM that the kernel uses before it looks at its memory map: nothing else may be put there.
+    std::uint64_t begin{};
+    std::uint64_t end{};
+    /// Highest address that the last byte of an initrd may have.
+    std::uint64_t initrd_limit{};
+    /// Longest command line, in bytes without the NUL.
+    std::uint32_t command_line_limit{};
+    /// bzImage only: the setup header, from offset 0x1F1 of the file on, to be copied to the zero page.
+    std::vector<std::uint8_t> setup_header;
+};
+
+/// Which way into an ELF kernel that offers both. A bzImage has the Linux boot protocol only.
+enum class BootProtocol {
+    automatic,  ///< PVH where the file has its note, for that is a documented interface
+    linux_boot,
+    pvh,
+};
+
+/// Tells what `file` is by its content, checks it against its size and the guest's RAM, and loads it.
+/// `memory` must be zeroed. Throws VmmError(ExitCode::bad_file).
+[[nodiscard]] KernelImage load_kernel(GuestMemory& memory, const ImageFile& file,
+                                      BootProtocol wanted = BootProtocol::automatic);
+
+}  // namespace kvm_vmm

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "boot/loader.hpp"
+
+#include "boot/command_line.hpp"
+#include "boot/image_file.hpp"
+#include "boot/layout.hpp"
+#include "boot/memory_map.hpp"
+#include "boot/text.hpp"
+#include "boot/zero_page.hpp"
+#include "error.hpp"
+
+namespace kvm_vmm {
+
+LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options, const Platform& platform) {
+    if (platform.cpus == 0 || platform.cpus > max_cpus) {
+        throw VmmError(ExitCode::usage, "the number of CPUs must be 1 to " + std::to_string(max_cpus));
+    }
+    // Below 1 MiB there would be no place for the firmware tables; checked here, once, for all writers.
+    if (memory.low_end() < layout::minimum_ram || !write_bios_data_area(memory)) {
+        throw VmmError(ExitCode::usage,
+                       "the guest needs at least " + amount(layout::minimum_ram) + " of RAM");
+    }
+    LoadedGuest guest;
+    guest.kernel = load_kernel(memory, ImageFile("kernel", options.kernel_path), options.protocol);
+    if (options.initrd_path) {
+        guest.initrd = load_initrd(memory, ImageFile("initrd", *options.initrd_path), guest.kernel);
+    }
+    const std::uint64_t command_line =
+        write_command_line(memory, options.command_line, guest.kernel.command_line_limit);
+    guest.entry.protocol = guest.kernel.protocol;
+    guest.entry.rip = guest.kernel.entry;
+    guest.entry.boot_info = write_zero_page(
+        memory, guest.kernel, {.command_line = command_line, .initrd = guest.initrd, .acpi_rsdp = 0});
+    guest.boot_cpu = setup_boot_cpu(memory, guest.entry);
+    return guest;
+}
+
+}  // namespace kvm_vmm

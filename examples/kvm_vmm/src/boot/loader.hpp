@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "acpi/platform.hpp"
+#include "boot/boot_cpu.hpp"
+#include "boot/entry_point.hpp"
+#include "boot/initrd.hpp"
+#include "boot/kernel_image.hpp"
+#include "memory/guest_memory.hpp"
+
+namespace kvm_vmm {
+
+struct BootOptions {
+    std::string kernel_path;
+    std::optional<std::string> initrd_path;
+    std::string command_line;  ///< in the kernel's syntax; CommandLine helps to build it
+    BootProtocol protocol{BootProtocol::automatic};
+};
+
+/// What load_guest() did.
+struct LoadedGuest {
+    EntryPoint entry;
+    BootCpu boot_cpu;
+    KernelImage kernel;
+    std::optional<Initrd> initrd;
+};
+
+/// Puts a guest into zeroed memory: kernel, initrd, command line, firmware tables, boot parameters, and
+/// what the boot CPU needs. To start it anew, clear the memory and call again.
+///
+/// Throws VmmError with one line for the user: ExitCode::bad_file about a file, ExitCode::usage about
+/// the command line, the amount of RAM or the number of CPUs.
+[[nodiscard]] LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options,
+                                     const Platform& platform);
+
+}  // namespace kvm_vmm

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "memory/guest_memory.hpp"
+
+namespace kvm_vmm {
+
+/// What a guest is told about its physical address space, in the types of E820 (ACPI 6.5, 15.4).
+struct MemoryRange {
+    enum class Type : std::uint32_t { ram = 1, reserved = 2 };
+
+    std::uint64_t address;
+    std::uint64_t size;
+    Type type;
+
+    friend bool operator==(const MemoryRange&, const MemoryRange&) = default;
+};
+
+/// Ascending and without overlap. The MMIO gap (LAPIC, IOAPIC, virtio-mmio) and the VGA hole are left out.
+[[nodiscard]] std::vector<MemoryRange> memory_map(const GuestMemory& memory);
+
+/// Fills the words of the BIOS data area that tell where conventional memory ends and the EBDA starts.
+/// Kernels search the EBDA, found through them, for firmware tables. False where there is no RAM.
+[[nodiscard]] bool write_bios_data_area(GuestMemory& memory);
+
+}  // namespace kvm_vmm

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <array>
+#include <charconv>
+#include <cstdint>
+#include <string>
+
+namespace kvm_vmm {
+
+/// "0x1f0", for messages.
+[[nodiscard]] inline std::string hex(std::uint64_t value) {
+    std::array<char, 16> digits{};
+    const auto result = std::to_chars(digits.begin(), digits.end(), value, 16);
+    return "0x" + std::string(digits.begin(), result.ptr);
+}
+
+/// An amount of memory for messages: "512 bytes", "20 KiB", "52 MiB". Amounts are rounded up, so that a
+/// guest given that much has enough.
+[[nodiscard]] inline std::string amount(std::uint64_t bytes) {
+    constexpr std::uint64_t kib = 1024;
+    const auto units = [bytes](std::uint64_t unit) { return bytes / unit + (bytes % unit != 0 ? 1U : 0U); };
+    if (bytes < 4 * kib) {
+        return std::to_string(bytes) + " bytes";
+    }
+    if (bytes < 4 * kib * kib) {
+        return std::to_string(units(kib)) + " KiB";
+    }
+    return std::to_string(units(kib * kib)) + " MiB";
+}
+
+}  // namespace kvm_vmm
