@@ -13,7 +13,6 @@ target_compile_options(
             -Wcast-align
             -Wnon-virtual-dtor
             -Woverloaded-virtual
-            -Wnull-dereference
             -Wdouble-promotion
             -Wformat=2
             -Wimplicit-fallthrough

@@ -18,7 +18,11 @@ SignalEvents::SignalEvents(EventManager& events, std::initializer_list<int> sign
     sigset_t set{};
     sigemptyset(&set);
     for (const int signal : signals) {
-        sigaddset(&set, signal);
+        // A signal that our parent made us ignore (nohup, a background job) stays ignored.
+        struct sigaction action {};
+        if (::sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) {
+            sigaddset(&set, signal);
+        }
     }
     fd_ = FileDescriptor(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
     if (!fd_) {

@@ -150,7 +150,9 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
     std::size_t stdio_ports = 0;
     for (const std::string& serial : serials) {
         config.serials.push_back(*parse_serial(serial));
-        stdio_ports += config.serials.back().kind == SerialConfig::Kind::stdio ? 1 : 0;
+        if (config.serials.back().kind == SerialConfig::Kind::stdio) {
+            ++stdio_ports;
+        }
     }
     if (stdio_ports > 1) {
         throw VmmError(ExitCode::usage, "--serial: only one port can be stdio (see kvm_vmm --help)");

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <vmsuperio/trigger.hpp>
+
+#include <expected>
+
+#include "vmm/vm_end.hpp"
+
+namespace kvm_vmm {
+
+/// The CPU's reset line: whoever pulls it ends the VM.
+class ResetTrigger {
+public:
+    using error_type = vmsuperio::NoTriggerError;
+
+    explicit ResetTrigger(EndLatch& end) noexcept : end_(&end) {}
+
+    [[nodiscard]] std::expected<void, error_type> trigger() {
+        end_->request(ExitCode::guest_reset);
+        return {};
+    }
+
+private:
+    EndLatch* end_;
+};
+static_assert(vmsuperio::Trigger<ResetTrigger>);
+
+}  // namespace kvm_vmm

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "vmm/session.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "console/raw_terminal.hpp"
+#include "console/serial_backend.hpp"
+#include "event/event_manager.hpp"
+#include "event/signals.hpp"
+#include "vmm/vmm.hpp"
+
+namespace kvm_vmm {
+namespace {
+
+bool uses_stdio(const VmmConfig& config) {
+    return std::ranges::any_of(config.serials,
+                               [](const SerialConfig& serial) { return serial.kind == SerialConfig::Kind::stdio; });
+}
+
+void on_signal(int signal, Vmm& vmm) {
+    switch (signal) {
+        case SIGTSTP:
+            RawTerminal::suspend();
+            ::raise(SIGSTOP);
+            RawTerminal::resume();
+            break;
+        case SIGCONT:
+            RawTerminal::resume();  // whoever stopped us may have changed the terminal
+            break;
+        default:
+            vmm.request_end(static_cast<ExitCode>(static_cast<int>(ExitCode::signal_base) + signal));
+            break;
+    }
+}
+
+}  // namespace
+
+VmEnd run_session(const VmmConfig& config) {
+    EventManager events;
+    std::vector<std::unique_ptr<SerialBackend>> backends;
+    for (const SerialConfig& serial : config.serials) {
+        backends.push_back(std::make_unique<SerialBackend>(serial));
+    }
+    Vmm vmm(config, events, backends);
+    const SignalEvents signals(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT},
+                               [&vmm](int signal) { on_signal(signal, vmm); });
+    // As late as possible, so that set-up errors find the terminal as it was.
+    std::optional<RawTerminal> terminal;
+    if (uses_stdio(config)) {
+        terminal.emplace(STDIN_FILENO);
+    }
+    return vmm.run();
+}
+
+}  // namespace kvm_vmm

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <vmdevice/io_manager.hpp>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "boot/loader.hpp"
+#include "console/serial_backend.hpp"
+#include "devices/serial_console.hpp"
+#include "event/event_manager.hpp"
+#include "kvm/kvm.hpp"
+#include "kvm/kvm_vcpu.hpp"
+#include "kvm/kvm_vm.hpp"
+#include "memory/guest_memory.hpp"
+#include "vmm/config.hpp"
+#include "vmm/exit_handler.hpp"
+#include "vmm/vcpu_thread.hpp"
+#include "vmm/vm_end.hpp"
+
+namespace kvm_vmm {
+
+/// One virtual machine, from power-on to its end.
+///
+/// Made, it has its memory, interrupt controllers, devices and CPUs, and the kernel is loaded; run() starts it.
+/// All set-up errors are VmmError.
+class Vmm {
+public:
+    /// `events` and the back ends, one for each serial port of `config`, must outlive the VM.
+    Vmm(const VmmConfig& config, EventManager& events, std::span<const std::unique_ptr<SerialBackend>> backends);
+    ~Vmm();
+    Vmm(const Vmm&) = delete;
+    Vmm& operator=(const Vmm&) = delete;
+
+    /// Runs the guest, and the event loop in this thread, until something ends the VM.
+    VmEnd run();
+
+    /// Ends the VM from outside. From any thread.
+    void request_end(ExitCode code, std::string message = {}) { end_.request(code, std::move(message)); }
+
+private:
+    void add_serial_console(unsigned index, SerialBackend& backend);
+    void add_i8042_device();
+    void add_small_ports();
+    void load_kernel();
+    void create_vcpus();
+    void on_console_command(SerialConsole& console, ConsoleCommand command);
+
+    VmmConfig config_;
+    EventManager& events_;
+    Kvm kvm_;
+    GuestMemory memory_;
+    KvmVm vm_;
+    EndLatch end_;
+    vmdevice::IoManager io_;
+    ExitHandler exit_handler_;
+    std::vector<std::unique_ptr<SerialConsole>> consoles_;
+    std::optional<LoadedGuest> guest_;
+    std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
+    // Last, so that the threads have ended before anything that they use goes away.
+    std::vector<std::unique_ptr<VcpuThread>> threads_;
+};
+
+}  // namespace kvm_vmm

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "memory/guest_memory.hpp"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "catch.hpp"
+#include "error.hpp"
+
+using kvm_vmm::GuestMemory;
+
+namespace {
+constexpr std::uint64_t mib = 1ULL << 20U;
+constexpr std::uint64_t gib = 1ULL << 30U;
+}  // namespace
+
+TEST_CASE("GuestMemory: small RAM is one region from 0", "[memory]") {
+    const GuestMemory memory(4 * mib);
+    REQUIRE(memory.regions().size() == 1);
+    CHECK(memory.regions().front().guest_address == 0);
+    CHECK(memory.low_end() == 4 * mib);
+}
+
+TEST_CASE("GuestMemory: RAM beyond the gap goes on at 4 GiB", "[memory]") {
+    const GuestMemory memory(5 * gib);
+    REQUIRE(memory.regions().size() == 2);
+    CHECK(memory.low_end() == GuestMemory::mmio_gap_start);
+    CHECK(memory.regions()[1].guest_address == 4 * gib);
+    CHECK(memory.regions()[1].host.size() == 2 * gib);
+    CHECK(memory.size() == 5 * gib);
+    CHECK(memory.slice(6 * gib - 1, 1).has_value());
+    CHECK_FALSE(memory.slice(6 * gib, 1).has_value());
+    CHECK_FALSE(memory.slice(GuestMemory::mmio_gap_start, 1).has_value());
+    // No access spans the gap.
+    CHECK_FALSE(memory.slice(GuestMemory::mmio_gap_start - 1, gib + 2).has_value());
+}
+
+TEST_CASE("GuestMemory: exactly as much RAM as fits below the gap is one region", "[memory]") {
+    CHECK(GuestMemory(GuestMemory::mmio_gap_start).regions().size() == 1);
+    CHECK(GuestMemory(GuestMemory::mmio_gap_start + 4096).regions().size() == 2);
+}
+
+TEST_CASE("GuestMemory: ranges are checked whole and without overflow", "[memory]") {
+    GuestMemory memory(mib);
+    constexpr std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
+    CHECK(memory.slice(0, mib).has_value());
+    CHECK_FALSE(memory.slice(0, mib + 1).has_value());
+    CHECK_FALSE(memory.slice(1, mib).has_value());
+    CHECK_FALSE(memory.slice(1, most).has_value());
+    CHECK_FALSE(memory.slice(most, 2).has_value());
+    CHECK_FALSE(memory.slice(most, most).has_value());
+
+    const std::array<std::uint8_t, 4> bytes{1, 2, 3, 4};
+    CHECK(memory.write(mib - 4, bytes));
+    CHECK_FALSE(memory.write(mib - 3, bytes));
+    std::array<std::uint8_t, 4> back{};
+    CHECK(memory.read(mib - 4, back));
+    CHECK(back == bytes);
+    CHECK_FALSE(memory.read(mib - 3, back));
+    CHECK(memory.read_object<std::uint32_t>(mib - 4) == 0x04030201U);
+    CHECK_FALSE(memory.read_object<std::uint32_t>(mib - 3).has_value());
+    CHECK_FALSE(memory.write_object(mib - 3, std::uint32_t{}));
+}
+
+TEST_CASE("GuestMemory: clear makes all RAM zero again", "[memory]") {
+    GuestMemory memory(2 * mib);
+    CHECK(memory.write_object(mib, std::uint64_t{0x1234}));
+    memory.clear();
+    CHECK(memory.read_object<std::uint64_t>(mib) == 0U);
+}
+
+TEST_CASE("GuestMemory: more than the address space is one clear error", "[memory]") {
+    CHECK_THROWS_AS(GuestMemory(1ULL << 62U), kvm_vmm::VmmError);
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// kvm_vmm as a user meets it: run as a process, in a terminal of its own where that matters.
+#include <fcntl.h>
+#include <pty.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "catch.hpp"
+#include "small_guest.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Result {
+    int exit_code;  ///< or 128 + the signal
+    std::string output;
+    std::string errors;
+};
+
+int exit_code_of(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
+
+std::string slurp(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// A directory of this test's own, removed in the end.
+class ScratchDirectory {
+public:
+    ScratchDirectory() {
+        std::string name = (fs::temp_directory_path() / "kvm_vmm_test_XXXXXX").string();
+        REQUIRE(::mkdtemp(name.data()) != nullptr);
+        path_ = name;
+    }
+    ~ScratchDirectory() {
+        std::error_code ignored;
+        fs::remove_all(path_, ignored);
+    }
+    ScratchDirectory(const ScratchDirectory&) = delete;
+    ScratchDirectory& operator=(const ScratchDirectory&) = delete;
+
+    fs::path operator/(const char* name) const { return path_ / name; }
+    fs::path write(const char* name, const std::string& content) const {
+        std::ofstream(path_ / name, std::ios::binary) << content;
+        return path_ / name;
+    }
+
+private:
+    fs::path path_;
+};
+
+[[noreturn]] void exec(const std::vector<std::string>& arguments) {
+    std::vector<char*> argv;
+    std::string program = KVM_VMM_PROGRAM;
+    argv.push_back(program.data());
+    std::vector<std::string> copy = arguments;
+    for (std::string& argument : copy) {
+        argv.push_back(argument.data());
+    }
+    argv.push_back(nullptr);
+    ::execv(program.c_str(), argv.data());
+    ::_exit(127);
+}
+
+/// Runs to the end. `input` is the file for stdin, "-" to have stdin closed.
+Result run(const ScratchDirectory& directory, const std::vector<std::string>& arguments,
+           const std::string& input = "/dev/null") {
+    const pid_t child = ::fork();
+    if (child == 0) {
+        if (input == "-") {
+            ::close(STDIN_FILENO);
+        } else {
+            ::dup2(::open(input.c_str(), O_RDONLY), STDIN_FILENO);
+        }
+        ::dup2(::open((directory / "out").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDOUT_FILENO);
+        ::dup2(::open((directory / "err").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
+        ::alarm(30);
+        exec(arguments);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    return {exit_code_of(status), slurp(directory / "out"), slurp(directory / "err")};
+}
+
+std::size_t line_count(const std::string& text) {
+    return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+}
+
+/// A bzImage whose 64-bit entry point holds `code`: as small as the boot protocol allows.
+std::string make_bzimage(const std::vector<std::uint8_t>& code) {
+    std::string image(std::size_t{5} * 512 + 4096, '\0');
+    const auto put = [&](std::size_t offset, std::uint64_t value, std::size_t width) {
+        std::memcpy(image.data() + offset, &value, width);
+    };
+    put(0x1F1, 4, 1);             // setup_sects
+    put(0x1F4, 4096 / 16, 4);     // syssize
+    put(0x1FE, 0xAA55, 2);        // boot_flag
+    put(0x200, 0x66EB, 2);        // jump over the header: its end is 0x202 + 0x66
+    put(0x202, 0x53726448, 4);    // "HdrS"
+    put(0x206, 0x020F, 2);        // version 2.15
+    put(0x211, 0x01, 1);          // loadflags: loaded high
+    put(0x214, 0x100000, 4);      // code32_start
+    put(0x22C, 0x7FFFFFFF, 4);    // initrd_addr_max
+    put(0x230, 0x200000, 4);      // kernel_alignment
+    put(0x234, 1, 1);             // relocatable_kernel
+    put(0x236, 0x03, 2);          // xloadflags: 64-bit entry
+    put(0x238, 2047, 4);          // cmdline_size
+    put(0x258, 0x1000000, 8);     // pref_address
+    put(0x260, 0x100000, 4);      // init_size
+    std::memcpy(image.data() + 5 * 512 + 0x200, code.data(), code.size());
+    return image;
+}
+
+// sti-less idle loop: jmp to itself
+const std::vector<std::uint8_t> spin_code{0xEB, 0xFE};
+// mov dx, 0x3F8; mov al, '!'; out dx, al; mov al, 0xFE; out 0x64, al; hlt
+const std::vector<std::uint8_t> reset_code{0x66, 0xBA, 0xF8, 0x03, 0xB0, '!', 0xEE, 0xB0, 0xFE, 0xE6, 0x64, 0xF4};
+
+/// kvm_vmm in a terminal.
+class Terminal {
+public:
+    explicit Terminal(const std::vector<std::string>& arguments) {
+        REQUIRE(::openpty(&master_, &slave_, nullptr, nullptr, nullptr) == 0);
+        REQUIRE(::tcgetattr(slave_, &before_) == 0);
+        child_ = ::fork();
+        if (child_ == 0) {
+            ::setsid();
+            for (const int fd : {0, 1, 2}) {
+                ::dup2(slave_, fd);
+            }
+            ::close(master_);
+            ::close(slave_);
+            ::alarm(60);
+            exec(arguments);
+        }
+    }
+    ~Terminal() {
+        if (child_ > 0) {
+            ::kill(child_, SIGKILL);
+            ::waitpid(child_, nullptr, 0);
+        }
+        ::close(master_);
+        ::close(slave_);
+    }
+    Terminal(const Terminal&) = delete;
+    Terminal& operator=(const Terminal&) = delete;
+
+    [[nodiscard]] termios mode() const {
+        termios mode{};
+        REQUIRE(::tcgetattr(slave_, &mode) == 0);
+        return mode;
+    }
+    /// Waits until the terminal is in raw mode: then the VM runs.
+    void wait_until_raw() const {
+        for (int i = 0; i < 2000 && (mode().c_lflag & ICANON) != 0; ++i) {
+            ::usleep(10'000);
+        }
+        REQUIRE((mode().c_lflag & (ICANON | ECHO | ISIG)) == 0);
+    }
+    void type(const std::string& keys) const {
+        REQUIRE(::write(master_, keys.data(), keys.size()) == static_cast<ssize_t>(keys.size()));
+    }
+    void send(int signal) const { REQUIRE(::kill(child_, signal) == 0); }
+    int wait() {
+        int status = 0;
+        REQUIRE(::waitpid(child_, &status, 0) == child_);
+        child_ = -1;
+        return exit_code_of(status);
+    }
+    [[nodiscard]] bool restored() const {
+        const termios now = mode();
+        return now.c_iflag == before_.c_iflag && now.c_oflag == before_.c_oflag && now.c_cflag == before_.c_cflag &&
+               now.c_lflag == before_.c_lflag && std::memcmp(now.c_cc, before_.c_cc, sizeof(now.c_cc)) == 0;
+    }
+
+private:
+    int master_{-1};
+    int slave_{-1};
+    termios before_{};
+    pid_t child_{-1};
+};
+
+}  // namespace
+
+TEST_CASE("kvm_vmm: a wrong option is one line and exit code 2", "[program]") {
+    const ScratchDirectory directory;
+    const Result result = run(directory, {"--kernel", "x", "--colour"});
+    CHECK(result.exit_code == 2);
+    CHECK(result.output.empty());
+    CHECK(line_count(result.errors) == 1);
+    CHECK_THAT(result.errors, Catch::Matchers::Contains("--colour"));
+}
+
+TEST_CASE("kvm_vmm: --help goes to stdout with exit code 0", "[program]") {
+    const ScratchDirectory directory;
+    const Result result = run(directory, {"--help"});
+    CHECK(result.exit_code == 0);
+    CHECK(result.errors.empty());
+    CHECK_THAT(result.output, Catch::Matchers::Contains("--kernel"));
+}
+
+TEST_CASE("kvm_vmm: a file that is no kernel is one line and exit code 3", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const std::vector<std::string> kernels{
+        (directory / "missing").string(),
+        directory.write("text", "this is not a kernel\n").string(),
+        directory.write("empty", "").string(),
+        directory.write("truncated", make_bzimage(spin_code).substr(0, 3000)).string(),
+        (directory / ".").string(),
+        "/dev/zero",
+    };
+    for (const std::string& kernel : kernels) {
+        INFO(kernel);
+        const Result result = run(directory, {"--kernel", kernel});
+        CHECK(result.exit_code == 3);
+        CHECK(result.output.empty());
+        CHECK(line_count(result.errors) == 1);
+        CHECK_THAT(result.errors, Catch::Matchers::Contains(kernel));
+    }
+}
+
+TEST_CASE("kvm_vmm: too little memory for the kernel is one line", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const fs::path kernel = directory.write("kernel", make_bzimage(spin_code));
+    const Result result = run(directory, {"--kernel", kernel.string(), "--memory", "1M"});
+    CHECK((result.exit_code == 2 || result.exit_code == 3));
+    CHECK(line_count(result.errors) == 1);
+    CHECK_THAT(result.errors, Catch::Matchers::Contains("1 MiB"));
+}
+
+TEST_CASE("kvm_vmm: the guest's output comes out and its reset ends with 10, whatever stdin is", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const fs::path kernel = directory.write("kernel", make_bzimage(reset_code));
+    const fs::path file = directory.write("input", "typed before the guest looks");
+    for (const std::string& input : {std::string("/dev/null"), std::string("-"), file.string()}) {
+        INFO(input);
+        const Result result = run(directory, {"--kernel", kernel.string(), "--memory", "64M"}, input);
+        CHECK(result.exit_code == 10);
+        CHECK(result.output == "!");
+        CHECK(result.errors.empty());
+    }
+}
+
+TEST_CASE("kvm_vmm: output can go to a file or nowhere", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const fs::path kernel = directory.write("kernel", make_bzimage(reset_code));
+    const std::string file = (directory / "console").string();
+    Result result = run(directory, {"--kernel", kernel.string(), "--memory", "64M", "--serial", "file=" + file});
+    CHECK(result.exit_code == 10);
+    CHECK(result.output.empty());
+    CHECK(slurp(file) == "!");
+    result = run(directory, {"--kernel", kernel.string(), "--memory", "64M", "--serial", "null"});
+    CHECK(result.exit_code == 10);
+    CHECK(result.output.empty());
+    result = run(directory, {"--kernel", kernel.string(), "--serial", "file=" + (directory / "no/such").string()});
+    CHECK(result.exit_code == 3);
+    CHECK(line_count(result.errors) == 1);
+}
+
+TEST_CASE("kvm_vmm: the terminal is as before after every way to end", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const std::string spin = directory.write("spin", make_bzimage(spin_code)).string();
+    const std::string reset = directory.write("reset", make_bzimage(reset_code)).string();
+
+    SECTION("the guest's reset") {
+        Terminal terminal({"--kernel", reset, "--memory", "64M"});
+        CHECK(terminal.wait() == 10);
+        CHECK(terminal.restored());
+    }
+    SECTION("Ctrl-A x") {
+        Terminal terminal({"--kernel", spin, "--memory", "64M"});
+        terminal.wait_until_raw();
+        terminal.type("\x01x");
+        CHECK(terminal.wait() == 0);
+        CHECK(terminal.restored());
+    }
+    SECTION("signals that end it in order") {
+        for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) {
+            INFO(signal);
+            Terminal terminal({"--kernel", spin, "--memory", "64M"});
+            terminal.wait_until_raw();
+            terminal.send(signal);
+            CHECK(terminal.wait() == 128 + signal);
+            CHECK(terminal.restored());
+        }
+    }
+    SECTION("crashes") {
+        for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) {
+            INFO(signal);
+            Terminal terminal({"--kernel", spin, "--memory", "64M"});
+            terminal.wait_until_raw();
+            terminal.send(signal);
+            CHECK(terminal.wait() == 128 + signal);
+            CHECK(terminal.restored());
+        }
+    }
+    SECTION("a set-up error") {
+        Terminal terminal({"--kernel", "/dev/null"});
+        CHECK(terminal.wait() == 3);
+        CHECK(terminal.restored());
+    }
+}
+
+TEST_CASE("kvm_vmm: a stopped process gives the terminal back and takes it again", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const std::string spin = directory.write("spin", make_bzimage(spin_code)).string();
+    Terminal terminal({"--kernel", spin, "--memory", "64M"});
+    terminal.wait_until_raw();
+    terminal.send(SIGTSTP);
+    for (int i = 0; i < 1000 && !terminal.restored(); ++i) {
+        ::usleep(10'000);
+    }
+    CHECK(terminal.restored());
+    terminal.send(SIGCONT);
+    terminal.wait_until_raw();
+    terminal.type("\x01x");
+    CHECK(terminal.wait() == 0);
+    CHECK(terminal.restored());
+}

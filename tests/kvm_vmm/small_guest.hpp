@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <vmdevice/io_manager.hpp>
+
+#include "boot/boot_cpu.hpp"
+#include "catch.hpp"
+#include "event/event_manager.hpp"
+#include "kvm/boot_registers.hpp"
+#include "kvm/cpu_setup.hpp"
+#include "kvm/kvm.hpp"
+#include "kvm/kvm_vcpu.hpp"
+#include "kvm/kvm_vm.hpp"
+#include "memory/guest_memory.hpp"
+#include "vmm/exit_handler.hpp"
+#include "vmm/vcpu_thread.hpp"
+#include "vmm/vm_end.hpp"
+
+namespace kvm_vmm::test {
+
+/// Whether guests can run here; otherwise the reason, for the skip line.
+inline std::optional<std::string> no_kvm_reason() {
+    try {
+        const Kvm kvm;
+        return std::nullopt;
+    } catch (const VmmError& error) {
+        return error.what();
+    }
+}
+
+/// A VM with one CPU, 4 MiB of RAM and whatever devices a test puts on its bus.
+class SmallGuest {
+public:
+    static constexpr std::uint64_t real_mode_entry = 0x1000;
+    static constexpr std::uint64_t long_mode_entry = 0x10'0000;
+
+    SmallGuest() : memory_(4ULL << 20U), vm_(kvm_), handler_(io_, end_) {
+        vm_.map_memory(memory_);
+        vm_.create_interrupt_controllers();
+        vcpu_.emplace(kvm_, vm_, 0U);
+        set_up_cpu(*vcpu_, kvm_, 1);
+    }
+
+    GuestMemory& memory() { return memory_; }
+    KvmVm& vm() { return vm_; }
+    KvmVcpu& vcpu() { return *vcpu_; }
+    EndLatch& end() { return end_; }
+    vmdevice::IoManager& io() { return io_; }
+    ExitHandler& handler() { return handler_; }
+
+    /// 16-bit code at 0x1000, all segments 0, interrupts off.
+    void load_real_mode(const std::vector<std::uint8_t>& code) {
+        REQUIRE(memory_.write(real_mode_entry, code));
+        kvm_sregs sregs = vcpu_->sregs();
+        sregs.cs.base = 0;
+        sregs.cs.selector = 0;
+        vcpu_->set_sregs(sregs);
+        kvm_regs regs{};
+        regs.rip = real_mode_entry;
+        regs.rsp = 0x8000;
+        regs.rflags = 2;
+        vcpu_->set_regs(regs);
+    }
+
+    /// 64-bit code at 1 MiB, the first 4 GiB mapped to themselves.
+    void load_long_mode(const std::vector<std::uint8_t>& code) {
+        REQUIRE(memory_.write(long_mode_entry, code));
+        const EntryPoint entry{
+            .protocol = EntryPoint::Protocol::linux64, .rip = long_mode_entry, .boot_info = 0x7000};
+        set_boot_registers(*vcpu_, setup_boot_cpu(memory_, entry));
+    }
+
+    /// Runs in this thread until the VM ends.
+    VmEnd run() {
+        while (!end_.get()) {
+            VcpuExit exit = vcpu_->run();
+            if (!handler_.handle(*vcpu_, exit)) {
+                break;
+            }
+        }
+        REQUIRE(end_.get().has_value());
+        return *end_.get();
+    }
+
+private:
+    Kvm kvm_;
+    GuestMemory memory_;
+    KvmVm vm_;
+    EndLatch end_;
+    vmdevice::IoManager io_;
+    ExitHandler handler_;
+    std::optional<KvmVcpu> vcpu_;
+};
+
+}  // namespace kvm_vmm::test
+
+/// Skips the test case where guests cannot run.
+#define REQUIRE_KVM()                                             \
+    do {                                                          \
+        if (const auto reason = kvm_vmm::test::no_kvm_reason()) { \
+            VMSUPERIO_SKIP(reason->c_str());                      \
+        }                                                         \
+    } while (false)
