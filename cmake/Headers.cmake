@@ -1,7 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 # The public headers of each library, relative to include/. Each one must compile alone.
 set(vmdevice_headers
-    vmdevice/detail/config.hpp)
+    vmdevice/address.hpp
+    vmdevice/bus.hpp
+    vmdevice/byte_device.hpp
+    vmdevice/detail/config.hpp
+    vmdevice/detail/mutex.hpp
+    vmdevice/detail/range_index.hpp
+    vmdevice/detail/thread_annotations.hpp
+    vmdevice/device.hpp
+    vmdevice/error.hpp
+    vmdevice/io_manager.hpp
+    vmdevice/locked.hpp
+    vmdevice/range.hpp
+    vmdevice/vmdevice.hpp)
 
 set(vmsuperio_headers
     vmsuperio/clock.hpp

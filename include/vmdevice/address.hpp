@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+/// Strong guest addresses: a port number cannot be used where a memory address is meant.
+
+#include <compare>
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <type_traits>
+
+#include <vmdevice/detail/config.hpp>
+
+namespace vmdevice {
+
+/// A distance in the port space, or an offset inside a port range, in bytes.
+using PioOffset = std::uint16_t;
+/// A distance in guest physical memory, or an offset inside an MMIO range, in bytes.
+using MmioOffset = std::uint64_t;
+
+/// A port of the x86 I/O space, 0..0xFFFF.
+struct PioAddress {
+    std::uint16_t value;
+
+    friend constexpr auto operator<=>(const PioAddress&, const PioAddress&) = default;
+    /// The address `offset` bytes above, or nothing where the space ends before it.
+    [[nodiscard]] constexpr std::optional<PioAddress> checked_add(PioOffset offset) const noexcept {
+        if (offset > std::numeric_limits<PioOffset>::max() - value) {
+            return std::nullopt;
+        }
+        return PioAddress{static_cast<std::uint16_t>(value + offset)};
+    }
+};
+
+/// A guest physical address, 0..2^64-1.
+struct MmioAddress {
+    std::uint64_t value;
+
+    friend constexpr auto operator<=>(const MmioAddress&, const MmioAddress&) = default;
+    /// The address `offset` bytes above, or nothing where the space ends before it.
+    [[nodiscard]] constexpr std::optional<MmioAddress> checked_add(MmioOffset offset) const noexcept {
+        if (offset > std::numeric_limits<MmioOffset>::max() - value) {
+            return std::nullopt;
+        }
+        return MmioAddress{value + offset};
+    }
+};
+
+/// Any address space: a type of its own that holds one unsigned integer named `value` and is built from it.
+/// Nothing else is asked for, so that a user defines a further space in one line.
+template <class A>
+concept BusAddress = std::copyable<A> && std::unsigned_integral<std::remove_cvref_t<decltype(A::value)>> &&
+                     !std::same_as<std::remove_cvref_t<decltype(A::value)>, bool> &&
+                     requires(std::remove_cvref_t<decltype(A::value)> value) { A{value}; };
+
+/// The integer that an address space counts in; also the type of sizes and offsets in it.
+template <BusAddress A>
+using OffsetOf = std::remove_cvref_t<decltype(A::value)>;
+
+/// The address `offset` bytes above `address`, or nothing where the space ends before it.
+template <BusAddress A>
+[[nodiscard]] constexpr std::optional<A> checked_add(A address, OffsetOf<A> offset) noexcept {
+    if (offset > std::numeric_limits<OffsetOf<A>>::max() - address.value) {
+        return std::nullopt;
+    }
+    return A{static_cast<OffsetOf<A>>(address.value + offset)};
+}
+
+}  // namespace vmdevice

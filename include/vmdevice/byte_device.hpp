@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+/// ByteDevice<D>: puts a model of byte registers (a UART, an i8042, a CMOS clock) on the buses.
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <type_traits>
+#include <utility>
+
+#include <vmdevice/address.hpp>
+#include <vmdevice/device.hpp>
+
+namespace vmdevice {
+
+/// A model of byte registers: `read(offset)` gives a byte, `write(offset, value)` takes one. What write
+/// returns (nothing, or an expected<void, Error>) is its own affair.
+template <class D>
+concept ByteRegisters = requires(D& device, std::uint8_t offset, std::uint8_t value) {
+    { device.read(offset) } -> std::convertible_to<std::uint8_t>;
+    device.write(offset, value);
+};
+
+namespace detail {
+
+/// The model itself, where D is a pointer (of any kind) to it.
+template <class D>
+constexpr auto& pointed_to(D& device) {
+    if constexpr (ByteRegisters<D>) {
+        return device;
+    } else {
+        return *device;
+    }
+}
+
+template <class D>
+concept ByteRegistersOrPointer =
+    ByteRegisters<D> || requires(D& device) { requires ByteRegisters<decltype(*device)>; };
+
+template <class D>
+struct ByteTarget {
+    using Type = std::remove_reference_t<decltype(pointed_to(std::declval<std::remove_reference_t<D>&>()))>;
+    using WriteResult = decltype(std::declval<Type&>().write(std::uint8_t{}, std::uint8_t{}));
+};
+
+struct NoError {};
+template <class R>
+struct ErrorOf {
+    using Type = NoError;
+};
+template <class R>
+    requires requires { typename R::error_type; }
+struct ErrorOf<R> {
+    using Type = typename R::error_type;
+};
+
+/// All that an 8-bit offset names, unless the model says how many registers it has.
+template <class Target>
+constexpr std::size_t default_register_count() {
+    if constexpr (requires {
+                      { Target::register_count } -> std::convertible_to<std::size_t>;
+                  }) {
+        return static_cast<std::size_t>(Target::register_count);
+    } else {
+        return 256;
+    }
+}
+
+}  // namespace detail
+
+/// How a model of byte registers lies in its range.
+struct ByteDeviceOptions {
+    /// How many registers the model decodes (1..256), 8 for a UART. 0: what the model declares as
+    /// `register_count`, or all 256 that an offset can name.
+    std::size_t register_count = 0;
+    /// Register n lies at offset n << register_shift: 0 on a PC, 2 for a UART of 32-bit wide slots (the
+    /// `reg-shift` of device trees). The bytes between read 0 and take no write.
+    unsigned register_shift = 0;
+};
+
+/// A DevicePio and a DeviceMmio made from a model of byte registers. D is the model, a reference to it, or a
+/// pointer of any kind to it.
+///
+/// An access wider than a byte is split into bytes in ascending order, as the ISA bus does. One that runs
+/// past the last register is refused whole: no register is touched, a read gives 0xFF in every byte.
+///
+/// Thread safety: that of the model. Locked<ByteDevice<D>> makes an unsynchronised one safe.
+template <class D>
+    requires detail::ByteRegistersOrPointer<std::remove_reference_t<D>>
+class ByteDevice : public DevicePio, public DeviceMmio {
+    using Target = typename detail::ByteTarget<D>::Type;
+
+public:
+    /// The error of the model's write, or an empty struct where it has none.
+    using error_type = typename detail::ErrorOf<typename detail::ByteTarget<D>::WriteResult>::Type;
+    /// Told of each error that the model's write returned. It runs on the vCPU's thread: keep it short.
+    using ErrorHandler = std::function<void(const error_type&)>;
+
+    ByteDevice()
+        requires std::default_initializable<D>
+        : device_(), shift_(0), window_(window_of({})) {}
+    explicit ByteDevice(D device, ByteDeviceOptions options = {})
+        : device_(std::forward<D>(device)), shift_(shift_of(options)), window_(window_of(options)) {}
+    /// A model of `register_count` registers.
+    ByteDevice(D device, std::size_t register_count)
+        : ByteDevice(std::forward<D>(device), ByteDeviceOptions{.register_count = register_count}) {}
+    /// Builds the model in place, for one that cannot be moved.
+    template <class... Args>
+        requires std::constructible_from<D, Args...>
+    explicit ByteDevice(std::in_place_t, ByteDeviceOptions options, Args&&... args)
+        : device_(std::forward<Args>(args)...), shift_(shift_of(options)), window_(window_of(options)) {}
+
+    /// The model.
+    [[nodiscard]] Target& device() noexcept { return detail::pointed_to(device_); }
+    [[nodiscard]] const Target& device() const noexcept {
+        return detail::pointed_to(const_cast<std::remove_reference_t<D>&>(device_));
+    }
+
+    /// How many bytes of its range the model decodes.
+    [[nodiscard]] std::uint64_t window() const noexcept { return window_; }
+    /// How many accesses ran past the window and were refused.
+    [[nodiscard]] std::uint64_t refused_accesses() const noexcept { return refused_; }
+    /// How many of the model's writes returned an error. The guest never learns of one.
+    [[nodiscard]] std::uint64_t write_errors() const noexcept { return write_errors_; }
+    void set_error_handler(ErrorHandler handler) { on_error_ = std::move(handler); }
+
+    void pio_read(PioAddress /*base*/, PioOffset offset, std::span<std::uint8_t> data) override {
+        read_bytes(offset, data);
+    }
+    void pio_write(PioAddress /*base*/, PioOffset offset, std::span<const std::uint8_t> data) override {
+        write_bytes(offset, data);
+    }
+    /// One call of the model's `write_data`, where it has one, for bytes repeated at offset 0: a UART's
+    /// transmitter takes a whole REP OUTSB at once.
+    void pio_write_repeated(PioAddress base, PioOffset offset, std::size_t width,
+                            std::span<const std::uint8_t> data) override {
+        if constexpr (requires(Target& target) { target.write_data(data); }) {
+            if (width == 1 && offset == 0 && window_ != 0) {
+                using Result = decltype(device().write_data(data));
+                if constexpr (std::same_as<typename detail::ErrorOf<Result>::Type, error_type>) {
+                    note(device().write_data(data));
+                } else {
+                    static_cast<void>(device().write_data(data));
+                }
+                return;
+            }
+        }
+        DevicePio::pio_write_repeated(base, offset, width, data);
+    }
+    void mmio_read(MmioAddress /*base*/, MmioOffset offset, std::span<std::uint8_t> data) override {
+        read_bytes(offset, data);
+    }
+    void mmio_write(MmioAddress /*base*/, MmioOffset offset, std::span<const std::uint8_t> data) override {
+        write_bytes(offset, data);
+    }
+
+private:
+    static unsigned shift_of(const ByteDeviceOptions& options) {
+        return std::min(options.register_shift, 16U);
+    }
+    static std::uint64_t window_of(const ByteDeviceOptions& options) {
+        const std::size_t count =
+            options.register_count == 0 ? detail::default_register_count<Target>() : options.register_count;
+        return std::uint64_t{std::min<std::size_t>(count, 256)} << shift_of(options);
+    }
+
+    [[nodiscard]] bool inside(std::uint64_t offset, std::size_t length) noexcept {
+        if (offset < window_ && length <= window_ - offset) {
+            return true;
+        }
+        ++refused_;
+        return false;
+    }
+
+    void read_bytes(std::uint64_t offset, std::span<std::uint8_t> data) {
+        if (!inside(offset, data.size())) {
+            std::ranges::fill(data, std::uint8_t{0xFF});
+            return;
+        }
+        for (std::uint8_t& byte : data) {
+            byte = is_register(offset) ? static_cast<std::uint8_t>(device().read(register_at(offset)))
+                                       : std::uint8_t{0};
+            ++offset;
+        }
+    }
+
+    void write_bytes(std::uint64_t offset, std::span<const std::uint8_t> data) {
+        if (!inside(offset, data.size())) {
+            return;
+        }
+        for (const std::uint8_t byte : data) {
+            if (is_register(offset)) {
+                if constexpr (std::same_as<error_type, detail::NoError>) {
+                    static_cast<void>(device().write(register_at(offset), byte));
+                } else {
+                    note(device().write(register_at(offset), byte));
+                }
+            }
+            ++offset;
+        }
+    }
+
+    [[nodiscard]] bool is_register(std::uint64_t offset) const noexcept {
+        return (offset & ((std::uint64_t{1} << shift_) - 1)) == 0;
+    }
+    [[nodiscard]] std::uint8_t register_at(std::uint64_t offset) const noexcept {
+        return static_cast<std::uint8_t>(offset >> shift_);
+    }
+
+    template <class Result>
+    void note(const Result& result) {
+        if constexpr (!std::is_void_v<Result>) {
+            if constexpr (requires {
+                              result.has_value();
+                              result.error();
+                          }) {
+                if (!result.has_value()) {
+                    ++write_errors_;
+                    if (on_error_) {
+                        on_error_(result.error());
+                    }
+                }
+            }
+        }
+    }
+
+    D device_;
+    unsigned shift_;
+    std::uint64_t window_;
+    std::uint64_t refused_ = 0;
+    std::uint64_t write_errors_ = 0;
+    ErrorHandler on_error_;
+};
+
+template <class D, class... Rest>
+ByteDevice(D, Rest...) -> ByteDevice<D>;
+
+}  // namespace vmdevice

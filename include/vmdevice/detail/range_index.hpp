@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+/// The ordered index behind Bus: nodes sorted by the base of their range.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <vmdevice/detail/config.hpp>
+
+namespace vmdevice::detail {
+
+/// How many of the `count` ascending keys are not above `key`. The loop has no branch that depends on the
+/// data: a mispredicted one costs more than all the steps of a search in a leaf.
+template <class Key>
+[[nodiscard]] inline std::size_t count_not_above(const Key* keys, std::size_t count, Key key) noexcept {
+    const Key* first = keys;
+    while (count > 1) {
+        const std::size_t half = count / 2;
+        first += static_cast<std::size_t>(first[half - 1] <= key) * half;
+        count -= half;
+    }
+    return static_cast<std::size_t>(first - keys) + static_cast<std::size_t>(count == 1 && *first <= key);
+}
+
+/// A two-level B+ tree. The keys of a leaf lie together in a few cache lines, apart from what they lead to;
+/// the root is one sorted array of the leaves' first keys. An insertion moves at most one leaf (64 keys), and
+/// one in 32 moves the root as well, which is short: 300 keys for 10,000 ranges. Nodes never move, so
+/// references to a device stay valid until it is taken out.
+template <class Key, class Node>
+class RangeIndex {
+public:
+    /// A place in the index; `leaf` is the number of leaves at the end.
+    struct Position {
+        std::size_t leaf;
+        std::size_t slot;
+        friend bool operator==(const Position&, const Position&) = default;
+    };
+
+    [[nodiscard]] std::size_t size() const noexcept { return size_; }
+    [[nodiscard]] Position begin() const noexcept { return {0, 0}; }
+    [[nodiscard]] Position end() const noexcept { return {leaves_.size(), 0}; }
+    [[nodiscard]] Position next(Position position) const noexcept {
+        return position.slot + 1 < leaves_[position.leaf]->count ? Position{position.leaf, position.slot + 1}
+                                                                 : Position{position.leaf + 1, 0};
+    }
+    [[nodiscard]] Node& at(Position position) const noexcept {
+        return *leaves_[position.leaf]->nodes[position.slot];
+    }
+
+    /// The node with the highest key not above `key`, or end().
+    [[nodiscard]] Position floor(Key key) const noexcept {
+        const std::size_t leaf = count_not_above(firsts_.data(), firsts_.size(), key);
+        if (leaf == 0) {
+            return end();
+        }
+        const Leaf& found = *leaves_[leaf - 1];
+        return {leaf - 1, count_not_above(found.keys.data(), found.count, key) - 1};
+    }
+    /// The node with the lowest key above `key`, or end().
+    [[nodiscard]] Position above(Key key) const noexcept {
+        const Position position = floor(key);
+        return position == end() ? begin() : next(position);
+    }
+
+    /// Adds a node whose key is not there yet. Where memory runs out, nothing has changed.
+    void insert(Key key, std::unique_ptr<Node> node) {
+        place(key) = std::move(node);
+        ++size_;
+    }
+
+    std::unique_ptr<Node> extract(Position position) noexcept {
+        Leaf& leaf = *leaves_[position.leaf];
+        std::unique_ptr<Node> node = std::move(leaf.nodes[position.slot]);
+        erase(position);
+        --size_;
+        return node;
+    }
+
+    /// Gives the node at `from` another key, one that is not there yet or its own. Where memory runs out,
+    /// nothing has changed.
+    void rekey(Key from, Key to) {
+        if (from == to) {
+            return;
+        }
+        std::unique_ptr<Node>& target = place(to);
+        const Position source = floor(from);
+        target = std::move(leaves_[source.leaf]->nodes[source.slot]);
+        erase(source);
+    }
+
+private:
+    static constexpr std::size_t leaf_capacity = 64;
+
+    struct Leaf {
+        std::size_t count = 0;
+        std::array<Key, leaf_capacity> keys;
+        std::array<std::unique_ptr<Node>, leaf_capacity> nodes;
+    };
+
+    /// Makes an empty place for `key`.
+    std::unique_ptr<Node>& place(Key key) {
+        if (leaves_.empty()) {
+            firsts_.reserve(1);
+            leaves_.push_back(std::make_unique<Leaf>());
+            firsts_.push_back(key);
+        }
+        const std::size_t not_above = count_not_above(firsts_.data(), firsts_.size(), key);
+        std::size_t index = not_above == 0 ? 0 : not_above - 1;
+        if (leaves_[index]->count == leaf_capacity) {
+            split(index, index + 1 == leaves_.size() && key > leaves_[index]->keys.back());
+            if (firsts_[index + 1] <= key) {
+                ++index;
+            }
+        }
+        Leaf& leaf = *leaves_[index];
+        const std::size_t slot = count_not_above(leaf.keys.data(), leaf.count, key);
+        const auto distance = static_cast<std::ptrdiff_t>(slot);
+        const auto count = static_cast<std::ptrdiff_t>(leaf.count);
+        std::move_backward(leaf.keys.begin() + distance, leaf.keys.begin() + count,
+                           leaf.keys.begin() + count + 1);
+        std::move_backward(leaf.nodes.begin() + distance, leaf.nodes.begin() + count,
+                           leaf.nodes.begin() + count + 1);
+        leaf.keys[slot] = key;
+        ++leaf.count;
+        firsts_[index] = leaf.keys[0];
+        return leaf.nodes[slot];
+    }
+
+    /// Moves the upper half of a full leaf into a new one; only its last key where the keys arrive in
+    /// ascending order, so that the leaves stay full.
+    void split(std::size_t index, bool ascending) {
+        auto fresh = std::make_unique<Leaf>();
+        firsts_.reserve(firsts_.size() + 1);
+        leaves_.reserve(leaves_.size() + 1);
+        Leaf& leaf = *leaves_[index];
+        const std::size_t kept = ascending ? leaf_capacity - 1 : leaf_capacity / 2;
+        fresh->count = leaf_capacity - kept;
+        const auto distance = static_cast<std::ptrdiff_t>(kept);
+        std::move(leaf.keys.begin() + distance, leaf.keys.end(), fresh->keys.begin());
+        std::move(leaf.nodes.begin() + distance, leaf.nodes.end(), fresh->nodes.begin());
+        leaf.count = kept;
+        const auto after = static_cast<std::ptrdiff_t>(index) + 1;
+        firsts_.insert(firsts_.begin() + after, fresh->keys[0]);
+        leaves_.insert(leaves_.begin() + after, std::move(fresh));
+    }
+
+    /// Closes the gap that a node taken from `position` left.
+    void erase(Position position) noexcept {
+        Leaf& leaf = *leaves_[position.leaf];
+        const auto distance = static_cast<std::ptrdiff_t>(position.slot);
+        const auto count = static_cast<std::ptrdiff_t>(leaf.count);
+        std::move(leaf.keys.begin() + distance + 1, leaf.keys.begin() + count, leaf.keys.begin() + distance);
+        std::move(leaf.nodes.begin() + distance + 1, leaf.nodes.begin() + count,
+                  leaf.nodes.begin() + distance);
+        --leaf.count;
+        const auto at = static_cast<std::ptrdiff_t>(position.leaf);
+        if (leaf.count == 0) {
+            firsts_.erase(firsts_.begin() + at);
+            leaves_.erase(leaves_.begin() + at);
+        } else {
+            firsts_[position.leaf] = leaf.keys[0];
+        }
+    }
+
+    std::vector<Key> firsts_;
+    std::vector<std::unique_ptr<Leaf>> leaves_;
+    std::size_t size_ = 0;
+};
+
+}  // namespace vmdevice::detail

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+/// Locked<D>: an unsynchronised device behind a mutex, for a device that vCPUs and the event loop share.
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <type_traits>
+#include <utility>
+
+#include <vmdevice/address.hpp>
+#include <vmdevice/detail/mutex.hpp>
+#include <vmdevice/device.hpp>
+
+namespace vmdevice {
+
+namespace detail {
+
+template <class D>
+concept PioDeviceLike =
+    requires(D& device, PioAddress base, std::span<std::uint8_t> in, std::span<const std::uint8_t> out) {
+        device.pio_read(base, PioOffset{}, in);
+        device.pio_write(base, PioOffset{}, out);
+    };
+template <class D>
+concept MmioDeviceLike =
+    requires(D& device, MmioAddress base, std::span<std::uint8_t> in, std::span<const std::uint8_t> out) {
+        device.mmio_read(base, MmioOffset{}, in);
+        device.mmio_write(base, MmioOffset{}, out);
+    };
+
+struct NotOnPioBus {};
+struct NotOnMmioBus {};
+
+}  // namespace detail
+
+/// Owns a device and takes a mutex around each access to it. Locked<D> sits on the buses that D sits on; a D
+/// that is on neither but has byte `read`/`write` (a bare register model) gives a locked model of that form.
+///
+/// Thread safety: everything may be called from any thread. The mutex is not recursive: a device must not
+/// reach itself again from inside its own access, through the bus or through with_lock().
+template <class D>
+class Locked : public std::conditional_t<detail::PioDeviceLike<D>, DevicePio, detail::NotOnPioBus>,
+               public std::conditional_t<detail::MmioDeviceLike<D>, DeviceMmio, detail::NotOnMmioBus> {
+public:
+    Locked()
+        requires std::default_initializable<D>
+    = default;
+    /// Builds the device from whatever it is built from.
+    template <class... Args>
+        requires(sizeof...(Args) > 0 && std::constructible_from<D, Args...> &&
+                 !(sizeof...(Args) == 1 && (std::same_as<std::remove_cvref_t<Args>, Locked> && ...)))
+    explicit(sizeof...(Args) > 1) Locked(Args&&... args) : device_(std::forward<Args>(args)...) {}
+
+    Locked(const Locked&) = delete;
+    Locked& operator=(const Locked&) = delete;
+
+    /// Calls `function(device)` with the mutex held and returns what it returns: how the event loop feeds
+    /// input or takes a snapshot. A reference to the device must not leave the call.
+    template <class F>
+    decltype(auto) with_lock(F&& function) {
+        const detail::LockGuard guard(mutex_);
+        return std::invoke(std::forward<F>(function), device_);
+    }
+    template <class F>
+    decltype(auto) with_lock(F&& function) const {
+        const detail::LockGuard guard(mutex_);
+        return std::invoke(std::forward<F>(function), std::as_const(device_));
+    }
+
+    // These override the virtual functions of the interfaces that D implements. Where it implements one not
+    // at all, they are plain members that nothing calls, hence no `override`.
+    void pio_read(PioAddress base, PioOffset offset, std::span<std::uint8_t> data) {
+        const detail::LockGuard guard(mutex_);
+        device_.pio_read(base, offset, data);
+    }
+    void pio_write(PioAddress base, PioOffset offset, std::span<const std::uint8_t> data) {
+        const detail::LockGuard guard(mutex_);
+        device_.pio_write(base, offset, data);
+    }
+    void pio_read_repeated(PioAddress base, PioOffset offset, std::size_t width,
+                           std::span<std::uint8_t> data) {
+        const detail::LockGuard guard(mutex_);
+        if constexpr (requires { device_.pio_read_repeated(base, offset, width, data); }) {
+            device_.pio_read_repeated(base, offset, width, data);
+        } else {
+            for (std::size_t at = 0; width != 0 && at < data.size(); at += width) {
+                device_.pio_read(base, offset, data.subspan(at, width));
+            }
+        }
+    }
+    void pio_write_repeated(PioAddress base, PioOffset offset, std::size_t width,
+                            std::span<const std::uint8_t> data) {
+        const detail::LockGuard guard(mutex_);
+        if constexpr (requires { device_.pio_write_repeated(base, offset, width, data); }) {
+            device_.pio_write_repeated(base, offset, width, data);
+        } else {
+            for (std::size_t at = 0; width != 0 && at < data.size(); at += width) {
+                device_.pio_write(base, offset, data.subspan(at, width));
+            }
+        }
+    }
+    void mmio_read(MmioAddress base, MmioOffset offset, std::span<std::uint8_t> data) {
+        const detail::LockGuard guard(mutex_);
+        device_.mmio_read(base, offset, data);
+    }
+    void mmio_write(MmioAddress base, MmioOffset offset, std::span<const std::uint8_t> data) {
+        const detail::LockGuard guard(mutex_);
+        device_.mmio_write(base, offset, data);
+    }
+
+    template <std::unsigned_integral Offset>
+    auto read(Offset offset)
+        requires requires(D& device) { device.read(offset); }
+    {
+        const detail::LockGuard guard(mutex_);
+        return device_.read(offset);
+    }
+    template <std::unsigned_integral Offset>
+    auto write(Offset offset, std::uint8_t value)
+        requires requires(D& device) { device.write(offset, value); }
+    {
+        const detail::LockGuard guard(mutex_);
+        return device_.write(offset, value);
+    }
+    auto write_data(std::span<const std::uint8_t> data)
+        requires requires(D& device) { device.write_data(data); }
+    {
+        const detail::LockGuard guard(mutex_);
+        return device_.write_data(data);
+    }
+
+private:
+    mutable detail::Mutex mutex_;
+    D device_ VMDEVICE_GUARDED_BY(mutex_);
+};
+
+template <class D>
+Locked(D) -> Locked<D>;
+
+}  // namespace vmdevice

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+/// Ranges of addresses that cannot be empty and cannot wrap.
+
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <limits>
+
+#include <vmdevice/address.hpp>
+#include <vmdevice/error.hpp>
+
+namespace vmdevice {
+
+/// The addresses base()..last(), both included, so that the last address of the space is usable.
+///
+/// A range covers at least one address and at most all but one of the space: the size of a whole space (2^16
+/// ports, 2^64 bytes) does not fit its offset type. Two ranges cover a whole space where that is wanted.
+template <BusAddress A>
+class BusRange {
+public:
+    using address_type = A;
+    using offset_type = OffsetOf<A>;
+
+    /// `size` addresses from `base` on. `invalid_range` where size is 0 or the range would wrap.
+    [[nodiscard]] static constexpr std::expected<BusRange, BusError> create(A base,
+                                                                            offset_type size) noexcept {
+        if (size == 0 || static_cast<offset_type>(size - 1) > maximum - base.value) {
+            return std::unexpected(BusError::invalid_range);
+        }
+        return BusRange(base.value, static_cast<offset_type>(base.value + (size - 1)));
+    }
+
+    /// The addresses `first`..`last`, both included. `invalid_range` where they are out of order or cover the
+    /// whole space.
+    [[nodiscard]] static constexpr std::expected<BusRange, BusError> from_bounds(A first, A last) noexcept {
+        if (first.value > last.value || (first.value == 0 && last.value == maximum)) {
+            return std::unexpected(BusError::invalid_range);
+        }
+        return BusRange(first.value, last.value);
+    }
+
+    /// The one address `base`.
+    [[nodiscard]] static constexpr BusRange unit(A base) noexcept { return BusRange(base.value, base.value); }
+
+    [[nodiscard]] constexpr A base() const noexcept { return A{base_}; }
+    [[nodiscard]] constexpr A last() const noexcept { return A{last_}; }
+    /// How many addresses the range covers, at least 1.
+    [[nodiscard]] constexpr offset_type size() const noexcept {
+        return static_cast<offset_type>(last_ - base_ + 1);
+    }
+
+    [[nodiscard]] constexpr bool contains(A address) const noexcept {
+        return address.value >= base_ && address.value <= last_;
+    }
+    [[nodiscard]] constexpr bool contains(const BusRange& other) const noexcept {
+        return other.base_ >= base_ && other.last_ <= last_;
+    }
+    /// Whether the `length` bytes from `address` on all lie in this range. An access of no bytes does not.
+    [[nodiscard]] constexpr bool contains_access(A address, std::size_t length) const noexcept {
+        return length != 0 && contains(address) &&
+               static_cast<std::uint64_t>(length - 1) <= static_cast<std::uint64_t>(last_ - address.value);
+    }
+    [[nodiscard]] constexpr bool overlaps(const BusRange& other) const noexcept {
+        return base_ <= other.last_ && other.base_ <= last_;
+    }
+    /// The distance of an address of this range from its base.
+    [[nodiscard]] constexpr offset_type offset_of(A address) const noexcept {
+        return static_cast<offset_type>(address.value - base_);
+    }
+
+    friend constexpr bool operator==(const BusRange&, const BusRange&) = default;
+
+private:
+    static constexpr offset_type maximum = std::numeric_limits<offset_type>::max();
+
+    constexpr BusRange(offset_type base, offset_type last) noexcept : base_(base), last_(last) {}
+
+    offset_type base_;
+    offset_type last_;
+};
+
+using PioRange = BusRange<PioAddress>;
+using MmioRange = BusRange<MmioAddress>;
+
+}  // namespace vmdevice

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <array>
+#include <cstdint>
+#include <expected>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <vmdevice/byte_device.hpp>
+#include <vmdevice/io_manager.hpp>
+#include <vmdevice/locked.hpp>
+
+#include "catch.hpp"
+
+using namespace vmdevice;
+
+namespace {
+
+/// Records every access; register n reads 0x10 + n. Writing 0xEE is an error.
+struct Recorder {
+    static constexpr std::size_t register_count = 8;
+    std::vector<std::pair<int, int>> accesses;
+
+    std::uint8_t read(std::uint8_t offset) {
+        accesses.emplace_back(offset, -1);
+        return static_cast<std::uint8_t>(0x10 + offset);
+    }
+    std::expected<void, int> write(std::uint8_t offset, std::uint8_t value) {
+        accesses.emplace_back(offset, value);
+        if (value == 0xEE) {
+            return std::unexpected(42);
+        }
+        return {};
+    }
+};
+using Accesses = std::vector<std::pair<int, int>>;
+
+/// As small as a model can be: void write, wider offsets, nothing else.
+struct Minimal {
+    std::uint8_t value = 0;
+    [[nodiscard]] std::uint8_t read(std::uint64_t offset) const {
+        return static_cast<std::uint8_t>(value + offset);
+    }
+    void write(std::uint64_t, std::uint8_t v) { value = v; }
+};
+
+struct Transmitter : Recorder {
+    std::vector<std::uint8_t> sent;
+    std::expected<void, int> write_data(std::span<const std::uint8_t> data) {
+        sent.insert(sent.end(), data.begin(), data.end());
+        if (data[0] == 0xEE) {
+            return std::unexpected(7);
+        }
+        return {};
+    }
+};
+
+constexpr PioAddress com1{0x3F8};
+
+}  // namespace
+
+TEST_CASE("ByteDevice: a wide access is split into bytes in ascending order", "[vmdevice][byte_device]") {
+    ByteDevice device{Recorder{}};
+    std::array<std::uint8_t, 4> data{};
+    device.pio_read(com1, 2, data);
+    CHECK(data == std::array<std::uint8_t, 4>{0x12, 0x13, 0x14, 0x15});
+    const std::array<std::uint8_t, 2> out{1, 2};
+    device.mmio_write(MmioAddress{0x1000}, 6, out);
+    CHECK(device.device().accesses == Accesses{{2, -1}, {3, -1}, {4, -1}, {5, -1}, {6, 1}, {7, 2}});
+    CHECK(device.refused_accesses() == 0);
+}
+
+TEST_CASE("ByteDevice: an access that runs past the window is refused whole and reads 0xFF",
+          "[vmdevice][byte_device]") {
+    ByteDevice device{Recorder{}};
+    std::array<std::uint8_t, 2> data{0xAA, 0xAA};
+    device.pio_read(com1, 7, data);
+    CHECK(data == std::array<std::uint8_t, 2>{0xFF, 0xFF});
+    device.pio_write(com1, 7, data);
+    device.mmio_write(MmioAddress{0}, 8, std::span(data).first(1));
+    std::array<std::uint8_t, 1> one{0};
+    device.mmio_read(MmioAddress{0}, ~0ULL, one);
+    CHECK(one[0] == 0xFF);
+    CHECK(device.device().accesses.empty());
+    CHECK(device.refused_accesses() == 4);
+}
+
+TEST_CASE("ByteDevice: the window is the model's, or given, or all that an offset can name",
+          "[vmdevice][byte_device]") {
+    CHECK(ByteDevice(Recorder{}).window() == 8);
+    CHECK(ByteDevice(Recorder{}, 5).window() == 5);
+    CHECK(ByteDevice(Minimal{}).window() == 256);
+    CHECK(ByteDevice(Minimal{}, ByteDeviceOptions{.register_count = 8, .register_shift = 2}).window() == 32);
+    CHECK(ByteDevice<Minimal>().window() == 256);
+}
+
+TEST_CASE("ByteDevice: a register shift spreads the registers and leaves the bytes between empty",
+          "[vmdevice][byte_device]") {
+    ByteDevice device(Recorder{}, {.register_count = 8, .register_shift = 2});
+    std::array<std::uint8_t, 8> data;
+    data.fill(0xAA);
+    device.mmio_read(MmioAddress{0}, 4, data);
+    CHECK(data == std::array<std::uint8_t, 8>{0x11, 0, 0, 0, 0x12, 0, 0, 0});
+    const std::array<std::uint8_t, 4> word{0x5A, 1, 2, 3};
+    device.mmio_write(MmioAddress{0}, 28, word);
+    device.mmio_write(MmioAddress{0}, 29, std::span(word).first(3));
+    device.mmio_write(MmioAddress{0}, 29, word);  // runs past the end
+    CHECK(device.device().accesses == Accesses{{1, -1}, {2, -1}, {7, 0x5A}});
+    CHECK(device.refused_accesses() == 1);
+}
+
+TEST_CASE("ByteDevice: an error of the model is counted, told, and stops nothing",
+          "[vmdevice][byte_device]") {
+    ByteDevice device{Recorder{}};
+    int told = 0;
+    device.set_error_handler([&](int error) { told += error; });
+    const std::array<std::uint8_t, 3> out{1, 0xEE, 3};
+    device.pio_write(com1, 0, out);
+    CHECK(device.device().accesses.size() == 3);
+    CHECK(device.write_errors() == 1);
+    CHECK(told == 42);
+}
+
+TEST_CASE("ByteDevice: bytes repeated at offset 0 reach write_data at once", "[vmdevice][byte_device]") {
+    ByteDevice device{Transmitter{}};
+    const std::array<std::uint8_t, 4> out{'a', 'b', 'c', 'd'};
+    device.pio_write_repeated(com1, 0, 1, out);
+    CHECK(device.device().sent == std::vector<std::uint8_t>{'a', 'b', 'c', 'd'});
+    CHECK(device.device().accesses.empty());
+    device.pio_write_repeated(com1, 7, 1, out);
+    CHECK(device.device().accesses == Accesses{{7, 'a'}, {7, 'b'}, {7, 'c'}, {7, 'd'}});
+    device.device().accesses.clear();
+    device.pio_write_repeated(com1, 0, 2, out);
+    CHECK(device.device().accesses == Accesses{{0, 'a'}, {1, 'b'}, {0, 'c'}, {1, 'd'}});
+    CHECK(device.device().sent.size() == 4);
+    const std::array<std::uint8_t, 1> bad{0xEE};
+    device.pio_write_repeated(com1, 0, 1, bad);
+    CHECK(device.write_errors() == 1);
+}
+
+TEST_CASE("ByteDevice: wraps a reference and a pointer as well as a value", "[vmdevice][byte_device]") {
+    Recorder recorder;
+    ByteDevice<Recorder&> by_reference(recorder);
+    auto shared = std::make_shared<Recorder>();
+    ByteDevice<std::shared_ptr<Recorder>> by_pointer(shared);
+    std::array<std::uint8_t, 1> data{};
+    by_reference.pio_read(com1, 3, data);
+    by_pointer.pio_read(com1, 4, data);
+    CHECK(recorder.accesses == Accesses{{3, -1}});
+    CHECK(shared->accesses == Accesses{{4, -1}});
+    CHECK(&by_reference.device() == &recorder);
+    CHECK(&by_pointer.device() == shared.get());
+}
+
+TEST_CASE("Locked: sits on the buses of its device and forwards every access", "[vmdevice][locked]") {
+    auto serial = std::make_shared<Locked<ByteDevice<Transmitter>>>(Transmitter{});
+    IoManager manager;
+    REQUIRE(manager.register_pio(*PioRange::create(com1, 8), serial));
+    REQUIRE(manager.register_mmio(*MmioRange::create(MmioAddress{0x1000}, 8), serial));
+    std::array<std::uint8_t, 2> data{};
+    CHECK(manager.pio_read(PioAddress{0x3F9}, data));
+    CHECK(data == std::array<std::uint8_t, 2>{0x11, 0x12});
+    CHECK(manager.mmio_write(MmioAddress{0x1007}, std::span(data).first(1)));
+    CHECK(manager.pio_write_repeated(com1, 1, data));
+    serial->with_lock([](ByteDevice<Transmitter>& device) {
+        CHECK(device.device().accesses == Accesses{{1, -1}, {2, -1}, {7, 0x11}});
+        CHECK(device.device().sent == std::vector<std::uint8_t>{0x11, 0x12});
+    });
+    CHECK(std::as_const(*serial).with_lock([](const auto& device) { return device.window(); }) == 8);
+}
+
+TEST_CASE("Locked: a bare register model stays one", "[vmdevice][locked]") {
+    static_assert(!std::is_base_of_v<DevicePio, Locked<Recorder>>);
+    ByteDevice<Locked<Recorder>> device;
+    std::array<std::uint8_t, 1> data{};
+    device.pio_read(com1, 3, data);
+    CHECK(data[0] == 0x13);
+}

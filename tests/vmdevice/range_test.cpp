@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <cstdint>
+
+#include <vmdevice/address.hpp>
+#include <vmdevice/error.hpp>
+#include <vmdevice/range.hpp>
+
+#include "catch.hpp"
+
+using namespace vmdevice;
+
+namespace {
+
+/// A third address space, as a user would define it.
+struct ConfigAddress {
+    std::uint32_t value;
+};
+static_assert(BusAddress<PioAddress> && BusAddress<MmioAddress> && BusAddress<ConfigAddress>);
+static_assert(!BusAddress<int> && !BusAddress<std::uint64_t>);
+
+struct SignedAddress {
+    std::int32_t value;
+};
+static_assert(!BusAddress<SignedAddress>);
+
+}  // namespace
+
+TEST_CASE("Address: comparison is by value", "[vmdevice][address]") {
+    CHECK(PioAddress{1} == PioAddress{1});
+    CHECK(PioAddress{1} < PioAddress{2});
+    CHECK(MmioAddress{0xFFFF'FFFF'FFFF'FFFF} > MmioAddress{0});
+}
+
+TEST_CASE("Address: checked_add refuses to leave the space", "[vmdevice][address]") {
+    CHECK(PioAddress{0xFFFE}.checked_add(1) == PioAddress{0xFFFF});
+    CHECK_FALSE(PioAddress{0xFFFF}.checked_add(1).has_value());
+    CHECK(MmioAddress{0}.checked_add(~0ULL) == MmioAddress{~0ULL});
+    CHECK_FALSE(MmioAddress{1}.checked_add(~0ULL).has_value());
+    CHECK(checked_add(ConfigAddress{7}, 1U)->value == 8);
+    CHECK_FALSE(checked_add(ConfigAddress{~0U}, 1U).has_value());
+}
+
+TEST_CASE("Range: an empty range is refused", "[vmdevice][range]") {
+    CHECK(PioRange::create(PioAddress{0x3F8}, 0).error() == BusError::invalid_range);
+    CHECK(MmioRange::create(MmioAddress{0}, 0).error() == BusError::invalid_range);
+}
+
+TEST_CASE("Range: a range that wraps is refused and one that ends at the last address is not",
+          "[vmdevice][range]") {
+    CHECK(PioRange::create(PioAddress{0xFFF8}, 8)->last() == PioAddress{0xFFFF});
+    CHECK(PioRange::create(PioAddress{0xFFF8}, 9).error() == BusError::invalid_range);
+    CHECK(PioRange::create(PioAddress{0xFFFF}, 1)->last() == PioAddress{0xFFFF});
+    CHECK(PioRange::create(PioAddress{0}, 0xFFFF)->last() == PioAddress{0xFFFE});
+    CHECK(PioRange::create(PioAddress{1}, 0xFFFF)->last() == PioAddress{0xFFFF});
+    CHECK(PioRange::create(PioAddress{2}, 0xFFFF).error() == BusError::invalid_range);
+    CHECK(MmioRange::create(MmioAddress{~0ULL}, 1)->size() == 1);
+    CHECK(MmioRange::create(MmioAddress{~0ULL}, 2).error() == BusError::invalid_range);
+    CHECK(MmioRange::create(MmioAddress{1}, ~0ULL)->last() == MmioAddress{~0ULL});
+    CHECK(MmioRange::create(MmioAddress{2}, ~0ULL).error() == BusError::invalid_range);
+}
+
+TEST_CASE("Range: from_bounds takes both ends and refuses the whole space", "[vmdevice][range]") {
+    CHECK(PioRange::from_bounds(PioAddress{0x60}, PioAddress{0x64})->size() == 5);
+    CHECK(PioRange::from_bounds(PioAddress{0x60}, PioAddress{0x60}) == PioRange::unit(PioAddress{0x60}));
+    CHECK(PioRange::from_bounds(PioAddress{0x61}, PioAddress{0x60}).error() == BusError::invalid_range);
+    CHECK(PioRange::from_bounds(PioAddress{0}, PioAddress{0xFFFF}).error() == BusError::invalid_range);
+    CHECK(PioRange::from_bounds(PioAddress{0}, PioAddress{0xFFFE})->size() == 0xFFFF);
+}
+
+TEST_CASE("Range: unit covers one address, the last one too", "[vmdevice][range]") {
+    constexpr auto range = PioRange::unit(PioAddress{0xFFFF});
+    CHECK(range.base() == PioAddress{0xFFFF});
+    CHECK(range.last() == PioAddress{0xFFFF});
+    CHECK(range.size() == 1);
+}
+
+TEST_CASE("Range: overlap holds for shared addresses only", "[vmdevice][range]") {
+    const auto range = *MmioRange::create(MmioAddress{0x1000}, 0x1000);
+    CHECK(range.overlaps(range));
+    CHECK(range.overlaps(MmioRange::unit(MmioAddress{0x1000})));
+    CHECK(range.overlaps(MmioRange::unit(MmioAddress{0x1FFF})));
+    CHECK_FALSE(range.overlaps(MmioRange::unit(MmioAddress{0x0FFF})));
+    CHECK_FALSE(range.overlaps(MmioRange::unit(MmioAddress{0x2000})));
+    CHECK(range.overlaps(*MmioRange::create(MmioAddress{0}, ~0ULL)));
+}
+
+TEST_CASE("Range: an access is inside when all its bytes are", "[vmdevice][range]") {
+    const auto range = *MmioRange::create(MmioAddress{~0ULL - 7}, 8);
+    CHECK(range.contains_access(MmioAddress{~0ULL - 7}, 8));
+    CHECK_FALSE(range.contains_access(MmioAddress{~0ULL - 7}, 9));
+    CHECK(range.contains_access(MmioAddress{~0ULL}, 1));
+    CHECK_FALSE(range.contains_access(MmioAddress{~0ULL}, 2));
+    CHECK_FALSE(range.contains_access(MmioAddress{~0ULL}, SIZE_MAX));
+    CHECK_FALSE(range.contains_access(MmioAddress{~0ULL}, 0));
+    CHECK_FALSE(range.contains_access(MmioAddress{~0ULL - 8}, 1));
+    CHECK(range.offset_of(MmioAddress{~0ULL}) == 7);
+}
+
+TEST_CASE("BusError: every error has words of its own", "[vmdevice][error]") {
+    const auto all = {BusError::device_not_found, BusError::device_overlap, BusError::invalid_access_length,
+                      BusError::invalid_range};
+    for (const BusError a : all) {
+        CHECK_FALSE(to_string(a).empty());
+        for (const BusError b : all) {
+            CHECK((to_string(a) == to_string(b)) == (a == b));
+        }
+    }
+}
