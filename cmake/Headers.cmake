@@ -18,6 +18,17 @@ set(vmdevice_headers
 set(vmsuperio_headers
     vmsuperio/clock.hpp
     vmsuperio/detail/config.hpp
+    vmsuperio/detail/serial_fifo.hpp
+    vmsuperio/linux/eventfd.hpp
+    vmsuperio/linux/fd_writer.hpp
+    vmsuperio/linux/unique_fd.hpp
     vmsuperio/registers/register.hpp
+    vmsuperio/registers/uart16550.hpp
+    vmsuperio/serial.hpp
+    vmsuperio/serial_error.hpp
+    vmsuperio/serial_events.hpp
+    vmsuperio/serial_state.hpp
     vmsuperio/snapshot.hpp
-    vmsuperio/trigger.hpp)
+    vmsuperio/trigger.hpp
+    vmsuperio/vmsuperio.hpp
+    vmsuperio/writer.hpp)

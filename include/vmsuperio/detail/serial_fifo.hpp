@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/registers/uart16550.hpp>
+
+namespace vmsuperio::detail {
+
+/// 64 received bytes with the errors of each, oldest first.
+///
+/// The errors of a byte show in LSR when it becomes the oldest (PC16550D 8.6.2, LSR bits 2 to 4). So this
+/// keeps those of the others only; whoever moves a byte to the front takes them with `take_front_errors`.
+class SerialReceiveFifo {
+public:
+    static constexpr std::size_t capacity = 64;
+
+    [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
+    [[nodiscard]] constexpr bool empty() const noexcept { return size_ == 0; }
+    [[nodiscard]] constexpr std::size_t room() const noexcept { return capacity - size_; }
+    [[nodiscard]] constexpr std::uint8_t front() const noexcept { return data_[head_]; }
+    [[nodiscard]] constexpr bool has_errors() const noexcept {
+        return (parity_errors_ | framing_errors_ | breaks_) != 0;
+    }
+
+    /// There must be a byte.
+    constexpr std::uint8_t pop() noexcept {
+        const std::uint8_t byte = data_[head_];
+        head_ = wrap(head_ + 1U);
+        --size_;
+        return byte;
+    }
+
+    /// There must be room. `errors` holds LSR bits 4:2.
+    constexpr void push(std::uint8_t byte, std::uint8_t errors = 0) noexcept {
+        const std::uint8_t slot = wrap(head_ + size_);
+        data_[slot] = byte;
+        if (errors != 0) {
+            using uart16550::LineStatus;
+            const std::uint64_t bit = std::uint64_t{1} << slot;
+            parity_errors_ |= (errors & LineStatus::parity_error.mask) != 0 ? bit : 0;
+            framing_errors_ |= (errors & LineStatus::framing_error.mask) != 0 ? bit : 0;
+            breaks_ |= (errors & LineStatus::break_interrupt.mask) != 0 ? bit : 0;
+        }
+        ++size_;
+    }
+
+    /// Takes as many as fit, and returns their number.
+    constexpr std::size_t push(std::span<const std::uint8_t> bytes) noexcept {
+        const std::size_t count = std::min(bytes.size(), room());
+        const std::size_t slot = wrap(head_ + size_);
+        const std::size_t first = std::min(count, capacity - slot);
+        std::copy_n(bytes.begin(), first, data_.begin() + static_cast<std::ptrdiff_t>(slot));
+        std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(first), count - first, data_.begin());
+        size_ = static_cast<std::uint8_t>(size_ + count);
+        return count;
+    }
+
+    /// The errors of the oldest byte, LSR bits 4:2, which are then forgotten here.
+    constexpr std::uint8_t take_front_errors() noexcept {
+        if (!has_errors()) {
+            return 0;
+        }
+        using uart16550::LineStatus;
+        const std::uint64_t bit = std::uint64_t{1} << head_;
+        const auto errors =
+            static_cast<std::uint8_t>(((parity_errors_ & bit) != 0 ? LineStatus::parity_error.mask : 0) |
+                                      ((framing_errors_ & bit) != 0 ? LineStatus::framing_error.mask : 0) |
+                                      ((breaks_ & bit) != 0 ? LineStatus::break_interrupt.mask : 0));
+        parity_errors_ &= ~bit;
+        framing_errors_ &= ~bit;
+        breaks_ &= ~bit;
+        return errors;
+    }
+
+    constexpr void clear() noexcept {
+        head_ = 0;
+        size_ = 0;
+        parity_errors_ = 0;
+        framing_errors_ = 0;
+        breaks_ = 0;
+    }
+
+    /// Writes the content to the fields of a saved state, bit 0 of each mask being the oldest byte.
+    constexpr void save(std::uint8_t& count, std::array<std::uint8_t, capacity>& data,
+                        std::uint64_t& parity_errors, std::uint64_t& framing_errors,
+                        std::uint64_t& breaks) const noexcept {
+        count = size_;
+        for (std::size_t i = 0; i < size_; ++i) {
+            data[i] = data_[wrap(head_ + i)];
+        }
+        parity_errors = std::rotr(parity_errors_, head_);
+        framing_errors = std::rotr(framing_errors_, head_);
+        breaks = std::rotr(breaks_, head_);
+    }
+    /// The fields must be valid.
+    constexpr void restore(std::uint8_t count, const std::array<std::uint8_t, capacity>& data,
+                           std::uint64_t parity_errors, std::uint64_t framing_errors,
+                           std::uint64_t breaks) noexcept {
+        head_ = 0;
+        size_ = count;
+        std::copy_n(data.begin(), count, data_.begin());
+        parity_errors_ = parity_errors;
+        framing_errors_ = framing_errors;
+        breaks_ = breaks;
+    }
+
+private:
+    static constexpr std::uint8_t wrap(std::size_t slot) noexcept {
+        return static_cast<std::uint8_t>(slot % capacity);
+    }
+
+    std::uint64_t parity_errors_{0};
+    std::uint64_t framing_errors_{0};
+    std::uint64_t breaks_{0};
+    std::array<std::uint8_t, capacity> data_{};
+    std::uint8_t head_{0};
+    std::uint8_t size_{0};
+};
+
+/// Bytes that wait for the writer, contiguous so that one call offers them all.
+class SerialTransmitFifo {
+public:
+    static constexpr std::size_t capacity = 64;
+
+    [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
+    [[nodiscard]] constexpr bool empty() const noexcept { return size_ == 0; }
+    [[nodiscard]] constexpr std::span<const std::uint8_t> bytes() const noexcept {
+        return {data_.data() + head_, size_};
+    }
+
+    /// Takes as many as fit below `depth` bytes in all, and returns their number.
+    constexpr std::size_t push(std::span<const std::uint8_t> bytes, std::size_t depth) noexcept {
+        const std::size_t count = std::min(bytes.size(), depth > size_ ? depth - size_ : 0);
+        if (head_ + size_ + count > capacity) {
+            std::copy_n(data_.begin() + head_, size_, data_.begin());
+            head_ = 0;
+        }
+        std::copy_n(bytes.begin(), count, data_.begin() + head_ + size_);
+        size_ = static_cast<std::uint8_t>(size_ + count);
+        return count;
+    }
+    /// There must be that many.
+    constexpr void drop_front(std::size_t count) noexcept {
+        size_ = static_cast<std::uint8_t>(size_ - count);
+        head_ = size_ == 0 ? std::uint8_t{0} : static_cast<std::uint8_t>(head_ + count);
+    }
+    constexpr void clear() noexcept {
+        head_ = 0;
+        size_ = 0;
+    }
+
+    constexpr void save(std::uint8_t& count, std::array<std::uint8_t, capacity>& data) const noexcept {
+        count = size_;
+        std::ranges::copy(bytes(), data.begin());
+    }
+    /// The fields must be valid.
+    constexpr void restore(std::uint8_t count, const std::array<std::uint8_t, capacity>& data) noexcept {
+        head_ = 0;
+        size_ = count;
+        std::copy_n(data.begin(), count, data_.begin());
+    }
+
+private:
+    std::array<std::uint8_t, capacity> data_{};
+    std::uint8_t head_{0};
+    std::uint8_t size_{0};
+};
+
+}  // namespace vmsuperio::detail

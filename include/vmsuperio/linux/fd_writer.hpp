@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <expected>
+#include <fcntl.h>
+#include <poll.h>
+#include <span>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <system_error>
+#include <unistd.h>
+#include <utility>
+
+#include <vmsuperio/linux/unique_fd.hpp>
+#include <vmsuperio/writer.hpp>
+
+namespace vmsuperio {
+
+/// Writes to a file descriptor without ever waiting for it.
+///
+/// - `EINTR` is retried, `EAGAIN` is "would block" (0 taken), a partial write returns what was written.
+/// - A reader that went away is the error `EPIPE`, once per write; it ends nothing. No `SIGPIPE` is raised
+///   for a socket. For a pipe the closed end is noticed before writing; as another process may close it
+///   in just that moment, a program that writes to pipes should ignore `SIGPIPE` all the same.
+/// - A terminal or pipe that came from the shell is shared with it: to set `O_NONBLOCK` there would change
+///   it under the shell and all other programs. So that flag is never touched. `create` opens the same
+///   terminal or pipe anew, non-blocking, for this writer alone; `borrow` asks poll(2) before each write
+///   and writes no more than is sure to fit.
+/// - Regular files are written directly: they do not block in the sense of poll(2).
+class FdWriter {
+public:
+    /// Writes to `fd`, which stays the caller's and must outlive the writer.
+    explicit FdWriter(int fd) noexcept : fd_(fd) { inspect(); }
+    [[nodiscard]] static FdWriter borrow(int fd) noexcept { return FdWriter(fd); }
+    /// Writes to `fd` and closes it in the end.
+    [[nodiscard]] static FdWriter own(int fd) noexcept { return FdWriter(detail::UniqueFd(fd)); }
+
+    /// The best writer for what `fd` refers to; `fd` stays the caller's and may be closed. Terminals and
+    /// pipes are opened anew, so that they can be non-blocking; where that is not possible (no /proc, no
+    /// permission), and for all else, the descriptor is duplicated.
+    [[nodiscard]] static std::expected<FdWriter, std::error_code> create(int fd) {
+        struct stat status{};
+        const int flags = ::fcntl(fd, F_GETFL);
+        if (flags < 0 || ::fstat(fd, &status) != 0) {
+            return std::unexpected(detail::last_error());
+        }
+        if ((flags & O_NONBLOCK) == 0 && (S_ISCHR(status.st_mode) || S_ISFIFO(status.st_mode))) {
+            std::array<char, 32> path{};
+            (void)std::snprintf(path.data(), path.size(), "/proc/self/fd/%d", fd);
+            // NOLINTNEXTLINE(cppcoreguidelines-pro-type-vararg): open(2) is declared so
+            const int opened = ::open(path.data(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+            if (opened >= 0) {
+                return FdWriter(detail::UniqueFd(opened));
+            }
+        }
+        auto copy = detail::UniqueFd::duplicate(fd);
+        if (!copy) {
+            return std::unexpected(copy.error());
+        }
+        return FdWriter(std::move(*copy));
+    }
+
+    /// The descriptor to poll for writability before `resume_transmit()`.
+    [[nodiscard]] int fd() const noexcept { return fd_; }
+
+    [[nodiscard]] WriteResult write(std::span<const std::uint8_t> bytes) {
+        std::size_t written = 0;
+        while (written < bytes.size()) {
+            const auto part = write_some(bytes.subspan(written));
+            if (!part) {
+                // What was written before the error is reported first; the error comes with the next write.
+                if (written != 0) {
+                    break;
+                }
+                return part;
+            }
+            if (*part == 0) {
+                break;
+            }
+            written += *part;
+        }
+        return written;
+    }
+
+private:
+    enum class Kind : std::uint8_t {
+        direct,       // never blocks as it is: non-blocking, or a regular file
+        direct_pipe,  // non-blocking, and could raise SIGPIPE
+        socket,
+        blocking_pipe,
+        blocking_other,  // a terminal
+    };
+
+    explicit FdWriter(detail::UniqueFd owned) noexcept : owned_(std::move(owned)), fd_(owned_.get()) {
+        inspect();
+    }
+
+    void inspect() noexcept {
+        struct stat status{};
+        const int flags = ::fcntl(fd_, F_GETFL);
+        if (flags < 0 || ::fstat(fd_, &status) != 0) {
+            return;  // the first write will tell
+        }
+        const bool blocking = (flags & O_NONBLOCK) == 0;
+        if (S_ISSOCK(status.st_mode)) {
+            kind_ = Kind::socket;
+        } else if (S_ISFIFO(status.st_mode)) {
+            kind_ = blocking ? Kind::blocking_pipe : Kind::direct_pipe;
+        } else if (blocking && !S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
+            kind_ = Kind::blocking_other;
+        }
+    }
+
+    // One write, or none where it could block.
+    [[nodiscard]] WriteResult write_some(std::span<const std::uint8_t> bytes) const noexcept {
+        if (kind_ == Kind::blocking_pipe || kind_ == Kind::blocking_other || kind_ == Kind::direct_pipe) {
+            const auto writable = can_write();
+            if (!writable) {
+                return std::unexpected(writable.error());
+            }
+            if (!*writable) {
+                return 0;
+            }
+            // A writable pipe has room for PIPE_BUF bytes (pipe(7)); a writable terminal for one.
+            if (kind_ == Kind::blocking_pipe) {
+                bytes = bytes.first(std::min<std::size_t>(bytes.size(), PIPE_BUF));
+            } else if (kind_ == Kind::blocking_other) {
+                bytes = bytes.first(1);
+            }
+        }
+        for (;;) {
+            const ssize_t count = kind_ == Kind::socket
+                                      ? ::send(fd_, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL)
+                                      : ::write(fd_, bytes.data(), bytes.size());
+            if (count >= 0) {
+                return static_cast<std::size_t>(count);
+            }
+            if (errno == EAGAIN) {
+                return 0;
+            }
+            if (errno != EINTR) {
+                return std::unexpected(detail::last_error());
+            }
+        }
+    }
+
+    [[nodiscard]] std::expected<bool, std::error_code> can_write() const noexcept {
+        struct pollfd entry{.fd = fd_, .events = POLLOUT, .revents = 0};
+        while (::poll(&entry, 1, 0) < 0) {
+            if (errno != EINTR) {
+                return std::unexpected(detail::last_error());
+            }
+        }
+        if ((entry.revents & POLLNVAL) != 0) {
+            return std::unexpected(std::error_code(EBADF, std::system_category()));
+        }
+        if ((entry.revents & POLLERR) != 0 && kind_ != Kind::blocking_other) {
+            return std::unexpected(std::error_code(EPIPE, std::system_category()));
+        }
+        return (entry.revents & (POLLOUT | POLLERR | POLLHUP)) != 0;
+    }
+
+    detail::UniqueFd owned_;
+    int fd_;
+    Kind kind_{Kind::direct};
+};
+static_assert(Writer<FdWriter>);
+
+}  // namespace vmsuperio

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cerrno>
+#include <expected>
+#include <fcntl.h>
+#include <system_error>
+#include <unistd.h>
+#include <utility>
+
+#include <vmsuperio/detail/config.hpp>
+
+namespace vmsuperio::detail {
+
+[[nodiscard]] inline std::error_code last_error() noexcept { return {errno, std::system_category()}; }
+
+/// Owns a file descriptor, or none (-1).
+class UniqueFd {
+public:
+    UniqueFd() = default;
+    explicit UniqueFd(int fd) noexcept : fd_(fd) {}
+    UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    UniqueFd& operator=(UniqueFd&& other) noexcept {
+        if (this != &other) {
+            reset(std::exchange(other.fd_, -1));
+        }
+        return *this;
+    }
+    UniqueFd(const UniqueFd&) = delete;
+    UniqueFd& operator=(const UniqueFd&) = delete;
+    ~UniqueFd() { reset(); }
+
+    [[nodiscard]] int get() const noexcept { return fd_; }
+    [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
+    void reset(int fd = -1) noexcept {
+        if (const int old = std::exchange(fd_, fd); old >= 0) {
+            // Nothing useful can be done about an error: Linux has closed the descriptor all the same.
+            (void)::close(old);
+        }
+    }
+
+    /// A new descriptor, closed on exec, for the same open file.
+    [[nodiscard]] static std::expected<UniqueFd, std::error_code> duplicate(int fd) noexcept {
+        const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (copy < 0) {
+            return std::unexpected(last_error());
+        }
+        return UniqueFd(copy);
+    }
+
+private:
+    int fd_{-1};
+};
+
+}  // namespace vmsuperio::detail

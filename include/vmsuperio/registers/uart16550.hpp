@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+
+#include <vmsuperio/registers/register.hpp>
+
+/// The registers of the 16550A UART, named as in the PC16550D datasheet (section 8.0, "Registers");
+/// what only the 64-byte version has is named as in the TL16C750 datasheet.
+///
+/// offset | read, DLAB=0 | write, DLAB=0 | read and write, DLAB=1
+/// ------ | ------------ | ------------- | ----------------------
+/// 0      | RBR          | THR           | DLL
+/// 1      | IER          | IER           | DLM
+/// 2      | IIR          | FCR           | IIR / FCR
+/// 3..7   | LCR MCR LSR MSR SCR, whatever DLAB is; writes to LSR and MSR change nothing
+namespace vmsuperio::uart16550 {
+
+/// Offsets from the base address. RBR, THR and DLL share one, IER and DLM another, IIR and FCR a third.
+namespace offset {
+inline constexpr std::uint8_t receiver_buffer = 0;           // RBR
+inline constexpr std::uint8_t transmitter_holding = 0;       // THR
+inline constexpr std::uint8_t divisor_latch_low = 0;         // DLL, DLAB=1
+inline constexpr std::uint8_t interrupt_enable = 1;          // IER
+inline constexpr std::uint8_t divisor_latch_high = 1;        // DLM, DLAB=1
+inline constexpr std::uint8_t interrupt_identification = 2;  // IIR
+inline constexpr std::uint8_t fifo_control = 2;              // FCR
+inline constexpr std::uint8_t line_control = 3;              // LCR
+inline constexpr std::uint8_t modem_control = 4;             // MCR
+inline constexpr std::uint8_t line_status = 5;               // LSR
+inline constexpr std::uint8_t modem_status = 6;              // MSR
+inline constexpr std::uint8_t scratch = 7;                   // SCR
+inline constexpr std::uint8_t count = 8;
+}  // namespace offset
+
+/// IER: Interrupt Enable, offset 1, DLAB=0, reset 0x00. Bits 7:4 read 0.
+struct InterruptEnable : Register<InterruptEnable, std::uint8_t, 0x0F> {
+    using Register::Register;
+    static constexpr Bit<0> received_data{};  // ERBFI: data available and character timeout
+    static constexpr Bit<1> thr_empty{};      // ETBEI
+    static constexpr Bit<2> line_status{};    // ELSI
+    static constexpr Bit<3> modem_status{};   // EDSSI
+};
+
+/// IIR[3:0]: what the highest pending interrupt is (PC16550D table IV).
+enum class InterruptId : std::uint8_t {
+    modem_status = 0x0,  // MS, fourth priority
+    none = 0x1,
+    thr_empty = 0x2,          // THRE, third
+    received_data = 0x4,      // RDA, second
+    line_status = 0x6,        // RLS, first
+    character_timeout = 0xC,  // CTI, second, after RDA
+};
+
+/// IIR: Interrupt Identification, offset 2, read only, reset 0x01.
+struct InterruptIdentification : Register<InterruptIdentification, std::uint8_t, 0x00> {
+    using Register::Register;
+    static constexpr Bit<0> not_pending{};
+    static constexpr Field<0, 3> id{};
+    static constexpr Bit<5> fifo_64{};            // TL16C750: 64-byte mode
+    static constexpr Field<6, 7> fifo_enabled{};  // both set while the FIFOs are enabled
+};
+
+/// FCR: FIFO Control, offset 2, write only, reset 0x00. The reset bits clear themselves; bit 3 (DMA mode)
+/// is kept and has no effect; bit 5 exists on the TL16C750 only and is writable while DLAB=1.
+struct FifoControl : Register<FifoControl, std::uint8_t, 0xC9> {
+    using Register::Register;
+    static constexpr Bit<0> enable{};
+    static constexpr Bit<1> receiver_reset{};
+    static constexpr Bit<2> transmitter_reset{};
+    static constexpr Bit<3> dma_mode{};
+    static constexpr Bit<5> fifo_64{};
+    static constexpr Field<6, 7> receiver_trigger{};
+};
+
+/// LCR: Line Control, offset 3. The PC16550D resets it to 0x00; this model to 0x03 (8 data bits).
+struct LineControl : Register<LineControl, std::uint8_t, 0xFF> {
+    using Register::Register;
+    static constexpr Field<0, 1> word_length{};  // WLS: 5 to 8 bits
+    static constexpr Bit<2> stop_bits{};         // STB: 2 (1.5 with 5 data bits)
+    static constexpr Bit<3> parity_enable{};     // PEN
+    static constexpr Bit<4> even_parity{};       // EPS
+    static constexpr Bit<5> stick_parity{};
+    static constexpr Bit<6> set_break{};
+    static constexpr Bit<7> divisor_latch_access{};  // DLAB
+};
+
+/// MCR: Modem Control, offset 4. Bits 7:5 read 0. The PC16550D resets it to 0x00; this model to 0x08.
+struct ModemControl : Register<ModemControl, std::uint8_t, 0x1F> {
+    using Register::Register;
+    static constexpr Bit<0> data_terminal_ready{};  // DTR
+    static constexpr Bit<1> request_to_send{};      // RTS
+    static constexpr Bit<2> out1{};
+    static constexpr Bit<3> out2{};  // on a PC, gates the interrupt
+    static constexpr Bit<4> loopback{};
+};
+
+/// LSR: Line Status, offset 5, read only, reset 0x60. Reading clears bits 4:1.
+struct LineStatus : Register<LineStatus, std::uint8_t, 0x00> {
+    using Register::Register;
+    static constexpr Bit<0> data_ready{};         // DR
+    static constexpr Bit<1> overrun_error{};      // OE
+    static constexpr Bit<2> parity_error{};       // PE
+    static constexpr Bit<3> framing_error{};      // FE
+    static constexpr Bit<4> break_interrupt{};    // BI
+    static constexpr Bit<5> thr_empty{};          // THRE
+    static constexpr Bit<6> transmitter_empty{};  // TEMT
+    static constexpr Bit<7> fifo_error{};         // FIFO mode: a PE, FE or BI is in the RX FIFO
+    static constexpr Field<1, 4> errors{};
+    static constexpr Field<2, 4> character_errors{};
+};
+
+/// MSR: Modem Status, offset 6, read only. Reading clears the deltas. Reset 0xB0: CTS, DSR and DCD are on.
+struct ModemStatus : Register<ModemStatus, std::uint8_t, 0x00> {
+    using Register::Register;
+    static constexpr Bit<0> delta_clear_to_send{};        // DCTS
+    static constexpr Bit<1> delta_data_set_ready{};       // DDSR
+    static constexpr Bit<2> trailing_edge_ring{};         // TERI
+    static constexpr Bit<3> delta_data_carrier_detect{};  // DDCD
+    static constexpr Bit<4> clear_to_send{};              // CTS
+    static constexpr Bit<5> data_set_ready{};             // DSR
+    static constexpr Bit<6> ring_indicator{};             // RI
+    static constexpr Bit<7> data_carrier_detect{};        // DCD
+    static constexpr Field<0, 3> deltas{};
+    static constexpr Field<4, 7> lines{};
+};
+
+/// SCR: Scratch, offset 7, reset 0x00.
+struct Scratch : Register<Scratch, std::uint8_t, 0xFF> {
+    using Register::Register;
+};
+
+}  // namespace vmsuperio::uart16550

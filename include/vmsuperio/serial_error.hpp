@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <vmsuperio/detail/config.hpp>
+
+namespace vmsuperio {
+
+enum class SerialErrorKind : std::uint8_t {
+    trigger,        ///< the trigger failed; the device's own state is as if it had not
+    write,          ///< the writer failed; the bytes offered to it are lost and counted
+    full_fifo,      ///< no room in the receive FIFO
+    invalid_state,  ///< a saved state that no device can be in
+};
+
+[[nodiscard]] constexpr std::string_view to_string(SerialErrorKind kind) noexcept {
+    switch (kind) {
+        case SerialErrorKind::trigger:
+            return "the interrupt trigger failed";
+        case SerialErrorKind::write:
+            return "the writer failed";
+        case SerialErrorKind::full_fifo:
+            return "the receive FIFO is full";
+        case SerialErrorKind::invalid_state:
+            return "the saved serial state is invalid";
+    }
+    return "unknown serial error";
+}
+
+/// What went wrong on the host's side. A guest's mistake is never an error.
+template <class TriggerError>
+class SerialError {
+public:
+    // NOLINTNEXTLINE(google-explicit-constructor): full_fifo and invalid_state say all there is
+    constexpr SerialError(SerialErrorKind kind) noexcept : kind_(kind) {}
+
+    [[nodiscard]] static constexpr SerialError from_trigger(TriggerError error) {
+        SerialError result(SerialErrorKind::trigger);
+        result.trigger_error_.emplace(std::move(error));
+        return result;
+    }
+    [[nodiscard]] static constexpr SerialError from_writer(std::error_code error) noexcept {
+        SerialError result(SerialErrorKind::write);
+        result.write_error_ = error;
+        return result;
+    }
+
+    [[nodiscard]] constexpr SerialErrorKind kind() const noexcept { return kind_; }
+    /// What the trigger returned, where the kind is `trigger`.
+    [[nodiscard]] constexpr const std::optional<TriggerError>& trigger_error() const noexcept {
+        return trigger_error_;
+    }
+    /// What the writer returned, where the kind is `write`.
+    [[nodiscard]] constexpr const std::error_code& write_error() const noexcept { return write_error_; }
+
+    friend constexpr bool operator==(const SerialError& error, SerialErrorKind kind) noexcept {
+        return error.kind_ == kind;
+    }
+
+private:
+    SerialErrorKind kind_;
+    std::optional<TriggerError> trigger_error_{};
+    std::error_code write_error_{};
+};
+
+template <class TriggerError>
+[[nodiscard]] constexpr std::string_view to_string(const SerialError<TriggerError>& error) noexcept {
+    return to_string(error.kind());
+}
+
+}  // namespace vmsuperio

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <vmsuperio/detail/config.hpp>
+
+namespace vmsuperio {
+
+/// What a `Serial` tells its owner while it works, for flow control and metrics.
+///
+/// - `buffer_read()`: the guest read a received byte.
+/// - `out_byte()`: a byte reached the writer.
+/// - `tx_lost_byte()`: a byte that the guest sent is lost: the writer failed or may not hold the guest, or
+///   the guest wrote to a full transmitter.
+/// - `in_buffer_empty()`: the receive FIFO went from holding bytes to empty: offer more input.
+///
+/// Further members are called where the type has them:
+/// - `input_resumed()`: loopback ended, so that `enqueue_raw_bytes` takes input again.
+/// - `overrun()`: a byte was lost for want of room in the receive FIFO (LSR.OE).
+/// - `break_received()`: a break entered the receive FIFO.
+/// - `break_control(bool on)`: the guest began or ended sending a break (LCR bit 6).
+/// - `dropped_bytes(std::size_t count)`: a FIFO reset by the guest threw away that many bytes.
+/// - `fifo_reset()`: the guest cleared one or both FIFOs.
+/// - `invalid_access()`: the guest accessed an offset above 7.
+/// - `interrupt_raised()`: the interrupt line rose, or fell and rose at once.
+/// - `trigger_failed()`: the trigger failed within a read, which cannot return the error.
+///
+/// Callbacks run inside the device: they must not call it, must not block and must not throw.
+template <class E>
+concept SerialEvents = requires(E events) {
+    events.buffer_read();
+    events.out_byte();
+    events.tx_lost_byte();
+    events.in_buffer_empty();
+};
+
+/// The contract of `SerialEvents`, doing nothing.
+struct NoEvents {
+    static constexpr void buffer_read() noexcept {}
+    static constexpr void out_byte() noexcept {}
+    static constexpr void tx_lost_byte() noexcept {}
+    static constexpr void in_buffer_empty() noexcept {}
+};
+static_assert(SerialEvents<NoEvents>);
+
+namespace detail {
+
+/// Calls the events, the optional ones only where they exist.
+template <SerialEvents E>
+struct SerialEventCaller {
+    E& events;
+
+    constexpr void out_bytes(std::size_t count) const {
+        for (std::size_t i = 0; i < count; ++i) {
+            events.out_byte();
+        }
+    }
+    constexpr void tx_lost_bytes(std::size_t count) const {
+        for (std::size_t i = 0; i < count; ++i) {
+            events.tx_lost_byte();
+        }
+    }
+    constexpr void input_resumed() const {
+        if constexpr (requires { events.input_resumed(); }) {
+            events.input_resumed();
+        }
+    }
+    constexpr void overrun() const {
+        if constexpr (requires { events.overrun(); }) {
+            events.overrun();
+        }
+    }
+    constexpr void break_received() const {
+        if constexpr (requires { events.break_received(); }) {
+            events.break_received();
+        }
+    }
+    constexpr void break_control(bool on) const {
+        if constexpr (requires { events.break_control(on); }) {
+            events.break_control(on);
+        }
+    }
+    constexpr void dropped_bytes(std::size_t count) const {
+        if constexpr (requires { events.dropped_bytes(count); }) {
+            events.dropped_bytes(count);
+        }
+    }
+    constexpr void fifo_reset() const {
+        if constexpr (requires { events.fifo_reset(); }) {
+            events.fifo_reset();
+        }
+    }
+    constexpr void invalid_access() const {
+        if constexpr (requires { events.invalid_access(); }) {
+            events.invalid_access();
+        }
+    }
+    constexpr void interrupt_raised() const {
+        if constexpr (requires { events.interrupt_raised(); }) {
+            events.interrupt_raised();
+        }
+    }
+    constexpr void trigger_failed() const {
+        if constexpr (requires { events.trigger_failed(); }) {
+            events.trigger_failed();
+        }
+    }
+};
+
+}  // namespace detail
+
+/// Events that live elsewhere, so that several devices can share them. They must outlive every copy.
+template <SerialEvents E>
+class EventsRef {
+public:
+    // NOLINTNEXTLINE(google-explicit-constructor): a reference to events is events
+    constexpr EventsRef(E& events) noexcept : events_(&events) {}
+
+    constexpr void buffer_read() { events_->buffer_read(); }
+    constexpr void out_byte() { events_->out_byte(); }
+    constexpr void tx_lost_byte() { events_->tx_lost_byte(); }
+    constexpr void in_buffer_empty() { events_->in_buffer_empty(); }
+    constexpr void input_resumed() { caller().input_resumed(); }
+    constexpr void overrun() { caller().overrun(); }
+    constexpr void break_received() { caller().break_received(); }
+    constexpr void break_control(bool on) { caller().break_control(on); }
+    constexpr void dropped_bytes(std::size_t count) { caller().dropped_bytes(count); }
+    constexpr void fifo_reset() { caller().fifo_reset(); }
+    constexpr void invalid_access() { caller().invalid_access(); }
+    constexpr void interrupt_raised() { caller().interrupt_raised(); }
+    constexpr void trigger_failed() { caller().trigger_failed(); }
+
+private:
+    [[nodiscard]] constexpr detail::SerialEventCaller<E> caller() const { return {*events_}; }
+
+    E* events_;
+};
+static_assert(SerialEvents<EventsRef<NoEvents>>);
+
+}  // namespace vmsuperio

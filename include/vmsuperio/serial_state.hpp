@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include <vmsuperio/registers/uart16550.hpp>
+#include <vmsuperio/snapshot.hpp>
+
+namespace vmsuperio {
+
+/// What happens to bytes that the writer does not take at once.
+enum class TransmitPolicy : std::uint8_t {
+    back_pressure,   ///< they wait in the transmit FIFO, and LSR tells the guest to wait too
+    drop_and_count,  ///< they are lost and counted: the guest never waits
+};
+
+/// When the character timeout interrupt (CTI) comes, for received bytes below the trigger level.
+enum class ReceiveTimeout : std::uint8_t {
+    manual,     ///< when the caller says that the time has passed: `character_timeout()`
+    immediate,  ///< at once: the line counts as idle as soon as no more bytes are offered
+};
+
+/// All that a `Serial` remembers, as plain data. What is made by default is a device just reset.
+/// Everything else (IIR, LSR, MSR, the interrupt line) follows from it, so that it cannot contradict it.
+struct SerialState {
+    static constexpr SnapshotFormat snapshot_format{
+        .tag = snapshot_tag("UART"), .version = 1, .readable_since = 1};
+    static constexpr std::size_t fifo_size = 64;
+
+    std::uint8_t interrupt_enable{0x00};  ///< IER
+    std::uint8_t fifo_control{0x00};      ///< FCR without the reset bits
+    std::uint8_t line_control{0x03};      ///< LCR
+    std::uint8_t modem_control{0x08};     ///< MCR
+    std::uint8_t scratch{0x00};           ///< SCR
+    std::uint8_t divisor_low{0x0C};       ///< DLL
+    std::uint8_t divisor_high{0x00};      ///< DLM
+    std::uint8_t line_errors{0x00};       ///< LSR bits 4:1, not yet read
+    std::uint8_t modem_inputs{0xB0};      ///< CTS, DSR, RI, DCD as the host drives them, as MSR bits 7:4
+    std::uint8_t modem_deltas{0x00};      ///< MSR bits 3:0, not yet read
+    bool thr_empty_pending{false};        ///< a THRE interrupt not yet acknowledged
+    bool character_timeout{false};        ///< a CTI not yet served
+    std::uint8_t receive_count{0};
+    std::array<std::uint8_t, fifo_size> receive_data{};  ///< the oldest first
+    std::uint64_t receive_parity_errors{0};  ///< bit n: of byte n; the oldest's are in `line_errors`
+    std::uint64_t receive_framing_errors{0};
+    std::uint64_t receive_breaks{0};
+    std::uint8_t transmit_count{0};
+    std::array<std::uint8_t, fifo_size> transmit_data{};  ///< the oldest first
+    bool fifo_64_allowed{false};                          ///< the guest may switch on the 64-byte mode
+    TransmitPolicy transmit_policy{TransmitPolicy::back_pressure};
+    ReceiveTimeout receive_timeout{ReceiveTimeout::manual};
+
+    template <class Self, class Archive>
+    static constexpr void visit(Self& self, Archive& archive) {
+        archive(self.interrupt_enable, self.fifo_control, self.line_control, self.modem_control, self.scratch,
+                self.divisor_low, self.divisor_high, self.line_errors, self.modem_inputs, self.modem_deltas,
+                self.thr_empty_pending, self.character_timeout, self.receive_count, self.receive_data,
+                self.receive_parity_errors, self.receive_framing_errors, self.receive_breaks,
+                self.transmit_count, self.transmit_data, self.fifo_64_allowed, self.transmit_policy,
+                self.receive_timeout);
+    }
+    friend constexpr bool operator==(const SerialState&, const SerialState&) = default;
+};
+static_assert(SnapshotState<SerialState>);
+
+namespace detail {
+
+/// Whether a `Serial` can be in `state`. The bytes behind the counts do not matter.
+[[nodiscard]] constexpr bool is_valid(const SerialState& state) noexcept {
+    using namespace uart16550;
+    const auto only = [](std::uint8_t value, unsigned mask) { return (value & ~mask) == 0; };
+    const FifoControl fifo_control(state.fifo_control);
+    const bool fifo = fifo_control[FifoControl::enable];
+    const bool fifo_64 = fifo_control[FifoControl::fifo_64];
+    if (!only(state.interrupt_enable, InterruptEnable::guest_mask) ||
+        !only(state.fifo_control, FifoControl::guest_mask | FifoControl::fifo_64.mask) ||
+        !only(state.modem_control, ModemControl::guest_mask) ||
+        !only(state.line_errors, LineStatus::errors.mask) ||
+        !only(state.modem_inputs, ModemStatus::lines.mask) ||
+        !only(state.modem_deltas, ModemStatus::deltas.mask)) {
+        return false;
+    }
+    // FCR reads as nothing but 0 while the FIFOs are off.
+    if ((!fifo && state.fifo_control != 0) || (fifo_64 && !state.fifo_64_allowed)) {
+        return false;
+    }
+    if (state.transmit_policy > TransmitPolicy::drop_and_count ||
+        state.receive_timeout > ReceiveTimeout::immediate) {
+        return false;
+    }
+    if (state.receive_count > SerialState::fifo_size ||
+        state.transmit_count > (fifo ? SerialState::fifo_size : 1U)) {
+        return false;
+    }
+    if (state.transmit_count != 0 &&
+        (state.thr_empty_pending || state.transmit_policy == TransmitPolicy::drop_and_count)) {
+        return false;
+    }
+    if (state.character_timeout && (!fifo || state.receive_count == 0)) {
+        return false;
+    }
+    // Errors of bytes that are not there, or of the oldest, which has shown its own in LSR already.
+    const std::uint64_t held =
+        state.receive_count >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << state.receive_count) - 1;
+    const std::uint64_t errors =
+        state.receive_parity_errors | state.receive_framing_errors | state.receive_breaks;
+    return (errors & ~(held & ~std::uint64_t{1})) == 0;
+}
+
+}  // namespace detail
+}  // namespace vmsuperio

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+/// All portable parts of vmsuperio. The helpers for Linux (`<vmsuperio/linux/...>`) and for nlohmann-json
+/// (`<vmsuperio/serial_json.hpp>`) are included by name.
+
+#include <vmsuperio/clock.hpp>
+#include <vmsuperio/registers/register.hpp>
+#include <vmsuperio/registers/uart16550.hpp>
+#include <vmsuperio/serial.hpp>
+#include <vmsuperio/serial_error.hpp>
+#include <vmsuperio/serial_events.hpp>
+#include <vmsuperio/serial_state.hpp>
+#include <vmsuperio/snapshot.hpp>
+#include <vmsuperio/trigger.hpp>
+#include <vmsuperio/writer.hpp>

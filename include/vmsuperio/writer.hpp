@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <new>
+#include <span>
+#include <string_view>
+#include <system_error>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <vmsuperio/clock.hpp>
+#include <vmsuperio/detail/config.hpp>
+
+namespace vmsuperio {
+
+/// What a `Writer` returns: how many bytes it took, or why it failed.
+using WriteResult = std::expected<std::size_t, std::error_code>;
+
+/// Where a device sends bytes to.
+///
+/// `write` returns how many of the bytes offered were taken, from the front: fewer than offered, or 0, when
+/// the sink is full for now ("would block"), or an error when it will not take them. It must not block and
+/// must not throw.
+template <class W>
+concept Writer = requires(W w, std::span<const std::uint8_t> bytes) {
+    { w.write(bytes) } -> std::convertible_to<WriteResult>;
+};
+
+/// The contract of `Writer`, throwing all away.
+struct NullWriter {
+    // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the concept asks for a member
+    [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) noexcept {
+        return bytes.size();
+    }
+};
+static_assert(Writer<NullWriter>);
+
+/// Keeps all that was written. It grows without bound: for tests, not for hostile guests.
+class BufferWriter {
+public:
+    [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
+        try {
+            bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+        } catch (const std::bad_alloc&) {
+            return std::unexpected(std::make_error_code(std::errc::not_enough_memory));
+        }
+        return bytes.size();
+    }
+
+    [[nodiscard]] constexpr const std::vector<std::uint8_t>& bytes() const noexcept { return bytes_; }
+    /// The bytes as characters; valid until the next write.
+    [[nodiscard]] std::string_view text() const noexcept {
+        // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): char may alias anything
+        return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()};
+    }
+    constexpr void clear() noexcept { bytes_.clear(); }
+
+private:
+    std::vector<std::uint8_t> bytes_;
+};
+static_assert(Writer<BufferWriter>);
+
+/// Keeps the newest `capacity` bytes and counts those that had to go. It takes all it is offered, and
+/// allocates only when it is made. A capacity of 0 drops everything.
+class RingWriter {
+public:
+    explicit constexpr RingWriter(std::size_t capacity) : ring_(capacity) {}
+
+    [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) noexcept {
+        const std::size_t offered = bytes.size();
+        if (bytes.size() > ring_.size()) {
+            dropped_ += bytes.size() - ring_.size();
+            bytes = bytes.last(ring_.size());
+        }
+        if (bytes.empty()) {
+            return offered;
+        }
+        const std::size_t room = ring_.size() - size_;
+        dropped_ += bytes.size() > room ? bytes.size() - room : 0;
+        const std::size_t first = std::min(bytes.size(), ring_.size() - next_);
+        std::copy_n(bytes.begin(), first, ring_.begin() + static_cast<std::ptrdiff_t>(next_));
+        std::copy(bytes.begin() + static_cast<std::ptrdiff_t>(first), bytes.end(), ring_.begin());
+        next_ = (next_ + bytes.size()) % ring_.size();
+        size_ = std::min(ring_.size(), size_ + bytes.size());
+        return offered;
+    }
+
+    /// The bytes kept, the oldest first.
+    [[nodiscard]] constexpr std::vector<std::uint8_t> bytes() const {
+        std::vector<std::uint8_t> kept;
+        kept.reserve(size_);
+        for (std::size_t i = 0; i < size_; ++i) {
+            kept.push_back(ring_[(next_ + ring_.size() - size_ + i) % ring_.size()]);
+        }
+        return kept;
+    }
+    [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
+    [[nodiscard]] constexpr std::size_t capacity() const noexcept { return ring_.size(); }
+    /// How many bytes were overwritten, or never fitted, since the ring was made.
+    [[nodiscard]] constexpr std::uint64_t dropped() const noexcept { return dropped_; }
+    /// Forgets the bytes, not the count of those dropped.
+    constexpr void clear() noexcept {
+        next_ = 0;
+        size_ = 0;
+    }
+
+private:
+    std::vector<std::uint8_t> ring_;
+    std::size_t next_{0};
+    std::size_t size_{0};
+    std::uint64_t dropped_{0};
+};
+static_assert(Writer<RingWriter>);
+
+/// A writer that lives elsewhere, so that a device and its owner can share it. It must outlive every copy.
+template <Writer W>
+class WriterRef {
+public:
+    // NOLINTNEXTLINE(google-explicit-constructor): a reference to a writer is a writer
+    constexpr WriterRef(W& writer) noexcept : writer_(&writer) {}
+
+    [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
+        return writer_->write(bytes);
+    }
+
+private:
+    W* writer_;
+};
+static_assert(Writer<WriterRef<NullWriter>>);
+
+/// What becomes of the bytes that exceed the rate.
+enum class RateLimitMode : std::uint8_t {
+    drop,  ///< taken, thrown away and counted: the guest is never held
+    hold,  ///< not taken ("would block"): the guest waits; call the device again after `ready_in()`
+};
+
+struct RateLimit {
+    std::uint32_t bytes_per_second{};  ///< 0: nothing more than the burst, ever
+    std::uint32_t burst{};             ///< bytes that may come at once: the size of the bucket
+    RateLimitMode mode{RateLimitMode::drop};
+};
+
+/// A token bucket in front of another writer, so that a guest cannot fill the host's disk or log at will.
+/// The bucket starts full. A clock that goes backwards adds nothing and breaks nothing.
+template <Writer W, Clock C = SteadyClock>
+class RateLimitedWriter {
+public:
+    constexpr RateLimitedWriter(W writer, RateLimit limit, C clock = C{})
+        : writer_(std::move(writer)),
+          clock_(std::move(clock)),
+          limit_(limit),
+          tokens_(std::uint64_t{limit.burst} * per_byte),
+          refilled_(time_since_epoch(clock_)) {}
+    constexpr RateLimitedWriter(W writer, C clock, RateLimit limit)
+        : RateLimitedWriter(std::move(writer), limit, std::move(clock)) {}
+
+    [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
+        refill();
+        const auto allowed =
+            static_cast<std::size_t>(std::min<std::uint64_t>(tokens_ / per_byte, bytes.size()));
+        std::size_t taken = 0;
+        if (allowed != 0) {
+            const WriteResult result = writer_.write(bytes.first(allowed));
+            if (!result) {
+                return result;
+            }
+            taken = std::min(*result, allowed);
+            tokens_ -= taken * per_byte;
+        }
+        if (limit_.mode == RateLimitMode::drop && taken == allowed) {
+            dropped_ += bytes.size() - taken;
+            return bytes.size();
+        }
+        return taken;
+    }
+
+    /// How long until the bucket holds a byte's worth: 0 if it does now, the maximum if it never will.
+    [[nodiscard]] constexpr std::chrono::nanoseconds ready_in() {
+        refill();
+        if (tokens_ >= per_byte) {
+            return std::chrono::nanoseconds::zero();
+        }
+        if (limit_.bytes_per_second == 0 || limit_.burst == 0) {
+            return std::chrono::nanoseconds::max();
+        }
+        const std::uint64_t missing = per_byte - tokens_;
+        return std::chrono::nanoseconds((missing + limit_.bytes_per_second - 1) / limit_.bytes_per_second);
+    }
+
+    /// How many bytes the limit has thrown away.
+    [[nodiscard]] constexpr std::uint64_t dropped() const noexcept { return dropped_; }
+    [[nodiscard]] constexpr const W& inner() const noexcept { return writer_; }
+    [[nodiscard]] constexpr W& inner() noexcept { return writer_; }
+
+private:
+    // One byte costs a second's worth of nanoseconds; one nanosecond brings `bytes_per_second` of these.
+    static constexpr std::uint64_t per_byte = 1'000'000'000;
+
+    constexpr void refill() {
+        const std::chrono::nanoseconds now = time_since_epoch(clock_);
+        const std::chrono::nanoseconds last = std::exchange(refilled_, now);
+        if (now <= last || limit_.bytes_per_second == 0) {
+            return;
+        }
+        const std::uint64_t full = std::uint64_t{limit_.burst} * per_byte;
+        const std::uint64_t missing = full - tokens_;
+        // Compared by division: the product could overflow after a long silence.
+        const std::uint64_t elapsed =
+            static_cast<std::uint64_t>(now.count()) - static_cast<std::uint64_t>(last.count());
+        tokens_ = elapsed > missing / limit_.bytes_per_second ? full
+                                                              : tokens_ + (elapsed * limit_.bytes_per_second);
+    }
+
+    W writer_;
+    C clock_;
+    RateLimit limit_;
+    std::uint64_t tokens_;
+    std::chrono::nanoseconds refilled_;
+    std::uint64_t dropped_{0};
+};
+template <Writer W>
+RateLimitedWriter(W, RateLimit) -> RateLimitedWriter<W>;
+static_assert(Writer<RateLimitedWriter<NullWriter>>);
+
+/// Writes to several writers. The first leads: what it takes, or its error, is the result. The others are
+/// offered exactly the bytes it took; what one of them does not take, or fails to take, it misses, and the
+/// miss is counted. So a slow log never holds the console, nor does the console see bytes twice.
+template <Writer First, Writer... Others>
+class TeeWriter {
+public:
+    explicit constexpr TeeWriter(First first, Others... others)
+        : first_(std::move(first)), others_(std::move(others)...) {}
+
+    [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
+        const WriteResult taken = first_.write(bytes);
+        if (taken && *taken != 0) {
+            offer(bytes.first(std::min(*taken, bytes.size())), std::index_sequence_for<Others...>{});
+        }
+        return taken;
+    }
+
+    /// Writer `I`, 0 being the leader.
+    template <std::size_t I>
+    [[nodiscard]] constexpr auto& get() noexcept {
+        if constexpr (I == 0) {
+            return first_;
+        } else {
+            return std::get<I - 1>(others_);
+        }
+    }
+    template <std::size_t I>
+    [[nodiscard]] constexpr const auto& get() const noexcept {
+        if constexpr (I == 0) {
+            return first_;
+        } else {
+            return std::get<I - 1>(others_);
+        }
+    }
+    /// How many bytes writer `index` has missed. The leader misses none.
+    [[nodiscard]] constexpr std::uint64_t dropped(std::size_t index) const noexcept {
+        return index == 0 || index > sizeof...(Others) ? 0 : dropped_[index - 1];
+    }
+
+private:
+    template <std::size_t... Is>
+    constexpr void offer(std::span<const std::uint8_t> bytes, std::index_sequence<Is...>) {
+        (offer_one(std::get<Is>(others_), bytes, dropped_[Is]), ...);
+    }
+    template <Writer W>
+    static constexpr void offer_one(W& writer, std::span<const std::uint8_t> bytes, std::uint64_t& dropped) {
+        const WriteResult taken = writer.write(bytes);
+        dropped += bytes.size() - std::min(taken.value_or(0), bytes.size());
+    }
+
+    First first_;
+    std::tuple<Others...> others_;
+    std::array<std::uint64_t, sizeof...(Others)> dropped_{};
+};
+static_assert(Writer<TeeWriter<NullWriter, BufferWriter>>);
+
+}  // namespace vmsuperio
