@@ -17,11 +17,22 @@ set(vmdevice_headers
 
 set(vmsuperio_headers
     vmsuperio/clock.hpp
+    vmsuperio/debug_port.hpp
+    vmsuperio/detail/byte_queue.hpp
     vmsuperio/detail/config.hpp
+    vmsuperio/detail/i8042_core.hpp
+    vmsuperio/detail/ps2_keyboard.hpp
+    vmsuperio/detail/ps2_mouse.hpp
+    vmsuperio/detail/scan_codes.hpp
     vmsuperio/detail/serial_fifo.hpp
+    vmsuperio/exit_port.hpp
+    vmsuperio/i8042.hpp
+    vmsuperio/keys.hpp
     vmsuperio/linux/eventfd.hpp
     vmsuperio/linux/fd_writer.hpp
     vmsuperio/linux/unique_fd.hpp
+    vmsuperio/pvpanic.hpp
+    vmsuperio/registers/i8042.hpp
     vmsuperio/registers/register.hpp
     vmsuperio/registers/uart16550.hpp
     vmsuperio/serial.hpp
@@ -29,6 +40,7 @@ set(vmsuperio_headers
     vmsuperio/serial_events.hpp
     vmsuperio/serial_state.hpp
     vmsuperio/snapshot.hpp
+    vmsuperio/state_error.hpp
     vmsuperio/trigger.hpp
     vmsuperio/vmsuperio.hpp
     vmsuperio/writer.hpp)

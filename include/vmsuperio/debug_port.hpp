@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <functional>
+#include <span>
+#include <utility>
+
+#include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/snapshot.hpp>
+
+/// One-byte ports that firmware and kernels write progress and text to.
+///
+/// | port | who | a read gives |
+/// |---|---|---|
+/// | 0x80 | power-on self-test codes, and Linux's I/O delay | the last byte written (the latch of IBM's and
+/// Intel's DMA page register 0) | | 0xE9 | Bochs' "port E9 hack": text | 0xE9, which is how software finds it
+/// | | 0x402 | the same as SeaBIOS and OVMF use it | 0xE9, as QEMU's `isa-debugcon` answers |
+///
+/// Sources: Bochs, "Advanced debugger usage" and `iodev/unmapped.cc`; QEMU `isa-debugcon` (property
+/// `readback`). Not modelled: other bytes of the DMA page register file around port 0x80. Thread safety:
+/// none.
+namespace vmsuperio {
+
+struct DebugPortState {
+    static constexpr SnapshotFormat snapshot_format{
+        .tag = snapshot_tag("DBGP"), .version = 1, .readable_since = 1};
+
+    std::uint8_t last{};
+    std::uint64_t written{};
+    std::uint64_t dropped{};
+
+    template <class Self, class Archive>
+    static constexpr void visit(Self& self, Archive& archive) {
+        archive(self.last, self.written, self.dropped);
+    }
+    friend constexpr bool operator==(const DebugPortState&, const DebugPortState&) = default;
+};
+
+/// A debug port. Writes never fail towards the guest: bytes that the sink does not take are dropped and
+/// counted.
+class DebugPort {
+public:
+    /// Takes what the guest wrote, at least one byte at a time, and returns how many of them it took. Must
+    /// not block and must not throw.
+    using Sink = std::function<std::size_t(std::span<const std::uint8_t>)>;
+
+    /// What both kinds of debug console answer when read.
+    static constexpr std::uint8_t console_id = 0xE9;
+
+    /// A POST code port: keeps the last byte, and passes each on to `sink` if there is one.
+    explicit DebugPort(Sink sink = {}) : sink_(std::move(sink)) {}
+
+    /// A POST code port that calls `notify(code)` for each code.
+    template <class Notify>
+        requires std::invocable<Notify&, std::uint8_t>
+    [[nodiscard]] static DebugPort post_code(Notify notify) {
+        return DebugPort([notify = std::move(notify)](std::span<const std::uint8_t> codes) mutable {
+            for (const std::uint8_t code : codes) {
+                notify(code);
+            }
+            return codes.size();
+        });
+    }
+
+    /// A debug console that reads back `readback`.
+    [[nodiscard]] static DebugPort console(Sink sink, std::uint8_t readback = console_id) {
+        DebugPort port(std::move(sink));
+        port.latched_ = false;
+        port.readback_ = readback;
+        return port;
+    }
+    /// A debug console that writes to `writer`, a `Writer` that outlives the port.
+    template <class W>
+        requires requires(W& writer, std::span<const std::uint8_t> bytes) {
+            { *writer.write(bytes) } -> std::convertible_to<std::size_t>;
+        }
+    [[nodiscard]] static DebugPort console(W& writer, std::uint8_t readback = console_id) {
+        return console(Sink([&writer](std::span<const std::uint8_t> bytes) -> std::size_t {
+                           const auto taken = writer.write(bytes);
+                           return taken ? static_cast<std::size_t>(*taken) : 0U;
+                       }),
+                       readback);
+    }
+
+    /// A read by the guest.
+    std::uint8_t read(std::uint8_t offset = 0) { return peek(offset); }
+    [[nodiscard]] std::uint8_t peek(std::uint8_t = 0) const noexcept {
+        return latched_ ? state_.last : readback_;
+    }
+
+    /// A write by the guest.
+    void write(std::uint8_t, std::uint8_t value) { write_data(std::span(&value, 1)); }
+
+    /// Many writes to the port at once, as REP OUTSB makes them.
+    void write_data(std::span<const std::uint8_t> bytes) {
+        if (bytes.empty()) {
+            return;
+        }
+        state_.last = bytes.back();
+        state_.written += bytes.size();
+        if (sink_) {
+            state_.dropped += bytes.size() - std::min(bytes.size(), sink_(bytes));
+        }
+    }
+
+    /// The last byte written, 0 before the first.
+    [[nodiscard]] std::uint8_t last() const noexcept { return state_.last; }
+    /// Bytes written by the guest, and how many of them the sink did not take.
+    [[nodiscard]] std::uint64_t written() const noexcept { return state_.written; }
+    [[nodiscard]] std::uint64_t dropped() const noexcept { return state_.dropped; }
+
+    [[nodiscard]] DebugPortState state() const noexcept { return state_; }
+    /// Takes over a saved state. Every state is possible.
+    void restore(const DebugPortState& state) noexcept { state_ = state; }
+
+private:
+    Sink sink_;
+    bool latched_{true};
+    std::uint8_t readback_{};
+    DebugPortState state_;
+};
+
+}  // namespace vmsuperio

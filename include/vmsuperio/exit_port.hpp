@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/snapshot.hpp>
+
+namespace vmsuperio {
+
+struct ExitPortState {
+    static constexpr SnapshotFormat snapshot_format{
+        .tag = snapshot_tag("EXIT"), .version = 1, .readable_since = 1};
+
+    bool requested{};
+    std::uint8_t status{};
+
+    template <class Self, class Archive>
+    static constexpr void visit(Self& self, Archive& archive) {
+        archive(self.requested, self.status);
+    }
+    friend constexpr bool operator==(const ExitPortState&, const ExitPortState&) = default;
+};
+
+/// A port through which a guest ends its machine with a status, for tests (QEMU calls its own
+/// `isa-debug-exit`, at 0x501 by default).
+///
+/// The first byte written is the status, 0 to 255, as it is; later ones change nothing. QEMU's device ends
+/// the process with `(status << 1) | 1` instead, so that no guest can fake a success: `qemu_status()` gives
+/// that number to who wants it. A read gives 0. Thread safety: none.
+class ExitPort {
+public:
+    /// `on_exit(status)` is called once, from within the guest's write. Must not block and must not throw.
+    explicit ExitPort(std::function<void(std::uint8_t status)> on_exit = {}) : on_exit_(std::move(on_exit)) {}
+
+    // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the form of a device
+    std::uint8_t read(std::uint8_t = 0) { return 0; }
+
+    void write(std::uint8_t, std::uint8_t value) {
+        if (status_) {
+            return;
+        }
+        status_ = value;
+        if (on_exit_) {
+            on_exit_(value);
+        }
+    }
+    /// Many writes at once: the first counts.
+    void write_data(std::span<const std::uint8_t> bytes) {
+        if (!bytes.empty()) {
+            write(0, bytes.front());
+        }
+    }
+
+    /// What the guest asked to end with, if it has.
+    [[nodiscard]] std::optional<std::uint8_t> status() const noexcept { return status_; }
+    /// The exit status that QEMU would end with, 1 to 511, odd. A shell sees its low 8 bits.
+    [[nodiscard]] static constexpr int qemu_status(std::uint8_t status) noexcept { return (status << 1) | 1; }
+
+    [[nodiscard]] ExitPortState state() const noexcept {
+        return {.requested = status_.has_value(), .status = status_.value_or(0)};
+    }
+    /// Takes over a saved state, without a call of `on_exit`. Every state is possible.
+    void restore(const ExitPortState& state) noexcept {
+        status_ = state.requested ? std::optional(state.status) : std::nullopt;
+    }
+
+private:
+    std::function<void(std::uint8_t)> on_exit_;
+    std::optional<std::uint8_t> status_;
+};
+
+}  // namespace vmsuperio

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+
+#include <vmsuperio/registers/register.hpp>
+
+/// The registers and commands of the PS/2 keyboard and auxiliary device controller.
+///
+/// Sources: IBM Personal System/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device
+/// Controller"; IBM PC/AT Technical Reference (6280070), "Keyboard Controller".
+namespace vmsuperio::i8042 {
+
+inline constexpr std::uint8_t data_offset = 0;     ///< port 0x60
+inline constexpr std::uint8_t command_offset = 4;  ///< port 0x64: status when read, command when written
+
+/// Status register: read at port 0x64. The guest cannot write it.
+struct Status : Register<Status, std::uint8_t, 0x00> {
+    using Register::Register;
+    static constexpr Bit<0> output_full{};   // OBF: a byte waits at port 0x60
+    static constexpr Bit<1> input_full{};    // IBF: the controller has not yet taken the last write
+    static constexpr Bit<2> system_flag{};   // SYS: mirrors bit 2 of the command byte
+    static constexpr Bit<3> last_command{};  // A2: the last write went to 0x64 (1) or 0x60 (0)
+    static constexpr Bit<4> not_locked{};    // INH: 0 while the key lock is turned
+    static constexpr Bit<5> aux_data{};      // MOBF: the byte in the output buffer is from the mouse
+    static constexpr Bit<6> timeout{};       // TO: the device did not answer
+    static constexpr Bit<7> parity_error{};  // PERR: the last byte from the device had bad parity
+};
+
+/// Command byte (controller configuration byte): RAM byte 0, commands 0x20 and 0x60. Bit 7 is reserved, 0.
+struct CommandByte : Register<CommandByte, std::uint8_t, 0x7F> {
+    using Register::Register;
+    static constexpr Bit<0> keyboard_interrupt{};  // IRQ 1 while a keyboard byte is in the output buffer
+    static constexpr Bit<1> aux_interrupt{};       // IRQ 12 while a mouse byte is in the output buffer
+    static constexpr Bit<2> system_flag{};         // shown as SYS in the status
+    static constexpr Bit<3> ignore_lock{};
+    static constexpr Bit<4> keyboard_disabled{};  // the keyboard's clock line is held low
+    static constexpr Bit<5> aux_disabled{};       // the mouse's clock line is held low
+    static constexpr Bit<6> translate{};          // scan code set 2 from the keyboard becomes set 1
+};
+
+/// Output port: commands 0xD0 and 0xD1.
+struct OutputPort : Register<OutputPort, std::uint8_t, 0xCE> {
+    using Register::Register;
+    static constexpr Bit<0> not_reset{};  // 0 resets the CPU
+    static constexpr Bit<1> a20_gate{};   // 1 lets address line 20 through
+    static constexpr Bit<2> aux_data{};   // the lines to the mouse
+    static constexpr Bit<3> aux_clock{};
+    static constexpr Bit<4> keyboard_full{};   // IRQ 1's source: follows the output buffer
+    static constexpr Bit<5> aux_full{};        // IRQ 12's source: follows the output buffer
+    static constexpr Bit<6> keyboard_clock{};  // the lines to the keyboard
+    static constexpr Bit<7> keyboard_data{};
+};
+
+/// Commands, written to port 0x64.
+enum class Command : std::uint8_t {
+    read_ram = 0x20,   ///< to 0x3F: reads RAM byte 0 to 31; 0x20 is the command byte
+    write_ram = 0x60,  ///< to 0x7F: the next data byte goes to RAM byte 0 to 31
+    test_password = 0xA4,
+    disable_aux = 0xA7,
+    enable_aux = 0xA8,
+    test_aux = 0xA9,
+    self_test = 0xAA,
+    test_keyboard = 0xAB,
+    disable_keyboard = 0xAD,
+    enable_keyboard = 0xAE,
+    read_input_port = 0xC0,
+    read_output_port = 0xD0,
+    write_output_port = 0xD1,
+    write_keyboard_output = 0xD2,  ///< the next data byte appears as if the keyboard had sent it
+    write_aux_output = 0xD3,       ///< the next data byte appears as if the mouse had sent it
+    write_aux = 0xD4,              ///< the next data byte goes to the mouse
+    disable_a20 = 0xDD,
+    enable_a20 = 0xDF,
+    read_test_inputs = 0xE0,
+    pulse_output = 0xF0,  ///< to 0xFF: the output port bits whose low bit here is 0 are pulsed low
+};
+
+inline constexpr std::uint8_t reset_cpu = 0xFE;  ///< pulses bit 0 of the output port: resets the CPU
+inline constexpr std::uint8_t self_test_passed = 0x55;
+inline constexpr std::uint8_t interface_test_passed = 0x00;
+inline constexpr std::uint8_t no_password = 0xF1;
+
+}  // namespace vmsuperio::i8042
