@@ -41,6 +41,9 @@ struct Platform {
     bool rtc{true};  ///< MC146818 at 0x70, IRQ 8
     bool pvpanic{true};
     std::vector<VirtioMmio> virtio_mmio;
+    /// IOAPIC pin of the PIT (ISA interrupt 0): 2 on a PC, which takes KVM_SET_GSI_ROUTING; 0 with the
+    /// routing that KVM starts with.
+    std::uint8_t timer_pin{2};
     bool acpi{true};     ///< write ACPI tables
     bool mptable{true};  ///< write an MP table
 };

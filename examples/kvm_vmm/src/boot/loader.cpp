@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "boot/loader.hpp"
 
+#include "acpi/tables.hpp"
 #include "boot/command_line.hpp"
 #include "boot/image_file.hpp"
 #include "boot/layout.hpp"
 #include "boot/memory_map.hpp"
+#include "boot/mptable.hpp"
 #include "boot/text.hpp"
 #include "boot/zero_page.hpp"
 #include "error.hpp"
@@ -27,10 +29,14 @@ LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options, const Pl
     }
     const std::uint64_t command_line =
         write_command_line(memory, options.command_line, guest.kernel.command_line_limit);
+    const std::uint64_t rsdp = platform.acpi ? write_acpi_tables(memory, platform) : 0;
+    if (platform.mptable) {
+        write_mptable(memory, platform);
+    }
     guest.entry.protocol = guest.kernel.protocol;
     guest.entry.rip = guest.kernel.entry;
     guest.entry.boot_info = write_zero_page(
-        memory, guest.kernel, {.command_line = command_line, .initrd = guest.initrd, .acpi_rsdp = 0});
+        memory, guest.kernel, {.command_line = command_line, .initrd = guest.initrd, .acpi_rsdp = rsdp});
     guest.boot_cpu = setup_boot_cpu(memory, guest.entry);
     return guest;
 }
