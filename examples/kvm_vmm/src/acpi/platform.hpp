@@ -41,14 +41,17 @@ struct Platform {
     bool rtc{true};  ///< MC146818 at 0x70, IRQ 8
     bool pvpanic{true};
     std::vector<VirtioMmio> virtio_mmio;
+    /// IOAPIC pin of the PIT (ISA interrupt 0): 0 with the interrupt routing that KVM starts with. A PC has
+    /// it at 2, which would take KVM_SET_GSI_ROUTING.
+    std::uint8_t timer_pin{0};
     bool acpi{true};     ///< write ACPI tables
     bool mptable{true};  ///< write an MP table
 };
 
-/// More than this has no room for an 8-bit APIC id of its own (0xFF is broadcast).
-inline constexpr unsigned max_cpus = 254;
-
 namespace platform {
+
+/// As many as an 8-bit APIC id tells apart; 0xFF is broadcast, and one is kept for the IOAPIC.
+inline constexpr unsigned max_cpus = 254;
 
 inline constexpr std::uint32_t lapic_address = 0xFEE0'0000;
 inline constexpr std::uint32_t ioapic_address = 0xFEC0'0000;

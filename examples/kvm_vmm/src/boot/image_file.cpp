@@ -32,29 +32,22 @@ const char* kind_of(mode_t mode) {
 ImageFile::ImageFile(std::string_view role, const std::string& path)
     : label_(std::string(role) + " '" + path + "': ") {
     // O_NONBLOCK: opening a FIFO that nobody writes to, or a modem line, must not wait.
-    fd_ = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-    if (fd_ < 0) {
+    fd_ = FileDescriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+    if (!fd_) {
         throw VmmError(ExitCode::bad_file, errno_message(label_ + "cannot be opened", errno));
     }
-    try {
-        struct stat status{};
-        if (::fstat(fd_, &status) != 0) {
-            throw VmmError(ExitCode::bad_file, errno_message(label_ + "cannot be examined", errno));
-        }
-        if (!S_ISREG(status.st_mode)) {
-            fail(std::string("is ") + kind_of(status.st_mode) + ", not a regular file");
-        }
-        if (status.st_size <= 0) {
-            fail("is empty");
-        }
-        size_ = static_cast<std::uint64_t>(status.st_size);
-    } catch (...) {
-        ::close(fd_);
-        throw;
+    struct stat status{};
+    if (::fstat(fd_.get(), &status) != 0) {
+        throw VmmError(ExitCode::bad_file, errno_message(label_ + "cannot be examined", errno));
     }
+    if (!S_ISREG(status.st_mode)) {
+        fail(std::string("is ") + kind_of(status.st_mode) + ", not a regular file");
+    }
+    if (status.st_size <= 0) {
+        fail("is empty");
+    }
+    size_ = static_cast<std::uint64_t>(status.st_size);
 }
-
-ImageFile::~ImageFile() { ::close(fd_); }
 
 void ImageFile::read(std::uint64_t offset, std::span<std::uint8_t> target) const {
     if (!contains(offset, target.size())) {
@@ -64,7 +57,7 @@ void ImageFile::read(std::uint64_t offset, std::span<std::uint8_t> target) const
     constexpr std::size_t step = std::size_t{1} << 30U;  // below the most that one pread() moves
     while (!target.empty()) {
         const ssize_t got =
-            ::pread(fd_, target.data(), std::min(target.size(), step), static_cast<off_t>(offset));
+            ::pread(fd_.get(), target.data(), std::min(target.size(), step), static_cast<off_t>(offset));
         if (got < 0) {
             if (errno == EINTR) {
                 continue;

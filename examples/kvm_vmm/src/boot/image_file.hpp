@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "memory/guest_memory.hpp"
+#include "util/file_descriptor.hpp"
 
 namespace kvm_vmm {
 
@@ -19,9 +20,6 @@ class ImageFile {
 public:
     /// `role` is what the user calls the file: "kernel", "initrd".
     ImageFile(std::string_view role, const std::string& path);
-    ~ImageFile();
-    ImageFile(const ImageFile&) = delete;
-    ImageFile& operator=(const ImageFile&) = delete;
 
     /// In bytes, never 0.
     [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
@@ -52,7 +50,7 @@ public:
 
 private:
     std::string label_;
-    int fd_{-1};
+    FileDescriptor fd_;
     std::uint64_t size_{0};
 };
 

@@ -2,6 +2,7 @@
 #include "boot/kernel_image.hpp"
 
 #include "boot/bzimage.hpp"
+#include "boot/elf_image.hpp"
 
 namespace kvm_vmm {
 
@@ -12,7 +13,10 @@ KernelImage load_kernel(GuestMemory& memory, const ImageFile& file, BootProtocol
         }
         return load_bzimage(memory, file);
     }
-    file.fail("not a Linux kernel image (no HdrS signature)");
+    if (is_elf(file)) {
+        return load_elf(memory, file, wanted);
+    }
+    file.fail("is not a kernel image: neither a Linux bzImage (no HdrS signature) nor an ELF file");
 }
 
 }  // namespace kvm_vmm

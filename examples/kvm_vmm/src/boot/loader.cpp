@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "boot/loader.hpp"
 
+#include "acpi/tables.hpp"
+#include "boot/boot_info.hpp"
 #include "boot/command_line.hpp"
 #include "boot/image_file.hpp"
 #include "boot/layout.hpp"
 #include "boot/memory_map.hpp"
+#include "boot/mptable.hpp"
+#include "boot/pvh.hpp"
 #include "boot/text.hpp"
 #include "boot/zero_page.hpp"
 #include "error.hpp"
 
 namespace kvm_vmm {
 
-LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options, const Platform& platform) {
-    if (platform.cpus == 0 || platform.cpus > max_cpus) {
-        throw VmmError(ExitCode::usage, "the number of CPUs must be 1 to " + std::to_string(max_cpus));
+LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options, const Platform& machine) {
+    if (machine.cpus == 0 || machine.cpus > platform::max_cpus) {
+        throw VmmError(ExitCode::usage,
+                       "the number of CPUs must be 1 to " + std::to_string(platform::max_cpus));
     }
     // Below 1 MiB there would be no place for the firmware tables; checked here, once, for all writers.
     if (memory.low_end() < layout::minimum_ram || !write_bios_data_area(memory)) {
@@ -27,10 +32,16 @@ LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options, const Pl
     }
     const std::uint64_t command_line =
         write_command_line(memory, options.command_line, guest.kernel.command_line_limit);
+    const std::uint64_t rsdp = machine.acpi ? write_acpi_tables(memory, machine) : 0;
+    if (machine.mptable) {
+        write_mptable(memory, machine);
+    }
     guest.entry.protocol = guest.kernel.protocol;
     guest.entry.rip = guest.kernel.entry;
-    guest.entry.boot_info = write_zero_page(
-        memory, guest.kernel, {.command_line = command_line, .initrd = guest.initrd, .acpi_rsdp = 0});
+    const BootInfo info{.command_line = command_line, .initrd = guest.initrd, .acpi_rsdp = rsdp};
+    guest.entry.boot_info = guest.kernel.protocol == EntryPoint::Protocol::pvh32
+                                ? write_pvh_start_info(memory, info)
+                                : write_zero_page(memory, guest.kernel, info);
     guest.boot_cpu = setup_boot_cpu(memory, guest.entry);
     return guest;
 }

@@ -34,6 +34,6 @@ struct LoadedGuest {
 /// Throws VmmError with one line for the user: ExitCode::bad_file about a file, ExitCode::usage about
 /// the command line, the amount of RAM or the number of CPUs.
 [[nodiscard]] LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options,
-                                     const Platform& platform);
+                                     const Platform& machine);
 
 }  // namespace kvm_vmm

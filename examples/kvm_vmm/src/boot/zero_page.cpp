@@ -15,7 +15,7 @@ namespace {
 
 static_assert(sizeof(boot_params) == layout::page_size);
 
-/// A vmlinux has no setup header: this is what its 64-bit entry point looks at.
+/// A vmlinux has no setup header: this is what its entry point looks at.
 setup_header header_for_elf(const KernelImage& kernel) {
     setup_header header{};
     header.boot_flag = 0xAA55;
@@ -25,13 +25,13 @@ setup_header header_for_elf(const KernelImage& kernel) {
     header.initrd_addr_max = static_cast<std::uint32_t>(kernel.initrd_limit);
     header.cmdline_size = kernel.command_line_limit;
     header.kernel_alignment = 0x20'0000;
-    header.xloadflags = XLF_KERNEL_64;
+    header.xloadflags = kernel.protocol == EntryPoint::Protocol::linux64 ? XLF_KERNEL_64 : 0;
     return header;
 }
 
 }  // namespace
 
-std::uint64_t write_zero_page(GuestMemory& memory, const KernelImage& kernel, const ZeroPageInput& input) {
+std::uint64_t write_zero_page(GuestMemory& memory, const KernelImage& kernel, const BootInfo& info) {
     constexpr std::uint8_t loader_without_id = 0xFF;
     constexpr std::uint16_t video_mode_normal = 0xFFFF;
 
@@ -53,15 +53,15 @@ std::uint64_t write_zero_page(GuestMemory& memory, const KernelImage& kernel, co
     page.hdr.vid_mode = video_mode_normal;
     page.hdr.code32_start = static_cast<std::uint32_t>(kernel.begin);
     page.hdr.loadflags = static_cast<std::uint8_t>(page.hdr.loadflags & ~(CAN_USE_HEAP | QUIET_FLAG));
-    page.hdr.cmd_line_ptr = static_cast<std::uint32_t>(input.command_line);
+    page.hdr.cmd_line_ptr = static_cast<std::uint32_t>(info.command_line);
     page.hdr.setup_data = 0;
     page.hdr.ramdisk_image = 0;
     page.hdr.ramdisk_size = 0;
-    if (input.initrd) {
-        page.hdr.ramdisk_image = static_cast<std::uint32_t>(input.initrd->address);
-        page.hdr.ramdisk_size = static_cast<std::uint32_t>(input.initrd->size);
+    if (info.initrd) {
+        page.hdr.ramdisk_image = static_cast<std::uint32_t>(info.initrd->address);
+        page.hdr.ramdisk_size = static_cast<std::uint32_t>(info.initrd->size);
     }
-    page.acpi_rsdp_addr = input.acpi_rsdp;
+    page.acpi_rsdp_addr = info.acpi_rsdp;
 
     for (const MemoryRange& range : memory_map(memory)) {
         // Three fixed ranges and one for each region of GuestMemory: far fewer than the table holds.

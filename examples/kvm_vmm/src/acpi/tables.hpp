@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "acpi/platform.hpp"
+#include "memory/guest_memory.hpp"
+
+namespace kvm_vmm {
+
+/// An ACPI table as it stands in guest memory: header, body, length and checksum filled in.
+using AcpiTable = std::vector<std::uint8_t>;
+
+/// Puts a system description table header (ACPI 6.5, 5.2.6) in front of `body`.
+[[nodiscard]] AcpiTable make_acpi_table(std::string_view signature, std::uint8_t revision,
+                                        const std::vector<std::uint8_t>& body);
+
+[[nodiscard]] AcpiTable make_dsdt(const Platform& platform);
+[[nodiscard]] AcpiTable make_facs();
+/// `facs` and `dsdt` are guest addresses below 4 GiB.
+[[nodiscard]] AcpiTable make_fadt(const Platform& platform, std::uint32_t facs, std::uint32_t dsdt);
+[[nodiscard]] AcpiTable make_madt(const Platform& platform);
+[[nodiscard]] AcpiTable make_xsdt(const std::vector<std::uint64_t>& tables);
+[[nodiscard]] AcpiTable make_rsdp(std::uint64_t xsdt);
+
+/// Writes RSDP, XSDT, FADT, FACS, DSDT and MADT into the BIOS area and returns the RSDP's address.
+/// Throws VmmError(ExitCode::usage) where they do not fit: too many devices, or too little RAM.
+std::uint64_t write_acpi_tables(GuestMemory& memory, const Platform& platform);
+
+}  // namespace kvm_vmm

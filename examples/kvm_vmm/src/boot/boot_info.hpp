@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "boot/initrd.hpp"
+
+namespace kvm_vmm {
+
+/// What every boot protocol tells a kernel, each in its own form, besides the memory map.
+struct BootInfo {
+    std::uint64_t command_line{};  ///< guest address
+    std::optional<Initrd> initrd;
+    std::uint64_t acpi_rsdp{};  ///< guest address, 0 for none
+};
+
+}  // namespace kvm_vmm
