@@ -33,7 +33,7 @@ SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend, vmsup
       device_(std::make_shared<Device>(Uart(std::move(interrupt), Events{this}, Writer{this}))) {
     device_->with_lock([](auto& device) {
         // The host's bytes come without a line speed, so a pause in them is known at once.
-        device.device().set_receive_timeout(vmsuperio::ReceiveTimeout::immediate);
+        (void)device.device().set_receive_timeout(vmsuperio::ReceiveTimeout::immediate);
     });
     wake_subscription_ = subscribe(events_, wake_.fd(), EPOLLIN, [this](std::uint32_t) { on_wake(); });
     if (backend_.input_fd() >= 0) {
@@ -161,7 +161,7 @@ void SerialConsole::pause_input_unless_room() {
         input_paused_ = pending_size_ != 0 || device.device().fifo_capacity() == 0;
         return input_paused_;
     });
-    events_.modify(*input_subscription_, paused ? 0 : EPOLLIN);
+    events_.modify(*input_subscription_, paused ? 0U : std::uint32_t{EPOLLIN});
 }
 
 }  // namespace kvm_vmm
