@@ -5,9 +5,8 @@
 #include <linux/kvm.h>
 
 #include <array>
-#include <cstring>
-#include <memory>
 
+#include "kvm/counted_list.hpp"
 #include "kvm/kvm_ioctl.hpp"
 
 namespace kvm_vmm {
@@ -76,16 +75,11 @@ unsigned Kvm::max_vcpus() const noexcept {
 
 std::vector<kvm_cpuid_entry2> Kvm::supported_cpuid() const {
     // The number of entries is not known beforehand; KVM answers E2BIG while the room is too small.
+    using List = CountedList<kvm_cpuid_entry2>;
     for (std::size_t room = 128;; room *= 2) {
-        const std::size_t bytes = sizeof(kvm_cpuid2) + (room * sizeof(kvm_cpuid_entry2));
-        const auto storage = std::make_unique<unsigned char[]>(bytes);
-        auto* const table = new (storage.get()) kvm_cpuid2{};
-        table->nent = static_cast<__u32>(room);
-        if (::ioctl(fd_.get(), KVM_GET_SUPPORTED_CPUID, table) == 0) {
-            std::vector<kvm_cpuid_entry2> entries(table->nent);
-            std::memcpy(entries.data(), storage.get() + sizeof(kvm_cpuid2),
-                        entries.size() * sizeof(kvm_cpuid_entry2));
-            return entries;
+        List list(room);
+        if (::ioctl(fd_.get(), List::ioctl_number(KVM_GET_SUPPORTED_CPUID), list.data()) == 0) {
+            return list.entries();
         }
         if (errno != E2BIG || room > 4096) {
             throw VmmError(ExitCode::no_kvm, errno_message("KVM_GET_SUPPORTED_CPUID failed", errno));

@@ -6,9 +6,8 @@
 #include <array>
 #include <cinttypes>
 #include <cstdio>
-#include <cstring>
-#include <memory>
 
+#include "kvm/counted_list.hpp"
 #include "kvm/kvm_ioctl.hpp"
 
 namespace kvm_vmm {
@@ -61,19 +60,13 @@ kvm_sregs KvmVcpu::sregs() const {
 void KvmVcpu::set_sregs(const kvm_sregs& sregs) { kvm_ioctl(fd_.get(), KVM_SET_SREGS, &sregs, "KVM_SET_SREGS"); }
 
 void KvmVcpu::set_cpuid(std::span<const kvm_cpuid_entry2> entries) {
-    const auto storage = std::make_unique<unsigned char[]>(sizeof(kvm_cpuid2) + entries.size_bytes());
-    auto* const table = new (storage.get()) kvm_cpuid2{};
-    table->nent = static_cast<__u32>(entries.size());
-    std::memcpy(storage.get() + sizeof(kvm_cpuid2), entries.data(), entries.size_bytes());
-    kvm_ioctl(fd_.get(), KVM_SET_CPUID2, table, "KVM_SET_CPUID2");
+    CountedList list(entries);
+    kvm_ioctl(fd_.get(), list.ioctl_number(KVM_SET_CPUID2), list.data(), "KVM_SET_CPUID2");
 }
 
 void KvmVcpu::set_msrs(std::span<const kvm_msr_entry> entries) {
-    const auto storage = std::make_unique<unsigned char[]>(sizeof(kvm_msrs) + entries.size_bytes());
-    auto* const table = new (storage.get()) kvm_msrs{};
-    table->nmsrs = static_cast<__u32>(entries.size());
-    std::memcpy(storage.get() + sizeof(kvm_msrs), entries.data(), entries.size_bytes());
-    const int written = kvm_ioctl(fd_.get(), KVM_SET_MSRS, table, "KVM_SET_MSRS");
+    CountedList list(entries);
+    const int written = kvm_ioctl(fd_.get(), list.ioctl_number(KVM_SET_MSRS), list.data(), "KVM_SET_MSRS");
     // KVM stops at the first MSR that it refuses and says how many went before.
     if (static_cast<std::size_t>(written) != entries.size()) {
         std::array<char, 64> text{};
