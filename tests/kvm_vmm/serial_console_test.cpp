@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <cstdio>
 #include <optional>
 #include <random>
@@ -45,7 +46,9 @@ public:
           interrupt_(vmsuperio::EventFdTrigger::create()),
           console_(events_, backend_, *interrupt_->duplicate(),
                    [this](ConsoleCommand command) { commands.push_back(command); }),
-          device_(console_.device()) {}
+          device_(console_.device()) {
+        write(interrupt_enable, 0x01);  // the guest listens
+    }
 
     std::uint8_t read(vmdevice::PioOffset offset) {
         std::uint8_t value = 0xEE;
@@ -123,15 +126,44 @@ TEST_CASE("SerialConsole: while the guest does not read, the back end is left un
     CHECK(harness.drain(1000) == sent.substr(0, 64));
 }
 
+TEST_CASE("SerialConsole: input that comes before the guest listens waits outside the FIFO", "[console]") {
+    const Pipe input = make_pipe();
+    Harness harness(input.read_end.get(), -1);
+    harness.write(interrupt_enable, 0x00);
+    REQUIRE(::write(input.write_end.get(), "early", 5) == 5);
+    for (int i = 0; i < 5; ++i) {
+        harness.loop();
+    }
+    CHECK((harness.read(line_status) & data_ready) == 0);
+    // What a driver does when it opens the port: clear the FIFOs, read RBR, then listen.
+    harness.write(fifo_control, 0x01);
+    harness.write(fifo_control, 0x07);
+    (void)harness.read(data_register);
+    harness.write(fifo_control, 0x00);
+    harness.write(interrupt_enable, 0x05);
+    harness.loop();
+    harness.write(fifo_control, 0x81);  // set_termios comes later still
+    CHECK(harness.drain(5) == "early");
+}
+
+TEST_CASE("SerialConsole: a guest that polls without interrupts is heard to listen", "[console]") {
+    const Pipe input = make_pipe();
+    Harness harness(input.read_end.get(), -1);
+    harness.write(interrupt_enable, 0x00);
+    REQUIRE(::write(input.write_end.get(), "polled", 6) == 6);
+    CHECK(harness.drain(6) == "polled");
+}
+
 TEST_CASE("SerialConsole: input goes on after the guest emptied the FIFO through FCR", "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1);
-    const std::string sent(200, 'x');
+    const std::string sent = random_text(200);
     REQUIRE(::write(input.write_end.get(), sent.data(), sent.size()) == 200);
     harness.loop();
     harness.loop();
     harness.write(fifo_control, 0x07);
-    CHECK(harness.drain(1000).size() == 200 - 64);
+    CHECK((harness.read(line_status) & data_ready) == 0);
+    CHECK(harness.drain(1000) == sent);
 }
 
 TEST_CASE("SerialConsole: input waits while the guest has the UART in loopback mode", "[console]") {
@@ -143,6 +175,11 @@ TEST_CASE("SerialConsole: input waits while the guest has the UART in loopback m
         harness.loop();
     }
     CHECK((harness.read(line_status) & data_ready) == 0);
+    // The guest's own bytes come back, and clearing them away does not bring them among the host's.
+    harness.write(data_register, 'L');
+    harness.write(data_register, 'M');
+    CHECK(harness.read(data_register) == 'L');
+    harness.write(fifo_control, 0x01);
     harness.write(modem_control, 0x08);
     CHECK(harness.drain(3) == "abc");
 }
@@ -246,6 +283,32 @@ TEST_CASE("SerialConsole: commands are found in interactive input only", "[conso
         CHECK(harness.drain(6) == keys);
         CHECK(harness.commands.empty());
     }
+}
+
+TEST_CASE("SerialConsole: a command is found while the guest reads nothing, and the input waits", "[console]") {
+    const Pipe input = make_pipe();
+    Harness harness(input.read_end.get(), -1, true);
+    const std::string sent(3000, 'y');
+    REQUIRE(::write(input.write_end.get(), sent.data(), sent.size()) == 3000);
+    REQUIRE(::write(input.write_end.get(), "\x01x", 2) == 2);
+    harness.loop();
+    harness.loop();
+    CHECK(harness.commands == std::vector{ConsoleCommand::exit});
+    CHECK(harness.drain(3000) == sent);
+}
+
+TEST_CASE("SerialConsole: what is read ahead for commands is bounded", "[console]") {
+    const Pipe input = make_pipe();
+    Harness harness(input.read_end.get(), -1, true);
+    const std::string chunk(4096, 'z');
+    std::size_t written = 0;
+    for (int i = 0; i < 1000; ++i) {
+        const ssize_t count = ::write(input.write_end.get(), chunk.data(), chunk.size());
+        written += count > 0 ? static_cast<std::size_t>(count) : 0;
+        harness.loop();
+    }
+    CHECK(written <= 16384 + 65536 + 64);
+    CHECK(harness.drain(written).size() == written);
 }
 
 TEST_CASE("SerialConsole: a BREAK reaches the guest", "[console]") {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <string>
 #include <utility>
@@ -30,10 +31,11 @@ SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend, vmsup
     : events_(events),
       backend_(backend),
       on_command_(std::move(on_command)),
-      device_(std::make_shared<Device>(Uart(std::move(interrupt), Events{this}, Writer{this}))) {
-    device_->with_lock([](auto& device) {
+      device_(std::make_shared<Device>(
+          ConsoleUart<Serial>(Serial(std::move(interrupt), Writer{this}), [this] { wake_.notify(); }))) {
+    with_uart([](auto& uart) {
         // The host's bytes come without a line speed, so a pause in them is known at once.
-        (void)device.device().set_receive_timeout(vmsuperio::ReceiveTimeout::immediate);
+        (void)uart.serial().set_receive_timeout(vmsuperio::ReceiveTimeout::immediate);
     });
     wake_subscription_ = subscribe(events_, wake_.fd(), EPOLLIN, [this](std::uint32_t) { on_wake(); });
     if (backend_.input_fd() >= 0) {
@@ -57,14 +59,7 @@ SerialConsole::~SerialConsole() {
 std::shared_ptr<vmdevice::DevicePio> SerialConsole::device() const { return device_; }
 
 void SerialConsole::send_break() {
-    device_->with_lock([](auto& device) { (void)device.device().send_break(); });
-}
-
-void SerialConsole::input_drained() noexcept {
-    if (input_paused_) {
-        input_paused_ = false;
-        wake_.notify();
-    }
+    with_uart([](auto& uart) { uart.send_break(); });
 }
 
 std::expected<std::size_t, std::error_code> SerialConsole::write_output(std::span<const std::uint8_t> bytes) {
@@ -79,17 +74,16 @@ std::expected<std::size_t, std::error_code> SerialConsole::write_output(std::spa
 void SerialConsole::on_wake() {
     wake_.clear();
     deliver_pending();
-    const bool waiting = device_->with_lock([this](auto&) { return output_waiting_; });
-    if (waiting && output_subscription_) {
+    if (output_subscription_ && with_uart([this](auto&) { return output_waiting_; })) {
         events_.modify(*output_subscription_, EPOLLOUT);
     }
 }
 
 void SerialConsole::on_output_ready() {
-    const bool done = device_->with_lock([this](auto& device) {
+    const bool done = with_uart([this](auto& uart) {
         output_waiting_ = false;
         // A failing back end loses bytes, which the UART counts; the guest goes on.
-        (void)device.device().resume_transmit();
+        (void)uart.serial().resume_transmit();
         // Set again by write_output() where the back end is full once more.
         return !output_waiting_;
     });
@@ -98,17 +92,23 @@ void SerialConsole::on_output_ready() {
     }
 }
 
-void SerialConsole::on_input() {
-    const std::size_t room = device_->with_lock([](auto& device) { return device.device().fifo_capacity(); });
-    if (room != 0 && pending_size_ == 0) {
-        read_input(std::min(room, input_chunk));
+std::size_t SerialConsole::input_room() {
+    if (backend_.interactive()) {
+        return interactive_read_ahead - pending_.size();
     }
-    pause_input_unless_room();
+    return pending_.empty() ? with_uart([](auto& uart) { return uart.input_room(); }) : 0;
+}
+
+void SerialConsole::on_input() {
+    if (const std::size_t room = input_room(); room != 0) {
+        read_input(room);
+    }
+    deliver_pending();
 }
 
 void SerialConsole::read_input(std::size_t room) {
-    std::array<std::uint8_t, input_chunk> typed{};
-    const ssize_t count = ::read(backend_.input_fd(), typed.data(), room);
+    std::array<std::uint8_t, 4096> typed{};
+    const ssize_t count = ::read(backend_.input_fd(), typed.data(), std::min(room, typed.size()));
     if (count < 0 && (errno == EAGAIN || errno == EINTR)) {
         return;
     }
@@ -118,50 +118,39 @@ void SerialConsole::read_input(std::size_t room) {
     }
     for (const std::uint8_t byte : std::span(typed).first(static_cast<std::size_t>(count))) {
         if (!backend_.interactive()) {
-            pending_.at(pending_size_++) = byte;
+            pending_.push_back(byte);
             continue;
         }
         const EscapeParser::Result result = escape_.feed(byte);
         if (result.byte) {
-            pending_.at(pending_size_++) = *result.byte;
+            pending_.push_back(*result.byte);
         }
         if (result.command) {
             on_command_(*result.command);
         }
     }
-    deliver_pending();
 }
 
 void SerialConsole::end_input() {
-    if (input_subscription_) {
-        events_.remove(*input_subscription_);
-        input_subscription_.reset();
-    }
+    events_.remove(*input_subscription_);
+    input_subscription_.reset();
 }
 
 void SerialConsole::deliver_pending() {
-    if (pending_size_ != 0) {
-        const std::span<const std::uint8_t> bytes(pending_.data(), pending_size_);
-        const std::size_t taken = device_->with_lock([bytes](auto& device) -> std::size_t {
-            const auto result = device.device().enqueue_raw_bytes(bytes);
-            return result ? *result : 0;
-        });
-        std::copy(pending_.begin() + static_cast<std::ptrdiff_t>(taken),
-                  pending_.begin() + static_cast<std::ptrdiff_t>(pending_size_), pending_.begin());
-        pending_size_ -= taken;
+    while (!pending_.empty()) {
+        std::array<std::uint8_t, 64> bytes{};
+        const std::size_t size = std::min(bytes.size(), pending_.size());
+        std::copy_n(pending_.begin(), size, bytes.begin());
+        const std::size_t taken =
+            with_uart([offered = std::span(bytes).first(size)](auto& uart) { return uart.take_input(offered); });
+        pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(taken));
+        if (taken < size) {
+            break;
+        }
     }
-    pause_input_unless_room();
-}
-
-void SerialConsole::pause_input_unless_room() {
-    if (!input_subscription_) {
-        return;
+    if (input_subscription_) {
+        events_.modify(*input_subscription_, input_room() != 0 ? std::uint32_t{EPOLLIN} : 0U);
     }
-    const bool paused = device_->with_lock([this](auto& device) {
-        input_paused_ = pending_size_ != 0 || device.device().fifo_capacity() == 0;
-        return input_paused_;
-    });
-    events_.modify(*input_subscription_, paused ? 0U : std::uint32_t{EPOLLIN});
 }
 
 }  // namespace kvm_vmm

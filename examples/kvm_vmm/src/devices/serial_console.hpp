@@ -6,9 +6,9 @@
 #include <vmsuperio/linux/eventfd.hpp>
 #include <vmsuperio/serial.hpp>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -16,6 +16,7 @@
 
 #include "console/escape.hpp"
 #include "console/serial_backend.hpp"
+#include "devices/console_uart.hpp"
 #include "event/event_manager.hpp"
 #include "event/notifier.hpp"
 
@@ -26,8 +27,9 @@ namespace kvm_vmm {
 /// Output: the guest's write reaches the back end in the vCPU's thread, without waiting. What the back end
 /// does not take stays in the UART's FIFO; the event loop goes on with it when the back end is writable.
 ///
-/// Input: the event loop reads no more than the UART has room for. While there is no room the back end
-/// is left unread, so nothing is lost and nothing piles up here; the UART tells when the guest drained it.
+/// Input: the event loop reads as much as the UART has room for, and for the sake of Ctrl-A commands a little
+/// more. While there is no room, or the guest does not listen, the back end is left unread: nothing is lost
+/// and nothing piles up here. The UART tells when to go on.
 ///
 /// Used by the event loop's thread, but for `device()`, which the vCPUs access.
 class SerialConsole {
@@ -49,15 +51,6 @@ public:
 
 private:
     // Called by the UART, with its lock held, in whichever thread accesses it.
-    struct Events {
-        SerialConsole* console;
-
-        void buffer_read() const noexcept {}
-        void out_byte() const noexcept {}
-        void tx_lost_byte() const noexcept {}
-        void in_buffer_empty() const noexcept { console->input_drained(); }
-        void fifo_reset() const noexcept { console->input_drained(); }
-    };
     struct Writer {
         SerialConsole* console;
 
@@ -65,21 +58,28 @@ private:
             return console->write_output(bytes);
         }
     };
-    using Uart = vmsuperio::Serial<vmsuperio::EventFdTrigger, Events, Writer>;
-    using Device = vmdevice::Locked<vmdevice::ByteDevice<Uart>>;
+    using Serial = vmsuperio::Serial<vmsuperio::EventFdTrigger, vmsuperio::NoEvents, Writer>;
+    using Device = vmdevice::Locked<vmdevice::ByteDevice<ConsoleUart<Serial>>>;
 
-    static constexpr std::size_t input_chunk = 64;
+    // How much may be read ahead of the guest. Where commands are looked for, they have to be found while a
+    // guest does not read at all; elsewhere what does not fit into the UART stays with the sender.
+    static constexpr std::size_t interactive_read_ahead = 16UL * 1024;
 
-    void input_drained() noexcept;
     std::expected<std::size_t, std::error_code> write_output(std::span<const std::uint8_t> bytes);
 
     void on_input();
     void on_output_ready();
     void on_wake();
+    [[nodiscard]] std::size_t input_room();
     void read_input(std::size_t room);
     void end_input();
     void deliver_pending();
-    void pause_input_unless_room();
+
+    // Runs `f` on the UART with its lock held.
+    template <class F>
+    auto with_uart(F&& f) {
+        return device_->with_lock([&f](auto& device) { return f(device.device()); });
+    }
 
     EventManager& events_;
     SerialBackend& backend_;
@@ -90,13 +90,10 @@ private:
     std::optional<EventManager::SubscriptionId> output_subscription_;
     EscapeParser escape_;
 
-    // Read from the back end, not yet taken by the UART: only while the guest has it in loopback mode.
-    std::array<std::uint8_t, input_chunk> pending_{};
-    std::size_t pending_size_{0};
+    // Read from the back end, not yet taken by the UART.
+    std::deque<std::uint8_t> pending_;
 
-    // Guarded by the UART's lock.
-    bool input_paused_{false};
-    bool output_waiting_{false};
+    bool output_waiting_{false};  // guarded by the UART's lock
 
     std::shared_ptr<Device> device_;
 };
