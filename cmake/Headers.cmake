@@ -4,10 +4,14 @@ set(vmdevice_headers
     vmdevice/address.hpp
     vmdevice/bus.hpp
     vmdevice/byte_device.hpp
+    vmdevice/detail/asymmetric_fence.hpp
+    vmdevice/detail/bus_tables.hpp
     vmdevice/detail/config.hpp
     vmdevice/detail/mutex.hpp
     vmdevice/detail/range_index.hpp
+    vmdevice/detail/shared_bus.hpp
     vmdevice/detail/thread_annotations.hpp
+    vmdevice/detail/visitors.hpp
     vmdevice/device.hpp
     vmdevice/error.hpp
     vmdevice/io_manager.hpp

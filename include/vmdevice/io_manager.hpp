@@ -3,119 +3,258 @@
 
 /// The bus that vCPUs share: dispatches port and memory accesses to devices while others come and go.
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
 #include <memory>
-#include <mutex>
 #include <optional>
-#include <shared_mutex>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include <vmdevice/address.hpp>
-#include <vmdevice/bus.hpp>
+#include <vmdevice/detail/asymmetric_fence.hpp>
+#include <vmdevice/detail/bus_tables.hpp>
+#include <vmdevice/detail/mutex.hpp>
+#include <vmdevice/detail/shared_bus.hpp>
+#include <vmdevice/detail/visitors.hpp>
 #include <vmdevice/device.hpp>
 #include <vmdevice/error.hpp>
 #include <vmdevice/range.hpp>
 
 namespace vmdevice {
 
+/// Routes accesses of the guest to devices on two buses, ports and memory.
+///
+/// Thread safety: everything may be called from any thread at any time, also from inside a device's handler;
+/// only the end of the IoManager must come after all calls to it.
+///
+/// - **Dispatch** (`pio_read` and the like) takes no lock, never waits or retries, and allocates nothing. Its
+///   cost does not depend on how many devices there are. An access that no device owns whole is an error and
+///   reaches no device; the buffer of a read is then left as it is, so that the caller decides what an absent
+///   device reads as (on a PC all ones).
+/// - **register_*** never waits for a dispatch.
+/// - **deregister_*** (and move_*) return when no thread is inside the device through the range it had; the
+///   device may then be destroyed. A thread is not waited for where that would be for ever: the calling thread
+///   itself, when a handler takes out its own device; and of threads that take out the devices which the others
+///   are inside, one. The pointer handed back keeps the device alive for them. A handler must not wait in any
+///   other way for a thread that takes its device out.
+/// - A device's exception passes through dispatch to its caller.
+///
+/// Dispatches nest (a device may reach another one, or itself) to a depth of max_nesting; beyond it an access
+/// finds no device, so that a guest which points a DMA engine at itself does not exhaust the stack.
+///
+/// On Linux a removal uses membarrier(2); a VMM that filters system calls should construct its IoManager first
+/// and allow the call in threads that deregister devices. See docs/vmdevice.md.
 class IoManager {
 public:
-    [[nodiscard]] std::expected<void, BusError> register_pio(PioRange range,
-                                                             std::shared_ptr<DevicePio> device) {
-        if (!device) {
-            return std::unexpected(BusError::device_not_found);
-        }
-        const std::unique_lock lock(mutex_);
-        return pio_.register_device(range, std::move(device));
-    }
-    [[nodiscard]] std::expected<void, BusError> register_mmio(MmioRange range,
-                                                              std::shared_ptr<DeviceMmio> device) {
-        if (!device) {
-            return std::unexpected(BusError::device_not_found);
-        }
-        const std::unique_lock lock(mutex_);
-        return mmio_.register_device(range, std::move(device));
-    }
-    std::optional<std::pair<PioRange, std::shared_ptr<DevicePio>>> deregister_pio(PioAddress address) {
-        const std::unique_lock lock(mutex_);
-        return pio_.deregister(address);
-    }
-    std::optional<std::pair<MmioRange, std::shared_ptr<DeviceMmio>>> deregister_mmio(MmioAddress address) {
-        const std::unique_lock lock(mutex_);
-        return mmio_.deregister(address);
+    static constexpr std::size_t max_nesting = detail::max_nesting;
+
+    IoManager() { static_cast<void>(detail::asymmetric_fences()); }
+    IoManager(const IoManager&) = delete;
+    IoManager& operator=(const IoManager&) = delete;
+    /// Lets go of the devices while the buses still answer, so that a device may use them in its destructor.
+    ~IoManager() {
+        remove_all(pio_);
+        remove_all(mmio_);
     }
 
+    /// `device_overlap` where an address of `range` is taken, `device_not_found` where `device` is empty.
+    [[nodiscard]] std::expected<void, BusError> register_pio(PioRange range, std::shared_ptr<DevicePio> device) {
+        const detail::LockGuard guard(mutex_);
+        return pio_.add(guard, range, std::move(device));
+    }
+    [[nodiscard]] std::expected<void, BusError> register_mmio(MmioRange range, std::shared_ptr<DeviceMmio> device) {
+        const detail::LockGuard guard(mutex_);
+        return mmio_.add(guard, range, std::move(device));
+    }
+
+    /// Takes out the device that owns `any_address_inside`, with its whole range, and waits until nobody is
+    /// inside it. Nothing where there is none.
+    std::optional<std::pair<PioRange, std::shared_ptr<DevicePio>>> deregister_pio(PioAddress any_address_inside) {
+        return remove(pio_, any_address_inside);
+    }
+    std::optional<std::pair<MmioRange, std::shared_ptr<DeviceMmio>>> deregister_mmio(
+        MmioAddress any_address_inside) {
+        return remove(mmio_, any_address_inside);
+    }
+
+    /// Gives a device another range, which may overlap its old one; the device answers at one of them or at
+    /// both throughout. Returns when nobody is inside it through the old one. Where an error is returned the
+    /// device stays where it was.
+    [[nodiscard]] std::expected<void, BusError> move_pio(PioAddress any_address_inside, PioRange to) {
+        return move(pio_, any_address_inside, to);
+    }
+    [[nodiscard]] std::expected<void, BusError> move_mmio(MmioAddress any_address_inside, MmioRange to) {
+        return move(mmio_, any_address_inside, to);
+    }
+
+    /// One access of data.size() bytes. `invalid_range` where that is 0, `device_not_found` where no device owns
+    /// all of it.
     [[nodiscard]] std::expected<void, BusError> pio_read(PioAddress address, std::span<std::uint8_t> data) {
-        return dispatch(pio_, address, data.size(), [&](DevicePio& device, const PioRange& range) {
-            device.pio_read(range.base(), range.offset_of(address), data);
+        return dispatch(pio_, address, data.size(), [&](DevicePio& device, PioAddress base, PioOffset offset) {
+            device.pio_read(base, offset, data);
         });
     }
-    [[nodiscard]] std::expected<void, BusError> pio_write(PioAddress address,
-                                                          std::span<const std::uint8_t> data) {
-        return dispatch(pio_, address, data.size(), [&](DevicePio& device, const PioRange& range) {
-            device.pio_write(range.base(), range.offset_of(address), data);
+    [[nodiscard]] std::expected<void, BusError> pio_write(PioAddress address, std::span<const std::uint8_t> data) {
+        return dispatch(pio_, address, data.size(), [&](DevicePio& device, PioAddress base, PioOffset offset) {
+            device.pio_write(base, offset, data);
         });
     }
     [[nodiscard]] std::expected<void, BusError> mmio_read(MmioAddress address, std::span<std::uint8_t> data) {
-        return dispatch(mmio_, address, data.size(), [&](DeviceMmio& device, const MmioRange& range) {
-            device.mmio_read(range.base(), range.offset_of(address), data);
+        return dispatch(mmio_, address, data.size(), [&](DeviceMmio& device, MmioAddress base, MmioOffset offset) {
+            device.mmio_read(base, offset, data);
         });
     }
-    [[nodiscard]] std::expected<void, BusError> mmio_write(MmioAddress address,
-                                                           std::span<const std::uint8_t> data) {
-        return dispatch(mmio_, address, data.size(), [&](DeviceMmio& device, const MmioRange& range) {
-            device.mmio_write(range.base(), range.offset_of(address), data);
+    [[nodiscard]] std::expected<void, BusError> mmio_write(MmioAddress address, std::span<const std::uint8_t> data) {
+        return dispatch(mmio_, address, data.size(), [&](DeviceMmio& device, MmioAddress base, MmioOffset offset) {
+            device.mmio_write(base, offset, data);
         });
     }
 
-    /// String input (REP INS): data.size() / width reads of `width` bytes at one port, one dispatch.
+    /// String input (REP INS): data.size() / width reads of `width` bytes each at one port, in one dispatch.
+    /// `invalid_access_length` where width is not 1, 2, 4 or 8 or does not divide the size of `data`.
     [[nodiscard]] std::expected<void, BusError> pio_read_repeated(PioAddress address, std::size_t width,
                                                                   std::span<std::uint8_t> data) {
         if (!repeatable(width, data.size())) {
             return std::unexpected(BusError::invalid_access_length);
         }
         return dispatch(pio_, address, data.empty() ? 0 : width,
-                        [&](DevicePio& device, const PioRange& range) {
-                            device.pio_read_repeated(range.base(), range.offset_of(address), width, data);
+                        [&](DevicePio& device, PioAddress base, PioOffset offset) {
+                            device.pio_read_repeated(base, offset, width, data);
                         });
     }
-    /// String output (REP OUTS): data.size() / width writes of `width` bytes at one port, one dispatch.
+    /// String output (REP OUTS): data.size() / width writes of `width` bytes each at one port, in one dispatch.
     [[nodiscard]] std::expected<void, BusError> pio_write_repeated(PioAddress address, std::size_t width,
                                                                    std::span<const std::uint8_t> data) {
         if (!repeatable(width, data.size())) {
             return std::unexpected(BusError::invalid_access_length);
         }
         return dispatch(pio_, address, data.empty() ? 0 : width,
-                        [&](DevicePio& device, const PioRange& range) {
-                            device.pio_write_repeated(range.base(), range.offset_of(address), width, data);
+                        [&](DevicePio& device, PioAddress base, PioOffset offset) {
+                            device.pio_write_repeated(base, offset, width, data);
                         });
     }
 
+    /// How many ranges are registered.
+    [[nodiscard]] std::size_t pio_size() const {
+        const detail::LockGuard guard(mutex_);
+        return pio_.size(guard);
+    }
+    [[nodiscard]] std::size_t mmio_size() const {
+        const detail::LockGuard guard(mutex_);
+        return mmio_.size(guard);
+    }
+
 private:
-    static bool repeatable(std::size_t width, std::size_t length) {
+    using PioShared = detail::SharedBus<DevicePio, detail::PortTable<DevicePio>>;
+    using MmioShared = detail::SharedBus<DeviceMmio, detail::AddressTable<DeviceMmio>>;
+
+    static bool repeatable(std::size_t width, std::size_t length) noexcept {
         return (width == 1 || width == 2 || width == 4 || width == 8) && length % width == 0;
     }
 
-    template <class Bus, class Address, class Call>
-    std::expected<void, BusError> dispatch(const Bus& bus, Address address, std::size_t length, Call call) {
-        std::shared_lock lock(mutex_);
-        const auto found = bus.check_access(address, length);
-        if (!found) {
-            return std::unexpected(found.error());
+    template <class Shared, class Address, class Call>
+    static std::expected<void, BusError> dispatch(const Shared& bus, Address address, std::size_t length,
+                                                  Call&& call) {
+        if (length == 0) [[unlikely]] {
+            return std::unexpected(BusError::invalid_range);
         }
-        const auto device = found->device;
-        const auto range = found->range;
-        lock.unlock();
-        call(*device, range);
+        detail::Place* const place = detail::thread_state.top;
+        if (place == detail::thread_state.limit) [[unlikely]] {
+            return dispatch_first(bus, address, length, std::forward<Call>(call));
+        }
+        detail::Visit visit(place, bus.identity());
+        const auto* const entry = bus.find(address);
+        if (entry == nullptr || length - 1 > static_cast<std::size_t>(entry->last - address.value)) [[unlikely]] {
+            return std::unexpected(BusError::device_not_found);
+        }
+        visit.enter(detail::identity_of(entry));
+        call(*entry->device, Address{entry->base}, static_cast<OffsetOf<Address>>(address.value - entry->base));
         return {};
     }
 
-    std::shared_mutex mutex_;
-    PioBus<std::shared_ptr<DevicePio>> pio_;
-    MmioBus<std::shared_ptr<DeviceMmio>> mmio_;
+    /// The first dispatch of a thread, or one nested too deep.
+    template <class Shared, class Address, class Call>
+    [[gnu::noinline]] static std::expected<void, BusError> dispatch_first(const Shared& bus, Address address,
+                                                                          std::size_t length, Call&& call) {
+        if (!detail::join_visitors()) {
+            return std::unexpected(BusError::device_not_found);
+        }
+        // A thread that ends has no later occasion to give its record back.
+        struct Leave {
+            ~Leave() {
+                if (detail::thread_state.exiting) {
+                    detail::release_visitor();
+                }
+            }
+        };
+        const Leave leave;
+        return dispatch(bus, address, length, std::forward<Call>(call));
+    }
+
+    /// Waits until nobody is inside the entries of `bus`, which have been unpublished.
+    template <class Shared>
+    static bool wait_for(const Shared& bus, std::span<typename Shared::Entry* const> entries) {
+        detail::heavy_fence();
+        detail::wait_for_lookups(bus.identity());
+        bool all_left = true;
+        for (auto* const entry : entries) {
+            const std::array<detail::Identity, 1> one{detail::identity_of(entry)};
+            all_left = detail::wait_for_visits(one) && all_left;
+        }
+        return all_left;
+    }
+
+    template <class Shared>
+    auto remove(Shared& bus, typename Shared::Address address)
+        -> std::optional<decltype(Shared::Removal::registration)> {
+        std::optional<typename Shared::Removal> removal;
+        {
+            const detail::LockGuard guard(mutex_);
+            removal = bus.remove(guard, address);
+        }
+        if (!removal) {
+            return std::nullopt;
+        }
+        const bool all_left = wait_for(bus, removal->entries);
+        const detail::LockGuard guard(mutex_);
+        bus.finish(guard, removal->entries, all_left);
+        return std::move(removal->registration);
+    }
+
+    template <class Shared>
+    std::expected<void, BusError> move(Shared& bus, typename Shared::Address address, typename Shared::Range to) {
+        std::expected<typename Shared::Move, BusError> moved = std::unexpected(BusError::device_not_found);
+        {
+            const detail::LockGuard guard(mutex_);
+            moved = bus.move(guard, address, to);
+        }
+        if (!moved) {
+            return std::unexpected(moved.error());
+        }
+        const std::array<typename Shared::Entry*, 1> entries{moved->entry};
+        const bool all_left = wait_for(bus, entries);
+        const detail::LockGuard guard(mutex_);
+        bus.finish_move(guard, to.base(), moved->entry, all_left);
+        return {};
+    }
+
+    template <class Shared>
+    void remove_all(Shared& bus) {
+        std::vector<decltype(Shared::Removal::registration)> removed;
+        const detail::LockGuard guard(mutex_);
+        std::vector<typename Shared::Address> bases;
+        bus.for_each(guard, [&](const auto& range, const auto&) { bases.push_back(range.base()); });
+        for (const auto base : bases) {
+            removed.push_back(std::move(bus.remove(guard, base)->registration));
+        }
+    }
+
+    mutable detail::Mutex mutex_;
+    PioShared pio_;
+    MmioShared mmio_;
 };
 
 }  // namespace vmdevice

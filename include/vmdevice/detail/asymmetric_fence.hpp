@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+/// A pair of fences of unequal price: nearly free for the thread that dispatches, dear for the one that takes a
+/// device out.
+///
+/// A full fence is needed on both sides of "announce yourself, then look" against "change, then look who has
+/// announced itself". Where Linux offers membarrier(2), the rare side runs a full fence on every CPU that runs
+/// this process, and the frequent side needs to keep its compiler from reordering, no more. Elsewhere, and under
+/// ThreadSanitizer, which cannot see membarrier, both sides use sequentially consistent operations.
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include <vmdevice/detail/config.hpp>
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define VMDEVICE_THREAD_SANITIZER 1
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define VMDEVICE_THREAD_SANITIZER 1
+#endif
+
+#if defined(__linux__) && !defined(VMDEVICE_THREAD_SANITIZER) && !defined(VMDEVICE_PORTABLE_FENCES) && \
+    __has_include(<sys/syscall.h>) && __has_include(<unistd.h>)
+#include <sys/syscall.h>
+#include <unistd.h>
+#if defined(SYS_membarrier)
+#define VMDEVICE_HAS_MEMBARRIER 1
+#endif
+#endif
+
+namespace vmdevice::detail {
+
+#if defined(VMDEVICE_HAS_MEMBARRIER)
+
+/// membarrier(2) commands (Linux 4.14 and later).
+enum class Membarrier : int { private_expedited = 1 << 3, register_private_expedited = 1 << 4 };
+
+inline bool membarrier(Membarrier command) noexcept {
+    return ::syscall(SYS_membarrier, static_cast<int>(command), 0, 0) == 0;
+}
+
+/// Whether the light side may do without a fence. Decided once, at the first call; the process is then
+/// registered with the kernel.
+inline bool asymmetric_fences() noexcept {
+    static const bool available = membarrier(Membarrier::register_private_expedited);
+    return available;
+}
+
+/// The dear side: every store that this thread made before is visible to each load that another thread makes
+/// after its light side, or that thread's stores before its light side are visible here after.
+inline void heavy_fence() noexcept {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (!asymmetric_fences() || membarrier(Membarrier::private_expedited)) {
+        return;
+    }
+    // A child of fork() may have lost the registration.
+    if (membarrier(Membarrier::register_private_expedited) && membarrier(Membarrier::private_expedited)) {
+        return;
+    }
+    // A system call filter put in place since then forbids it. The other side relies on us all the same, so
+    // wait for longer than any processor holds back a store.
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+}
+
+#else
+
+inline constexpr bool asymmetric_fences() noexcept { return false; }
+/// Nothing: both sides use sequentially consistent loads and stores.
+inline void heavy_fence() noexcept {}
+
+#endif
+
+}  // namespace vmdevice::detail

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+/// From an address to the entry that owns it, for readers that take no lock while a writer changes the table.
+///
+/// Both tables hold entries of fixed address. An entry is written before it is published and not again before
+/// everyone has left it (visitors.hpp), so its fields are plain. The words that lead to it are atomic, written
+/// by one thread at a time (the caller has a mutex). Loading one is D3 of visitors.hpp and clearing one is R1,
+/// so both are sequentially consistent where the fences are not asymmetric. On x86 such a load costs what an
+/// acquire load does.
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include <vmdevice/address.hpp>
+#include <vmdevice/detail/asymmetric_fence.hpp>
+#include <vmdevice/range.hpp>
+
+namespace vmdevice::detail {
+
+/// One registration, as dispatch sees it.
+template <BusAddress A, class Device>
+struct TableEntry {
+    Device* device;
+    OffsetOf<A> base;
+    OffsetOf<A> last;
+};
+
+/// R1: a store that takes something out of a table.
+template <class Word, class T>
+void store_removal(Word& word, T value) noexcept {
+    if (asymmetric_fences()) {
+        word.store(value, std::memory_order_release);  // heavy_fence() follows
+    } else {
+        word.store(value, std::memory_order_seq_cst);
+    }
+}
+
+struct FreeMemory {
+    void operator()(void* memory) const noexcept { std::free(memory); }
+};
+
+/// Zeroed memory for objects that need no construction. A large block comes from the kernel page by page as it
+/// is touched, so the parts of a table that nothing uses cost nothing.
+template <class T>
+using ZeroedArray = std::unique_ptr<T[], FreeMemory>;
+
+template <class T>
+[[nodiscard]] ZeroedArray<T> make_zeroed(std::size_t count) {
+    void* const memory = std::calloc(count, sizeof(T));
+    if (memory == nullptr) {
+        throw std::bad_alloc();
+    }
+    return ZeroedArray<T>(static_cast<T*>(memory));
+}
+
+/// The port space: one word per port, the number of the entry that owns it. Lookup is two loads, whatever the
+/// number of devices. The address space reserved is 2.25 MiB, of which a PC touches a few pages.
+template <class Device>
+class PortTable {
+public:
+    using Address = PioAddress;
+    using Entry = TableEntry<PioAddress, Device>;
+
+    PortTable() : words_(make_zeroed<std::uint32_t>(port_count)), entries_(make_zeroed<Entry>(entry_count)) {}
+
+    /// The entry that owns `port`, or nullptr.
+    [[nodiscard]] const Entry* find(PioAddress port) const noexcept {
+        const std::uint32_t number = std::atomic_ref(words_[port.value]).load(std::memory_order_seq_cst);
+        return number == 0 ? nullptr : &entries_[number];
+    }
+
+    /// An entry that can be published without fail. `live`, which visits the published ones, is not needed.
+    template <class Live>
+    [[nodiscard]] Entry* allocate(PioRange range, Device* device, const Live& /*live*/) {
+        if (free_.capacity() <= used_) {
+            free_.reserve(2 * free_.capacity() + 16);  // so that recycle() need not allocate
+        }
+        Entry* entry = nullptr;
+        if (!free_.empty()) {
+            entry = free_.back();
+            free_.pop_back();
+        } else if (used_ + 1 < entry_count) {
+            entry = &entries_[++used_];
+        } else {
+            throw std::bad_alloc();
+        }
+        *entry = {device, range.base().value, range.last().value};
+        return entry;
+    }
+    void recycle(Entry* entry) noexcept { free_.push_back(entry); }
+
+    void publish(const Entry& entry) noexcept {
+        const auto number = static_cast<std::uint32_t>(&entry - entries_.get());
+        for (std::uint32_t port = entry.base; port <= entry.last; ++port) {
+            std::atomic_ref(words_[port]).store(number, std::memory_order_release);
+        }
+    }
+    /// Takes out what is left of `entry` where another one may have been published over it.
+    void unpublish(const Entry& entry) noexcept {
+        const auto number = static_cast<std::uint32_t>(&entry - entries_.get());
+        for (std::uint32_t port = entry.base; port <= entry.last; ++port) {
+            std::atomic_ref word(words_[port]);
+            if (word.load(std::memory_order_relaxed) == number) {
+                store_removal(word, std::uint32_t{0});
+            }
+        }
+    }
+
+    /// What to free once no lookup of before is going on: nothing, this table is never replaced.
+    struct Retired {};
+    [[nodiscard]] Retired take_retired() noexcept { return {}; }
+
+private:
+    static constexpr std::size_t port_count = 0x10000;
+    /// Number 0 stands for no entry. At most one entry per port is published, and as many again may wait for
+    /// somebody to leave them.
+    static constexpr std::size_t entry_count = 2 * port_count;
+
+    ZeroedArray<std::uint32_t> words_;
+    ZeroedArray<Entry> entries_;
+    std::uint32_t used_ = 0;
+    std::vector<Entry*> free_;
+};
+
+/// Memory: a hash table of blocks, so that a lookup costs the same for 1 and for 10,000 devices.
+///
+/// A range is entered under each block that it touches, blocks being 2^k bytes large and aligned, with k a
+/// multiple of 4 and 2^k the largest such that is not above the range's size: 1 to 17 blocks, one for a page at
+/// a page boundary. The table knows which k occur, its *classes*; a lookup tries the address's block in each
+/// class. Virtual machines have one to four: a page or a few per device, and some large windows.
+///
+/// Collisions are resolved by going to the next slot. An entry says itself whether it owns the address, so
+/// neighbours that share a block, or the classes one table, need no more than that. A slot goes from empty to
+/// an entry, to the tombstone and to another entry; what stands there at the time of one load is right for that
+/// time. When slots run short or a class is new, a new table is built and published, and the old one is kept
+/// until the lookups on it have ended.
+template <class Device>
+class AddressTable {
+public:
+    using Address = MmioAddress;
+    using Entry = TableEntry<MmioAddress, Device>;
+
+    AddressTable() : current_(make_table(0, 0)) { table_.store(current_.get(), std::memory_order_release); }
+
+    /// The entry that owns `address`, or nullptr.
+    [[nodiscard]] const Entry* find(MmioAddress address) const noexcept {
+        const Table& table = *table_.load(std::memory_order_seq_cst);
+        for (unsigned i = 0; i < table.class_count; ++i) {
+            std::size_t slot = table.slot_of(address.value >> table.class_shifts[i]);
+            while (true) {
+                const Entry* const entry = table.slots[slot].load(std::memory_order_seq_cst);
+                if (entry == nullptr) {
+                    break;
+                }
+                // Both comparisons at once: a branch between them is hard to predict.
+                if (static_cast<unsigned>(address.value >= entry->base) &
+                    static_cast<unsigned>(address.value <= entry->last)) {
+                    return entry;
+                }
+                slot = (slot + 1) & table.mask;
+            }
+        }
+        return nullptr;
+    }
+
+    /// An entry that can be published without fail. `live` calls its argument with each entry now published.
+    template <class Live>
+    [[nodiscard]] Entry* allocate(MmioRange range, Device* device, const Live& live) {
+        if (free_.empty()) {
+            grow_pool();
+        }
+        const unsigned shift = class_shift(range.base().value, range.last().value);
+        const std::size_t blocks = block_count(range.base().value, range.last().value, shift);
+        Table* table = current_.get();
+        if ((table->classes & class_bit(shift)) == 0 || (table->used + blocks) * inverse_load > table->mask + 1) {
+            rebuild(live, table_classes(live) | class_bit(shift), blocks);
+        }
+        Entry* const entry = free_.back();
+        free_.pop_back();
+        *entry = {device, range.base().value, range.last().value};
+        return entry;
+    }
+    void recycle(Entry* entry) noexcept { free_.push_back(entry); }
+
+    void publish(const Entry& entry) noexcept { insert(*current_, entry); }
+
+    void unpublish(const Entry& entry) noexcept {
+        Table& table = *current_;
+        const unsigned shift = class_shift(entry.base, entry.last);
+        for (std::uint64_t block = entry.base >> shift;; ++block) {
+            std::size_t slot = table.slot_of(block);
+            while (table.slots[slot].load(std::memory_order_relaxed) != &entry) {
+                slot = (slot + 1) & table.mask;
+            }
+            store_removal(table.slots[slot], &tombstone);
+            // Tombstones that end a run serve nobody.
+            if (table.slots[(slot + 1) & table.mask].load(std::memory_order_relaxed) == nullptr) {
+                while (table.slots[slot].load(std::memory_order_relaxed) == &tombstone) {
+                    table.slots[slot].store(nullptr, std::memory_order_release);
+                    --table.used;
+                    slot = (slot - 1) & table.mask;
+                }
+            }
+            if (block == entry.last >> shift) {
+                break;
+            }
+        }
+    }
+
+private:
+    struct Table {
+        std::uint64_t mask = 0;
+        unsigned hash_shift = 0;
+        unsigned class_count = 0;
+        std::array<std::uint8_t, 16> class_shifts{};
+        std::uint32_t classes = 0;
+        /// Slots that are not empty; the writer's.
+        std::size_t used = 0;
+        std::unique_ptr<std::atomic<const Entry*>[]> slots;
+
+        /// The top bits of the product with 2^64 / golden ratio spread regular block numbers evenly.
+        [[nodiscard]] std::size_t slot_of(std::uint64_t block) const noexcept {
+            return static_cast<std::size_t>((block * 0x9E37'79B9'7F4A'7C15U) >> hash_shift);
+        }
+    };
+    using TablePointer = std::unique_ptr<Table>;
+
+public:
+    /// What to free once no lookup of before is going on.
+    using Retired = std::vector<TablePointer>;
+    [[nodiscard]] Retired take_retired() noexcept { return std::exchange(retired_, {}); }
+
+private:
+    /// At most one slot in this many is in use, so that most lookups end at the first one.
+    static constexpr std::size_t inverse_load = 3;
+
+    /// Owns no address.
+    static constexpr Entry tombstone{nullptr, 1, 0};
+
+    /// log2 of the block size of a range.
+    static unsigned class_shift(std::uint64_t base, std::uint64_t last) noexcept {
+        // The size is last - base + 1; it fits, since a range never covers the whole space.
+        return (static_cast<unsigned>(std::bit_width(last - base + 1)) - 1) & ~3U;
+    }
+    static std::size_t block_count(std::uint64_t base, std::uint64_t last, unsigned shift) noexcept {
+        return static_cast<std::size_t>((last >> shift) - (base >> shift) + 1);
+    }
+    static std::uint32_t class_bit(unsigned shift) noexcept { return std::uint32_t{1} << (shift / 4); }
+
+    template <class Live>
+    static std::uint32_t table_classes(const Live& live) noexcept {
+        std::uint32_t classes = 0;
+        live([&](const Entry& entry) { classes |= class_bit(class_shift(entry.base, entry.last)); });
+        return classes;
+    }
+
+    static TablePointer make_table(std::size_t needed, std::uint32_t classes) {
+        auto table = std::make_unique<Table>();
+        const std::size_t size = std::bit_ceil(std::max<std::size_t>(16, needed));
+        table->mask = size - 1;
+        table->hash_shift = 64 - static_cast<unsigned>(std::countr_zero(size));
+        table->classes = classes;
+        for (unsigned shift = 0; shift < 64; shift += 4) {
+            if ((classes & class_bit(shift)) != 0) {
+                table->class_shifts[table->class_count++] = static_cast<std::uint8_t>(shift);
+            }
+        }
+        table->slots = std::make_unique<std::atomic<const Entry*>[]>(size);
+        return table;
+    }
+
+    static void insert(Table& table, const Entry& entry) noexcept {
+        const unsigned shift = class_shift(entry.base, entry.last);
+        for (std::uint64_t block = entry.base >> shift;; ++block) {
+            std::size_t slot = table.slot_of(block);
+            const Entry* there = table.slots[slot].load(std::memory_order_relaxed);
+            while (there != nullptr && there != &tombstone) {
+                slot = (slot + 1) & table.mask;
+                there = table.slots[slot].load(std::memory_order_relaxed);
+            }
+            table.used += there == nullptr ? 1 : 0;
+            table.slots[slot].store(&entry, std::memory_order_release);
+            if (block == entry.last >> shift) {
+                break;
+            }
+        }
+    }
+
+    /// Publishes a new table of the same entries with room for `blocks` more, and as much again.
+    template <class Live>
+    void rebuild(const Live& live, std::uint32_t classes, std::size_t blocks) {
+        live([&](const Entry& entry) {
+            blocks += block_count(entry.base, entry.last, class_shift(entry.base, entry.last));
+        });
+        TablePointer fresh = make_table(blocks * 2 * inverse_load, classes);
+        live([&](const Entry& entry) { insert(*fresh, entry); });
+        retired_.reserve(retired_.size() + 1);
+        // Nothing is taken out here: a lookup on either table finds the same entries. But the old table is
+        // freed after a heavy fence, so this is R1 as well.
+        store_removal(table_, fresh.get());
+        retired_.push_back(std::exchange(current_, std::move(fresh)));
+    }
+
+    /// Entries come in blocks of growing size, so that those of a large bus lie together.
+    void grow_pool() {
+        const std::size_t count = std::max<std::size_t>(16, pool_size_);
+        free_.reserve(pool_size_ + count);  // so that recycle() need not allocate
+        pool_.push_back(std::make_unique<Entry[]>(count));
+        pool_size_ += count;
+        for (std::size_t i = count; i-- > 0;) {
+            free_.push_back(&pool_.back()[i]);
+        }
+    }
+
+    std::atomic<const Table*> table_{nullptr};
+    TablePointer current_;
+    std::vector<TablePointer> retired_;
+    std::vector<std::unique_ptr<Entry[]>> pool_;
+    std::size_t pool_size_ = 0;
+    std::vector<Entry*> free_;
+};
+
+}  // namespace vmdevice::detail

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+/// One bus of IoManager: the ordered registrations, which a mutex guards, and the table that dispatch reads.
+
+#include <cstddef>
+#include <expected>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include <vmdevice/address.hpp>
+#include <vmdevice/bus.hpp>
+#include <vmdevice/detail/bus_tables.hpp>
+#include <vmdevice/detail/mutex.hpp>
+#include <vmdevice/detail/visitors.hpp>
+#include <vmdevice/error.hpp>
+#include <vmdevice/range.hpp>
+
+namespace vmdevice::detail {
+
+/// The functions that take a LockGuard are the writer's: they need IoManager's mutex held. None of them waits
+/// or calls a device.
+template <class Device, class Table>
+class SharedBus {
+public:
+    using Address = typename Table::Address;
+    using Range = BusRange<Address>;
+    using Entry = typename Table::Entry;
+
+    SharedBus() = default;
+    SharedBus(const SharedBus&) = delete;
+    SharedBus& operator=(const SharedBus&) = delete;
+
+    /// What a place of a visitor holds while it looks something up here.
+    [[nodiscard]] Identity identity() const noexcept { return identity_of(this); }
+    [[nodiscard]] const Entry* find(Address address) const noexcept { return table_.find(address); }
+
+    [[nodiscard]] std::size_t size(const LockGuard&) const noexcept { return bus_.size(); }
+    [[nodiscard]] bool overlaps(const LockGuard&, Range range) const { return bus_.overlaps(range); }
+    [[nodiscard]] std::optional<Range> range_at(const LockGuard&, Address address) const {
+        const auto found = bus_.device(address);
+        return found ? std::optional(found->range) : std::nullopt;
+    }
+    template <class F>
+    void for_each(const LockGuard&, F function) const {
+        for (const auto& [range, registration] : bus_) {
+            function(range, registration.device);
+        }
+    }
+
+    /// Consumes `device` only where it succeeds.
+    std::expected<void, BusError> add(const LockGuard&, Range range, std::shared_ptr<Device>&& device) {
+        if (!device) {
+            return std::unexpected(BusError::device_not_found);
+        }
+        if (bus_.overlaps(range)) {
+            return std::unexpected(BusError::device_overlap);
+        }
+        Allocation allocation(*this, range, device.get());
+        static_cast<void>(bus_.register_device(range, Registration{std::move(device), allocation.entry, {}}));
+        table_.publish(*std::exchange(allocation.entry, nullptr));
+        return {};
+    }
+
+    /// A device taken out of the bus that threads may still be inside.
+    struct Removal {
+        std::pair<Range, std::shared_ptr<Device>> registration;
+        std::vector<Entry*> entries;
+        /// Freed with this, after the lookups have ended.
+        typename Table::Retired retired;
+    };
+
+    std::optional<Removal> remove(const LockGuard& guard, Address address) {
+        const auto found = bus_.device(address);
+        if (!found) {
+            return std::nullopt;
+        }
+        Removal removal{{found->range, nullptr}, std::move(found->device.former), {}};
+        removal.entries.push_back(found->device.entry);
+        reserve_unfinished(guard, removal.entries.size());
+        table_.unpublish(*found->device.entry);
+        removal.retired = table_.take_retired();
+        removal.registration.second = std::move(bus_.deregister(address)->second.device);
+        return removal;
+    }
+
+    /// An old entry of a device that now has another one.
+    struct Move {
+        Entry* entry;
+        typename Table::Retired retired;
+    };
+
+    std::expected<Move, BusError> move(const LockGuard& guard, Address address, Range to) {
+        const auto found = bus_.device(address);
+        if (!found) {
+            return std::unexpected(BusError::device_not_found);
+        }
+        Registration& registration = found->device;
+        Allocation allocation(*this, to, registration.device.get());
+        reserve_unfinished(guard, 1);
+        registration.former.reserve(registration.former.size() + 1);
+        if (const auto moved = bus_.move_range(address, to); !moved) {
+            return std::unexpected(moved.error());
+        }
+        Entry* const old = std::exchange(registration.entry, std::exchange(allocation.entry, nullptr));
+        table_.publish(*registration.entry);
+        table_.unpublish(*old);
+        // Until it is known that nobody is inside, whoever takes the device out waits for the old entry too.
+        registration.former.push_back(old);
+        return Move{old, table_.take_retired()};
+    }
+
+    /// The wait for a moved device's old entry is over; where `all_left`, it belongs to nobody.
+    void finish_move(const LockGuard& guard, Address address, Entry* old, bool all_left) {
+        const auto found = bus_.device(address);
+        if (all_left && found && std::erase(found->device.former, old) != 0) {
+            finish(guard, {&old, 1}, true);
+        }
+    }
+
+    /// Entries that nobody finds any more may be used again, at once where nobody is inside.
+    void finish(const LockGuard&, std::span<Entry* const> entries, bool all_left) {
+        std::erase_if(unfinished_, [&](Entry* entry) {
+            const bool left = !is_visited(identity_of(entry));
+            if (left) {
+                table_.recycle(entry);
+            }
+            return left;
+        });
+        for (Entry* const entry : entries) {
+            if (all_left) {
+                table_.recycle(entry);
+            } else {
+                unfinished_.push_back(entry);
+            }
+        }
+    }
+
+private:
+    struct Registration {
+        std::shared_ptr<Device> device;
+        Entry* entry;
+        /// Entries from before a move that somebody may still be inside.
+        std::vector<Entry*> former;
+    };
+
+    /// An entry taken from the table's pool, given back unless it was used.
+    struct Allocation {
+        Allocation(SharedBus& bus, Range range, Device* device) : table(bus.table_) {
+            entry = table.allocate(range, device, [&bus](auto visit) {
+                for (const auto& found : std::as_const(bus.bus_)) {
+                    visit(std::as_const(*found.device.entry));
+                }
+            });
+        }
+        Allocation(const Allocation&) = delete;
+        Allocation& operator=(const Allocation&) = delete;
+        ~Allocation() {
+            if (entry != nullptr) {
+                table.recycle(entry);
+            }
+        }
+        Table& table;
+        Entry* entry = nullptr;
+    };
+
+    void reserve_unfinished(const LockGuard&, std::size_t count) {
+        unfinished_.reserve(unfinished_.size() + count);
+    }
+
+    Table table_;
+    Bus<Address, Registration> bus_;
+    /// Entries that a thread was still inside when the wait for it ended.
+    std::vector<Entry*> unfinished_;
+};
+
+}  // namespace vmdevice::detail
