@@ -38,7 +38,9 @@ set(vmsuperio_headers
     vmsuperio/serial.hpp
     vmsuperio/serial_error.hpp
     vmsuperio/serial_events.hpp
+    vmsuperio/serial_metrics.hpp
     vmsuperio/serial_state.hpp
+    vmsuperio/serial_timeout.hpp
     vmsuperio/snapshot.hpp
     vmsuperio/state_error.hpp
     vmsuperio/trigger.hpp
