@@ -42,7 +42,10 @@ set(vmsuperio_headers
     vmsuperio/serial.hpp
     vmsuperio/serial_error.hpp
     vmsuperio/serial_events.hpp
+    vmsuperio/serial_json.hpp
+    vmsuperio/serial_metrics.hpp
     vmsuperio/serial_state.hpp
+    vmsuperio/serial_timeout.hpp
     vmsuperio/snapshot.hpp
     vmsuperio/state_error.hpp
     vmsuperio/trigger.hpp

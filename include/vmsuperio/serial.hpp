@@ -32,8 +32,8 @@ namespace vmsuperio {
 /// words (bytes pass whole), parity generation. LCR and the divisor only set the timeout's length.
 ///
 /// Deviations: the receive FIFO holds 64 bytes in every mode, so that host input is not lost before the
-/// guest enables the FIFOs. MCR and LCR reset to 0x08 and 0x03, the divisor to 12, the modem lines are on:
-/// a guest that sets up nothing can use the port.
+/// guest enables the FIFOs; looped-back bytes find the room that the chip has. MCR and LCR reset to 0x08 and
+/// 0x03, the divisor to 12, the modem lines are on: a guest that sets up nothing can use the port.
 ///
 /// The interrupt is on a PC's wiring: MCR.OUT2 gates the line (not IIR), in loopback too.
 ///
@@ -711,8 +711,14 @@ private:
 
     // Loopback: what is sent is received at once (PC16550D 8.7, bit 4). Bytes that waited for the writer
     // when loopback began still go there.
+    //
+    // With the FIFOs on it holds no more than the chip would: guests count the bytes that fit to tell one
+    // chip from another. Linux takes a 16550A that loops 64 bytes back for a U6_16550A, and then sends 64
+    // at once into a transmit FIFO of 16 (8250_port.c, size_fifo).
     constexpr std::expected<void, Error> loop_back(std::span<const std::uint8_t> bytes) {
-        const std::size_t count = receive_.push(bytes);
+        const std::size_t depth = fifo_enabled() ? transmit_depth() : receive_fifo_size;
+        const std::size_t room = depth > receive_.size() ? depth - receive_.size() : 0;
+        const std::size_t count = receive_.push(bytes.first(std::min(bytes.size(), room)));
         ++receive_activity_;
         for (std::size_t lost = bytes.size() - count; lost != 0; --lost) {
             line_errors_ |= uart16550::LineStatus::overrun_error.mask;

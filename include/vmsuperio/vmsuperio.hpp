@@ -10,7 +10,9 @@
 #include <vmsuperio/serial.hpp>
 #include <vmsuperio/serial_error.hpp>
 #include <vmsuperio/serial_events.hpp>
+#include <vmsuperio/serial_metrics.hpp>
 #include <vmsuperio/serial_state.hpp>
+#include <vmsuperio/serial_timeout.hpp>
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/trigger.hpp>
 #include <vmsuperio/writer.hpp>

@@ -271,7 +271,7 @@ public:
 
 private:
     template <std::size_t... Is>
-    constexpr void offer(std::span<const std::uint8_t> bytes, std::index_sequence<Is...>) {
+    constexpr void offer([[maybe_unused]] std::span<const std::uint8_t> bytes, std::index_sequence<Is...>) {
         (offer_one(std::get<Is>(others_), bytes, dropped_[Is]), ...);
     }
     template <Writer W>

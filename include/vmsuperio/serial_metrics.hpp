@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include <vmsuperio/serial_events.hpp>
+
+namespace vmsuperio {
+
+/// The counts of a `SerialMetrics` at one moment. Each is right; together they may straddle an access that
+/// is under way.
+struct SerialCounts {
+    std::uint64_t bytes_read{};        ///< received bytes that the guest read
+    std::uint64_t bytes_written{};     ///< bytes that reached the writer
+    std::uint64_t bytes_lost{};        ///< sent bytes that did not
+    std::uint64_t input_emptied{};     ///< times the receive FIFO was drained
+    std::uint64_t overruns{};          ///< bytes lost for want of room in the receive FIFO
+    std::uint64_t breaks{};            ///< breaks received
+    std::uint64_t bytes_dropped{};     ///< bytes that the guest threw away by resetting a FIFO
+    std::uint64_t fifo_resets{};       ///< resets of one or both FIFOs
+    std::uint64_t invalid_accesses{};  ///< accesses to offsets above 7
+    std::uint64_t interrupts{};        ///< rises of the interrupt line
+    std::uint64_t trigger_failures{};  ///< failures of the trigger that no caller was told of
+
+    friend constexpr bool operator==(const SerialCounts&, const SerialCounts&) = default;
+};
+
+/// Counts all events of one or more serial devices. Give each device an `EventsRef<SerialMetrics>`; the
+/// counts may be read from any thread at any time.
+class SerialMetrics {
+public:
+    void buffer_read() noexcept { add(bytes_read_); }
+    void out_byte() noexcept { add(bytes_written_); }
+    void tx_lost_byte() noexcept { add(bytes_lost_); }
+    void in_buffer_empty() noexcept { add(input_emptied_); }
+    void overrun() noexcept { add(overruns_); }
+    void break_received() noexcept { add(breaks_); }
+    void dropped_bytes(std::size_t count) noexcept { add(bytes_dropped_, count); }
+    void fifo_reset() noexcept { add(fifo_resets_); }
+    void invalid_access() noexcept { add(invalid_accesses_); }
+    void interrupt_raised() noexcept { add(interrupts_); }
+    void trigger_failed() noexcept { add(trigger_failures_); }
+
+    [[nodiscard]] SerialCounts counts() const noexcept {
+        return {.bytes_read = get(bytes_read_),
+                .bytes_written = get(bytes_written_),
+                .bytes_lost = get(bytes_lost_),
+                .input_emptied = get(input_emptied_),
+                .overruns = get(overruns_),
+                .breaks = get(breaks_),
+                .bytes_dropped = get(bytes_dropped_),
+                .fifo_resets = get(fifo_resets_),
+                .invalid_accesses = get(invalid_accesses_),
+                .interrupts = get(interrupts_),
+                .trigger_failures = get(trigger_failures_)};
+    }
+
+private:
+    using Counter = std::atomic<std::uint64_t>;
+
+    // Relaxed: a count orders nothing.
+    static void add(Counter& counter, std::uint64_t by = 1) noexcept {
+        counter.fetch_add(by, std::memory_order_relaxed);
+    }
+    static std::uint64_t get(const Counter& counter) noexcept {
+        return counter.load(std::memory_order_relaxed);
+    }
+
+    Counter bytes_read_{0};
+    Counter bytes_written_{0};
+    Counter bytes_lost_{0};
+    Counter input_emptied_{0};
+    Counter overruns_{0};
+    Counter breaks_{0};
+    Counter bytes_dropped_{0};
+    Counter fifo_resets_{0};
+    Counter invalid_accesses_{0};
+    Counter interrupts_{0};
+    Counter trigger_failures_{0};
+};
+static_assert(SerialEvents<SerialMetrics> && SerialEvents<EventsRef<SerialMetrics>>);
+
+}  // namespace vmsuperio
