@@ -8,16 +8,20 @@ set(vmsuperio_headers
     vmsuperio/debug_port.hpp
     vmsuperio/detail/byte_queue.hpp
     vmsuperio/detail/config.hpp
+    vmsuperio/detail/device_time.hpp
     vmsuperio/detail/i8042_core.hpp
     vmsuperio/detail/ps2_keyboard.hpp
     vmsuperio/detail/ps2_mouse.hpp
+    vmsuperio/detail/rtc_calendar.hpp
     vmsuperio/detail/scan_codes.hpp
     vmsuperio/exit_port.hpp
     vmsuperio/i8042.hpp
     vmsuperio/keys.hpp
     vmsuperio/pvpanic.hpp
     vmsuperio/registers/i8042.hpp
+    vmsuperio/registers/mc146818.hpp
     vmsuperio/registers/register.hpp
+    vmsuperio/rtc_cmos.hpp
     vmsuperio/snapshot.hpp
     vmsuperio/state_error.hpp
     vmsuperio/trigger.hpp)
