@@ -20,8 +20,10 @@ set(vmsuperio_headers
     vmsuperio/pvpanic.hpp
     vmsuperio/registers/i8042.hpp
     vmsuperio/registers/mc146818.hpp
+    vmsuperio/registers/pl031.hpp
     vmsuperio/registers/register.hpp
     vmsuperio/rtc_cmos.hpp
+    vmsuperio/rtc_pl031.hpp
     vmsuperio/snapshot.hpp
     vmsuperio/state_error.hpp
     vmsuperio/trigger.hpp)
