@@ -113,7 +113,13 @@ Bytes name_string(std::string_view path) {
     while (!rest.empty()) {
         const std::size_t dot = rest.find('.');
         append_segment(segments, rest.substr(0, dot), path);
-        rest = dot == std::string_view::npos ? std::string_view{} : rest.substr(dot + 1);
+        if (dot == std::string_view::npos) {
+            break;
+        }
+        rest.remove_prefix(dot + 1);
+        if (rest.empty()) {
+            refuse("a name path", path);
+        }
     }
     const std::size_t count = segments.size() / 4;
     if (count == 0 && result.empty()) {

@@ -23,7 +23,7 @@ namespace kvm_vmm {
     if (bytes < 4 * kib) {
         return std::to_string(bytes) + " bytes";
     }
-    if (bytes < 4 * kib * kib && bytes % (kib * kib) != 0) {
+    if (bytes < 64 * kib * kib && bytes % (kib * kib) != 0) {
         return std::to_string(units(kib)) + " KiB";
     }
     return std::to_string(units(kib * kib)) + " MiB";

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "boot/loader.hpp"
+
+#include <chrono>
+#include <fcntl.h>
+#include <filesystem>
+#include <string>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <vector>
+
+#include "boot/layout.hpp"
+#include "boot/memory_map.hpp"
+#include "boot/pvh.hpp"
+#include "boot/zero_page.hpp"
+#include "boot_images.hpp"
+#include "catch.hpp"
+
+using namespace kvm_vmm;
+using namespace boot_images;
+using Catch::Matchers::Contains;
+using Type = MemoryRange::Type;
+
+namespace {
+
+constexpr std::uint64_t mib = 1U << 20U;
+constexpr std::uint64_t gib = 1U << 30U;
+
+boot_params zero_page(const GuestMemory& memory) {
+    const auto page = memory.read_object<boot_params>(layout::zero_page);
+    REQUIRE(page);
+    return *page;
+}
+
+std::string text_at(const GuestMemory& memory, std::uint64_t address) {
+    std::string text;
+    for (auto c = memory.read_object<char>(address); c && *c != 0; c = memory.read_object<char>(++address)) {
+        text += *c;
+    }
+    return text;
+}
+
+std::string open_error(const std::string& path) {
+    return error_of(ExitCode::bad_file, [&] { const ImageFile file("kernel", path); });
+}
+
+}  // namespace
+
+TEST_CASE("ImageFile: what cannot be a kernel is refused when opened, without waiting", "[boot][file]") {
+    const std::filesystem::path directory =
+        std::filesystem::temp_directory_path() / ("kvm_vmm_loader_test." + std::to_string(::getpid()));
+    std::filesystem::create_directory(directory);
+    const std::string fifo = directory / "fifo";
+    REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+    CHECK(open_error(fifo) == "kernel '" + fifo + "': is a FIFO or pipe, not a regular file");
+    CHECK(open_error(directory) == "kernel '" + directory.string() + "': is a directory, not a regular file");
+    CHECK(open_error(directory / "none") ==
+          "kernel '" + (directory / "none").string() + "': cannot be opened: No such file or directory");
+    CHECK_THAT(open_error(fifo + "/x"), Contains("cannot be opened: Not a directory"));
+    CHECK(open_error("/dev/null") == "kernel '/dev/null': is a device, not a regular file");
+    CHECK_THAT(open_error("/dev/zero"), Contains("is a device"));
+    CHECK_THAT(open_error(""), Contains("kernel '': cannot be opened"));
+    const MemoryFile empty;
+    CHECK_THAT(open_error(empty.path()), Contains("is empty"));
+    std::filesystem::remove_all(directory);
+}
+
+TEST_CASE("ImageFile: a read past the end, or of a file that has shrunk, says so", "[boot][file]") {
+    MemoryFile content(Bytes(100, 7));
+    const ImageFile file("initrd", content.path());
+    CHECK(file.size() == 100);
+    CHECK(file.contains(100, 0));
+    CHECK_FALSE(file.contains(101, 0));
+    CHECK_FALSE(file.contains(1, ~0ULL));
+    CHECK(file.read_object<std::uint8_t>(99) == 7);
+    CHECK_THAT(error_of(ExitCode::bad_file, [&] { static_cast<void>(file.read_object<std::uint16_t>(99)); }),
+               Contains("is truncated: 0x2 bytes are needed at offset 0x63, the file ends at 0x64"));
+    content.resize(50);
+    CHECK_THAT(error_of(ExitCode::bad_file, [&] { static_cast<void>(file.read_object<std::uint16_t>(98)); }),
+               Contains("became shorter while it was read"));
+    GuestMemory memory(mib);
+    CHECK_THAT(error_of(ExitCode::bad_file, [&] { file.read_into(memory, mib - 1, 0, 2); }),
+               Contains("where the guest has none"));
+}
+
+TEST_CASE("memory_map: low memory, the firmware area, and RAM on both sides of the MMIO gap",
+          "[boot][e820]") {
+    const std::vector<MemoryRange> small{{0, 0x9FC00, Type::ram},
+                                         {0x9FC00, 0x400, Type::reserved},
+                                         {0xE0000, 0x20000, Type::reserved},
+                                         {mib, 127 * mib, Type::ram}};
+    CHECK(memory_map(GuestMemory(128 * mib)) == small);
+
+    auto large = small;
+    large.back().size = 3 * gib - mib;
+    CHECK(memory_map(GuestMemory(3 * gib)) == large);
+    large.push_back({4 * gib, 2 * gib, Type::ram});
+    CHECK(memory_map(GuestMemory(5 * gib)) == large);
+
+    // With 1 MiB there is nothing above, and no empty range to say so.
+    CHECK(memory_map(GuestMemory(mib)).size() == 3);
+}
+
+TEST_CASE("load_guest: a bzImage with initrd gets a zero page that tells all of it", "[boot][zero_page]") {
+    GuestMemory memory(5 * gib);
+    const MemoryFile kernel(make_bzimage());
+    const MemoryFile initrd(Bytes(5000, 0xA5));
+    const LoadedGuest guest = load_guest(
+        memory, {.kernel_path = kernel.path(), .initrd_path = initrd.path(), .command_line = "console=ttyS0"},
+        {});
+    CHECK(guest.entry == EntryPoint{EntryPoint::Protocol::linux64, 2 * mib + 0x200, layout::zero_page});
+
+    const boot_params page = zero_page(memory);
+    const setup_header original = good_setup_header();
+    CHECK(std::uint32_t{page.hdr.header} == 0x53726448U);
+    CHECK(std::uint16_t{page.hdr.version} == original.version);
+    CHECK(std::uint32_t{page.hdr.init_size} == original.init_size);
+    CHECK(std::uint64_t{page.hdr.pref_address} == original.pref_address);
+    CHECK(page.hdr.type_of_loader == 0xFF);
+    CHECK(std::uint16_t{page.hdr.vid_mode} == 0xFFFF);
+    CHECK(page.hdr.loadflags == LOADED_HIGH);
+    CHECK(std::uint32_t{page.hdr.code32_start} == 2 * mib);
+    CHECK(std::uint64_t{page.hdr.setup_data} == 0);
+    CHECK(text_at(memory, page.hdr.cmd_line_ptr) == "console=ttyS0");
+    REQUIRE(guest.initrd);
+    CHECK(std::uint32_t{page.hdr.ramdisk_image} == guest.initrd->address);
+    CHECK(std::uint32_t{page.hdr.ramdisk_size} == 5000);
+    CHECK(memory.read_object<std::uint64_t>(page.acpi_rsdp_addr) == 0x2052'5450'2044'5352U);  // "RSD PTR "
+    CHECK(page.sentinel == 0);
+    CHECK(page.screen_info.orig_video_isVGA == 0);
+    CHECK(page.screen_info.orig_video_lines == 0);
+
+    const auto map = memory_map(memory);
+    REQUIRE(page.e820_entries == map.size());
+    for (std::size_t i = 0; i < map.size(); ++i) {
+        boot_e820_entry entry{};
+        std::memcpy(&entry, &page.e820_table[i], sizeof(entry));
+        CHECK(MemoryRange{entry.addr, entry.size, Type{entry.type}} == map[i]);
+    }
+}
+
+TEST_CASE("load_guest: a header longer than known is copied as far as it goes", "[boot][zero_page]") {
+    setup_header header = good_setup_header();
+    header.jump = 0x8EEB;  // to 0x290, the end of its place
+    Bytes image = make_bzimage(header);
+    image[0x28F] = 0x77;
+    image[0x290] = 0x88;
+    const MemoryFile kernel(image);
+    GuestMemory memory(16 * mib);
+    static_cast<void>(
+        load_guest(memory, {.kernel_path = kernel.path(), .initrd_path = {}, .command_line = {}}, {}));
+    CHECK(memory.read_object<std::uint8_t>(layout::zero_page + 0x28F) == 0x77);
+    CHECK(memory.read_object<std::uint8_t>(layout::zero_page + 0x290) == 0);
+}
+
+TEST_CASE("load_guest: without initrd and ACPI the zero page names neither", "[boot][zero_page]") {
+    GuestMemory memory(16 * mib);
+    const MemoryFile kernel(make_bzimage());
+    Platform machine;
+    machine.acpi = false;
+    machine.mptable = false;
+    const LoadedGuest guest =
+        load_guest(memory, {.kernel_path = kernel.path(), .initrd_path = {}, .command_line = {}}, machine);
+    CHECK_FALSE(guest.initrd);
+    const boot_params page = zero_page(memory);
+    CHECK(std::uint32_t{page.hdr.ramdisk_image} == 0);
+    CHECK(std::uint32_t{page.hdr.ramdisk_size} == 0);
+    CHECK(std::uint64_t{page.acpi_rsdp_addr} == 0);
+    const auto firmware = memory.slice(layout::firmware, layout::high_memory - layout::firmware);
+    REQUIRE(firmware);
+    CHECK(std::ranges::all_of(*firmware, [](std::uint8_t byte) { return byte == 0; }));
+}
+
+TEST_CASE("load_guest: a vmlinux gets a header of our own in its zero page", "[boot][zero_page][elf]") {
+    GuestMemory memory(16 * mib);
+    const MemoryFile kernel(make_elf());
+    const LoadedGuest guest =
+        load_guest(memory, {.kernel_path = kernel.path(), .initrd_path = {}, .command_line = "quiet"}, {});
+    CHECK(guest.entry == EntryPoint{EntryPoint::Protocol::linux64, elf_physical + 0x40, layout::zero_page});
+    const boot_params page = zero_page(memory);
+    CHECK(std::uint32_t{page.hdr.header} == 0x53726448U);
+    CHECK(std::uint16_t{page.hdr.boot_flag} == 0xAA55);
+    CHECK(page.hdr.type_of_loader == 0xFF);
+    CHECK(text_at(memory, page.hdr.cmd_line_ptr) == "quiet");
+    CHECK(page.e820_entries == 4);
+}
+
+TEST_CASE("load_guest: a PVH kernel gets start info, module list and memory map", "[boot][pvh]") {
+    GuestMemory memory(5 * gib);
+    const MemoryFile kernel(make_elf(good_elf_parts(), {pvh_note(static_cast<std::uint32_t>(elf_physical))}));
+    const MemoryFile initrd(Bytes(5000, 0xA5));
+    const LoadedGuest guest = load_guest(
+        memory, {.kernel_path = kernel.path(), .initrd_path = initrd.path(), .command_line = "console=ttyS0"},
+        {});
+    CHECK(guest.entry == EntryPoint{EntryPoint::Protocol::pvh32, elf_physical, layout::pvh_info});
+
+    const auto u32 = [&](std::uint64_t offset) {
+        return memory.read_object<std::uint32_t>(layout::pvh_info + offset).value();
+    };
+    const auto u64 = [&](std::uint64_t address) {
+        return memory.read_object<std::uint64_t>(address).value();
+    };
+    CHECK(u32(0) == 0x336EC578U);
+    CHECK(u32(4) == 1);  // version
+    CHECK(u32(8) == 0);  // flags
+    REQUIRE(u32(12) == 1);
+    const std::uint64_t module = u64(layout::pvh_info + 16);
+    CHECK(u64(module) == guest.initrd->address);
+    CHECK(u64(module + 8) == 5000);
+    CHECK(u64(module + 16) == 0);
+    CHECK(text_at(memory, u64(layout::pvh_info + 24)) == "console=ttyS0");
+    CHECK(u64(u64(layout::pvh_info + 32)) == 0x2052'5450'2044'5352U);
+    const auto map = memory_map(memory);
+    REQUIRE(u32(48) == map.size());
+    for (std::size_t i = 0; i < map.size(); ++i) {
+        const std::uint64_t entry = u64(layout::pvh_info + 40) + i * 24;
+        CHECK(MemoryRange{u64(entry), u64(entry + 8), Type{static_cast<std::uint32_t>(u64(entry + 16))}} ==
+              map[i]);
+    }
+    // The Linux boot parameters are not there as well.
+    CHECK(u64(layout::zero_page + 0x1F0) == 0);
+}
+
+TEST_CASE("setup_boot_cpu: 64-bit state has the prescribed selectors and maps 4 GiB to themselves",
+          "[boot][cpu]") {
+    GuestMemory memory(mib);
+    const BootCpu cpu = setup_boot_cpu(memory, {EntryPoint::Protocol::linux64, 0x200200, 0x7000});
+    CHECK(cpu.rip == 0x200200);
+    CHECK(cpu.rsi == 0x7000);
+    CHECK(cpu.rbx == 0);
+    CHECK(cpu.rflags == 2);  // interrupts off
+    CHECK(cpu.code.selector == 0x10);
+    CHECK(cpu.data.selector == 0x18);
+    CHECK(cpu.code.long_mode);
+    CHECK_FALSE(cpu.code.default_32);
+    CHECK(cpu.cr0 == 0x8000'0011U);
+    CHECK(cpu.cr4 == 0x20);
+    CHECK(cpu.efer == 0x500);
+
+    // Intel SDM: flat 64-bit code, flat data, 64-bit busy TSS of 0x68 bytes.
+    CHECK(memory.read_object<std::uint64_t>(cpu.gdt.base) == 0U);
+    CHECK(memory.read_object<std::uint64_t>(cpu.gdt.base + 0x10) == 0x00AF'9B00'0000'FFFFU);
+    CHECK(memory.read_object<std::uint64_t>(cpu.gdt.base + 0x18) == 0x00CF'9300'0000'FFFFU);
+    CHECK(memory.read_object<std::uint64_t>(cpu.gdt.base + 0x20) == 0x0000'8B00'0000'0067U);
+    CHECK(cpu.gdt.limit == 0x2F);
+
+    const auto walk = [&](std::uint64_t address) -> std::uint64_t {
+        const auto entry = [&](std::uint64_t table, unsigned shift) {
+            const auto value =
+                memory.read_object<std::uint64_t>((table & ~0xFFFULL) + ((address >> shift) & 0x1FFU) * 8);
+            return value && (*value & 3U) == 3U ? *value : 0;
+        };
+        const std::uint64_t pdpt = entry(cpu.cr3, 39);
+        const std::uint64_t directory = pdpt == 0 ? 0 : entry(pdpt, 30);
+        const std::uint64_t page = directory == 0 ? 0 : entry(directory, 21);
+        return (page & 0x80U) == 0 ? ~0ULL : (page & ~0x1F'FFFFULL) + (address & 0x1F'FFFFU);
+    };
+    for (const std::uint64_t address : {0ULL, 0x7000ULL, 0x20'0200ULL, 0x3FFF'FFFFULL, 0x4000'0000ULL,
+                                        0xBFFF'F000ULL, 0xFEE0'0020ULL, 0xFFFF'FFFFULL}) {
+        CHECK(walk(address) == address);
+    }
+    CHECK(walk(0x1'0000'0000) == ~0ULL);
+}
+
+TEST_CASE("setup_boot_cpu: 32-bit protocols get flat segments, no paging, and their own register",
+          "[boot][cpu]") {
+    GuestMemory memory(mib);
+    for (const auto protocol : {EntryPoint::Protocol::linux32, EntryPoint::Protocol::pvh32}) {
+        const BootCpu cpu = setup_boot_cpu(memory, {protocol, 0x100000, 0x6000});
+        CHECK(cpu.cr0 == 0x11);
+        CHECK(cpu.cr3 == 0);
+        CHECK(cpu.cr4 == 0);
+        CHECK(cpu.efer == 0);
+        CHECK(cpu.code.default_32);
+        CHECK_FALSE(cpu.code.long_mode);
+        CHECK(cpu.task.limit == 0x67);
+        CHECK(cpu.rsi == (protocol == EntryPoint::Protocol::linux32 ? 0x6000U : 0U));
+        CHECK(cpu.rbx == (protocol == EntryPoint::Protocol::pvh32 ? 0x6000U : 0U));
+        CHECK(memory.read_object<std::uint64_t>(cpu.gdt.base + 0x10) == 0x00CF'9B00'0000'FFFFU);
+    }
+    CHECK(memory.read_object<std::uint64_t>(layout::page_tables) == 0U);
+}
+
+TEST_CASE("load_guest: too little RAM, or too many CPUs, is the user's mistake", "[boot]") {
+    const MemoryFile kernel(make_bzimage());
+    const BootOptions options{.kernel_path = kernel.path(), .initrd_path = {}, .command_line = {}};
+    for (const std::uint64_t ram : {4096ULL, 0x10000ULL, 0xFF000ULL}) {
+        GuestMemory memory(ram);
+        CHECK_THAT(error_of(ExitCode::usage, [&] { static_cast<void>(load_guest(memory, options, {})); }),
+                   Contains("at least 1 MiB of RAM"));
+    }
+    GuestMemory memory(16 * mib);
+    Platform machine;
+    machine.cpus = 0;
+    CHECK_THAT(error_of(ExitCode::usage, [&] { static_cast<void>(load_guest(memory, options, machine)); }),
+               Contains("must be 1 to 254"));
+    machine.cpus = 255;
+    CHECK_THAT(error_of(ExitCode::usage, [&] { static_cast<void>(load_guest(memory, options, machine)); }),
+               Contains("must be 1 to 254"));
+    machine.cpus = 254;
+    CHECK(load_guest(memory, options, machine).entry.rip == 2 * mib + 0x200);
+}
+
+TEST_CASE("load_guest: a command line longer than the kernel's limit is refused by name", "[boot]") {
+    setup_header header = good_setup_header();
+    header.cmdline_size = 10;
+    const MemoryFile kernel(make_bzimage(header));
+    GuestMemory memory(16 * mib);
+    BootOptions options{.kernel_path = kernel.path(), .initrd_path = {}, .command_line = "0123456789"};
+    static_cast<void>(load_guest(memory, options, {}));
+    options.command_line += 'x';
+    CHECK(error_of(ExitCode::usage, [&] { static_cast<void>(load_guest(memory, options, {})); }) ==
+          "kernel command line: 11 bytes, but this kernel takes at most 10");
+}
+
+TEST_CASE("load_guest: after clear() a guest is loaded again just the same", "[boot]") {
+    const MemoryFile kernel(make_elf(good_elf_parts(), {pvh_note(static_cast<std::uint32_t>(elf_physical))}));
+    const BootOptions options{.kernel_path = kernel.path(), .initrd_path = {}, .command_line = "a b"};
+    GuestMemory memory(8 * mib);
+    const auto whole = [&] {
+        const auto bytes = memory.slice(0, memory.low_end());
+        return Bytes(bytes->begin(), bytes->end());
+    };
+    static_cast<void>(load_guest(memory, options, {}));
+    const Bytes first = whole();
+    REQUIRE(memory.write_object(elf_data_physical + 0x300, std::uint64_t{0x1234}));  // in bss
+    memory.clear();
+    static_cast<void>(load_guest(memory, options, {}));
+    CHECK(whole() == first);
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "boot/mptable.hpp"
+
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "boot/layout.hpp"
+#include "boot_images.hpp"
+#include "catch.hpp"
+
+using namespace kvm_vmm;
+
+namespace {
+
+struct MpTable {
+    boot_images::Bytes configuration;
+    std::vector<boot_images::Bytes> entries;
+};
+
+int sum(std::span<const std::uint8_t> bytes) { return std::accumulate(bytes.begin(), bytes.end(), 0) & 0xFF; }
+
+/// Finds the floating pointer as a kernel does: on a 16-byte boundary in the BIOS area, its sum right.
+MpTable find(const GuestMemory& memory) {
+    for (std::uint64_t at = 0xF0000; at < 0x100000; at += 16) {
+        const auto pointer = memory.slice(at, 16);
+        if (memory.read_object<std::uint32_t>(at) != 0x5F50'4D5FU || sum(*pointer) != 0) {
+            continue;
+        }
+        CHECK((*pointer)[8] == 1);
+        CHECK((*pointer)[11] == 0);  // a configuration table is present
+        const std::uint64_t table = memory.read_object<std::uint32_t>(at + 4).value();
+        const auto length = memory.read_object<std::uint16_t>(table + 4).value();
+        const auto bytes = memory.slice(table, length);
+        REQUIRE(bytes);
+        MpTable result{{bytes->begin(), bytes->end()}, {}};
+        for (std::size_t offset = 44; offset < length;) {
+            const std::size_t size = (*bytes)[offset] == 0 ? 20 : 8;
+            REQUIRE(offset + size <= length);
+            const auto entry = bytes->subspan(offset, size);
+            result.entries.emplace_back(entry.begin(), entry.end());
+            offset += size;
+        }
+        return result;
+    }
+    FAIL("no MP floating pointer");
+    return {};
+}
+
+MpTable table_of(const Platform& machine) {
+    GuestMemory memory(1U << 20U);
+    write_mptable(memory, machine);
+    return find(memory);
+}
+
+std::vector<boot_images::Bytes> of_type(const MpTable& table, std::uint8_t type) {
+    std::vector<boot_images::Bytes> found;
+    for (const auto& entry : table.entries) {
+        if (entry[0] == type) {
+            found.push_back(entry);
+        }
+    }
+    return found;
+}
+
+}  // namespace
+
+TEST_CASE("MP table: a kernel's search finds it, with right sums and entry count", "[boot][mptable]") {
+    for (const unsigned cpus : {1U, 2U, 64U, 254U}) {
+        Platform machine;
+        machine.cpus = cpus;
+        const MpTable table = table_of(machine);
+        CHECK(sum(table.configuration) == 0);
+        CHECK(std::string(table.configuration.begin(), table.configuration.begin() + 4) == "PCMP");
+        CHECK(table.configuration[34] + 256U * table.configuration[35] == table.entries.size());
+        const auto processors = of_type(table, 0);
+        REQUIRE(processors.size() == cpus);
+        for (unsigned i = 0; i < cpus; ++i) {
+            CHECK(processors[i][1] == i);                 // APIC id
+            CHECK(processors[i][3] == (i == 0 ? 3 : 1));  // enabled; one boot CPU
+        }
+    }
+}
+
+TEST_CASE("MP table: one IOAPIC on the ISA bus with every interrupt but the cascade", "[boot][mptable]") {
+    const MpTable table = table_of({});
+    REQUIRE(of_type(table, 1).size() == 1);
+    const auto io_apics = of_type(table, 2);
+    REQUIRE(io_apics.size() == 1);
+    CHECK(io_apics[0] == boot_images::Bytes{2, 0, 0x11, 1, 0x00, 0x00, 0xC0, 0xFE});
+    const auto interrupts = of_type(table, 3);
+    CHECK(interrupts.size() == 15);
+    for (const auto& entry : interrupts) {
+        CHECK(entry[5] != 2);
+        CHECK(entry[7] == entry[5]);
+        CHECK(entry[2] == (entry[5] == 9 ? 0x0D : 0));  // the SCI is level triggered, active high
+    }
+    const auto local = of_type(table, 4);
+    REQUIRE(local.size() == 2);
+    CHECK(local[0] == boot_images::Bytes{4, 3, 0, 0, 0, 0, 0, 0});     // ExtINT at LINT0 of the boot CPU
+    CHECK(local[1] == boot_images::Bytes{4, 1, 0, 0, 0, 0, 0xFF, 1});  // NMI at LINT1 of all
+}
+
+TEST_CASE("MP table: the timer may be at pin 2, as on a PC", "[boot][mptable]") {
+    Platform machine;
+    machine.timer_pin = 2;
+    const auto interrupts = of_type(table_of(machine), 3);
+    CHECK(interrupts.at(0)[5] == 0);
+    CHECK(interrupts.at(0)[7] == 2);
+}
