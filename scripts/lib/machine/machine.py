@@ -1,0 +1,623 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+"""Machines on which kvm_vmm can run a real kernel.
+
+`DirectMachine` is this computer, where the CPU virtualizes in hardware. `NestedMachine` is a small Linux under QEMU,
+whose emulated CPU has SVM, so that /dev/kvm appears inside it. Both run any number of programs one after another and
+hand out the same `Run`: bytes to stdin, bytes from stdout, stderr and further streams, and an exit status.
+
+    with open_machine(...) as machine:
+        kernel = machine.put(path)
+        run = machine.run([kvm_vmm, "--kernel", kernel])
+        run.expect(rb"# ", timeout=60)
+        run.send(b"reboot -f\\n")
+        assert run.wait(timeout=60) == 10
+
+Everything happens in the caller's thread, inside `pump()`, which the waiting functions call.
+"""
+
+import contextlib
+import ctypes
+import os
+import pathlib
+import re
+import secrets
+import selectors
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+from machine import debian
+
+CHUNK = 65536
+# How many streams a run may have beside stdin, stdout and stderr (one per UART but the first).
+STREAMS = 4
+
+
+class MachineError(Exception):
+    """The machine itself failed; the text is for the user."""
+
+
+class TimeoutExpired(MachineError):
+    """What was waited for did not happen in time."""
+
+
+def why_not_direct():
+    """Why kvm_vmm cannot run a kernel on this computer itself, or None where it can."""
+    try:
+        flags = re.search(r"^flags\s*:(.*)$", pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        flags = None
+    if not flags or not {"vmx", "svm"} & set(flags.group(1).split()):
+        return "this CPU has neither vmx nor svm"
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return f"/dev/kvm cannot be opened ({error.strerror})"
+    return None
+
+
+class Output:
+    """One stream out of a run: keeps the bytes, or hands them to a function."""
+
+    def __init__(self, name, mark=None):
+        self.name = name
+        self.data = bytearray()
+        self.deliver = self.data.extend
+        self.ended = False
+        self._mark = mark
+        self._held = b""
+
+    def feed(self, chunk):
+        """Takes what has arrived; b"" is the end of the stream."""
+        if not chunk:
+            self.end()
+            return
+        if self._mark is None:
+            self.deliver(chunk)
+            return
+        chunk = self._held + chunk
+        at = chunk.find(self._mark)
+        if at >= 0:
+            self._held = b""
+            chunk = chunk[:at]
+        else:
+            # The start of the mark may have come, and the rest of it not yet.
+            keep = next(size for size in range(len(self._mark) - 1, -1, -1) if chunk.endswith(self._mark[:size]))
+            self._held = chunk[len(chunk) - keep:]
+            chunk = chunk[:len(chunk) - keep]
+        if chunk:
+            self.deliver(chunk)
+        if at >= 0:
+            self.end()
+
+    def end(self):
+        if self._held:
+            self.deliver(self._held)
+            self._held = b""
+        self.ended = True
+
+
+class Run:
+    """A program running on a machine."""
+
+    def __init__(self, machine, outputs):
+        self._machine = machine
+        self._pending = bytearray()
+        self._matched = {}
+        self.outputs = outputs
+        # Called when all that was sent has been taken.
+        self.on_drained = None
+        self.status = None
+        self.started = time.monotonic()
+        self.seconds = None
+
+    @property
+    def stdout(self):
+        return bytes(self.outputs["stdout"].data)
+
+    @property
+    def stderr(self):
+        return bytes(self.outputs["stderr"].data)
+
+    def stream(self, name):
+        return bytes(self.outputs[name].data)
+
+    def done(self):
+        return self.status is not None and all(output.ended for output in self.outputs.values())
+
+    def send(self, data):
+        """Queues bytes for stdin. Nothing is lost where the program reads slowly; `unsent()` tells how many wait."""
+        self._pending += data
+        self._machine._want_stdin(self)
+
+    def unsent(self):
+        return len(self._pending)
+
+    def close_stdin(self):
+        self._machine._close_stdin(self)
+
+    def kill(self, number=signal.SIGTERM):
+        self._machine._kill(self, number)
+
+    def wait(self, timeout):
+        """Waits until the program has ended and all it wrote has arrived; the exit status as a shell has it."""
+        self._machine.pump_until(self.done, timeout, lambda: "the program did not end" + self._tail())
+        return self.status
+
+    def expect(self, pattern, timeout, stream="stdout"):
+        """Waits until what came after the last match in this stream matches a regular expression; the match."""
+        found = None
+
+        def look():
+            nonlocal found
+            found = re.compile(pattern, re.DOTALL).search(self.outputs[stream].data, self._matched.get(stream, 0))
+            return found is not None or self.done()
+
+        self._machine.pump_until(look, timeout, lambda: f"{pattern!r} did not come on {stream}" + self._tail())
+        if found is None:
+            raise MachineError(f"the program ended with {self.status} before {pattern!r} came on {stream}" + self._tail())
+        self._matched[stream] = found.end()
+        return found
+
+    def _tail(self):
+        texts = []
+        for output in self.outputs.values():
+            last = bytes(output.data[-2000:]).decode(errors="replace")
+            if last:
+                texts.append(f"\n--- end of {output.name}:\n{last}")
+        return "".join(texts)
+
+    def _drained(self):
+        if self.on_drained is not None:
+            self.on_drained()
+
+    def _finish(self, status):
+        self.status = status
+        self.seconds = time.monotonic() - self.started
+
+
+class Machine:
+    """What both kinds share: the event loop."""
+
+    def __init__(self):
+        self.selector = selectors.DefaultSelector()
+        self._resources = contextlib.ExitStack()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self._resources.close()
+        self.selector.close()
+
+    def watch(self, file, events, function):
+        """Calls `function(events)` whenever the file is ready. The caller may add files of its own."""
+        self.selector.register(file, events, function)
+
+    def unwatch(self, file):
+        with contextlib.suppress(KeyError, ValueError):
+            self.selector.unregister(file)
+
+    def pump(self, timeout):
+        for key, events in self.selector.select(timeout):
+            # An earlier function of this round may have unregistered the file.
+            if key.fd in self.selector.get_map():
+                key.data(events)
+
+    def pump_until(self, condition, timeout, describe):
+        deadline = time.monotonic() + timeout
+        while not condition():
+            self._check()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutExpired(f"{describe()}\n(waited {timeout:.0f} s)")
+            self.pump(min(left, 1.0))
+
+    def _check(self):
+        """Raises where the machine has died."""
+
+    def _new_output(self, run_outputs, name, file, mark=None):
+        output = run_outputs[name] = Output(name, mark)
+
+        def ready(_):
+            try:
+                chunk = os.read(file, CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:
+                chunk = b""
+            output.feed(chunk)
+            if output.ended:
+                self.unwatch(file)
+                if mark is None:
+                    os.close(file)
+
+        self.watch(file, selectors.EVENT_READ, ready)
+        return output
+
+
+def _die_with_parent():
+    """In a child: be killed when this process goes away, however it does."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+class DirectMachine(Machine):
+    """This computer."""
+
+    kind = "direct"
+
+    def __init__(self):
+        super().__init__()
+        self._directory = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="vmsuperio-"))
+        self._stdin = {}
+        self._processes = {}
+        self._streams = 0
+
+    def put(self, source, _name=None):
+        """The name under which a program on this machine opens a file, or these bytes."""
+        if isinstance(source, (bytes, bytearray)):
+            with tempfile.NamedTemporaryFile(dir=self._directory, delete=False) as file:
+                file.write(source)
+            return file.name
+        return str(source)
+
+    def get(self, path):
+        return pathlib.Path(path).read_bytes()
+
+    def streams(self, *names):
+        """Paths of new streams: what the next run writes there comes out of `run.stream(name)`."""
+        paths = {}
+        for name in names:
+            self._streams += 1
+            paths[name] = os.path.join(self._directory, f"stream{self._streams}")
+            os.mkfifo(paths[name])
+        return paths
+
+    def run(self, command, streams=None, stdin="stream", directory=None):
+        """Starts a program. stdin: "stream" (see `Run.send`), None (closed), or the path of a file."""
+        outputs = {}
+        run = Run(self, outputs)
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        in_read = in_write = None
+        if stdin == "stream":
+            in_read, in_write = os.pipe()
+        elif stdin is not None:
+            in_read = os.open(stdin, os.O_RDONLY)
+        for name, path in (streams or {}).items():
+            # Held open for writing as well, or it would be at its end until the program opens it.
+            reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._new_output(outputs, name, reader)
+        holders = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in (streams or {}).values()]
+        self._new_output(outputs, "stdout", out_read)
+        self._new_output(outputs, "stderr", err_read)
+
+        def prepare():
+            _die_with_parent()
+            if in_read is None:
+                os.close(0)
+
+        # pylint: disable-next=consider-using-with
+        process = subprocess.Popen([os.fsencode(argument) for argument in command], stdin=in_read, stdout=out_write,
+                                   stderr=err_write, cwd=directory, preexec_fn=prepare, start_new_session=True)
+        for file in (in_read, out_write, err_write):
+            if file is not None:
+                os.close(file)
+        self._resources.callback(self._end, process)
+        self._processes[run] = process
+        if in_write is not None:
+            os.set_blocking(in_write, False)
+            self._stdin[run] = in_write
+        ended = os.pidfd_open(process.pid)
+
+        def reap(_):
+            self.unwatch(ended)
+            os.close(ended)
+            code = process.wait()
+            for holder in holders:
+                os.close(holder)
+            self._close_stdin(run)
+            run._finish(code if code >= 0 else 128 - code)
+
+        self.watch(ended, selectors.EVENT_READ, reap)
+        return run
+
+    @staticmethod
+    def _end(process):
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+    def _want_stdin(self, run):
+        file = self._stdin.get(run)
+        if not run._pending:
+            return
+        if file is not None and file not in self.selector.get_map():
+            self.watch(file, selectors.EVENT_WRITE, lambda _: self._write_stdin(run, file))
+
+    def _write_stdin(self, run, file):
+        try:
+            written = os.write(file, run._pending[:CHUNK])
+        except BlockingIOError:
+            return
+        except OSError:
+            self._close_stdin(run)
+            return
+        del run._pending[:written]
+        if not run._pending:
+            self.unwatch(file)
+            run._drained()
+
+    def _close_stdin(self, run):
+        file = self._stdin.pop(run, None)
+        if file is not None:
+            self.unwatch(file)
+            os.close(file)
+
+    def _kill(self, run, number):
+        process = self._processes[run]
+        if process.poll() is None:
+            process.send_signal(number)
+
+
+class NestedMachine(Machine):
+    """A Linux with KVM under QEMU (see level1-init, which is its PID 1)."""
+
+    kind = "nested"
+    _CONTROL, _FILES, _STDIO, _STDERR, _FIRST_STREAM = range(1, 6)
+
+    def __init__(self, kernel, initramfs, log, memory_mib=1024, cpus=2, start_timeout=180):
+        super().__init__()
+        self._log = log
+        self._answers = {}
+        self._answered = bytearray()
+        self._files = {}
+        self._ready = None
+        self._run = None
+        self._pid = None
+        self._stdin_open = False
+        self._stdin_dirty = False
+        sockets = {}
+        ports = range(self._CONTROL, self._FIRST_STREAM + STREAMS)
+        command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+                   "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus),
+                   "-m", f"{memory_mib}M", "-kernel", str(kernel.image), "-initrd", str(initramfs),
+                   # The nested host runs nothing but our own guest: its defences would only cost time.
+                   "-append", "console=ttyS0 quiet mitigations=off panic=-1",
+                   "-serial", f"file:{log}", "-device", f"virtio-serial-pci,max_ports={len(ports) + 1}"]
+        for port in ports:
+            ours, theirs = socket.socketpair()
+            sockets[port] = (ours, theirs)
+            command += ["-chardev", f"socket,id=port{port},fd={theirs.fileno()}",
+                        "-device", f"virtserialport,nr={port},chardev=port{port}"]
+        try:
+            # pylint: disable-next=consider-using-with
+            self._qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                          stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_die_with_parent,
+                                          pass_fds=[theirs.fileno() for _, theirs in sockets.values()])
+        except FileNotFoundError as error:
+            raise MachineError("qemu-system-x86_64 is not installed (package qemu-system-x86)") from error
+        self._resources.callback(self._stop)
+        for port, (ours, theirs) in sockets.items():
+            theirs.close()
+            ours.setblocking(False)
+            self._files[port] = self._resources.enter_context(ours)
+        self.watch(self._files[self._CONTROL], selectors.EVENT_READ, self._control_ready)
+        self.pump_until(lambda: self._ready is not None, start_timeout, lambda: "the nested host did not start")
+        if self._ready != "ready":
+            raise MachineError(f"the nested host failed: {self._ready}; its log is {log}")
+
+    def put(self, source, name=None):
+        """Copies a file, or bytes, to the nested host; the path there."""
+        if isinstance(source, (bytes, bytearray)):
+            content, mode = bytes(source), 0o644
+            path = f"/tmp/{name or secrets.token_hex(4)}"
+        else:
+            content = pathlib.Path(source).read_bytes()
+            mode = os.stat(source).st_mode & 0o777
+            path = name or os.path.abspath(source)
+        port = self._files[self._FILES]
+        answer = self._call("receive", str(len(content)), f"{mode:o}", path)
+        view = memoryview(content)
+
+        def write(_):
+            nonlocal view
+            view = view[port.send(view[:1 << 20]):]
+            if not view:
+                self.unwatch(port)
+
+        if content:
+            self.watch(port, selectors.EVENT_WRITE, write)
+        if self._wait_answer(answer, 300) != ["0"]:
+            raise MachineError(f"the nested host has no room for {source!r:.80} ({len(content)} bytes)")
+        return path
+
+    def get(self, path):
+        """A file of the nested host."""
+        answer = self._wait_answer(self._call("send", path), 60)
+        if answer[0] != "0":
+            raise MachineError(f"the nested host has no file {path}")
+        content = bytearray()
+        port = self._files[self._FILES]
+        self.watch(port, selectors.EVENT_READ, lambda _: content.extend(port.recv(CHUNK)))
+        try:
+            self.pump_until(lambda: len(content) >= int(answer[1]), 300, lambda: f"{path} did not arrive")
+        finally:
+            self.unwatch(port)
+        return bytes(content)
+
+    def streams(self, *names):
+        """Paths of the streams of the next run: what it writes there comes out of `run.stream(name)`."""
+        if len(names) > STREAMS:
+            raise ValueError(f"at most {STREAMS} streams")
+        return {name: f"/dev/vport0p{self._FIRST_STREAM + index}" for index, name in enumerate(names)}
+
+    def run(self, command, streams=None, stdin="stream", directory=None):
+        """Starts a program; one at a time. stdin: "stream" (see `Run.send`), None (closed), or the path of a file."""
+        if self._run is not None and not self._run.done():
+            raise MachineError("a program is still running on the nested host")
+        token = secrets.token_hex(16)
+        mark = b"\0\xff" + token.encode() + b"\n"
+        outputs = {}
+        run = self._run = Run(self, outputs)
+        used = [("stdout", self._STDIO), ("stderr", self._STDERR)]
+        used += [(name, int(path.rpartition("p")[2])) for name, path in (streams or {}).items()]
+        for name, port in used:
+            # Writable only while there is something to send, so _want_stdin() changes the events.
+            self._new_output(outputs, name, self._files[port].fileno(), mark)
+        stdio = f"/dev/vport0p{self._STDIO}"
+        if stdin == "stream":
+            redirection = f"<>{stdio} >&0"
+        elif stdin is None:
+            redirection = f"<&- >{stdio}"
+        else:
+            redirection = f"<{shlex.quote(stdin)} >{stdio}"
+        directory = directory or "/"
+        # As a file rather than on the control line: arguments may hold a line break. The shell tells its process id
+        # and becomes the program.
+        script = (f"echo pid $$ >&3; exec 3>&-; mkdir -p {shlex.quote(directory)}; cd {shlex.quote(directory)}\n"
+                  f"exec {shlex.join(command)}\n")
+        path = self.put(os.fsencode(script), "run")
+        if self._stdin_dirty:
+            self._drain_stdin()
+        ports = " ".join(str(port) for _, port in used)
+        identity = self._identity(lambda words: run._finish(int(words[0])))
+        self._pid = None
+        run.started = time.monotonic()
+        self._command(f"( sh {path} {redirection} 2>/dev/vport0p{self._STDERR}; finish {identity} $? {token} {ports} ) &")
+        self._stdin_open = stdin == "stream"
+        return run
+
+    def _drain_stdin(self):
+        """Takes away what an earlier program left unread; it may still sit in a socket, on its way."""
+        token = secrets.token_hex(16)
+        answer = self._call("drain", token)
+        view = memoryview(b"\n" + token.encode() + b"\n")
+        port = self._files[self._STDIO]
+        while view:
+            with contextlib.suppress(BlockingIOError):
+                view = view[port.send(view):]
+            self.pump(0.01)
+            self._check()
+        self._wait_answer(answer, 60)
+        self._stdin_dirty = False
+
+    def _want_stdin(self, run):
+        if run is not self._run or run.status is not None or not self._stdin_open:
+            run._pending.clear()
+            return
+        port = self._files[self._STDIO]
+        key = self.selector.get_map().get(port.fileno())
+        if not run._pending or key is None or key.events & selectors.EVENT_WRITE:
+            return
+        read = key.data
+
+        def ready(events):
+            if events & selectors.EVENT_WRITE:
+                self._write_stdin(run, port, read)
+            if events & selectors.EVENT_READ:
+                read(events)
+
+        self.selector.modify(port.fileno(), selectors.EVENT_READ | selectors.EVENT_WRITE, ready)
+
+    def _write_stdin(self, run, port, read):
+        if run.status is not None:
+            run._pending.clear()
+        else:
+            self._stdin_dirty = True
+            with contextlib.suppress(BlockingIOError):
+                del run._pending[:port.send(run._pending[:CHUNK])]
+        if not run._pending:
+            self.selector.modify(port.fileno(), selectors.EVENT_READ, read)
+            run._drained()
+
+    def _close_stdin(self, run):
+        # A port has no end of file: a run whose stdin must end reads a file instead.
+        raise MachineError("stdin of a nested run cannot be closed; give a file as stdin")
+
+    def _kill(self, run, number):
+        if run is self._run and run.status is None:
+            self.pump_until(lambda: self._pid is not None or run.status is not None, 60, lambda: "no process id")
+            self._command(f"kill -{int(number)} {self._pid}")
+
+    def _identity(self, function):
+        identity = secrets.token_hex(4)
+        self._answers[identity] = function
+        return identity
+
+    def _command(self, line):
+        if "\n" in line:
+            raise ValueError(f"line break in {line!r}")
+        data = memoryview(os.fsencode(line) + b"\n")
+        control = self._files[self._CONTROL]
+        while data:
+            try:
+                data = data[control.send(data):]
+            except BlockingIOError:
+                self.pump(0.1)
+                self._check()
+
+    def _call(self, function, *arguments):
+        answer = []
+        identity = self._identity(answer.extend)
+        self._command(" ".join([function, identity, *(shlex.quote(argument) for argument in arguments)]))
+        return answer
+
+    def _wait_answer(self, answer, timeout):
+        self.pump_until(lambda: answer, timeout, lambda: "the nested host did not answer")
+        return answer
+
+    def _control_ready(self, _):
+        try:
+            chunk = self._files[self._CONTROL].recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self.unwatch(self._files[self._CONTROL])
+            return
+        self._answered += chunk
+        *lines, self._answered = self._answered.split(b"\n")
+        for line in lines:
+            text = line.decode(errors="replace")
+            if self._ready is None:
+                self._ready = text
+                continue
+            word, *rest = text.split()
+            if word == "pid":
+                self._pid = int(rest[0])
+            elif word in self._answers:
+                self._answers.pop(word)(rest)
+
+    def _check(self):
+        if self._qemu.poll() is not None:
+            output = self._qemu.stdout.read().decode(errors="replace").strip()
+            raise MachineError(f"the nested host ended (QEMU's exit status {self._qemu.returncode}); its log is {self._log}"
+                               + (f"\n{output}" if output else ""))
+
+    def _stop(self):
+        if self._qemu.poll() is None:
+            self._qemu.kill()
+        self._qemu.wait()
+        self._qemu.stdout.close()
+
+
+def open_machine(kind, report, log, memory_mib=512, cpus=None):
+    """The machine asked for: "direct" or "nested" (whose guest may have this much memory)."""
+    if kind == "direct":
+        return DirectMachine()
+    cache = debian.cache_directory()
+    kernel = debian.kernel(cache, report)
+    initramfs = debian.level1_initramfs(cache, kernel)
+    total_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    # Beside the guest there are the files we send and the nested host's own kernel.
+    wanted = min(memory_mib + 384, max(total_mib * 3 // 4, 768))
+    return NestedMachine(kernel, initramfs, log, wanted, cpus or max(2, min(4, os.cpu_count() or 2)))

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# Sourced by scripts/boot and scripts/test: the Debian packages they need, and how missing ones are installed.
+# shellcheck shell=bash
+
+# To build kvm_vmm and to boot a guest.
+boot_packages=(
+    busybox-static  # the guest's user space
+    cmake
+    g++
+    libcli11-dev    # kvm_vmm's command line
+    ninja-build
+    python3
+)
+
+# Where the CPU does not virtualize in hardware.
+nested_packages=(
+    qemu-system-x86
+)
+
+# To build and run all tests.
+test_packages=(
+    acpica-tools      # iasl disassembles our ACPI tables
+    catch2
+    clang-19
+    clang-format-19
+    clang-tidy-19
+    git
+    libbenchmark-dev
+    libclang-rt-19-dev  # sanitizers and libFuzzer
+    lz4
+    nlohmann-json3-dev
+    pkgconf
+    tmux              # a real terminal for kvm_vmm
+    xz-utils
+    zstd
+)
+
+# install_packages PROGRAM PACKAGE... installs those that are missing. Needs no network when none is.
+install_packages() {
+    local program=$1 package missing=() as_root=()
+    shift
+    if ! command -v dpkg-query >/dev/null; then
+        echo "$program: this is not Debian; these packages' programs must be there already: $*" >&2
+        return
+    fi
+    for package; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! command -v sudo >/dev/null; then
+            echo "$program: these packages are missing, and without root or sudo cannot be installed: ${missing[*]}" >&2
+            return 1
+        fi
+        as_root=(sudo)
+    fi
+    echo "$program: installing ${missing[*]}" >&2
+    local log
+    log=$(mktemp)
+    # The package lists may be absent (a fresh container) or older than the mirror: then update and try again.
+    if ! install_now "$log" "${missing[@]}"; then
+        if ! "${as_root[@]}" apt-get -q update </dev/null >"$log" 2>&1 || ! install_now "$log" "${missing[@]}"; then
+            cat "$log" >&2
+            rm -f "$log"
+            echo "$program: installing packages failed: ${missing[*]}" >&2
+            return 1
+        fi
+    fi
+    rm -f "$log"
+}
+
+install_now() {
+    local log=$1
+    shift
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 install \
+        --no-install-recommends "$@" </dev/null >"$log" 2>&1
+}
+
+# why_nested: on stdout why kvm_vmm cannot run a kernel on this computer itself; nothing where it can.
+why_nested() {
+    if ! grep -qwE 'vmx|svm' /proc/cpuinfo; then
+        echo "this CPU has neither vmx nor svm"
+    elif [ ! -e /dev/kvm ]; then
+        echo "there is no /dev/kvm"
+    elif ! (exec 3<>/dev/kvm) 2>/dev/null; then
+        echo "/dev/kvm cannot be opened (is this user in the group kvm?)"
+    fi
+}
+
+# build_static PROGRAM ROOT: builds the static kvm_vmm and puts its path in $kvm_vmm.
+build_static() {
+    local program=$1 root=$2 log status=0
+    local build=$root/build/static
+    kvm_vmm=$build/examples/kvm_vmm/src/kvm_vmm
+    mkdir -p "$build" || return 1
+    log=$build/build.log
+    # One at a time: two runs of a script may share the tree.
+    exec 9>"$build/.lock"
+    flock 9
+    [ -x "$kvm_vmm" ] || echo "$program: building kvm_vmm" >&2
+    {
+        if [ ! -f "$build/build.ninja" ]; then
+            cmake -S "$root" --preset static $(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+        fi && cmake --build "$build" --target kvm_vmm
+    } </dev/null >"$log" 2>&1 || status=$?
+    exec 9>&-
+    if [ $status -ne 0 ]; then
+        tail -n 30 "$log" >&2
+        echo "$program: building kvm_vmm failed; the whole log is $log" >&2
+        return 1
+    fi
+}
