@@ -59,7 +59,8 @@ bool ExitHandler::on(const KvmVcpu&, exits::PortWrite& exit) {
     } else {
         (void)io_.pio_write_repeated(port, exit.width, exit.data);
     }
-    return true;
+    // A write may have been the guest's last: it must not run on behind a reset.
+    return !end_.requested();
 }
 
 bool ExitHandler::on(const KvmVcpu&, exits::MmioRead& exit) {
@@ -70,7 +71,7 @@ bool ExitHandler::on(const KvmVcpu&, exits::MmioRead& exit) {
 
 bool ExitHandler::on(const KvmVcpu&, exits::MmioWrite& exit) {
     (void)io_.mmio_write(vmdevice::MmioAddress{exit.address}, exit.data);
-    return true;
+    return !end_.requested();
 }
 
 bool ExitHandler::on(const KvmVcpu&, exits::Resume&) { return true; }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <atomic>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "error.hpp"
 #include "event/notifier.hpp"
@@ -26,6 +28,7 @@ public:
                 return;
             }
             end_ = VmEnd{code, std::move(message)};
+            requested_.store(true, std::memory_order_release);
         }
         notifier_.notify();
     }
@@ -35,12 +38,16 @@ public:
         return end_;
     }
 
+    /// Whether get() has something, at the cost of one load.
+    [[nodiscard]] bool requested() const noexcept { return requested_.load(std::memory_order_acquire); }
+
     /// Readable from the first request on.
     [[nodiscard]] int fd() const noexcept { return notifier_.fd(); }
 
 private:
     mutable std::mutex mutex_;
     std::optional<VmEnd> end_;
+    std::atomic<bool> requested_{false};
     Notifier notifier_;
 };
 
