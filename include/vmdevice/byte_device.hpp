@@ -143,7 +143,8 @@ public:
         if constexpr (requires(Target& target) { target.write_data(data); }) {
             if (width == 1 && offset == 0 && window_ != 0) {
                 using Result = decltype(device().write_data(data));
-                if constexpr (std::same_as<typename detail::ErrorOf<Result>::Type, error_type>) {
+                if constexpr (!std::is_void_v<Result> &&
+                              std::same_as<typename detail::ErrorOf<Result>::Type, error_type>) {
                     note(device().write_data(data));
                 } else {
                     static_cast<void>(device().write_data(data));

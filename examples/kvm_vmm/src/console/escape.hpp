@@ -7,7 +7,7 @@
 namespace kvm_vmm {
 
 /// What the user asked for with Ctrl-A and a key.
-enum class ConsoleCommand : std::uint8_t { exit, ctrl_alt_del, send_break, status, help };
+enum class ConsoleCommand : std::uint8_t { exit, ctrl_alt_del, power_button, send_break, status, help };
 
 /// Finds the Ctrl-A commands in what is typed.
 ///
@@ -36,6 +36,8 @@ public:
                 return {.byte = {}, .command = ConsoleCommand::exit};
             case 'c':
                 return {.byte = {}, .command = ConsoleCommand::ctrl_alt_del};
+            case 'p':
+                return {.byte = {}, .command = ConsoleCommand::power_button};
             case 'b':
                 return {.byte = {}, .command = ConsoleCommand::send_break};
             case 's':

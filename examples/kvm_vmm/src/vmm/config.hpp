@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include <vmsuperio/i8042.hpp>
+
 namespace kvm_vmm {
 
 /// Where the bytes of a serial port go to and come from.
@@ -22,6 +24,9 @@ struct VmmConfig {
     std::uint64_t memory{512ULL << 20U};  ///< bytes
     unsigned cpus{1};
     std::vector<SerialConfig> serials{SerialConfig{}};  ///< COM1, COM2, ...
+    vmsuperio::I8042Profile i8042{vmsuperio::I8042Profile::full};
+    std::optional<SerialConfig> debug_console;  ///< of ports 0xE9 and 0x402
+    bool exit_port{false};                      ///< port 0x501 ends the process with the byte written
 };
 
 inline constexpr unsigned max_cpus = 64;

@@ -51,6 +51,13 @@ std::string check_serial(const std::string& text) {
     return config ? std::string{} : config.error();
 }
 
+vmsuperio::I8042Profile parse_profile(const std::string& text) {
+    if (text == "minimal") {
+        return vmsuperio::I8042Profile::minimal;
+    }
+    return text == "absent" ? vmsuperio::I8042Profile::absent : vmsuperio::I8042Profile::full;
+}
+
 // CLI11 puts each reason on one line; anything that came in from the user might not.
 std::string one_line(std::string text) {
     for (char& c : text) {
@@ -130,6 +137,18 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->take_all()
         ->expected(1)
         ->capture_default_str();
+    std::string i8042 = "full";
+    app.add_option("--i8042", i8042,
+                   "Keyboard controller: full (with keyboard and mouse), minimal (reset command only) or absent")
+        ->type_name("PROFILE")
+        ->check(CLI::IsMember({"full", "minimal", "absent"}))
+        ->capture_default_str();
+    std::string debug_console;
+    app.add_option("--debug-console", debug_console,
+                   "What the debug ports 0xE9 and 0x402 write to: stdio, null or file=PATH")
+        ->type_name("TARGET")
+        ->check(check_serial);
+    app.add_flag("--exit-port", config.exit_port, "Port 0x501 ends this program with the byte written as its exit code");
     try {
         app.parse(argc, argv);
     } catch (const CLI::CallForHelp&) {
@@ -143,6 +162,10 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
     if (app.count("--initrd") != 0) {
         config.initrd = initrd;
     }
+    if (app.count("--debug-console") != 0) {
+        config.debug_console = *parse_serial(debug_console);
+    }
+    config.i8042 = parse_profile(i8042);
     if (serials.size() > max_serials) {
         throw VmmError(ExitCode::usage, "--serial: more than 4 ports (see kvm_vmm --help)");
     }

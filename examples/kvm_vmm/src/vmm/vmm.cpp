@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "vmm/vmm.hpp"
 
-#include <vmdevice/byte_device.hpp>
-#include <vmdevice/locked.hpp>
-#include <vmsuperio/i8042.hpp>
-#include <vmsuperio/linux/eventfd.hpp>
-
 #include <sys/epoll.h>
 
 #include <array>
@@ -13,8 +8,6 @@
 #include <utility>
 
 #include "acpi/platform.hpp"
-#include "devices/port_view.hpp"
-#include "devices/reset_trigger.hpp"
 #include "kvm/boot_registers.hpp"
 #include "kvm/cpu_setup.hpp"
 #include "util/log.hpp"
@@ -24,20 +17,16 @@ namespace {
 
 constexpr std::array com_ports{com1, com2, com3, com4};
 
-vmsuperio::EventFdTrigger make_event_fd() {
-    auto event_fd = vmsuperio::EventFdTrigger::create();
-    if (!event_fd) {
-        throw VmmError(ExitCode::vmm_error, "cannot create an eventfd: " + event_fd.error().message());
+I8042Profile describe(vmsuperio::I8042Profile profile) {
+    switch (profile) {
+        case vmsuperio::I8042Profile::full:
+            return I8042Profile::keyboard_and_mouse;
+        case vmsuperio::I8042Profile::minimal:
+            return I8042Profile::reset_only;
+        case vmsuperio::I8042Profile::absent:
+            break;
     }
-    return std::move(*event_fd);
-}
-
-void register_port(vmdevice::IoManager& io, std::uint16_t port, std::uint16_t size,
-                   std::shared_ptr<vmdevice::DevicePio> device) {
-    const auto range = vmdevice::PioRange::create(vmdevice::PioAddress{port}, size);
-    if (!range || !io.register_pio(*range, std::move(device))) {
-        throw VmmError(ExitCode::vmm_error, "two devices claim port " + std::to_string(port));
-    }
+    return I8042Profile::absent;
 }
 
 Platform describe_platform(const VmmConfig& config) {
@@ -47,6 +36,7 @@ Platform describe_platform(const VmmConfig& config) {
     for (std::size_t i = 0; i < config.serials.size(); ++i) {
         platform.serial_ports.push_back(com_ports.at(i));
     }
+    platform.i8042 = describe(config.i8042);
     return platform;
 }
 
@@ -62,7 +52,7 @@ Vmm::Vmm(const VmmConfig& config, EventManager& events, std::span<const std::uni
     for (const std::unique_ptr<SerialBackend>& backend : backends) {
         add_serial_console(index++, *backend);
     }
-    add_i8042_device();
+    legacy_.emplace(config_, memory_, vm_, io_, events_, end_);
     create_vcpus();
 }
 
@@ -76,24 +66,11 @@ void Vmm::load_kernel() {
 
 void Vmm::add_serial_console(unsigned index, SerialBackend& backend) {
     const SerialPort port = com_ports.at(index);
-    vmsuperio::EventFdTrigger interrupt = make_event_fd();
-    vm_.register_irqfd(interrupt.fd(), port.irq);
     auto console = std::make_unique<SerialConsole>(
-        events_, backend, std::move(interrupt),
+        events_, backend, make_interrupt(vm_, port.irq),
         [this, index](ConsoleCommand command) { on_console_command(*consoles_.at(index), command); });
     register_port(io_, port.port, 8, console->device());
     consoles_.push_back(std::move(console));
-}
-
-void Vmm::add_i8042_device() {
-    using Controller = vmdevice::Locked<vmdevice::ByteDevice<vmsuperio::I8042<ResetTrigger>>>;
-    constexpr vmdevice::PioAddress data_port{0x60};
-    constexpr vmdevice::PioAddress command_port{0x64};
-    const auto controller = std::make_shared<Controller>(vmsuperio::I8042(ResetTrigger(end_)));
-    // Port 0x61 between the two belongs to the PIT.
-    const auto view = std::make_shared<PortView>(data_port, controller);
-    register_port(io_, data_port.value, 1, view);
-    register_port(io_, command_port.value, 1, view);
 }
 
 void Vmm::create_vcpus() {
@@ -117,9 +94,16 @@ void Vmm::on_console_command(SerialConsole& console, ConsoleCommand command) {
             console.send_break();
             break;
         case ConsoleCommand::help:
-            report("Ctrl-A x: end the VM, Ctrl-A b: send a BREAK, Ctrl-A Ctrl-A: send Ctrl-A");
+            report("Ctrl-A x: end the VM, c: Ctrl-Alt-Del, p: power button, b: BREAK, h: help, Ctrl-A: Ctrl-A");
             break;
         case ConsoleCommand::ctrl_alt_del:
+            if (!legacy_->ctrl_alt_del()) {
+                report("the guest has no keyboard that it reads");
+            }
+            break;
+        case ConsoleCommand::power_button:
+            legacy_->press_power_button();
+            break;
         case ConsoleCommand::status:
             break;
     }

@@ -19,6 +19,7 @@
 #include "memory/guest_memory.hpp"
 #include "vmm/config.hpp"
 #include "vmm/exit_handler.hpp"
+#include "vmm/legacy_devices.hpp"
 #include "vmm/vcpu_thread.hpp"
 #include "vmm/vm_end.hpp"
 
@@ -44,8 +45,6 @@ public:
 
 private:
     void add_serial_console(unsigned index, SerialBackend& backend);
-    void add_i8042_device();
-    void add_small_ports();
     void load_kernel();
     void create_vcpus();
     void on_console_command(SerialConsole& console, ConsoleCommand command);
@@ -59,6 +58,7 @@ private:
     vmdevice::IoManager io_;
     ExitHandler exit_handler_;
     std::vector<std::unique_ptr<SerialConsole>> consoles_;
+    std::optional<LegacyDevices> legacy_;
     std::optional<LoadedGuest> guest_;
     std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
     // Last, so that the threads have ended before anything that they use goes away.

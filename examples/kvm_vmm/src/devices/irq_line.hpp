@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <vmsuperio/trigger.hpp>
+
+#include <cstdint>
+#include <expected>
+
+#include "error.hpp"
+#include "kvm/kvm_vm.hpp"
+
+namespace kvm_vmm {
+
+/// A level-triggered interrupt line of the guest.
+class IrqLine {
+public:
+    using error_type = ExitCode;
+
+    IrqLine(KvmVm& vm, std::uint32_t gsi) noexcept : vm_(&vm), gsi_(gsi) {}
+
+    [[nodiscard]] std::expected<void, error_type> trigger() {
+        auto raised = set_level(true);
+        return raised ? set_level(false) : raised;
+    }
+    [[nodiscard]] std::expected<void, error_type> set_level(bool asserted) {
+        try {
+            vm_->set_irq_line(gsi_, asserted);
+            return {};
+        } catch (const VmmError& error) {
+            return std::unexpected(error.code());
+        }
+    }
+
+private:
+    KvmVm* vm_;
+    std::uint32_t gsi_;
+};
+static_assert(vmsuperio::LevelTrigger<IrqLine>);
+
+}  // namespace kvm_vmm

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <utility>
+
+#include "event/timer.hpp"
+
+namespace kvm_vmm {
+
+/// Keeps a timer at the next deadline of a device that has `next_deadline()` and `tick()`, whoever accesses it.
+template <class Device>
+class TimedDevice {
+public:
+    /// `timer` must outlive the device; where it expires, call expired() with the device's lock held.
+    TimedDevice(Device device, Timer& timer) : device_(std::move(device)), timer_(&timer) {}
+
+    [[nodiscard]] Device& device() noexcept { return device_; }
+
+    std::uint8_t read(std::uint8_t offset) {
+        const std::uint8_t value = device_.read(offset);
+        update_timer();
+        return value;
+    }
+    auto write(std::uint8_t offset, std::uint8_t value) {
+        auto result = device_.write(offset, value);
+        update_timer();
+        return result;
+    }
+    void expired() {
+        (void)device_.tick();
+        deadline_.reset();  // the timer has run out: the same deadline again has to be set again
+        update_timer();
+    }
+
+private:
+    void update_timer() {
+        const auto deadline = device_.next_deadline();
+        if (deadline != deadline_) {
+            deadline_ = deadline;
+            timer_->set(deadline);
+        }
+    }
+
+    Device device_;
+    Timer* timer_;
+    std::optional<std::chrono::nanoseconds> deadline_;
+};
+
+}  // namespace kvm_vmm

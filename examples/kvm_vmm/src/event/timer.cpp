@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "event/timer.hpp"
+
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <utility>
+
+#include "error.hpp"
+
+namespace kvm_vmm {
+
+Timer::Timer(EventManager& events, clockid_t clock, std::function<void()> on_expired)
+    : events_(events),
+      on_expired_(std::move(on_expired)),
+      fd_(::timerfd_create(clock, TFD_CLOEXEC | TFD_NONBLOCK)) {
+    if (!fd_) {
+        throw VmmError(ExitCode::vmm_error, errno_message("timerfd_create failed", errno));
+    }
+    const auto id = events_.add(fd_.get(), EPOLLIN, [this](std::uint32_t) {
+        std::uint64_t expirations = 0;
+        // Nothing to read where the timer was set anew since.
+        if (::read(fd_.get(), &expirations, sizeof(expirations)) > 0) {
+            on_expired_();
+        }
+    });
+    if (!id) {
+        throw VmmError(ExitCode::vmm_error, "cannot wait for a timer: " + id.error().message());
+    }
+    subscription_ = *id;
+}
+
+Timer::~Timer() { events_.remove(subscription_); }
+
+void Timer::set(std::optional<std::chrono::nanoseconds> deadline) noexcept {
+    constexpr std::int64_t second = 1'000'000'000;
+    itimerspec time{};
+    if (deadline) {
+        // All zero would disarm the timer.
+        const std::int64_t at = std::max<std::int64_t>(deadline->count(), 1);
+        time.it_value.tv_sec = at / second;
+        time.it_value.tv_nsec = at % second;
+    }
+    ::timerfd_settime(fd_.get(), TFD_TIMER_ABSTIME, &time, nullptr);
+}
+
+}  // namespace kvm_vmm

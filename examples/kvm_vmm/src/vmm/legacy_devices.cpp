@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "vmm/legacy_devices.hpp"
+
+#include <vmsuperio/debug_port.hpp>
+#include <vmsuperio/exit_port.hpp>
+#include <vmsuperio/linux/fd_writer.hpp>
+#include <vmsuperio/pvpanic.hpp>
+
+#include <ctime>
+#include <string>
+#include <utility>
+
+#include "console/serial_backend.hpp"
+#include "devices/port_view.hpp"
+#include "devices/reset_control.hpp"
+#include "util/log.hpp"
+
+namespace kvm_vmm {
+namespace {
+
+constexpr std::uint16_t post_code_port = 0x80;
+constexpr std::uint16_t bochs_debug_port = 0xE9;
+constexpr std::uint16_t firmware_debug_port = 0x402;
+constexpr std::uint16_t exit_port = 0x501;
+
+template <class Device>
+std::shared_ptr<vmdevice::Locked<vmdevice::ByteDevice<Device>>> on_bus(Device device) {
+    return std::make_shared<vmdevice::Locked<vmdevice::ByteDevice<Device>>>(std::move(device));
+}
+
+}  // namespace
+
+void register_port(vmdevice::IoManager& io, std::uint16_t port, std::uint16_t size,
+                   std::shared_ptr<vmdevice::DevicePio> device) {
+    const auto range = vmdevice::PioRange::create(vmdevice::PioAddress{port}, size);
+    if (!range || !io.register_pio(*range, std::move(device))) {
+        throw VmmError(ExitCode::vmm_error, "two devices claim port " + std::to_string(port));
+    }
+}
+
+vmsuperio::EventFdTrigger make_interrupt(KvmVm& vm, std::uint32_t irq) {
+    auto event_fd = vmsuperio::EventFdTrigger::create();
+    if (!event_fd) {
+        throw VmmError(ExitCode::vmm_error, "cannot create an eventfd: " + event_fd.error().message());
+    }
+    vm.register_irqfd(event_fd->fd(), irq);
+    return std::move(*event_fd);
+}
+
+LegacyDevices::LegacyDevices(const VmmConfig& config, const GuestMemory& memory, KvmVm& vm, vmdevice::IoManager& io,
+                             EventManager& events, EndLatch& end) {
+    add_i8042_device(config, vm, io, end);
+    add_rtc(memory, vm, io, events);
+    add_power_management(vm, io, end);
+    add_reset_and_panic_ports(io, end);
+    add_debug_ports(config, io, end);
+}
+
+void LegacyDevices::add_i8042_device(const VmmConfig& config, KvmVm& vm, vmdevice::IoManager& io, EndLatch& end) {
+    if (config.i8042 == vmsuperio::I8042Profile::absent) {
+        return;  // ports that nothing claims read 0xFF
+    }
+    using Controller = vmsuperio::I8042<ResetTrigger, Interrupt, Interrupt>;
+    keyboard_ = on_bus(Controller(ResetTrigger(end), make_interrupt(vm, platform::keyboard_irq),
+                                  make_interrupt(vm, platform::mouse_irq), {}, {.profile = config.i8042}));
+    // Between the two ports lies 0x61, which is the PIT's.
+    const auto view =
+        std::make_shared<PortView>(vmdevice::PioAddress{platform::i8042_data_port}, keyboard_);
+    register_port(io, platform::i8042_data_port, 1, view);
+    register_port(io, platform::i8042_command_port, 1, view);
+}
+
+void LegacyDevices::add_rtc(const GuestMemory& memory, KvmVm& vm, vmdevice::IoManager& io, EventManager& events) {
+    // The timer belongs to the loop, the device to whichever thread holds its lock.
+    clock_timer_.emplace(events, CLOCK_REALTIME, [this] {
+        clock_->with_lock([](auto& device) { device.device().expired(); });
+    });
+    vmsuperio::RtcCmos rtc(make_interrupt(vm, platform::rtc_irq));
+    const std::uint64_t high = memory.size() - memory.low_end();
+    rtc.set_memory_size(memory.low_end(), high);
+    clock_ = on_bus(TimedDevice(std::move(rtc), *clock_timer_));
+    register_port(io, platform::rtc_port, 2, clock_);
+}
+
+void LegacyDevices::add_power_management(KvmVm& vm, vmdevice::IoManager& io, EndLatch& end) {
+    power_ = on_bus(AcpiPm<IrqLine, PowerEvents>(IrqLine(vm, platform::sci_irq), PowerEvents{&end}));
+    register_port(io, platform::pm_block_port, platform::pm_block_length, power_);
+}
+
+void LegacyDevices::add_reset_and_panic_ports(vmdevice::IoManager& io, EndLatch& end) {
+    register_port(io, platform::reset_port, 1,
+                  on_bus(ResetControl([&end] { end.request(ExitCode::guest_reset); })));
+    register_port(io, platform::pvpanic_port, 1,
+                  on_bus(vmsuperio::Pvpanic([&end](vmsuperio::PvpanicEvent event) {
+                      if (event == vmsuperio::PvpanicEvent::panicked) {
+                          end.request(ExitCode::guest_panic, "the guest panicked");
+                      }
+                  })));
+}
+
+void LegacyDevices::add_debug_ports(const VmmConfig& config, vmdevice::IoManager& io, EndLatch& end) {
+    register_port(io, post_code_port, 1, on_bus(vmsuperio::DebugPort()));
+    if (config.debug_console) {
+        const auto file = std::make_shared<SerialBackend>(*config.debug_console);
+        const auto console = on_bus(vmsuperio::DebugPort::console(
+            [file](std::span<const std::uint8_t> bytes) { return file->write(bytes).value_or(0); }));
+        register_port(io, bochs_debug_port, 1, console);
+        register_port(io, firmware_debug_port, 1, console);
+    }
+    if (config.exit_port) {
+        register_port(io, exit_port, 1, on_bus(vmsuperio::ExitPort([&end](std::uint8_t status) {
+                          end.request(static_cast<ExitCode>(status));
+                      })));
+    }
+}
+
+bool LegacyDevices::ctrl_alt_del() {
+    return keyboard_ && keyboard_->with_lock([](auto& device) { return device.device().ctrl_alt_del(); });
+}
+
+void LegacyDevices::press_power_button() {
+    power_->with_lock([](auto& device) { device.device().press_power_button(); });
+}
+
+}  // namespace kvm_vmm

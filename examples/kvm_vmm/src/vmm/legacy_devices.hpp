@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <vmdevice/byte_device.hpp>
+#include <vmdevice/io_manager.hpp>
+#include <vmdevice/locked.hpp>
+#include <vmsuperio/i8042.hpp>
+#include <vmsuperio/linux/eventfd.hpp>
+#include <vmsuperio/rtc_cmos.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "acpi/platform.hpp"
+#include "devices/acpi_pm.hpp"
+#include "devices/irq_line.hpp"
+#include "devices/reset_trigger.hpp"
+#include "devices/timed_device.hpp"
+#include "event/event_manager.hpp"
+#include "event/timer.hpp"
+#include "kvm/kvm_vm.hpp"
+#include "memory/guest_memory.hpp"
+#include "vmm/config.hpp"
+#include "vmm/vm_end.hpp"
+
+namespace kvm_vmm {
+
+/// Puts `device` on the bus at `size` ports from `port` on. Throws VmmError where they are taken.
+void register_port(vmdevice::IoManager& io, std::uint16_t port, std::uint16_t size,
+                   std::shared_ptr<vmdevice::DevicePio> device);
+
+/// An eventfd that is an edge on interrupt line `irq` each time it is triggered.
+[[nodiscard]] vmsuperio::EventFdTrigger make_interrupt(KvmVm& vm, std::uint32_t irq);
+
+/// What a PC has besides its serial ports: keyboard controller, clock, power management, debug ports.
+class LegacyDevices {
+public:
+    /// All arguments must outlive the devices.
+    LegacyDevices(const VmmConfig& config, const GuestMemory& memory, KvmVm& vm, vmdevice::IoManager& io,
+                  EventManager& events, EndLatch& end);
+
+    /// Types Ctrl-Alt-Del on the guest's keyboard. False where it has none, or does not read it.
+    bool ctrl_alt_del();
+    /// Presses the ACPI power button.
+    void press_power_button();
+
+private:
+    struct PowerEvents {
+        EndLatch* end;
+        void power_off() const { end->request(ExitCode::power_off); }
+    };
+
+    using Interrupt = vmsuperio::EventFdTrigger;
+    template <class Device>
+    using OnBus = vmdevice::Locked<vmdevice::ByteDevice<Device>>;
+    using Keyboard = OnBus<vmsuperio::I8042<ResetTrigger, Interrupt, Interrupt>>;
+    using Clock = OnBus<TimedDevice<vmsuperio::RtcCmos<Interrupt>>>;
+    using Power = OnBus<AcpiPm<IrqLine, PowerEvents>>;
+
+    void add_i8042_device(const VmmConfig& config, KvmVm& vm, vmdevice::IoManager& io, EndLatch& end);
+    void add_rtc(const GuestMemory& memory, KvmVm& vm, vmdevice::IoManager& io, EventManager& events);
+    void add_power_management(KvmVm& vm, vmdevice::IoManager& io, EndLatch& end);
+    static void add_reset_and_panic_ports(vmdevice::IoManager& io, EndLatch& end);
+    static void add_debug_ports(const VmmConfig& config, vmdevice::IoManager& io, EndLatch& end);
+
+    std::optional<Timer> clock_timer_;
+    std::shared_ptr<Keyboard> keyboard_;
+    std::shared_ptr<Clock> clock_;
+    std::shared_ptr<Power> power_;
+};
+
+}  // namespace kvm_vmm
