@@ -80,22 +80,10 @@ public:
                 return divisor_latch_access() ? divisor_low_ : read_receiver_buffer();
             case offset::interrupt_identification:
                 return read_interrupt_identification();
-            case offset::line_status: {
-                const std::uint8_t status = line_status();
-                if (line_errors_ != 0) [[unlikely]] {
-                    line_errors_ = 0;
-                    settle_in_read();
-                }
-                return status;
-            }
-            case offset::modem_status: {
-                const std::uint8_t status = modem_status();
-                if (modem_deltas_ != 0) {
-                    modem_deltas_ = 0;
-                    settle_in_read();
-                }
-                return status;
-            }
+            case offset::line_status:
+                return line_errors_ == 0 ? line_status() : read_line_errors();
+            case offset::modem_status:
+                return modem_deltas_ == 0 ? modem_lines() : read_modem_deltas();
             default:
                 if (offset >= offset::count) {
                     calls().invalid_access();
@@ -192,7 +180,6 @@ public:
         if (count == 0) {
             return std::unexpected(Error(SerialErrorKind::full_fifo));
         }
-        ++receive_activity_;
         if (auto settled = settle(); !settled) {
             return std::unexpected(std::move(settled.error()));
         }
@@ -239,7 +226,6 @@ public:
         if (receive_.size() == 1) {
             line_errors_ |= receive_.take_front_errors();
         }
-        ++receive_activity_;
         if (errors[LineStatus::break_interrupt]) {
             calls().break_received();
         }
@@ -247,7 +233,8 @@ public:
     }
 
     /// The line was idle for four character times (PC16550D, "FIFO interrupt mode operation"): with the
-    /// FIFOs on and bytes waiting, the character timeout interrupt becomes pending.
+    /// FIFOs on and bytes waiting, the character timeout interrupt becomes pending. For
+    /// `ReceiveTimeout::manual`; with the other policy there is nothing left to do.
     constexpr std::expected<void, Error> character_timeout() {
         if (!character_timeout_armed()) {
             return {};
@@ -257,10 +244,11 @@ public:
     }
     /// Whether `character_timeout()` would do anything.
     [[nodiscard]] constexpr bool character_timeout_armed() const noexcept {
-        return fifo_enabled() && !receive_.empty() && !character_timeout_;
+        return fifo_enabled() && !receive_.empty() && !character_timeout_ &&
+               receive_timeout_ == ReceiveTimeout::manual;
     }
     /// Changes whenever a byte arrives or is read, which starts the timeout anew.
-    [[nodiscard]] constexpr std::uint32_t receive_activity() const noexcept { return receive_activity_; }
+    [[nodiscard]] constexpr std::uint32_t receive_activity() const noexcept { return receive_.position(); }
     /// Four character times, from LCR and the divisor. The divisor 0, which has no meaning, counts as 1.
     [[nodiscard]] constexpr std::chrono::nanoseconds character_timeout_length() const noexcept {
         using uart16550::LineControl;
@@ -313,6 +301,7 @@ public:
     [[nodiscard]] constexpr TransmitPolicy transmit_policy() const noexcept { return transmit_policy_; }
     constexpr std::expected<void, Error> set_receive_timeout(ReceiveTimeout policy) {
         receive_timeout_ = policy;
+        update_receive_trigger();
         return settle();
     }
     [[nodiscard]] constexpr ReceiveTimeout receive_timeout() const noexcept { return receive_timeout_; }
@@ -338,7 +327,6 @@ public:
         state.transmit_policy = transmit_policy_;
         state.receive_timeout = receive_timeout_;
         restore(state);
-        ++receive_activity_;
         if (had_input) {
             events_.in_buffer_empty();
         }
@@ -406,7 +394,7 @@ private:
     // The enabled sources that want an interrupt.
     [[nodiscard]] constexpr std::uint8_t pending_sources() const noexcept {
         const unsigned received =
-            receive_.size() >= receive_trigger_ || character_timeout_ ? received_data_source : 0U;
+            receive_.size() >= receive_interrupt_level_ || character_timeout_ ? received_data_source : 0U;
         const unsigned thr_empty = thr_empty_pending_ ? thr_empty_source : 0U;
         const unsigned line_status = line_errors_ != 0 ? line_status_source : 0U;
         const unsigned modem_status = modem_deltas_ != 0 ? modem_status_source : 0U;
@@ -434,23 +422,35 @@ private:
     // Brings the line in accord with the registers; every change of them ends here. `anew`: sources that
     // fell and came up again within this access, so that the line did the same unless another held it.
     constexpr std::expected<void, Error> settle(std::uint8_t anew = 0) {
-        if (receive_timeout_ == ReceiveTimeout::immediate && fifo_enabled() && !receive_.empty() &&
-            receive_.size() < receive_trigger_) {
-            character_timeout_ = true;
+        if (is_quiet()) [[likely]] {
+            return {};
         }
+        return move_line(anew);
+    }
+    constexpr void settle_in_read() {
+        if (!is_quiet()) [[unlikely]] {
+            move_line_in_read(0);
+        }
+    }
+    // The line is low and stays so. The middle test is the last one's, made cheap for guests that poll.
+    [[nodiscard]] constexpr bool is_quiet() const noexcept {
+        return !line_.level() && (interrupt_enable_.value() == 0 || pending_sources() == 0);
+    }
+    // Out of line, to keep the common path short.
+    [[gnu::noinline]] constexpr std::expected<void, Error> move_line(std::uint8_t anew) {
         const std::uint8_t pending = pending_sources();
         const bool level = pending != 0 && modem_control_[uart16550::ModemControl::out2];
-        const bool pulse = (pending & static_cast<std::uint8_t>(~anew)) == 0;
+        const bool pulse = anew != 0 && (pending & static_cast<std::uint8_t>(~anew)) == 0;
         if (level && (pulse || !line_.level())) {
             calls().interrupt_raised();
         }
-        if (auto told = line_.update(level, pulse && anew != 0); !told) [[unlikely]] {
+        if (auto told = line_.update(level, pulse); !told) [[unlikely]] {
             return std::unexpected(Error::from_trigger(std::move(told.error())));
         }
         return {};
     }
-    constexpr void settle_in_read(std::uint8_t anew = 0) {
-        if (!settle(anew)) [[unlikely]] {
+    [[gnu::noinline]] constexpr void move_line_in_read(std::uint8_t anew) {
+        if (!move_line(anew)) [[unlikely]] {
             calls().trigger_failed();
         }
     }
@@ -467,17 +467,20 @@ private:
             return 0;
         }
         const std::uint8_t byte = receive_.pop();
-        line_errors_ |= receive_.take_front_errors();
+        if (receive_.has_errors()) [[unlikely]] {
+            line_errors_ |= receive_.take_front_errors();
+        }
         character_timeout_ = false;
-        ++receive_activity_;
         events_.buffer_read();
         if (receive_.empty()) {
             events_.in_buffer_empty();
         }
-        // In FIFO mode "data available" stays up until the level falls below the trigger. Otherwise this
-        // read took it down, and it comes up again with the next byte.
-        const bool held = fifo_enabled() && receive_.size() >= receive_trigger_;
-        settle_in_read(held ? std::uint8_t{0} : received_data_source);
+        if (!is_quiet()) {
+            // In FIFO mode "data available" stays up until the level falls below the trigger. Otherwise this
+            // read took it down, and it comes up again with the next byte.
+            const bool held = fifo_enabled() && receive_.size() >= receive_trigger_;
+            move_line_in_read(held ? std::uint8_t{0} : received_data_source);
+        }
         return byte;
     }
 
@@ -504,10 +507,25 @@ private:
         const unsigned transmitter =
             transmit_.empty() ? unsigned{LineStatus::thr_empty.mask} | LineStatus::transmitter_empty.mask
                               : 0U;
-        const bool in_fifo = fifo_enabled() && ((line_errors_ & LineStatus::character_errors.mask) != 0 ||
-                                                receive_.has_errors());
-        const unsigned fifo_error = in_fifo ? LineStatus::fifo_error.mask : 0U;
-        return static_cast<std::uint8_t>(ready | transmitter | fifo_error | line_errors_);
+        const unsigned status = ready | transmitter | line_errors_;
+        if (((line_errors_ & LineStatus::character_errors.mask) != 0 || receive_.has_errors()) &&
+            fifo_enabled()) [[unlikely]] {
+            return static_cast<std::uint8_t>(status | LineStatus::fifo_error.mask);
+        }
+        return static_cast<std::uint8_t>(status);
+    }
+
+    [[gnu::noinline]] constexpr std::uint8_t read_line_errors() {
+        const std::uint8_t status = line_status();
+        line_errors_ = 0;
+        settle_in_read();
+        return status;
+    }
+    [[gnu::noinline]] constexpr std::uint8_t read_modem_deltas() {
+        const std::uint8_t status = modem_status();
+        modem_deltas_ = 0;
+        settle_in_read();
+        return status;
     }
 
     // MSR bits 7:4. In loopback the four outputs are connected to the inputs (PC16550D 8.7, bit 4).
@@ -578,7 +596,6 @@ private:
         const std::size_t dropped = receive_.size();
         receive_.clear();
         character_timeout_ = false;
-        ++receive_activity_;
         // The errors shown belong to a byte that is gone; an overrun stays told.
         line_errors_ &= uart16550::LineStatus::overrun_error.mask;
         if (dropped != 0) {
@@ -593,6 +610,9 @@ private:
         receive_trigger_ = fifo_enabled() ? levels[fifo_control_[FifoControl::fifo_64] ? 1 : 0]
                                                   [fifo_control_[FifoControl::receiver_trigger]]
                                           : std::uint8_t{1};
+        // With the immediate timeout any byte interrupts: as "data available" or as the timeout.
+        receive_interrupt_level_ =
+            receive_timeout_ == ReceiveTimeout::immediate ? std::uint8_t{1} : receive_trigger_;
     }
 
     constexpr void write_line_control(std::uint8_t value) {
@@ -649,7 +669,7 @@ private:
         return transmit({&value, 1});
     }
 
-    constexpr std::expected<void, Error> transmit(std::span<const std::uint8_t> bytes) {
+    [[gnu::noinline]] constexpr std::expected<void, Error> transmit(std::span<const std::uint8_t> bytes) {
         if (auto flushed = flush(); !flushed) {
             calls().tx_lost_bytes(bytes.size());
             static_cast<void>(settle(thr_empty_source));
@@ -669,8 +689,8 @@ private:
     }
 
     // After the writer took no more of `bytes`: what becomes of them, and of the THRE interrupt.
-    constexpr std::expected<void, Error> keep_or_lose(std::span<const std::uint8_t> bytes,
-                                                      const WriteResult& taken) {
+    [[gnu::noinline]] constexpr std::expected<void, Error> keep_or_lose(std::span<const std::uint8_t> bytes,
+                                                                        const WriteResult& taken) {
         std::size_t kept = 0;
         if (taken && transmit_policy_ == TransmitPolicy::back_pressure) {
             kept = transmit_.push(bytes, transmit_depth());
@@ -715,11 +735,10 @@ private:
     // With the FIFOs on it holds no more than the chip would: guests count the bytes that fit to tell one
     // chip from another. Linux takes a 16550A that loops 64 bytes back for a U6_16550A, and then sends 64
     // at once into a transmit FIFO of 16 (8250_port.c, size_fifo).
-    constexpr std::expected<void, Error> loop_back(std::span<const std::uint8_t> bytes) {
+    [[gnu::noinline]] constexpr std::expected<void, Error> loop_back(std::span<const std::uint8_t> bytes) {
         const std::size_t depth = fifo_enabled() ? transmit_depth() : receive_fifo_size;
         const std::size_t room = depth > receive_.size() ? depth - receive_.size() : 0;
         const std::size_t count = receive_.push(bytes.first(std::min(bytes.size(), room)));
-        ++receive_activity_;
         for (std::size_t lost = bytes.size() - count; lost != 0; --lost) {
             line_errors_ |= uart16550::LineStatus::overrun_error.mask;
             calls().overrun();
@@ -756,7 +775,6 @@ private:
     [[no_unique_address]] W writer_;
     detail::SerialReceiveFifo receive_{};
     detail::SerialTransmitFifo transmit_{};
-    std::uint32_t receive_activity_{0};
     uart16550::InterruptEnable interrupt_enable_{};
     uart16550::FifoControl fifo_control_{};
     uart16550::LineControl line_control_{0x03};
@@ -764,10 +782,11 @@ private:
     uart16550::Scratch scratch_{};
     std::uint8_t divisor_low_{0x0C};
     std::uint8_t divisor_high_{0x00};
-    std::uint8_t line_errors_{0};      // LSR bits 4:1
-    std::uint8_t modem_inputs_{0xB0};  // MSR bits 7:4, from outside
-    std::uint8_t modem_deltas_{0};     // MSR bits 3:0
-    std::uint8_t receive_trigger_{1};  // bytes for "data available"; follows from FCR
+    std::uint8_t line_errors_{0};              // LSR bits 4:1
+    std::uint8_t modem_inputs_{0xB0};          // MSR bits 7:4, from outside
+    std::uint8_t modem_deltas_{0};             // MSR bits 3:0
+    std::uint8_t receive_trigger_{1};          // bytes for "data available"; follows from FCR
+    std::uint8_t receive_interrupt_level_{1};  // bytes for any receive interrupt before the timeout
     bool thr_empty_pending_{false};
     bool character_timeout_{false};
     bool fifo_64_allowed_{false};

@@ -25,9 +25,11 @@ public:
     [[nodiscard]] constexpr bool empty() const noexcept { return size_ == 0; }
     [[nodiscard]] constexpr std::size_t room() const noexcept { return capacity - size_; }
     [[nodiscard]] constexpr std::uint8_t front() const noexcept { return data_[head_]; }
-    [[nodiscard]] constexpr bool has_errors() const noexcept {
-        return (parity_errors_ | framing_errors_ | breaks_) != 0;
+    /// Changes with every byte that comes or goes, repeating itself after 64 of each.
+    [[nodiscard]] constexpr std::uint32_t position() const noexcept {
+        return (static_cast<std::uint32_t>(head_) << 8U) | size_;
     }
+    [[nodiscard]] constexpr bool has_errors() const noexcept { return has_errors_; }
 
     /// There must be a byte.
     constexpr std::uint8_t pop() noexcept {
@@ -47,6 +49,7 @@ public:
             parity_errors_ |= (errors & LineStatus::parity_error.mask) != 0 ? bit : 0;
             framing_errors_ |= (errors & LineStatus::framing_error.mask) != 0 ? bit : 0;
             breaks_ |= (errors & LineStatus::break_interrupt.mask) != 0 ? bit : 0;
+            note_errors();
         }
         ++size_;
     }
@@ -55,16 +58,20 @@ public:
     constexpr std::size_t push(std::span<const std::uint8_t> bytes) noexcept {
         const std::size_t count = std::min(bytes.size(), room());
         const std::size_t slot = wrap(head_ + size_);
-        const std::size_t first = std::min(count, capacity - slot);
-        std::copy_n(bytes.begin(), first, data_.begin() + static_cast<std::ptrdiff_t>(slot));
-        std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(first), count - first, data_.begin());
+        if (count == 1) {  // a key pressed: not worth calling memmove
+            data_[slot] = bytes.front();
+        } else {
+            const std::size_t first = std::min(count, capacity - slot);
+            std::copy_n(bytes.begin(), first, data_.begin() + static_cast<std::ptrdiff_t>(slot));
+            std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(first), count - first, data_.begin());
+        }
         size_ = static_cast<std::uint8_t>(size_ + count);
         return count;
     }
 
     /// The errors of the oldest byte, LSR bits 4:2, which are then forgotten here.
     constexpr std::uint8_t take_front_errors() noexcept {
-        if (!has_errors()) {
+        if (!has_errors()) [[likely]] {
             return 0;
         }
         using uart16550::LineStatus;
@@ -76,6 +83,7 @@ public:
         parity_errors_ &= ~bit;
         framing_errors_ &= ~bit;
         breaks_ &= ~bit;
+        note_errors();
         return errors;
     }
 
@@ -85,6 +93,7 @@ public:
         parity_errors_ = 0;
         framing_errors_ = 0;
         breaks_ = 0;
+        has_errors_ = false;
     }
 
     /// Writes the content to the fields of a saved state, bit 0 of each mask being the oldest byte.
@@ -109,12 +118,14 @@ public:
         parity_errors_ = parity_errors;
         framing_errors_ = framing_errors;
         breaks_ = breaks;
+        note_errors();
     }
 
 private:
     static constexpr std::uint8_t wrap(std::size_t slot) noexcept {
         return static_cast<std::uint8_t>(slot % capacity);
     }
+    constexpr void note_errors() noexcept { has_errors_ = (parity_errors_ | framing_errors_ | breaks_) != 0; }
 
     std::uint64_t parity_errors_{0};
     std::uint64_t framing_errors_{0};
@@ -122,6 +133,7 @@ private:
     std::array<std::uint8_t, capacity> data_{};
     std::uint8_t head_{0};
     std::uint8_t size_{0};
+    bool has_errors_{false};
 };
 
 /// Bytes that wait for the writer, contiguous so that one call offers them all.
