@@ -31,6 +31,7 @@ set(vmsuperio_headers
     vmsuperio/detail/rtc_calendar.hpp
     vmsuperio/detail/scan_codes.hpp
     vmsuperio/detail/serial_fifo.hpp
+    vmsuperio/detail/serial_registers.hpp
     vmsuperio/exit_port.hpp
     vmsuperio/i8042.hpp
     vmsuperio/keys.hpp
@@ -48,6 +49,7 @@ set(vmsuperio_headers
     vmsuperio/serial.hpp
     vmsuperio/serial_error.hpp
     vmsuperio/serial_events.hpp
+    vmsuperio/serial_json.hpp
     vmsuperio/serial_metrics.hpp
     vmsuperio/serial_state.hpp
     vmsuperio/serial_timeout.hpp

@@ -84,7 +84,9 @@ struct SerialEventCaller {
     }
     constexpr void dropped_bytes(std::size_t count) const {
         if constexpr (requires { events.dropped_bytes(count); }) {
-            events.dropped_bytes(count);
+            if (count != 0) {
+                events.dropped_bytes(count);
+            }
         }
     }
     constexpr void fifo_reset() const {
