@@ -24,9 +24,11 @@ set(vmsuperio_headers
     vmsuperio/debug_port.hpp
     vmsuperio/detail/byte_queue.hpp
     vmsuperio/detail/config.hpp
+    vmsuperio/detail/device_time.hpp
     vmsuperio/detail/i8042_core.hpp
     vmsuperio/detail/ps2_keyboard.hpp
     vmsuperio/detail/ps2_mouse.hpp
+    vmsuperio/detail/rtc_calendar.hpp
     vmsuperio/detail/scan_codes.hpp
     vmsuperio/detail/serial_fifo.hpp
     vmsuperio/exit_port.hpp
@@ -37,8 +39,10 @@ set(vmsuperio_headers
     vmsuperio/linux/unique_fd.hpp
     vmsuperio/pvpanic.hpp
     vmsuperio/registers/i8042.hpp
+    vmsuperio/registers/mc146818.hpp
     vmsuperio/registers/register.hpp
     vmsuperio/registers/uart16550.hpp
+    vmsuperio/rtc_cmos.hpp
     vmsuperio/serial.hpp
     vmsuperio/serial_error.hpp
     vmsuperio/serial_events.hpp

@@ -132,7 +132,7 @@ public:
             return true;
         }
         const bool sent = core_.keyboard().key(key, down);
-        counters_.keyboard_overruns += sent ? 0 : 1;
+        counters_.keyboard_overruns += sent ? 0U : 1U;
         core_.refresh();
         settle();
         return sent;

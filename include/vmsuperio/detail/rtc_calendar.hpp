@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+
+#include <vmsuperio/detail/config.hpp>
+
+/// The calendar of the MC146818A: its bytes in BCD or binary and in 12 or 24 hours, how they advance, and
+/// when an alarm meets them. Nothing here loops over time: a jump of centuries costs the same as one second.
+namespace vmsuperio::detail {
+
+inline constexpr std::int64_t seconds_per_day = 86400;
+
+[[nodiscard]] constexpr std::int64_t floor_div(std::int64_t a, std::int64_t b) noexcept {
+    return a / b - (a % b != 0 && (a % b < 0) != (b < 0) ? 1 : 0);
+}
+[[nodiscard]] constexpr std::int64_t floor_mod(std::int64_t a, std::int64_t b) noexcept {
+    return a - floor_div(a, b) * b;
+}
+
+/// How the bytes are written: bits DM and 24/12 of register B.
+struct RtcFormat {
+    bool binary{};
+    bool hours_24{};
+
+    /// 0 to 99 (BCD) or 0 to 255.
+    [[nodiscard]] constexpr std::uint8_t encode(std::int64_t value) const noexcept {
+        if (binary) {
+            return static_cast<std::uint8_t>(value & 0xFF);
+        }
+        return static_cast<std::uint8_t>(((floor_mod(value, 100) / 10) << 4) | floor_mod(value, 10));
+    }
+    /// Any byte gives some number: a guest may write digits that BCD does not have.
+    [[nodiscard]] constexpr std::int64_t decode(std::uint8_t byte) const noexcept {
+        return binary ? std::int64_t{byte} : std::int64_t{byte >> 4} * 10 + (byte & 0x0F);
+    }
+    /// In 12-hour mode midnight is 12 AM, noon 12 PM, and bit 7 tells PM.
+    [[nodiscard]] constexpr std::uint8_t encode_hour(std::int64_t hour) const noexcept {
+        if (hours_24) {
+            return encode(hour);
+        }
+        const std::int64_t half = hour % 12 == 0 ? 12 : hour % 12;
+        return static_cast<std::uint8_t>(encode(half) | (hour >= 12 ? 0x80 : 0x00));
+    }
+    [[nodiscard]] constexpr std::int64_t decode_hour(std::uint8_t byte) const noexcept {
+        if (hours_24) {
+            return decode(byte);
+        }
+        return decode(byte & 0x7F) % 12 + ((byte & 0x80) != 0 ? 12 : 0);
+    }
+};
+
+/// The calendar bytes of the chip.
+struct RtcBytes {
+    std::uint8_t second{};
+    std::uint8_t minute{};
+    std::uint8_t hour{};
+    std::uint8_t weekday{};  // 1 is Sunday
+    std::uint8_t day{};
+    std::uint8_t month{};
+    std::uint8_t year{};
+    std::uint8_t century{};
+};
+
+/// Seconds since 1970-01-01 00:00 that the bytes tell. Numbers beyond their range carry over into the next.
+[[nodiscard]] constexpr std::int64_t rtc_seconds(const RtcBytes& bytes, RtcFormat format) noexcept {
+    const std::int64_t month = format.decode(bytes.month) - 1;
+    const std::int64_t year =
+        format.decode(bytes.century) * 100 + format.decode(bytes.year) + floor_div(month, 12);
+    const std::chrono::sys_days first = std::chrono::year(static_cast<int>(year)) /
+                                        std::chrono::month(static_cast<unsigned>(floor_mod(month, 12) + 1)) /
+                                        std::chrono::day(1);
+    const std::int64_t days = first.time_since_epoch().count() + format.decode(bytes.day) - 1;
+    return days * seconds_per_day + format.decode_hour(bytes.hour) * 3600 + format.decode(bytes.minute) * 60 +
+           format.decode(bytes.second);
+}
+
+/// The bytes for a time. Years beyond 9999 (BCD) lose their upper digits.
+[[nodiscard]] constexpr RtcBytes rtc_bytes(std::int64_t seconds, RtcFormat format) noexcept {
+    const std::int64_t day_number = floor_div(seconds, seconds_per_day);
+    const std::int64_t of_day = floor_mod(seconds, seconds_per_day);
+    const std::chrono::sys_days days{std::chrono::days(day_number)};
+    const std::chrono::year_month_day date(days);
+    const std::int64_t year = int{date.year()};
+    return {.second = format.encode(of_day % 60),
+            .minute = format.encode(of_day / 60 % 60),
+            .hour = format.encode_hour(of_day / 3600),
+            .weekday = format.encode(floor_mod(day_number + 4, 7) + 1),  // 1970-01-01 was a Thursday
+            .day = format.encode(unsigned{date.day()}),
+            .month = format.encode(unsigned{date.month()}),
+            .year = format.encode(floor_mod(year, 100)),
+            .century = format.encode(floor_div(year, 100))};
+}
+
+/// The bytes `count` seconds later. The day of the week only counts on: the chip does not know which day a
+/// date was, and keeps whatever the guest has set.
+[[nodiscard]] constexpr RtcBytes rtc_advance(const RtcBytes& bytes, RtcFormat format,
+                                             std::int64_t count) noexcept {
+    const std::int64_t before = rtc_seconds(bytes, format);
+    RtcBytes after = rtc_bytes(before + count, format);
+    const std::int64_t days = floor_div(before + count, seconds_per_day) - floor_div(before, seconds_per_day);
+    after.weekday =
+        days == 0 ? bytes.weekday : format.encode(floor_mod(format.decode(bytes.weekday) - 1 + days, 7) + 1);
+    return after;
+}
+
+/// The alarm bytes of the chip.
+struct RtcAlarm {
+    std::uint8_t second{};
+    std::uint8_t minute{};
+    std::uint8_t hour{};
+};
+
+/// Seconds from a time of day (0 to 86399) to the next match of the alarm, 1 to 86400; nothing where it can
+/// never match. A byte with its two upper bits set matches every value.
+[[nodiscard]] constexpr std::optional<std::int64_t> next_alarm(const RtcAlarm& alarm, RtcFormat format,
+                                                               std::int64_t of_day) noexcept {
+    struct Match {
+        bool any;
+        std::int64_t value;
+        [[nodiscard]] constexpr bool operator()(std::int64_t v) const noexcept { return any || v == value; }
+    };
+    const auto wildcard = [](std::uint8_t byte) { return (byte & 0xC0) == 0xC0; };
+    const Match hour{wildcard(alarm.hour), format.decode_hour(alarm.hour)};
+    const Match minute{wildcard(alarm.minute), format.decode(alarm.minute)};
+    const Match second{wildcard(alarm.second), format.decode(alarm.second)};
+    // The chip compares bytes, so a byte that no time is written as never matches.
+    if ((!hour.any && (hour.value > 23 || format.encode_hour(hour.value) != alarm.hour)) ||
+        (!minute.any && (minute.value > 59 || format.encode(minute.value) != alarm.minute)) ||
+        (!second.any && (second.value > 59 || format.encode(second.value) != alarm.second))) {
+        return std::nullopt;
+    }
+    // At most 24 + 60 + 60 steps: every level has a match.
+    const auto first_from = [&](std::int64_t start) -> std::optional<std::int64_t> {
+        for (std::int64_t h = start / 3600; h < 24; ++h) {
+            if (!hour(h)) {
+                continue;
+            }
+            const std::int64_t hour_start = h * 3600 > start ? h * 3600 : start;
+            for (std::int64_t m = hour_start / 60 % 60; m < 60; ++m) {
+                if (!minute(m)) {
+                    continue;
+                }
+                const std::int64_t minute_start = h * 3600 + m * 60;
+                for (std::int64_t s = minute_start >= start ? 0 : start - minute_start; s < 60; ++s) {
+                    if (second(s)) {
+                        return minute_start + s;
+                    }
+                }
+            }
+        }
+        return std::nullopt;
+    };
+    if (const auto today = first_from(of_day + 1)) {
+        return *today - of_day;
+    }
+    return *first_from(0) + seconds_per_day - of_day;
+}
+
+}  // namespace vmsuperio::detail

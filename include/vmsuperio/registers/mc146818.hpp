@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+
+#include <vmsuperio/registers/register.hpp>
+
+/// The registers of the MC146818A real-time clock and the CMOS bytes around it that a PC gives a meaning.
+///
+/// Sources: Motorola MC146818A data sheet, "Address map", "Registers"; IBM PC/AT Technical Reference,
+/// "Real-time clock/CMOS RAM information".
+namespace vmsuperio::mc146818 {
+
+inline constexpr std::uint8_t index_offset = 0;  ///< port 0x70
+inline constexpr std::uint8_t data_offset = 1;   ///< port 0x71
+
+/// What is where, as the index register counts.
+enum Index : std::uint8_t {
+    seconds = 0x00,
+    seconds_alarm = 0x01,
+    minutes = 0x02,
+    minutes_alarm = 0x03,
+    hours = 0x04,
+    hours_alarm = 0x05,
+    weekday = 0x06,
+    day = 0x07,
+    month = 0x08,
+    year = 0x09,
+    register_a = 0x0A,
+    register_b = 0x0B,
+    register_c = 0x0C,
+    register_d = 0x0D,
+    shutdown_status = 0x0F,  ///< tells the firmware what a CPU reset was for
+    base_memory_low = 0x15,  ///< KiB below 640 KiB
+    base_memory_high = 0x16,
+    extended_memory_low = 0x17,  ///< KiB above 1 MiB, at most 65535
+    extended_memory_high = 0x18,
+    checksum_first = 0x10,  ///< the checksum covers 0x10 to 0x2D
+    checksum_last = 0x2D,
+    checksum_high = 0x2E,
+    checksum_low = 0x2F,
+    extended_memory2_low = 0x30,  ///< the same as 0x17 and 0x18, found by the power-on test
+    extended_memory2_high = 0x31,
+    century = 0x32,
+    memory_above_16m_low = 0x34,  ///< 64 KiB units between 16 MiB and 4 GiB
+    memory_above_16m_high = 0x35,
+    memory_above_4g_low = 0x5B,  ///< 64 KiB units above 4 GiB
+    memory_above_4g_middle = 0x5C,
+    memory_above_4g_high = 0x5D,
+};
+
+/// Index register, port 0x70.
+struct IndexRegister : Register<IndexRegister, std::uint8_t, 0xFF> {
+    using Register::Register;
+    static constexpr Field<0, 6> index{};
+    static constexpr Bit<7> nmi_masked{};  // wired on the PC's board, not a part of the chip
+};
+
+/// Register A: UIP is the clock's own.
+struct RegisterA : Register<RegisterA, std::uint8_t, 0x7F> {
+    using Register::Register;
+    static constexpr Field<0, 3> rate_select{};  // RS: the periodic interrupt's rate
+    static constexpr Field<4, 6> divider{};      // DV: time base; 6 and 7 hold the divider in reset
+    static constexpr Bit<7> update_in_progress{};
+};
+
+/// Register B.
+struct RegisterB : Register<RegisterB, std::uint8_t, 0xFF> {
+    using Register::Register;
+    static constexpr Bit<0> daylight_savings{};  // DSE: kept, without effect
+    static constexpr Bit<1> hours_24{};          // 24/12
+    static constexpr Bit<2> binary{};            // DM
+    static constexpr Bit<3> square_wave{};       // SQWE: kept, no pin to drive
+    static constexpr Bit<4> update_ended_interrupt{};
+    static constexpr Bit<5> alarm_interrupt{};
+    static constexpr Bit<6> periodic_interrupt{};
+    static constexpr Bit<7> set_mode{};  // SET: no updates, the guest sets the time
+};
+
+/// Register C: read only, cleared by a read.
+struct RegisterC : Register<RegisterC, std::uint8_t, 0x00> {
+    using Register::Register;
+    static constexpr Bit<4> update_ended{};       // UF
+    static constexpr Bit<5> alarm{};              // AF
+    static constexpr Bit<6> periodic{};           // PF
+    static constexpr Bit<7> interrupt_request{};  // IRQF
+    static constexpr std::uint8_t flags = 0x70;   // UF, AF and PF, in the places of their enables in B
+};
+
+/// Register D: read only.
+struct RegisterD : Register<RegisterD, std::uint8_t, 0x00> {
+    using Register::Register;
+    static constexpr Bit<7> valid_ram_and_time{};  // VRT
+};
+
+}  // namespace vmsuperio::mc146818
