@@ -40,9 +40,11 @@ set(vmsuperio_headers
     vmsuperio/pvpanic.hpp
     vmsuperio/registers/i8042.hpp
     vmsuperio/registers/mc146818.hpp
+    vmsuperio/registers/pl031.hpp
     vmsuperio/registers/register.hpp
     vmsuperio/registers/uart16550.hpp
     vmsuperio/rtc_cmos.hpp
+    vmsuperio/rtc_pl031.hpp
     vmsuperio/serial.hpp
     vmsuperio/serial_error.hpp
     vmsuperio/serial_events.hpp
