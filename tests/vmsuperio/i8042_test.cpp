@@ -1,0 +1,608 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <array>
+#include <cstdint>
+#include <map>
+#include <random>
+#include <type_traits>
+#include <vector>
+
+#include <vmsuperio/i8042.hpp>
+
+#include "catch.hpp"
+#include "ps2_harness.hpp"
+
+using ps2::Bytes;
+using ps2::Pc;
+using vmsuperio::I8042;
+using vmsuperio::I8042Options;
+using vmsuperio::I8042Profile;
+using vmsuperio::I8042State;
+using vmsuperio::Key;
+
+namespace {
+
+/// What a command answers on a fresh controller, for those that do.
+std::map<int, int> answers() {
+    std::map<int, int> table{{0xA4, 0xF1}, {0xA9, 0x00}, {0xAA, 0x55}, {0xAB, 0x00},
+                             {0xC0, 0x80}, {0xD0, 0xCF}, {0xE0, 0x01}};
+    for (int ram = 0x20; ram <= 0x3F; ++ram) {
+        table[ram] = ram == 0x20 ? 0x65 : 0x00;
+    }
+    return table;
+}
+
+bool takes_data(int command) {
+    return (command >= 0x60 && command <= 0x7F) || (command >= 0xD1 && command <= 0xD4);
+}
+
+}  // namespace
+
+TEST_CASE("I8042: a reset trigger alone is enough, and 0xFE on port 0x64 fires it once", "[i8042]") {
+    int resets = 0;
+    I8042 dev(ps2::CountingTrigger{&resets});
+    STATIC_REQUIRE(std::is_same_v<decltype(dev), I8042<ps2::CountingTrigger>>);
+    STATIC_REQUIRE(std::is_same_v<decltype(dev.write(4, 0xFE)), std::expected<void, int>>);
+    CHECK(dev.reset_evt().count == &resets);
+    for (int value = 0; value < 0xF0; ++value) {
+        CHECK(dev.write(4, static_cast<std::uint8_t>(value)).has_value());
+    }
+    CHECK(resets == 0);
+    CHECK(dev.write(4, 0xFE).has_value());
+    CHECK(resets == 1);
+    for (int offset = 0; offset < 256; ++offset) {
+        if (offset != 4) {
+            CHECK(dev.write(static_cast<std::uint8_t>(offset), 0xFE).has_value());
+        }
+    }
+    CHECK(resets == 1);
+}
+
+TEST_CASE("I8042: the error of the reset trigger is the error of the write", "[i8042]") {
+    Pc pc;
+    pc.reset_fails = true;
+    const auto result = pc.dev.write(4, 0xFE);
+    REQUIRE_FALSE(result.has_value());
+    CHECK(result.error() == 7);
+    CHECK(pc.resets == 1);
+    CHECK(pc.dev.write(4, 0xAA).has_value());
+}
+
+TEST_CASE("I8042: pulse commands reset the CPU when their bit 0 is 0, and answer nothing", "[i8042]") {
+    for (int command = 0xF0; command <= 0xFF; ++command) {
+        Pc pc;
+        CHECK(pc.command(static_cast<std::uint8_t>(command)));
+        CHECK(pc.resets == (command % 2 == 0 ? 1 : 0));
+        CHECK_FALSE(pc.output_full());
+    }
+}
+
+TEST_CASE("I8042: reset values of every offset", "[i8042]") {
+    Pc pc;
+    for (int offset = 0; offset < 256; ++offset) {
+        // The system flag is set, as after a passed self-test, and the key lock is open.
+        const int expected = offset == 4 ? 0x14 : 0x00;
+        CHECK(pc.dev.peek(static_cast<std::uint8_t>(offset)) == expected);
+        CHECK(pc.dev.read(static_cast<std::uint8_t>(offset)) == expected);
+    }
+    CHECK(pc.irq1 == 0);
+    CHECK(pc.irq12 == 0);
+    CHECK(pc.dev.a20_enabled());
+}
+
+TEST_CASE("I8042: every command byte answers what the reference says, and nothing else", "[i8042]") {
+    const auto table = answers();
+    for (int command = 0; command < 256; ++command) {
+        Pc pc;
+        const I8042State before = pc.dev.state();
+        pc.command(static_cast<std::uint8_t>(command));
+        INFO("command " << command);
+        if (const auto found = table.find(command); found != table.end()) {
+            REQUIRE(pc.output_full());
+            CHECK_FALSE(pc.output_from_aux());
+            CHECK(pc.data() == found->second);
+            CHECK(pc.irq1 == 1);
+        }
+        CHECK_FALSE(pc.output_full());
+        CHECK(pc.irq1 == (table.contains(command) ? 1 : 0));
+        CHECK(pc.irq12 == 0);
+        CHECK((pc.status() & 0x08) != 0);
+        CHECK(pc.dev.state().waiting_for == (takes_data(command) ? command : 0));
+
+        I8042State expected = before;
+        expected.last_write_command = true;
+        expected.waiting_for = pc.dev.state().waiting_for;
+        expected.output_data = pc.dev.state().output_data;
+        expected.response = pc.dev.state().response;
+        switch (command) {
+            case 0xA8:
+                expected.ram[0] = 0x45;
+                break;
+            case 0xAD:
+                expected.ram[0] = 0x75;
+                break;
+            case 0xDD:
+                expected.output_port = 0xCD;
+                break;
+            default:
+                break;
+        }
+        CHECK(pc.dev.state() == expected);
+    }
+}
+
+TEST_CASE("I8042: unknown commands are counted and change nothing", "[i8042]") {
+    Pc pc;
+    pc.command(0x00);
+    pc.command(0xBF);
+    CHECK(pc.dev.counters().unknown_commands == 2);
+    pc.command(0xAA);
+    CHECK(pc.dev.counters().unknown_commands == 2);
+}
+
+TEST_CASE("I8042: the 31 bytes of RAM behind the command byte hold any value", "[i8042]") {
+    Pc pc;
+    for (int i = 1; i < 32; ++i) {
+        pc.command(static_cast<std::uint8_t>(0x60 + i), static_cast<std::uint8_t>(0xFF - i));
+    }
+    for (int i = 1; i < 32; ++i) {
+        pc.command(static_cast<std::uint8_t>(0x20 + i));
+        CHECK(pc.data() == 0xFF - i);
+    }
+    CHECK(pc.ctr() == 0x65);
+}
+
+TEST_CASE("I8042: the command byte keeps all bits but 7, and its system flag shows in the status",
+          "[i8042]") {
+    Pc pc;
+    for (int value = 0; value < 256; ++value) {
+        pc.set_ctr(static_cast<std::uint8_t>(value));
+        CHECK(pc.ctr() == (value & 0x7F));
+        CHECK(((pc.status() & 0x04) != 0) == ((value & 0x04) != 0));
+    }
+    pc.set_ctr(0x00);
+    pc.command(0xAA);
+    CHECK(pc.data() == 0x55);
+    CHECK((pc.status() & 0x04) != 0);
+}
+
+TEST_CASE("I8042: enable and disable commands move the command byte's bits", "[i8042]") {
+    Pc pc;
+    pc.set_ctr(0x00);
+    pc.command(0xA7);
+    CHECK(pc.ctr() == 0x20);
+    pc.command(0xAD);
+    CHECK(pc.ctr() == 0x30);
+    pc.command(0xE0);
+    CHECK(pc.data() == 0x00);
+    pc.command(0xA8);
+    CHECK(pc.ctr() == 0x10);
+    pc.command(0xAE);
+    CHECK(pc.ctr() == 0x00);
+    pc.command(0xE0);
+    CHECK(pc.data() == 0x03);
+}
+
+TEST_CASE("I8042: talking to a device turns its port on", "[i8042]") {
+    Pc pc;
+    pc.set_ctr(0x30);
+    pc.put(0xEE);
+    CHECK(pc.next() == 0xEE);
+    CHECK(pc.ctr() == 0x20);
+    pc.command(0xD4, 0xF5);
+    CHECK(pc.output_from_aux());
+    CHECK(pc.data() == 0xFA);
+    CHECK(pc.ctr() == 0x00);
+}
+
+TEST_CASE("I8042: status tells whether the last write went to 0x64 or 0x60, and is never busy", "[i8042]") {
+    Pc pc;
+    pc.command(0xD1);
+    CHECK((pc.status() & 0x0A) == 0x08);
+    pc.put(0xDF);
+    CHECK((pc.status() & 0x0A) == 0x00);
+}
+
+TEST_CASE("I8042: the output port shows the output buffer's state and gates A20", "[i8042]") {
+    Pc pc;
+    CHECK(pc.dev.a20_enabled());
+    pc.command(0xD1, 0xDD);
+    CHECK_FALSE(pc.dev.a20_enabled());
+    pc.command(0xD0);
+    CHECK(pc.data() == 0xCD);
+    pc.command(0xD1, 0xDD);
+    CHECK(pc.a20 == std::vector<bool>{false});
+    pc.command(0xD1, 0x03);
+    CHECK(pc.a20 == std::vector<bool>{false, true});
+    pc.command(0xD0);
+    CHECK(pc.data() == 0x03);
+    pc.command(0xDD);
+    pc.command(0xDF);
+    CHECK(pc.a20 == std::vector<bool>{false, true, false, true});
+    CHECK(pc.resets == 0);
+    // With a byte in the output buffer its interrupt source shows.
+    pc.dev.press(Key::a);
+    pc.command(0xD0);
+    CHECK(pc.data() == 0x1E);
+    CHECK(pc.data() == (0x03 | 0x10));
+    pc.command(0xD3, 0x00);
+    pc.command(0xD0);
+    CHECK(pc.data() == 0x00);
+    CHECK(pc.data() == (0x03 | 0x20));
+}
+
+TEST_CASE("I8042: clearing bit 0 of the output port resets the CPU", "[i8042]") {
+    Pc pc;
+    pc.command(0xD1, 0xDE);
+    CHECK(pc.resets == 1);
+    CHECK(pc.dev.a20_enabled());
+    pc.command(0xD0);
+    CHECK((pc.data() & 0x01) == 1);
+    pc.command(0xD1, 0x00);
+    CHECK(pc.resets == 2);
+    CHECK(pc.a20 == std::vector<bool>{false});
+}
+
+TEST_CASE("I8042: a command replaces one that still waits for its data", "[i8042]") {
+    Pc pc;
+    pc.command(0xD1);
+    pc.command(0x60);
+    pc.put(0x00);
+    CHECK(pc.resets == 0);
+    CHECK(pc.ctr() == 0x00);
+    pc.command(0xD1);
+    pc.command(0xAA);
+    CHECK(pc.data() == 0x55);
+    pc.put(0xEE);
+    CHECK(pc.next() == 0xEE);
+    CHECK(pc.resets == 0);
+}
+
+TEST_CASE("I8042: 0xD2 and 0xD3 loop a byte back as if a device had sent it", "[i8042]") {
+    Pc pc;
+    pc.set_ctr(0x47);
+    for (int value = 0; value < 256; ++value) {
+        pc.command(0xD2, static_cast<std::uint8_t>(value));
+        CHECK((pc.status() & 0x21) == 0x01);
+        CHECK(pc.data() == value);
+        pc.command(0xD3, static_cast<std::uint8_t>(value));
+        CHECK((pc.status() & 0x21) == 0x21);
+        CHECK(pc.data() == value);
+        CHECK_FALSE(pc.output_full());
+    }
+    CHECK(pc.irq1 == 256);
+    CHECK(pc.irq12 == 256);
+}
+
+TEST_CASE("I8042: IRQ 1 and IRQ 12 follow the output buffer and their enables", "[i8042][irq]") {
+    Pc pc;
+    pc.set_ctr(0x00);
+    pc.command(0xD2, 1);
+    CHECK(pc.irq1 == 0);
+    // Enabling the interrupt while a byte waits raises the line.
+    pc.set_ctr(0x03);
+    CHECK(pc.irq1 == 1);
+    CHECK(pc.irq12 == 0);
+    pc.data();
+    CHECK(pc.irq1 == 1);
+    pc.command(0xD3, 2);
+    CHECK(pc.irq12 == 1);
+    CHECK(pc.irq1 == 1);
+    // Reading the status has no effect on the line.
+    for (int i = 0; i < 10; ++i) {
+        CHECK(pc.output_from_aux());
+    }
+    pc.set_ctr(0x01);
+    pc.set_ctr(0x03);
+    CHECK(pc.irq12 == 2);
+    CHECK(pc.data() == 2);
+    CHECK(pc.irq12 == 2);
+    CHECK(pc.irq1 == 1);
+}
+
+TEST_CASE("I8042: reading a byte brings the next one, with an edge of its own", "[i8042][irq]") {
+    Pc pc;
+    pc.dev.press(Key::a);
+    pc.dev.press(Key::b);
+    pc.dev.press(Key::c);
+    CHECK(pc.irq1 == 1);
+    CHECK(pc.data() == 0x1E);
+    CHECK(pc.irq1 == 2);
+    CHECK(pc.data() == 0x30);
+    CHECK(pc.irq1 == 3);
+    CHECK(pc.data() == 0x2E);
+    CHECK(pc.irq1 == 3);
+    // An empty output buffer shows the last byte again, and that is no event.
+    CHECK(pc.data() == 0x2E);
+    CHECK(pc.irq1 == 3);
+}
+
+TEST_CASE("I8042: a level trigger hears each change of the line once", "[i8042][irq]") {
+    std::vector<bool> levels;
+    int edges = 0;
+    int resets = 0;
+    I8042 dev(ps2::CountingTrigger{&resets}, ps2::RecordingLevel{&levels, &edges});
+    dev.press(Key::a);
+    dev.press(Key::b);
+    CHECK(levels == std::vector<bool>{true});
+    dev.read(0);
+    CHECK(levels == std::vector<bool>{true});
+    dev.read(0);
+    CHECK(levels == std::vector<bool>{true, false});
+    CHECK(edges == 0);
+}
+
+TEST_CASE("I8042: an interrupt trigger's error is counted, and the byte stays readable", "[i8042][irq]") {
+    Pc pc;
+    pc.irq_fails = true;
+    CHECK(pc.dev.press(Key::a));
+    CHECK(pc.command(0xAA));
+    CHECK(pc.dev.counters().interrupt_errors == 1);
+    CHECK(pc.data() == 0x1E);
+    CHECK(pc.data() == 0x55);
+}
+
+TEST_CASE("I8042: the controller's answer waits behind the byte that is there, before the devices'",
+          "[i8042]") {
+    Pc pc;
+    pc.dev.press(Key::a);
+    pc.dev.press(Key::b);
+    pc.command(0xAA);
+    CHECK(pc.drain() == Bytes{0x1E, 0x55, 0x30});
+}
+
+TEST_CASE("I8042: a disabled port keeps its bytes back until it is enabled", "[i8042]") {
+    Pc pc;
+    pc.command(0xAD);
+    pc.dev.press(Key::a);
+    CHECK_FALSE(pc.output_full());
+    pc.command(0xAE);
+    CHECK(pc.next() == 0x1E);
+
+    CHECK(pc.mouse({0xF4}) == Bytes{0xFA});
+    pc.command(0xA7);
+    pc.dev.move_mouse({.x = 1});
+    CHECK_FALSE(pc.output_full());
+    pc.command(0xA8);
+    CHECK(pc.drain() == Bytes{0x08, 0x01, 0x00});
+}
+
+TEST_CASE("I8042: a device that is not plugged in times out with 0xFE", "[i8042]") {
+    Pc pc({.keyboard = false, .mouse = false});
+    pc.put(0xFF);
+    CHECK((pc.status() & 0xE1) == 0x41);
+    CHECK(pc.data() == 0xFE);
+    CHECK((pc.status() & 0xE1) == 0x00);
+    pc.command(0xD4, 0xFF);
+    CHECK((pc.status() & 0xE1) == 0x61);
+    CHECK(pc.data() == 0xFE);
+    CHECK(pc.dev.press(Key::a));
+    pc.dev.move_mouse({.x = 1});
+    CHECK_FALSE(pc.output_full());
+    // The interfaces themselves pass their tests all the same.
+    pc.command(0xA9);
+    CHECK(pc.data() == 0x00);
+}
+
+TEST_CASE("I8042: the minimal profile resets the CPU, reads 0 and does nothing else", "[i8042][profile]") {
+    Pc pc({.profile = I8042Profile::minimal});
+    const I8042State before = pc.dev.state();
+    for (int offset = 0; offset < 256; ++offset) {
+        for (int value = 0; value < 256; ++value) {
+            if (offset != 4 || value != 0xFE) {
+                CHECK(pc.dev.write(static_cast<std::uint8_t>(offset), static_cast<std::uint8_t>(value)));
+            }
+        }
+        CHECK(pc.dev.read(static_cast<std::uint8_t>(offset)) == 0);
+    }
+    pc.dev.press(Key::a);
+    pc.dev.move_mouse({.x = 1});
+    CHECK(pc.dev.ctrl_alt_del());
+    CHECK(pc.dev.state() == before);
+    CHECK(pc.resets == 0);
+    CHECK(pc.irq1 + pc.irq12 == 0);
+    CHECK(pc.command(0xFE));
+    CHECK(pc.resets == 1);
+}
+
+TEST_CASE("I8042: the absent profile reads 0xFF and does nothing", "[i8042][profile]") {
+    Pc pc({.profile = I8042Profile::absent});
+    for (int offset = 0; offset < 256; ++offset) {
+        CHECK(pc.dev.write(static_cast<std::uint8_t>(offset), 0xFE));
+        CHECK(pc.dev.read(static_cast<std::uint8_t>(offset)) == 0xFF);
+        CHECK(pc.dev.peek(static_cast<std::uint8_t>(offset)) == 0xFF);
+    }
+    CHECK(pc.resets == 0);
+    CHECK(pc.dev.ctrl_alt_del());
+    CHECK(pc.irq1 == 0);
+}
+
+TEST_CASE("I8042: reset brings the power-on state back and keeps what is plugged in", "[i8042]") {
+    Pc pc({.mouse = false, .command_byte = 0x45});
+    const I8042State fresh = pc.dev.state();
+    pc.keyboard({0xED, 0x07});
+    pc.command(0xD1, 0xDD);
+    pc.command(0x61, 0x12);
+    pc.dev.press(Key::a);
+    pc.dev.reset();
+    CHECK(pc.dev.state() == fresh);
+    CHECK(pc.a20 == std::vector<bool>{false, true});
+    CHECK(pc.leds == Bytes{0x07, 0x00});
+    CHECK(pc.resets == 0);
+}
+
+TEST_CASE("I8042: peek has no side effect", "[i8042]") {
+    Pc pc;
+    pc.dev.press(Key::a);
+    pc.dev.press(Key::b);
+    const I8042State before = pc.dev.state();
+    for (int i = 0; i < 5; ++i) {
+        CHECK(pc.dev.peek(0) == 0x1E);
+        CHECK((pc.dev.peek(4) & 0x01) == 0x01);
+    }
+    CHECK(pc.dev.state() == before);
+    CHECK(pc.irq1 == 1);
+}
+
+namespace {
+
+/// Accesses as a guest at random makes them, with a host that types and moves the mouse.
+void random_step(ps2::Device& dev, std::mt19937& random) {
+    const auto byte = [&random] { return static_cast<std::uint8_t>(random()); };
+    switch (random() % 8) {
+        case 0:
+        case 1:
+            (void)dev.write(4, byte());
+            break;
+        case 2:
+            (void)dev.write(0, byte());
+            break;
+        case 3:
+            // Commands that mean something come up more often this way.
+            (void)dev.write(4, 0xD4);
+            (void)dev.write(0, static_cast<std::uint8_t>(0xE6 + random() % 26));
+            break;
+        case 4:
+            dev.key(static_cast<Key>(random() % 140), random() % 2 == 0);
+            break;
+        case 5:
+            dev.move_mouse({.x = static_cast<std::int32_t>(random()),
+                            .y = static_cast<std::int32_t>(random() % 1000) - 500,
+                            .wheel = static_cast<std::int32_t>(random() % 20) - 10,
+                            .buttons = byte()});
+            break;
+        case 6:
+            (void)dev.write(byte(), byte());
+            break;
+        default:
+            (void)dev.read(random() % 2 == 0 ? 0 : 4);
+            break;
+    }
+}
+
+}  // namespace
+
+TEST_CASE("I8042: hostile sequences leave a state that the device can be in, and never grow it",
+          "[i8042][fuzz]") {
+    STATIC_REQUIRE(std::is_trivially_copyable_v<I8042State>);
+    Pc pc;
+    std::mt19937 random(20240611);
+    for (int step = 0; step < 200'000; ++step) {
+        random_step(pc.dev, random);
+        const I8042State state = pc.dev.state();
+        if (vmsuperio::detail::I8042Core::first_invalid(state) != nullptr) {
+            FAIL("invalid state at step " << step);
+        }
+        // Nothing may wait behind an empty output buffer, or the guest would never hear of it.
+        const bool keyboard_on = (state.ram[0] & 0x10) == 0;
+        const bool aux_on = (state.ram[0] & 0x20) == 0;
+        const bool keyboard_waits =
+            keyboard_on && (state.keyboard.replies.size() != 0 ||
+                            (state.keyboard.waiting_for == 0 && state.keyboard.keys.size() != 0));
+        const bool aux_waits = aux_on && (state.mouse.replies.size() != 0 || state.mouse.packets.size() != 0);
+        if (!state.output_full && (state.response_waiting || keyboard_waits || aux_waits)) {
+            FAIL("a byte is stuck at step " << step);
+        }
+    }
+    CHECK(pc.resets > 0);
+    CHECK(pc.irq1 > 0);
+    CHECK(pc.irq12 > 0);
+}
+
+TEST_CASE("I8042: a saved and restored device goes on as the original, at every step", "[i8042][snapshot]") {
+    Pc original;
+    Pc other;
+    std::mt19937 random(7);
+    for (int round = 0; round < 2000; ++round) {
+        for (int step = 0; step < 5; ++step) {
+            random_step(original.dev, random);
+        }
+        const I8042State state = original.dev.state();
+        const auto decoded = vmsuperio::decode<I8042State>(vmsuperio::encode(state));
+        REQUIRE(decoded.has_value());
+        REQUIRE(*decoded == state);
+        other.irq1 = 0;
+        other.irq12 = 0;
+        auto restored = other.restored(*decoded);
+        REQUIRE(restored.has_value());
+        REQUIRE(restored->state() == state);
+        // A line that was high is raised again, and only that one.
+        const bool full = (state.output_full);
+        const bool aux = (state.output_flags & 0x20) != 0;
+        CHECK(other.irq1 == (full && !aux && (state.ram[0] & 0x01) != 0 ? 1 : 0));
+        CHECK(other.irq12 == (full && aux && (state.ram[0] & 0x02) != 0 ? 1 : 0));
+        std::mt19937 left(static_cast<unsigned>(round));
+        std::mt19937 right(static_cast<unsigned>(round));
+        for (int step = 0; step < 20; ++step) {
+            random_step(original.dev, left);
+            random_step(*restored, right);
+        }
+        REQUIRE(restored->state() == original.dev.state());
+    }
+}
+
+TEST_CASE("I8042: from_state refuses each value that no controller can have", "[i8042][snapshot]") {
+    Pc pc;
+    const I8042State good = pc.dev.state();
+    REQUIRE(pc.restored(good).has_value());
+    const auto refuses = [&](auto change, std::string_view field) {
+        I8042State bad = good;
+        change(bad);
+        const auto result = pc.restored(bad);
+        REQUIRE_FALSE(result.has_value());
+        CHECK(result.error().field == field);
+    };
+    refuses([](I8042State& s) { s.profile = static_cast<I8042Profile>(3); }, "profile");
+    refuses([](I8042State& s) { s.ram[0] = 0x80; }, "ram");
+    refuses([](I8042State& s) { s.reset_command_byte = 0x80; }, "reset_command_byte");
+    refuses([](I8042State& s) { s.output_port = 0xCE; }, "output_port");
+    refuses([](I8042State& s) { s.output_port = 0xDF; }, "output_port");
+    refuses([](I8042State& s) { s.output_port = 0xEF; }, "output_port");
+    refuses([](I8042State& s) { s.waiting_for = 0xAA; }, "waiting_for");
+    refuses([](I8042State& s) { s.output_flags = 0x20; }, "output_flags");
+    refuses([](I8042State& s) { s.response_flags = 0x01; }, "response_flags");
+    refuses([](I8042State& s) { s.keyboard.scan_code_set = 0; }, "keyboard");
+    refuses([](I8042State& s) { s.keyboard.scan_code_set = 4; }, "keyboard");
+    refuses([](I8042State& s) { s.keyboard.leds = 8; }, "keyboard");
+    refuses([](I8042State& s) { s.keyboard.typematic = 0x80; }, "keyboard");
+    refuses([](I8042State& s) { s.keyboard.waiting_for = 0xF2; }, "keyboard");
+    refuses([](I8042State& s) { s.keyboard.keys.count = 16; }, "keyboard");
+    refuses([](I8042State& s) { s.keyboard.replies.count = 255; }, "keyboard");
+    refuses([](I8042State& s) { s.mouse.id = 1; }, "mouse");
+    refuses([](I8042State& s) { s.mouse.resolution = 4; }, "mouse");
+    refuses([](I8042State& s) { s.mouse.sample_rate = 0; }, "mouse");
+    refuses([](I8042State& s) { s.mouse.buttons = 0x20; }, "mouse");
+    refuses([](I8042State& s) { s.mouse.x = -0x8000; }, "mouse");
+    refuses([](I8042State& s) { s.mouse.waiting_for = 0xFF; }, "mouse");
+    refuses([](I8042State& s) { s.mouse.packets.count = 17; }, "mouse");
+    refuses([](I8042State& s) { s.mouse.replies.count = 7; }, "mouse");
+}
+
+TEST_CASE("I8042: restoring random bytes either fails or gives a device that works",
+          "[i8042][snapshot][fuzz]") {
+    Pc pc;
+    std::mt19937 random(99);
+    int accepted = 0;
+    const Bytes good = vmsuperio::encode(pc.dev.state());
+    for (int round = 0; round < 20'000; ++round) {
+        Bytes bytes = good;
+        for (int change = 0; change < 3; ++change) {
+            bytes[12 + random() % (bytes.size() - 12)] = static_cast<std::uint8_t>(random());
+        }
+        const auto state = vmsuperio::decode<I8042State>(bytes);
+        if (!state) {
+            continue;
+        }
+        auto restored = pc.restored(*state);
+        if (!restored) {
+            continue;
+        }
+        ++accepted;
+        for (int step = 0; step < 20; ++step) {
+            random_step(*restored, random);
+        }
+        if (vmsuperio::detail::I8042Core::first_invalid(restored->state()) != nullptr) {
+            FAIL("invalid state in round " << round);
+        }
+    }
+    CHECK(accepted > 100);
+}

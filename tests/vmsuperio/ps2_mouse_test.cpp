@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <cstdint>
+#include <vector>
+
+#include <vmsuperio/i8042.hpp>
+
+#include "catch.hpp"
+#include "ps2_harness.hpp"
+
+using ps2::Bytes;
+using ps2::Pc;
+
+TEST_CASE("Mouse: each command is answered as the reference says, and all others refused", "[mouse]") {
+    for (int command = 0; command < 256; ++command) {
+        Pc pc;
+        pc.command(0xD4, static_cast<std::uint8_t>(command));
+        Bytes expected;
+        switch (command) {
+            case 0xE9:
+                expected = {0xFA, 0x00, 0x02, 0x64};
+                break;
+            case 0xEB:
+                expected = {0xFA, 0x08, 0x00, 0x00};
+                break;
+            case 0xF2:
+                expected = {0xFA, 0x00};
+                break;
+            case 0xFE:
+                expected = {0x00};  // nothing was sent before
+                break;
+            case 0xFF:
+                expected = {0xFA, 0xAA, 0x00};
+                break;
+            case 0xE6:
+            case 0xE7:
+            case 0xE8:
+            case 0xEA:
+            case 0xEC:
+            case 0xEE:
+            case 0xF0:
+            case 0xF3:
+            case 0xF4:
+            case 0xF5:
+            case 0xF6:
+                expected = {0xFA};
+                break;
+            default:
+                expected = {0xFE};
+                break;
+        }
+        INFO("command " << command);
+        CHECK(pc.output_from_aux());
+        CHECK(pc.drain() == expected);
+        CHECK(pc.irq1 == 0);
+    }
+}
+
+TEST_CASE("Mouse: the second wrong byte in a row is an error", "[mouse]") {
+    Pc pc;
+    CHECK(pc.mouse({0x00, 0x00, 0x00, 0xE6, 0x00}) == Bytes{0xFE, 0xFC, 0xFE, 0xFA, 0xFE});
+    CHECK(pc.mouse({0xE8, 0x04}) == Bytes{0xFA, 0xFE});
+    CHECK(pc.mouse({0xF3, 99}) == Bytes{0xFA, 0xFE});
+    CHECK(pc.dev.state().mouse.resolution == 2);
+    CHECK(pc.dev.state().mouse.sample_rate == 100);
+}
+
+TEST_CASE("Mouse: nothing is reported until reporting is enabled", "[mouse]") {
+    Pc pc;
+    pc.command(0xA8);
+    pc.dev.move_mouse({.x = 5, .y = 6, .buttons = 1});
+    CHECK_FALSE(pc.output_full());
+    CHECK(pc.mouse({0xF4}) == Bytes{0xFA});  // what was counted before is dropped
+    pc.dev.move_mouse({.x = 5, .y = -6, .buttons = 1});
+    CHECK(pc.output_from_aux());
+    CHECK(pc.drain() == Bytes{0x29, 0x05, 0xFA});
+    CHECK(pc.mouse({0xF5}) == Bytes{0xFA});
+    pc.dev.move_mouse({.x = 1});
+    CHECK_FALSE(pc.output_full());
+}
+
+TEST_CASE("Mouse: no movement and no button, no packet", "[mouse]") {
+    Pc pc;
+    pc.mouse({0xF4});
+    pc.dev.move_mouse({});
+    pc.dev.move_mouse({.wheel = 1});  // a mouse without a wheel
+    CHECK_FALSE(pc.output_full());
+    pc.dev.move_mouse({.buttons = 0x02});
+    CHECK(pc.drain() == Bytes{0x0A, 0x00, 0x00});
+    pc.dev.move_mouse({.buttons = 0x02});
+    CHECK_FALSE(pc.output_full());
+    pc.dev.move_mouse({.buttons = 0x00});
+    CHECK(pc.drain() == Bytes{0x08, 0x00, 0x00});
+}
+
+TEST_CASE("Mouse: a long way is told in several packets, without overflow", "[mouse]") {
+    Pc pc;
+    pc.mouse({0xF4});
+    pc.dev.move_mouse({.x = 600, .y = -256});
+    CHECK(pc.drain() == Bytes{0x28, 0xFF, 0x01, 0x28, 0xFF, 0xFF, 0x08, 0x5A, 0x00});
+}
+
+TEST_CASE("Mouse: while the guest does not read, motion adds up and stays bounded", "[mouse]") {
+    Pc pc;
+    pc.mouse({0xF4});
+    for (int i = 0; i < 1000; ++i) {
+        pc.dev.move_mouse({.x = 0x7FFFFFFF, .y = -0x7FFFFFFF - 1, .wheel = 3});
+    }
+    CHECK(pc.dev.state().mouse.x == 0x7FFF);
+    CHECK(pc.dev.state().mouse.y == -0x7FFF);
+    CHECK(pc.dev.state().mouse.packets.size() == 14);  // five packets, less the byte in the controller
+}
+
+TEST_CASE("Mouse: a click between two reads is not lost while there is room", "[mouse]") {
+    Pc pc;
+    pc.mouse({0xF4});
+    pc.dev.move_mouse({.buttons = 1});
+    pc.dev.move_mouse({.buttons = 0});
+    CHECK(pc.drain() == Bytes{0x09, 0x00, 0x00, 0x08, 0x00, 0x00});
+}
+
+TEST_CASE("Mouse: a command ends the packet that was being sent", "[mouse]") {
+    Pc pc;
+    pc.mouse({0xF4});
+    pc.dev.move_mouse({.x = 1});
+    pc.dev.move_mouse({.x = 2});
+    CHECK(pc.data() == 0x08);
+    CHECK(pc.data() == 0x01);
+    // One byte is in the controller already and cannot be called back.
+    CHECK(pc.mouse({0xF2}) == Bytes{0x00, 0xFA, 0x00});
+}
+
+TEST_CASE("Mouse: remote mode reports on request only", "[mouse]") {
+    Pc pc;
+    CHECK(pc.mouse({0xF0, 0xF4}) == Bytes{0xFA, 0xFA});
+    pc.dev.move_mouse({.x = 7, .y = 8, .buttons = 4});
+    CHECK_FALSE(pc.output_full());
+    CHECK(pc.mouse({0xEB}) == Bytes{0xFA, 0x0C, 0x07, 0x08});
+    CHECK(pc.mouse({0xEB}) == Bytes{0xFA, 0x0C, 0x00, 0x00});
+    CHECK(pc.mouse({0xE9}) == Bytes{0xFA, 0x62, 0x02, 0x64});
+    CHECK(pc.mouse({0xEA}) == Bytes{0xFA});
+    pc.dev.move_mouse({.x = 1, .buttons = 4});
+    CHECK(pc.drain() == Bytes{0x0C, 0x01, 0x00});
+}
+
+TEST_CASE("Mouse: wrap mode echoes all but its end and a reset", "[mouse]") {
+    Pc pc;
+    CHECK(pc.mouse({0xEE, 0xF2, 0x00, 0xFE, 0xF4}) == Bytes{0xFA, 0xF2, 0x00, 0xFE, 0xF4});
+    CHECK(pc.mouse({0xEC, 0xF2}) == Bytes{0xFA, 0xFA, 0x00});
+    CHECK(pc.mouse({0xEE, 0xFF, 0xF2}) == Bytes{0xFA, 0xFA, 0xAA, 0x00, 0xFA, 0x00});
+}
+
+TEST_CASE("Mouse: status shows buttons, scaling, reporting, resolution and rate", "[mouse]") {
+    Pc pc;
+    CHECK(pc.mouse({0xE7, 0xE8, 0x01, 0xF3, 40, 0xF4}) == Bytes(6, 0xFA));
+    pc.dev.move_mouse({.buttons = 0x01});
+    pc.drain();
+    CHECK(pc.mouse({0xE9}) == Bytes{0xFA, 0x34, 0x01, 40});
+    pc.dev.move_mouse({.buttons = 0x06});
+    pc.drain();
+    CHECK(pc.mouse({0xE9}) == Bytes{0xFA, 0x33, 0x01, 40});
+    CHECK(pc.mouse({0xF6, 0xE9}) == Bytes{0xFA, 0xFA, 0x03, 0x02, 0x64});
+}
+
+TEST_CASE("Mouse: scaling 2:1 follows the reference's table in stream mode and not for read data",
+          "[mouse]") {
+    Pc pc;
+    pc.mouse({0xE7, 0xF4});
+    const int table[] = {0, 1, 1, 3, 6, 9, 12, 14};
+    for (int count = 1; count < 8; ++count) {
+        pc.dev.move_mouse({.x = count});
+        CHECK(pc.drain() == Bytes{0x08, static_cast<std::uint8_t>(table[count]), 0x00});
+        pc.dev.move_mouse({.y = -count});
+        CHECK(pc.drain() == Bytes{0x28, 0x00, static_cast<std::uint8_t>(-table[count])});
+    }
+    pc.mouse({0xF0});
+    pc.dev.move_mouse({.x = 5});
+    CHECK(pc.mouse({0xEB}) == Bytes{0xFA, 0x08, 0x05, 0x00});
+}
+
+TEST_CASE("Mouse: the IntelliMouse knock gives a wheel, and only the exact one", "[mouse]") {
+    Pc pc;
+    pc.mouse({0xF3, 200, 0xF3, 100, 0xF3, 60});
+    CHECK(pc.mouse({0xF2}) == Bytes{0xFA, 0x00});
+    pc.mouse({0xF3, 200, 0xF3, 200, 0xF3, 100, 0xF3, 80});
+    CHECK(pc.mouse({0xF2}) == Bytes{0xFA, 0x03});
+    pc.mouse({0xF4});
+    pc.dev.move_mouse({.x = 1, .wheel = -1});
+    CHECK(pc.drain() == Bytes{0x08, 0x01, 0x00, 0xFF});
+    pc.dev.move_mouse({.wheel = 9});
+    CHECK(pc.drain() == Bytes{0x08, 0x00, 0x00, 0x07, 0x08, 0x00, 0x00, 0x02});
+    CHECK(pc.mouse({0xEB}) == Bytes{0xFA, 0x08, 0x00, 0x00, 0x00});
+    CHECK(pc.mouse({0xFF, 0xF2}) == Bytes{0xFA, 0xAA, 0x00, 0xFA, 0x00});
+}
+
+TEST_CASE("Mouse: the Explorer knock adds two buttons", "[mouse]") {
+    Pc pc;
+    pc.mouse({0xF3, 200, 0xF3, 200, 0xF3, 80});
+    CHECK(pc.mouse({0xF2}) == Bytes{0xFA, 0x04});
+    pc.mouse({0xF4});
+    pc.dev.move_mouse({.wheel = -1, .buttons = 0x10});
+    CHECK(pc.drain() == Bytes{0x08, 0x00, 0x00, 0x2F});
+    pc.dev.move_mouse({.buttons = 0x08});
+    CHECK(pc.drain() == Bytes{0x08, 0x00, 0x00, 0x10});
+}
+
+TEST_CASE("Mouse: 0xFE sends the last byte again", "[mouse]") {
+    Pc pc;
+    CHECK(pc.mouse({0xE9, 0xFE}) == Bytes{0xFA, 0x00, 0x02, 0x64, 0x64});
+}
