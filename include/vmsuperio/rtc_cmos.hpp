@@ -411,7 +411,7 @@ private:
                 }
                 store(detail::rtc_advance(bytes(), format(), updates));
             }
-            second_start_ += updates * detail::ns_per_second;
+            second_start_ = detail::seconds_after(second_start_, static_cast<std::uint64_t>(updates));
         }
         ram_[mc146818::register_c] = flags.value();
     }

@@ -283,7 +283,7 @@ private:
         const std::uint64_t seconds = detail::elapsed(second_start_, time_.now()) / detail::ns_per_second;
         matched_ = matched_ || seconds >= seconds_to_match();
         count_ += static_cast<std::uint32_t>(seconds);
-        second_start_ += static_cast<std::int64_t>(seconds) * detail::ns_per_second;
+        second_start_ = detail::seconds_after(second_start_, seconds);
     }
 
     [[nodiscard]] bool line_level() const noexcept { return matched_ && mask_[pl031::InterruptMask::match]; }

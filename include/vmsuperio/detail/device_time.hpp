@@ -96,6 +96,12 @@ private:
     return static_cast<std::uint64_t>(to) - static_cast<std::uint64_t>(from);
 }
 
+/// `count` seconds after `start`, where that is known to be a device time.
+[[nodiscard]] constexpr std::int64_t seconds_after(std::int64_t start, std::uint64_t count) noexcept {
+    return static_cast<std::int64_t>(static_cast<std::uint64_t>(start) +
+                                     count * static_cast<std::uint64_t>(ns_per_second));
+}
+
 /// The last whole second at or before `time`.
 [[nodiscard]] constexpr std::int64_t floor_second(std::int64_t time) noexcept {
     const std::int64_t rest = time % ns_per_second;

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <cstdint>
+#include <expected>
+#include <span>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include <vmsuperio/debug_port.hpp>
+#include <vmsuperio/exit_port.hpp>
+#include <vmsuperio/pvpanic.hpp>
+
+#include "catch.hpp"
+
+using vmsuperio::DebugPort;
+using vmsuperio::ExitPort;
+using vmsuperio::Pvpanic;
+using vmsuperio::PvpanicEvent;
+
+namespace {
+
+using Bytes = std::vector<std::uint8_t>;
+
+/// A writer that takes so many bytes at a time, or fails.
+struct TestWriter {
+    Bytes taken;
+    std::size_t room{1000};
+    bool fail{false};
+    std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) {
+        if (fail) {
+            return std::unexpected(std::make_error_code(std::errc::io_error));
+        }
+        const std::size_t count = std::min(room, bytes.size());
+        taken.insert(taken.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(count));
+        return count;
+    }
+};
+
+const Bytes hello{'h', 'e', 'l', 'l', 'o'};
+
+}  // namespace
+
+TEST_CASE("DebugPort: a POST code port keeps the last byte", "[debug_port]") {
+    DebugPort port;
+    CHECK(port.read(0) == 0x00);
+    for (int code = 0; code < 256; ++code) {
+        port.write(0, static_cast<std::uint8_t>(code));
+        CHECK(port.read(0) == code);
+        CHECK(port.last() == code);
+    }
+    CHECK(port.written() == 256);
+    CHECK(port.dropped() == 0);
+}
+
+TEST_CASE("DebugPort: each POST code is told", "[debug_port]") {
+    Bytes codes;
+    DebugPort port = DebugPort::post_code([&codes](std::uint8_t code) { codes.push_back(code); });
+    port.write(0, 0x55);
+    port.write_data(Bytes{1, 2, 3});
+    CHECK(codes == Bytes{0x55, 1, 2, 3});
+    CHECK(port.read(0) == 3);
+    port.read(0);
+    CHECK(codes.size() == 4);
+}
+
+TEST_CASE("DebugPort: a console answers its id, whatever was written", "[debug_port]") {
+    TestWriter writer;
+    DebugPort port = DebugPort::console(writer);
+    CHECK(port.read(0) == 0xE9);
+    port.write(0, 'x');
+    CHECK(port.read(0) == 0xE9);
+    CHECK(port.peek() == 0xE9);
+    CHECK(writer.taken == Bytes{'x'});
+    DebugPort other = DebugPort::console(writer, 0x42);
+    CHECK(other.read(0) == 0x42);
+}
+
+TEST_CASE("DebugPort: a string instruction's bytes arrive whole and in order", "[debug_port]") {
+    TestWriter writer;
+    DebugPort port = DebugPort::console(writer);
+    port.write_data(hello);
+    port.write_data({});
+    CHECK(writer.taken == hello);
+    CHECK(port.written() == 5);
+    CHECK(port.last() == 'o');
+}
+
+TEST_CASE("DebugPort: what the sink does not take is dropped and counted", "[debug_port]") {
+    TestWriter writer;
+    writer.room = 2;
+    DebugPort port = DebugPort::console(writer);
+    port.write_data(hello);
+    CHECK(writer.taken == Bytes{'h', 'e'});
+    CHECK(port.dropped() == 3);
+    writer.fail = true;
+    port.write(0, '!');
+    CHECK(port.dropped() == 4);
+    CHECK(port.written() == 6);
+    // A sink that claims too much is believed no more than it was given.
+    DebugPort liar = DebugPort::console(DebugPort::Sink([](std::span<const std::uint8_t>) { return 100U; }));
+    liar.write(0, 1);
+    CHECK(liar.dropped() == 0);
+}
+
+TEST_CASE("DebugPort: its state is saved and restored", "[debug_port][snapshot]") {
+    DebugPort port;
+    port.write_data(hello);
+    const auto decoded = vmsuperio::decode<vmsuperio::DebugPortState>(vmsuperio::encode(port.state()));
+    REQUIRE(decoded.has_value());
+    DebugPort other;
+    other.restore(*decoded);
+    CHECK(other.read(0) == 'o');
+    CHECK(other.state() == port.state());
+}
+
+TEST_CASE("ExitPort: the first byte is the status, later ones change nothing", "[exit_port]") {
+    std::vector<int> exits;
+    ExitPort port([&exits](std::uint8_t status) { exits.push_back(status); });
+    CHECK(port.read(0) == 0);
+    CHECK_FALSE(port.status().has_value());
+    CHECK(exits.empty());
+    port.write(0, 0);
+    CHECK(port.status() == 0);
+    port.write(0, 5);
+    port.write_data(Bytes{6, 7});
+    CHECK(port.status() == 0);
+    CHECK(exits == std::vector<int>{0});
+    ExitPort silent;
+    silent.write_data({});
+    CHECK_FALSE(silent.status().has_value());
+    silent.write_data(Bytes{9, 8});
+    CHECK(silent.status() == 9);
+}
+
+TEST_CASE("ExitPort: QEMU's status is odd and never success", "[exit_port]") {
+    CHECK(ExitPort::qemu_status(0) == 1);
+    CHECK(ExitPort::qemu_status(0x10) == 33);
+    CHECK(ExitPort::qemu_status(0xFF) == 511);
+}
+
+TEST_CASE("ExitPort: its state is saved and restored without another call", "[exit_port][snapshot]") {
+    int calls = 0;
+    ExitPort port([&calls](std::uint8_t) { ++calls; });
+    ExitPort other([&calls](std::uint8_t) { ++calls; });
+    other.restore(port.state());
+    CHECK_FALSE(other.status().has_value());
+    port.write(0, 77);
+    const auto decoded = vmsuperio::decode<vmsuperio::ExitPortState>(vmsuperio::encode(port.state()));
+    REQUIRE(decoded.has_value());
+    other.restore(*decoded);
+    CHECK(other.status() == 77);
+    CHECK(calls == 1);
+}
+
+TEST_CASE("Pvpanic: a read tells what it takes, a write tells the events", "[pvpanic]") {
+    std::vector<PvpanicEvent> events;
+    Pvpanic device([&events](PvpanicEvent event) { events.push_back(event); });
+    CHECK(device.read(0) == 0x07);
+    CHECK(events.empty());
+    device.write(0, 0x01);
+    device.write(0, 0x02);
+    device.write(0, 0x04);
+    CHECK(events == std::vector{PvpanicEvent::panicked, PvpanicEvent::crash_loaded, PvpanicEvent::shutdown});
+    CHECK(device.seen(PvpanicEvent::panicked));
+    CHECK(device.read(0) == 0x07);
+}
+
+TEST_CASE("Pvpanic: unknown bits and events that it does not take are ignored", "[pvpanic]") {
+    std::vector<PvpanicEvent> events;
+    Pvpanic device([&events](PvpanicEvent event) { events.push_back(event); }, 0xF3);
+    CHECK(device.read(0) == 0x03);
+    device.write(0, 0x00);
+    device.write(0, 0xFC);
+    CHECK(events.empty());
+    CHECK_FALSE(device.seen(PvpanicEvent::shutdown));
+    device.write_data(Bytes{0xFF});
+    CHECK(events == std::vector{PvpanicEvent::panicked, PvpanicEvent::crash_loaded});
+}
+
+TEST_CASE("Pvpanic: its state is saved and restored without another call", "[pvpanic][snapshot]") {
+    int calls = 0;
+    Pvpanic device([&calls](PvpanicEvent) { ++calls; });
+    device.write(0, 0x05);
+    const auto decoded = vmsuperio::decode<vmsuperio::PvpanicState>(vmsuperio::encode(device.state()));
+    REQUIRE(decoded.has_value());
+    Pvpanic other([&calls](PvpanicEvent) { ++calls; }, 0x01);
+    other.restore(*decoded);
+    CHECK(other.seen(PvpanicEvent::panicked));
+    CHECK_FALSE(other.seen(PvpanicEvent::shutdown));
+    CHECK(calls == 2);
+}
