@@ -5,13 +5,13 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <expected>
 #include <functional>
 #include <span>
 #include <utility>
 
 #include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/snapshot.hpp>
+#include <vmsuperio/writer.hpp>
 
 /// One-byte ports that firmware and kernels write progress and text to.
 ///
@@ -45,6 +45,8 @@ struct DebugPortState {
 /// counted.
 class DebugPort {
 public:
+    static constexpr std::size_t register_count = 1;
+
     /// Takes what the guest wrote, at least one byte at a time, and returns how many of them it took. Must
     /// not block and must not throw.
     using Sink = std::function<std::size_t(std::span<const std::uint8_t>)>;
@@ -75,10 +77,7 @@ public:
         return port;
     }
     /// A debug console that writes to `writer`, a `Writer` that outlives the port.
-    template <class W>
-        requires requires(W& writer, std::span<const std::uint8_t> bytes) {
-            { *writer.write(bytes) } -> std::convertible_to<std::size_t>;
-        }
+    template <Writer W>
     [[nodiscard]] static DebugPort console(W& writer, std::uint8_t readback = console_id) {
         return console(Sink([&writer](std::span<const std::uint8_t> bytes) -> std::size_t {
                            const auto taken = writer.write(bytes);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -34,6 +35,8 @@ struct ExitPortState {
 /// that number to who wants it. A read gives 0. Thread safety: none.
 class ExitPort {
 public:
+    static constexpr std::size_t register_count = 1;
+
     /// `on_exit(status)` is called once, from within the guest's write. Must not block and must not throw.
     explicit ExitPort(std::function<void(std::uint8_t status)> on_exit = {}) : on_exit_(std::move(on_exit)) {}
 

@@ -51,6 +51,8 @@ template <Trigger T, Trigger KeyboardTrigger = NullTrigger, Trigger AuxTrigger =
 class I8042 {
 public:
     using error_type = typename T::error_type;
+    /// Offsets 0 to 4; 1 to 3 are not the controller's and read 0.
+    static constexpr std::size_t register_count = 5;
 
     /// `reset_evt` is triggered when the guest resets the CPU.
     explicit I8042(T reset_evt, I8042Options options = {})

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -38,6 +39,7 @@ struct PvpanicState {
 /// take are ignored. Source: QEMU, "PVPANIC DEVICE" specification. Thread safety: none.
 class Pvpanic {
 public:
+    static constexpr std::size_t register_count = 1;
     static constexpr std::uint16_t default_port = 0x505;
     static constexpr std::uint8_t all_events = 0x07;
 

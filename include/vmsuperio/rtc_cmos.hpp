@@ -73,6 +73,7 @@ template <Trigger T = NullTrigger, Clock C = SystemClock, class Events = NoRtcCm
 class RtcCmos {
 public:
     using error_type = typename T::error_type;
+    static constexpr std::size_t register_count = 2;
 
     RtcCmos()
         requires std::default_initializable<T> && std::default_initializable<C> &&

@@ -5,8 +5,18 @@
 /// (`<vmsuperio/serial_json.hpp>`) are included by name.
 
 #include <vmsuperio/clock.hpp>
+#include <vmsuperio/debug_port.hpp>
+#include <vmsuperio/exit_port.hpp>
+#include <vmsuperio/i8042.hpp>
+#include <vmsuperio/keys.hpp>
+#include <vmsuperio/pvpanic.hpp>
+#include <vmsuperio/registers/i8042.hpp>
+#include <vmsuperio/registers/mc146818.hpp>
+#include <vmsuperio/registers/pl031.hpp>
 #include <vmsuperio/registers/register.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
+#include <vmsuperio/rtc_cmos.hpp>
+#include <vmsuperio/rtc_pl031.hpp>
 #include <vmsuperio/serial.hpp>
 #include <vmsuperio/serial_error.hpp>
 #include <vmsuperio/serial_events.hpp>
@@ -14,5 +24,6 @@
 #include <vmsuperio/serial_state.hpp>
 #include <vmsuperio/serial_timeout.hpp>
 #include <vmsuperio/snapshot.hpp>
+#include <vmsuperio/state_error.hpp>
 #include <vmsuperio/trigger.hpp>
 #include <vmsuperio/writer.hpp>

@@ -65,7 +65,7 @@ public:
     constexpr std::int64_t now() {
         const std::int64_t time = clamp(saturating_add(clock_ns(), state_.shift));
         if (time < state_.seen) {
-            state_.shift = saturating_add(state_.shift, state_.seen - time);
+            state_.shift = saturating_add(state_.shift, saturating_add(state_.seen, -time));
         } else {
             state_.seen = time;
         }
