@@ -3,6 +3,7 @@
 
 /// Small kernel images made in memory, good ones that a test then spoils.
 
+#include <algorithm>
 #include <asm/bootparam.h>
 #include <cstddef>
 #include <cstdint>
@@ -169,7 +170,7 @@ inline Bytes make_elf(Elf64Parts parts = good_elf_parts(), const std::vector<Not
         image[elf_code_offset + i] = static_cast<std::uint8_t>(i * 5 + 1);
     }
     const Bytes note_bytes = make_notes(notes);
-    std::memcpy(image.data() + elf_notes_offset, note_bytes.data(), note_bytes.size());
+    std::ranges::copy(note_bytes, image.begin() + elf_notes_offset);
     parts.header.e_phnum = static_cast<std::uint16_t>(parts.segments.size());
     for (std::size_t i = 0; i < parts.segments.size(); ++i) {
         if (parts.segments[i].p_type == PT_NOTE && parts.segments[i].p_filesz == 0) {
@@ -185,7 +186,7 @@ inline Bytes make_elf(Elf64Parts parts = good_elf_parts(), const std::vector<Not
 inline Bytes make_elf32(const std::vector<Note>& notes = {}) {
     Bytes image(elf_file_size);
     const Bytes note_bytes = make_notes(notes);
-    std::memcpy(image.data() + elf_notes_offset, note_bytes.data(), note_bytes.size());
+    std::ranges::copy(note_bytes, image.begin() + elf_notes_offset);
     Elf32_Ehdr header{};
     std::memcpy(header.e_ident, ELFMAG, SELFMAG);
     header.e_ident[EI_CLASS] = ELFCLASS32;

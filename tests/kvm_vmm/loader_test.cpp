@@ -113,9 +113,9 @@ TEST_CASE("load_guest: a bzImage with initrd gets a zero page that tells all of 
     const boot_params page = zero_page(memory);
     const setup_header original = good_setup_header();
     CHECK(std::uint32_t{page.hdr.header} == 0x53726448U);
-    CHECK(std::uint16_t{page.hdr.version} == original.version);
-    CHECK(std::uint32_t{page.hdr.init_size} == original.init_size);
-    CHECK(std::uint64_t{page.hdr.pref_address} == original.pref_address);
+    CHECK(std::uint16_t{page.hdr.version} == std::uint16_t{original.version});
+    CHECK(std::uint32_t{page.hdr.init_size} == std::uint32_t{original.init_size});
+    CHECK(std::uint64_t{page.hdr.pref_address} == std::uint64_t{original.pref_address});
     CHECK(page.hdr.type_of_loader == 0xFF);
     CHECK(std::uint16_t{page.hdr.vid_mode} == 0xFFFF);
     CHECK(page.hdr.loadflags == LOADED_HIGH);
@@ -125,7 +125,8 @@ TEST_CASE("load_guest: a bzImage with initrd gets a zero page that tells all of 
     REQUIRE(guest.initrd);
     CHECK(std::uint32_t{page.hdr.ramdisk_image} == guest.initrd->address);
     CHECK(std::uint32_t{page.hdr.ramdisk_size} == 5000);
-    CHECK(memory.read_object<std::uint64_t>(page.acpi_rsdp_addr) == 0x2052'5450'2044'5352U);  // "RSD PTR "
+    CHECK(memory.read_object<std::uint64_t>(std::uint64_t{page.acpi_rsdp_addr}) ==
+          0x2052'5450'2044'5352U);  // "RSD PTR "
     CHECK(page.sentinel == 0);
     CHECK(page.screen_info.orig_video_isVGA == 0);
     CHECK(page.screen_info.orig_video_lines == 0);

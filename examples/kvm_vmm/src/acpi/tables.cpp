@@ -18,7 +18,6 @@ constexpr std::string_view oem_id = "VMSUPR";
 constexpr std::string_view oem_table_id = "KVMVMM  ";
 constexpr std::string_view creator_id = "VMSP";
 constexpr std::size_t header_length = 36;
-constexpr std::size_t length_offset = 4;
 constexpr std::size_t checksum_offset = 9;
 
 /// Appends fields one after the other, little-endian, as the specification's tables list them.
