@@ -101,7 +101,11 @@ def vmm_command(options, on_machine, initrd, serials):
         command += ["--initrd", initrd]
     if not given(rest, "--cmdline"):
         # reboot=k: the keyboard controller is the reset line that every PC has. panic=-1: a panic reboots at once.
-        command += ["--cmdline", " ".join(["console=ttyS0 reboot=k panic=-1"] + ([options.append] if options.append else []))]
+        # quiet: nobody watches, and a console byte costs two exits.
+        words = ["console=ttyS0 reboot=k panic=-1"]
+        words += ["quiet"] if options.command is not None else []
+        words += [options.append] if options.append else []
+        command += ["--cmdline", " ".join(words)]
     for name in ("memory", "cpus"):
         if getattr(options, name) is not None:
             command += [f"--{name}", getattr(options, name)]
