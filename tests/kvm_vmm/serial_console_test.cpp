@@ -42,9 +42,9 @@ Pipe make_pipe() {
 class Harness {
 public:
     Harness(int input_fd, int output_fd, bool interactive = false)
-        : backend_(input_fd, output_fd, interactive),
+        : backend_(use_descriptors(input_fd, output_fd, interactive)),
           interrupt_(vmsuperio::EventFdTrigger::create()),
-          console_(events_, backend_, *interrupt_->duplicate(),
+          console_(events_, *backend_, *interrupt_->duplicate(), vmsuperio::TransmitPolicy::back_pressure,
                    [this](ConsoleCommand command) { commands.push_back(command); }),
           device_(console_.device()) {
         write(interrupt_enable, 0x01);  // the guest listens
@@ -78,7 +78,7 @@ public:
 
 private:
     EventManager events_;
-    SerialBackend backend_;
+    std::unique_ptr<SerialBackend> backend_;
     std::expected<vmsuperio::EventFdTrigger, std::error_code> interrupt_;
     SerialConsole console_;
     std::shared_ptr<vmdevice::DevicePio> device_;

@@ -1,40 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <vmsuperio/linux/fd_writer.hpp>
-
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <expected>
-#include <optional>
+#include <functional>
+#include <memory>
 #include <span>
 #include <system_error>
 
+#include "console/escape.hpp"
+#include "event/event_manager.hpp"
 #include "vmm/config.hpp"
 
 namespace kvm_vmm {
 
-/// The host's end of a serial port: a descriptor to read from and one to write to, where there are such.
+/// The host's end of a serial port. It outlives the VM, so that a restarted guest finds it as it was.
+///
+/// All but write() belongs to the event loop's thread.
 class SerialBackend {
 public:
-    /// Opens what the user asked for. Throws VmmError(bad_file) where that is not possible.
-    explicit SerialBackend(const SerialConfig& config);
-    /// Uses descriptors that stay the caller's; -1 for none.
-    SerialBackend(int input_fd, int output_fd, bool interactive);
+    SerialBackend() = default;
+    virtual ~SerialBackend() = default;
+    SerialBackend(const SerialBackend&) = delete;
+    SerialBackend& operator=(const SerialBackend&) = delete;
 
-    /// -1 where nothing ever comes in.
-    [[nodiscard]] int input_fd() const noexcept { return input_fd_; }
-    /// -1 where writing never has to wait.
-    [[nodiscard]] int output_fd() const noexcept { return writer_ ? writer_->fd() : -1; }
+    /// What to read from; -1 while nothing can come in.
+    [[nodiscard]] virtual int input_fd() const noexcept = 0;
+    /// What to wait for when write() takes nothing; -1 where writing never has to wait.
+    [[nodiscard]] virtual int output_fd() const noexcept = 0;
     /// Whether Ctrl-A commands are looked for in the input.
-    [[nodiscard]] bool interactive() const noexcept { return interactive_; }
+    [[nodiscard]] virtual bool interactive() const noexcept { return false; }
+    /// Never blocks; see vmsuperio::Writer. From any thread.
+    [[nodiscard]] virtual std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) = 0;
+    /// Reading found the end of the input, or an error.
+    virtual void on_hangup() = 0;
 
-    /// Never blocks; see vmsuperio::Writer.
-    [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes);
+    /// `on_change` is called when the descriptors are others than before. Empty: nobody to be called.
+    void set_on_change(std::function<void()> on_change) { on_change_ = std::move(on_change); }
+
+    /// Read from the host and not yet taken by the guest.
+    [[nodiscard]] std::deque<std::uint8_t>& read_ahead() noexcept { return read_ahead_; }
+    [[nodiscard]] EscapeParser& escape() noexcept { return escape_; }
+
+protected:
+    void changed() const {
+        if (on_change_) {
+            on_change_();
+        }
+    }
 
 private:
-    int input_fd_{-1};
-    bool interactive_{false};
-    std::optional<vmsuperio::FdWriter> writer_;
+    std::function<void()> on_change_;
+    std::deque<std::uint8_t> read_ahead_;
+    EscapeParser escape_;
 };
+
+/// Opens what the user asked for. Throws VmmError(bad_file) where that is not possible. `events` must outlive it.
+[[nodiscard]] std::unique_ptr<SerialBackend> open_serial_backend(const SerialConfig& config, EventManager& events);
+
+/// A back end on descriptors that stay the caller's; -1 for none.
+[[nodiscard]] std::unique_ptr<SerialBackend> use_descriptors(int input_fd, int output_fd, bool interactive);
 
 }  // namespace kvm_vmm

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "devices/serial_console.hpp"
 
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <deque>
 #include <string>
 #include <utility>
 
@@ -27,33 +29,55 @@ EventManager::SubscriptionId subscribe(EventManager& events, int fd, std::uint32
 }  // namespace
 
 SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend, vmsuperio::EventFdTrigger interrupt,
-                             CommandHandler on_command)
+                             vmsuperio::TransmitPolicy transmit_policy, CommandHandler on_command)
     : events_(events),
       backend_(backend),
       on_command_(std::move(on_command)),
       device_(std::make_shared<Device>(
           ConsoleUart<Serial>(Serial(std::move(interrupt), Writer{this}), [this] { wake_.notify(); }))) {
-    with_uart([](auto& uart) {
+    with_uart([transmit_policy](auto& uart) {
         // The host's bytes come without a line speed, so a pause in them is known at once.
         (void)uart.serial().set_receive_timeout(vmsuperio::ReceiveTimeout::immediate);
+        (void)uart.serial().set_transmit_policy(transmit_policy);
     });
     wake_subscription_ = subscribe(events_, wake_.fd(), EPOLLIN, [this](std::uint32_t) { on_wake(); });
+    connect();
+    backend_.set_on_change([this] {
+        disconnect();
+        connect();
+        resume_output();  // what waited for the old reader goes to the new one, or nowhere
+    });
+}
+
+SerialConsole::~SerialConsole() {
+    backend_.set_on_change({});
+    disconnect();
+    events_.remove(*wake_subscription_);
+}
+
+void SerialConsole::connect() {
     if (backend_.input_fd() >= 0) {
         input_subscription_ =
             subscribe(events_, backend_.input_fd(), EPOLLIN, [this](std::uint32_t) { on_input(); });
     }
-    if (backend_.output_fd() >= 0) {
+    if (backend_.output_fd() >= 0 && backend_.output_fd() != backend_.input_fd()) {
         output_subscription_ =
-            subscribe(events_, backend_.output_fd(), 0, [this](std::uint32_t) { on_output_ready(); });
+            subscribe(events_, backend_.output_fd(), 0, [this](std::uint32_t) { resume_output(); });
+    } else if (backend_.output_fd() >= 0) {
+        // One descriptor can be in an epoll set once only.
+        output_fd_ = FileDescriptor(::fcntl(backend_.output_fd(), F_DUPFD_CLOEXEC, 0));
+        output_subscription_ = subscribe(events_, output_fd_.get(), 0, [this](std::uint32_t) { resume_output(); });
     }
 }
 
-SerialConsole::~SerialConsole() {
-    for (const auto& subscription : {wake_subscription_, input_subscription_, output_subscription_}) {
-        if (subscription) {
-            events_.remove(*subscription);
+void SerialConsole::disconnect() {
+    for (auto* const subscription : {&input_subscription_, &output_subscription_}) {
+        if (*subscription) {
+            events_.remove(**subscription);
+            subscription->reset();
         }
     }
+    output_fd_.reset();
 }
 
 std::shared_ptr<vmdevice::DevicePio> SerialConsole::device() const { return device_; }
@@ -79,7 +103,7 @@ void SerialConsole::on_wake() {
     }
 }
 
-void SerialConsole::on_output_ready() {
+void SerialConsole::resume_output() {
     const bool done = with_uart([this](auto& uart) {
         output_waiting_ = false;
         // A failing back end loses bytes, which the UART counts; the guest goes on.
@@ -87,16 +111,16 @@ void SerialConsole::on_output_ready() {
         // Set again by write_output() where the back end is full once more.
         return !output_waiting_;
     });
-    if (done) {
+    if (done && output_subscription_) {
         events_.modify(*output_subscription_, 0);
     }
 }
 
 std::size_t SerialConsole::input_room() {
     if (backend_.interactive()) {
-        return interactive_read_ahead - pending_.size();
+        return interactive_read_ahead - backend_.read_ahead().size();
     }
-    return pending_.empty() ? with_uart([](auto& uart) { return uart.input_room(); }) : 0;
+    return backend_.read_ahead().empty() ? with_uart([](auto& uart) { return uart.input_room(); }) : 0;
 }
 
 void SerialConsole::on_input() {
@@ -113,17 +137,21 @@ void SerialConsole::read_input(std::size_t room) {
         return;
     }
     if (count <= 0) {
-        end_input();
+        if (input_subscription_) {
+            events_.remove(*input_subscription_);
+            input_subscription_.reset();
+        }
+        backend_.on_hangup();
         return;
     }
     for (const std::uint8_t byte : std::span(typed).first(static_cast<std::size_t>(count))) {
         if (!backend_.interactive()) {
-            pending_.push_back(byte);
+            backend_.read_ahead().push_back(byte);
             continue;
         }
-        const EscapeParser::Result result = escape_.feed(byte);
+        const EscapeParser::Result result = backend_.escape().feed(byte);
         if (result.byte) {
-            pending_.push_back(*result.byte);
+            backend_.read_ahead().push_back(*result.byte);
         }
         if (result.command) {
             on_command_(*result.command);
@@ -131,19 +159,15 @@ void SerialConsole::read_input(std::size_t room) {
     }
 }
 
-void SerialConsole::end_input() {
-    events_.remove(*input_subscription_);
-    input_subscription_.reset();
-}
-
 void SerialConsole::deliver_pending() {
-    while (!pending_.empty()) {
+    std::deque<std::uint8_t>& pending = backend_.read_ahead();
+    while (!pending.empty()) {
         std::array<std::uint8_t, 64> bytes{};
-        const std::size_t size = std::min(bytes.size(), pending_.size());
-        std::copy_n(pending_.begin(), size, bytes.begin());
+        const std::size_t size = std::min(bytes.size(), pending.size());
+        std::copy_n(pending.begin(), size, bytes.begin());
         const std::size_t taken =
             with_uart([offered = std::span(bytes).first(size)](auto& uart) { return uart.take_input(offered); });
-        pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(taken));
+        pending.erase(pending.begin(), pending.begin() + static_cast<std::ptrdiff_t>(taken));
         if (taken < size) {
             break;
         }

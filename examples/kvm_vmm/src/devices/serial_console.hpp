@@ -8,7 +8,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -38,7 +37,7 @@ public:
 
     /// `interrupt` is the eventfd of the port's interrupt line. `events` and `backend` must outlive the console.
     SerialConsole(EventManager& events, SerialBackend& backend, vmsuperio::EventFdTrigger interrupt,
-                  CommandHandler on_command);
+                  vmsuperio::TransmitPolicy transmit_policy, CommandHandler on_command);
     ~SerialConsole();
     SerialConsole(const SerialConsole&) = delete;
     SerialConsole& operator=(const SerialConsole&) = delete;
@@ -68,11 +67,12 @@ private:
     std::expected<std::size_t, std::error_code> write_output(std::span<const std::uint8_t> bytes);
 
     void on_input();
-    void on_output_ready();
     void on_wake();
+    void connect();
+    void disconnect();
+    void resume_output();
     [[nodiscard]] std::size_t input_room();
     void read_input(std::size_t room);
-    void end_input();
     void deliver_pending();
 
     // Runs `f` on the UART with its lock held.
@@ -88,11 +88,7 @@ private:
     std::optional<EventManager::SubscriptionId> wake_subscription_;
     std::optional<EventManager::SubscriptionId> input_subscription_;
     std::optional<EventManager::SubscriptionId> output_subscription_;
-    EscapeParser escape_;
-
-    // Read from the back end, not yet taken by the UART.
-    std::deque<std::uint8_t> pending_;
-
+    FileDescriptor output_fd_;
     bool output_waiting_{false};  // guarded by the UART's lock
 
     std::shared_ptr<Device> device_;

@@ -7,13 +7,14 @@
 #include <vector>
 
 #include <vmsuperio/i8042.hpp>
+#include <vmsuperio/serial.hpp>
 
 namespace kvm_vmm {
 
 /// Where the bytes of a serial port go to and come from.
 struct SerialConfig {
-    enum class Kind : std::uint8_t { stdio, file, null } kind{Kind::stdio};
-    std::string path;  ///< of `file`
+    enum class Kind : std::uint8_t { stdio, file, pty, unix_socket, null } kind{Kind::stdio};
+    std::string path;  ///< of `file` and `unix_socket`
 };
 
 /// Everything that the user may choose.
@@ -24,8 +25,10 @@ struct VmmConfig {
     std::uint64_t memory{512ULL << 20U};  ///< bytes
     unsigned cpus{1};
     std::vector<SerialConfig> serials{SerialConfig{}};  ///< COM1, COM2, ...
+    vmsuperio::TransmitPolicy serial_overflow{vmsuperio::TransmitPolicy::back_pressure};
     vmsuperio::I8042Profile i8042{vmsuperio::I8042Profile::full};
     std::optional<SerialConfig> debug_console;  ///< of ports 0xE9 and 0x402
+    bool restart_on_reboot{false};
     bool exit_port{false};                      ///< port 0x501 ends the process with the byte written
 };
 

@@ -53,7 +53,7 @@ LegacyDevices::LegacyDevices(const VmmConfig& config, const GuestMemory& memory,
     add_rtc(memory, vm, io, events);
     add_power_management(vm, io, end);
     add_reset_and_panic_ports(io, end);
-    add_debug_ports(config, io, end);
+    add_debug_ports(config, io, events, end);
 }
 
 void LegacyDevices::add_i8042_device(const VmmConfig& config, KvmVm& vm, vmdevice::IoManager& io, EndLatch& end) {
@@ -98,10 +98,11 @@ void LegacyDevices::add_reset_and_panic_ports(vmdevice::IoManager& io, EndLatch&
                   })));
 }
 
-void LegacyDevices::add_debug_ports(const VmmConfig& config, vmdevice::IoManager& io, EndLatch& end) {
+void LegacyDevices::add_debug_ports(const VmmConfig& config, vmdevice::IoManager& io, EventManager& events,
+                                    EndLatch& end) {
     register_port(io, post_code_port, 1, on_bus(vmsuperio::DebugPort()));
     if (config.debug_console) {
-        const auto file = std::make_shared<SerialBackend>(*config.debug_console);
+        const std::shared_ptr<SerialBackend> file = open_serial_backend(*config.debug_console, events);
         const auto console = on_bus(vmsuperio::DebugPort::console(
             [file](std::span<const std::uint8_t> bytes) { return file->write(bytes).value_or(0); }));
         register_port(io, bochs_debug_port, 1, console);

@@ -62,7 +62,8 @@ private:
     void add_rtc(const GuestMemory& memory, KvmVm& vm, vmdevice::IoManager& io, EventManager& events);
     void add_power_management(KvmVm& vm, vmdevice::IoManager& io, EndLatch& end);
     static void add_reset_and_panic_ports(vmdevice::IoManager& io, EndLatch& end);
-    static void add_debug_ports(const VmmConfig& config, vmdevice::IoManager& io, EndLatch& end);
+    static void add_debug_ports(const VmmConfig& config, vmdevice::IoManager& io, EventManager& events,
+                                EndLatch& end);
 
     std::optional<Timer> clock_timer_;
     std::shared_ptr<Keyboard> keyboard_;

@@ -51,6 +51,14 @@ std::string check_serial(const std::string& text) {
     return config ? std::string{} : config.error();
 }
 
+std::string check_debug_console(const std::string& text) {
+    const auto config = parse_serial(text);
+    if (!config || config->kind == SerialConfig::Kind::pty || config->kind == SerialConfig::Kind::unix_socket) {
+        return "'" + text + "' is not one of stdio, file=PATH, null";
+    }
+    return {};
+}
+
 vmsuperio::I8042Profile parse_profile(const std::string& text) {
     if (text == "minimal") {
         return vmsuperio::I8042Profile::minimal;
@@ -106,7 +114,14 @@ std::expected<SerialConfig, std::string> parse_serial(const std::string& text) {
     if (text.starts_with(file) && text.size() > file.size()) {
         return SerialConfig{SerialConfig::Kind::file, text.substr(file.size())};
     }
-    return std::unexpected("'" + text + "' is not one of stdio, null, file=PATH");
+    constexpr std::string_view unix_socket = "unix=";
+    if (text.starts_with(unix_socket) && text.size() > unix_socket.size()) {
+        return SerialConfig{SerialConfig::Kind::unix_socket, text.substr(unix_socket.size())};
+    }
+    if (text == "pty") {
+        return SerialConfig{SerialConfig::Kind::pty, {}};
+    }
+    return std::unexpected("'" + text + "' is not one of stdio, pty, file=PATH, unix=PATH, null");
 }
 
 std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const* argv) {
@@ -130,12 +145,23 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->check(CLI::Range(1U, max_cpus))
         ->capture_default_str();
     app.add_option("--serial", serials,
-                   "What a serial port is connected to: stdio, null or file=PATH (output only). "
-                   "The first is COM1; up to four may be given")
+                   "What a serial port is connected to: stdio, pty (its name is told on stderr), file=PATH (output "
+                   "only), unix=PATH (a socket that listens there) or null. The first is COM1; up to four may be given")
         ->type_name("TARGET")
         ->check(check_serial)
         ->take_all()
         ->expected(1)
+        ->capture_default_str();
+    std::string overflow = "wait";
+    app.add_option("--serial-overflow", overflow,
+                   "Where a serial port's reader is too slow: wait (the guest's driver waits, nothing is lost) or drop")
+        ->type_name("POLICY")
+        ->check(CLI::IsMember({"wait", "drop"}))
+        ->capture_default_str();
+    std::string on_reboot = "exit";
+    app.add_option("--on-reboot", on_reboot, "When the guest reboots: exit (with 10) or restart it in place")
+        ->type_name("ACTION")
+        ->check(CLI::IsMember({"exit", "restart"}))
         ->capture_default_str();
     std::string i8042 = "full";
     app.add_option("--i8042", i8042,
@@ -147,7 +173,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
     app.add_option("--debug-console", debug_console,
                    "What the debug ports 0xE9 and 0x402 write to: stdio, null or file=PATH")
         ->type_name("TARGET")
-        ->check(check_serial);
+        ->check(check_debug_console);
     app.add_flag("--exit-port", config.exit_port, "Port 0x501 ends this program with the byte written as its exit code");
     try {
         app.parse(argc, argv);
@@ -166,6 +192,10 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         config.debug_console = *parse_serial(debug_console);
     }
     config.i8042 = parse_profile(i8042);
+    config.restart_on_reboot = on_reboot == "restart";
+    if (overflow == "drop") {
+        config.serial_overflow = vmsuperio::TransmitPolicy::drop_and_count;
+    }
     if (serials.size() > max_serials) {
         throw VmmError(ExitCode::usage, "--serial: more than 4 ports (see kvm_vmm --help)");
     }

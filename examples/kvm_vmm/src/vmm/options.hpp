@@ -24,7 +24,7 @@ struct PrintAndExit {
 /// given. Nothing where it is no size, or larger than 2^63.
 [[nodiscard]] std::optional<std::uint64_t> parse_size(const std::string& text);
 
-/// "stdio", "null" or "file=PATH"; otherwise what is wrong with it.
+/// "stdio", "pty", "file=PATH", "unix=PATH" or "null"; otherwise what is wrong with it.
 [[nodiscard]] std::expected<SerialConfig, std::string> parse_serial(const std::string& text);
 
 }  // namespace kvm_vmm

@@ -45,17 +45,25 @@ VmEnd run_session(const VmmConfig& config) {
     EventManager events;
     std::vector<std::unique_ptr<SerialBackend>> backends;
     for (const SerialConfig& serial : config.serials) {
-        backends.push_back(std::make_unique<SerialBackend>(serial));
+        backends.push_back(open_serial_backend(serial, events));
     }
-    Vmm vmm(config, events, backends);
+    auto vmm = std::make_unique<Vmm>(config, events, backends);
     const SignalEvents signals(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT},
-                               [&vmm](int signal) { on_signal(signal, vmm); });
+                               [&vmm](int signal) { on_signal(signal, *vmm); });
     // As late as possible, so that set-up errors find the terminal as it was.
     std::optional<RawTerminal> terminal;
     if (uses_stdio(config)) {
         terminal.emplace(STDIN_FILENO);
     }
-    return vmm.run();
+    for (;;) {
+        VmEnd end = vmm->run();
+        if (end.code != ExitCode::guest_reset || !config.restart_on_reboot) {
+            return end;
+        }
+        // A new machine in the same process: nothing of the old one's state can be left over.
+        vmm.reset();
+        vmm = std::make_unique<Vmm>(config, events, backends);
+    }
 }
 
 }  // namespace kvm_vmm

@@ -2,6 +2,7 @@
 #include "vmm/vcpu_thread.hpp"
 
 #include <pthread.h>
+#include <time.h>  // NOLINT(modernize-deprecated-headers): clock_gettime is not in <ctime>
 
 #include <csignal>
 #include <string>
@@ -42,10 +43,51 @@ void VcpuThread::request_stop() {
     // In this order: a thread that has passed its check of `stop_` finds immediate_exit set when it enters
     // the guest, and one that is in the guest already is thrown out by the signal.
     stop_.store(true);
+    kick();
+}
+
+void VcpuThread::request_halt_check() {
+    halted_.store(false);
+    check_halt_.store(true);
+    kick();
+}
+
+void VcpuThread::kick() {
     vcpu_.request_exit();
     if (thread_.joinable()) {
         pthread_kill(thread_.native_handle(), kick_signal());
     }
+}
+
+bool VcpuThread::wait_stopped(std::chrono::milliseconds timeout) {
+    if (!thread_.joinable() || stopped_.try_acquire_for(timeout)) {
+        stopped_.release();
+        return true;
+    }
+    return false;
+}
+
+std::chrono::nanoseconds VcpuThread::cpu_time() const noexcept {
+    clockid_t clock{};
+    timespec time{};
+    // The handle is not changed after start(), which comes before any call of this.
+    if (pthread_getcpuclockid(const_cast<std::thread&>(thread_).native_handle(), &clock) != 0 ||
+        ::clock_gettime(clock, &time) != 0) {
+        return {};
+    }
+    return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
+void VcpuThread::check_halt() {
+    // Cleared before the flags are looked at: a request that comes in between sets it again.
+    vcpu_.clear_exit_request();
+    if (!check_halt_.exchange(false)) {
+        return;
+    }
+    constexpr std::uint64_t interrupt_flag = 1U << 9U;
+    const std::uint32_t state = vcpu_.mp_state().mp_state;
+    halted_.store(state == KVM_MP_STATE_UNINITIALIZED || state == KVM_MP_STATE_INIT_RECEIVED ||
+                  (state == KVM_MP_STATE_HALTED && (vcpu_.regs().rflags & interrupt_flag) == 0));
 }
 
 void VcpuThread::join() {
@@ -62,12 +104,16 @@ void VcpuThread::run() {
             if (!handler_.handle(vcpu_, exit)) {
                 break;
             }
+            if (check_halt_.load()) {
+                check_halt();
+            }
         }
     } catch (const VmmError& error) {
         handler_.fail(error.code(), error.what());
     } catch (const std::exception& error) {
         handler_.fail(ExitCode::vmm_error, error.what());
     }
+    stopped_.release();
 }
 
 }  // namespace kvm_vmm

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <semaphore>
 #include <thread>
 
 #include "kvm/kvm_vcpu.hpp"
@@ -24,13 +26,27 @@ public:
     void request_stop();
     /// Returns when the thread has ended.
     void join();
+    /// Waits until the thread is at its end. False where it is not after `timeout`.
+    [[nodiscard]] bool wait_stopped(std::chrono::milliseconds timeout);
+
+    /// Makes the thread find out, out of the guest, whether its CPU can ever run again by itself.
+    void request_halt_check();
+    /// What the last check found: the CPU is halted with interrupts off, or was never started.
+    [[nodiscard]] bool halted() const noexcept { return halted_.load(); }
+    /// CPU time that the thread has used, to tell whether the guest did anything.
+    [[nodiscard]] std::chrono::nanoseconds cpu_time() const noexcept;
 
 private:
     void run();
+    void check_halt();
+    void kick();
 
     KvmVcpu& vcpu_;
     ExitHandler& handler_;
     std::atomic<bool> stop_{false};
+    std::atomic<bool> check_halt_{false};
+    std::atomic<bool> halted_{false};
+    std::binary_semaphore stopped_{0};
     std::thread thread_;
 };
 

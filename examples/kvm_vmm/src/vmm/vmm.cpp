@@ -4,10 +4,12 @@
 #include <sys/epoll.h>
 
 #include <array>
+#include <cstdlib>
 #include <string>
 #include <utility>
 
 #include "acpi/platform.hpp"
+#include "console/raw_terminal.hpp"
 #include "kvm/boot_registers.hpp"
 #include "kvm/cpu_setup.hpp"
 #include "util/log.hpp"
@@ -16,6 +18,8 @@ namespace kvm_vmm {
 namespace {
 
 constexpr std::array com_ports{com1, com2, com3, com4};
+constexpr std::chrono::milliseconds halt_check_interval{25};
+constexpr std::chrono::milliseconds stop_timeout{2000};
 
 I8042Profile describe(vmsuperio::I8042Profile profile) {
     switch (profile) {
@@ -67,7 +71,7 @@ void Vmm::load_kernel() {
 void Vmm::add_serial_console(unsigned index, SerialBackend& backend) {
     const SerialPort port = com_ports.at(index);
     auto console = std::make_unique<SerialConsole>(
-        events_, backend, make_interrupt(vm_, port.irq),
+        events_, backend, make_interrupt(vm_, port.irq), config_.serial_overflow,
         [this, index](ConsoleCommand command) { on_console_command(*consoles_.at(index), command); });
     register_port(io_, port.port, 8, console->device());
     consoles_.push_back(std::move(console));
@@ -109,6 +113,47 @@ void Vmm::on_console_command(SerialConsole& console, ConsoleCommand command) {
     }
 }
 
+// A CPU that halts with interrupts off stays so, but KVM does not tell. The guest is looked at only where it did
+// something and then came to rest: a guest that idles as usual costs one kick each time.
+void Vmm::look_for_halt() {
+    std::chrono::nanoseconds cpu_time{};
+    bool all_halted = true;
+    for (const std::unique_ptr<VcpuThread>& thread : threads_) {
+        cpu_time += thread->cpu_time();
+        all_halted = all_halted && thread->halted();
+    }
+    if (all_halted) {
+        end_.request(ExitCode::guest_halted, "all CPUs of the guest are halted");
+    }
+    if (cpu_time != cpu_time_seen_) {
+        // The check itself takes CPU time, which is no reason for another.
+        halt_check_due_ = !std::exchange(halt_checked_, false);
+    } else if (halt_check_due_) {
+        halt_check_due_ = false;
+        for (const std::unique_ptr<VcpuThread>& thread : threads_) {
+            thread->request_halt_check();
+        }
+        halt_checked_ = true;
+    }
+    cpu_time_seen_ = cpu_time;
+    halt_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + halt_check_interval);
+}
+
+void Vmm::stop_vcpus() {
+    for (const std::unique_ptr<VcpuThread>& thread : threads_) {
+        thread->request_stop();
+    }
+    for (const std::unique_ptr<VcpuThread>& thread : threads_) {
+        if (!thread->wait_stopped(stop_timeout)) {
+            // Nothing that this thread uses may be taken down under it, so the process ends as it stands.
+            RawTerminal::suspend();
+            report("a vCPU thread does not stop");
+            std::_Exit(static_cast<int>(end_.get()->code));
+        }
+    }
+    threads_.clear();
+}
+
 VmEnd Vmm::run() {
     const auto subscription = events_.add(end_.fd(), EPOLLIN, [](std::uint32_t) {});
     if (!subscription) {
@@ -120,13 +165,13 @@ VmEnd Vmm::run() {
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
         thread->start();
     }
-    while (!end_.get()) {
+    halt_timer_.emplace(events_, CLOCK_MONOTONIC, [this] { look_for_halt(); });
+    halt_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + halt_check_interval);
+    while (!end_.requested()) {
         events_.run_once(-1);
     }
-    for (const std::unique_ptr<VcpuThread>& thread : threads_) {
-        thread->request_stop();
-    }
-    threads_.clear();
+    stop_vcpus();
+    halt_timer_.reset();
     events_.remove(*subscription);
     return *end_.get();
 }

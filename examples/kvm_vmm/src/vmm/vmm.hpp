@@ -3,6 +3,7 @@
 
 #include <vmdevice/io_manager.hpp>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include "console/serial_backend.hpp"
 #include "devices/serial_console.hpp"
 #include "event/event_manager.hpp"
+#include "event/timer.hpp"
 #include "kvm/kvm.hpp"
 #include "kvm/kvm_vcpu.hpp"
 #include "kvm/kvm_vm.hpp"
@@ -47,6 +49,8 @@ private:
     void add_serial_console(unsigned index, SerialBackend& backend);
     void load_kernel();
     void create_vcpus();
+    void look_for_halt();
+    void stop_vcpus();
     void on_console_command(SerialConsole& console, ConsoleCommand command);
 
     VmmConfig config_;
@@ -61,6 +65,10 @@ private:
     std::optional<LegacyDevices> legacy_;
     std::optional<LoadedGuest> guest_;
     std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
+    std::optional<Timer> halt_timer_;
+    std::chrono::nanoseconds cpu_time_seen_{};
+    bool halt_check_due_{true};
+    bool halt_checked_{false};
     // Last, so that the threads have ended before anything that they use goes away.
     std::vector<std::unique_ptr<VcpuThread>> threads_;
 };

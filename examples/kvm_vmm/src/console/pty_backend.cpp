@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "console/pty_backend.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>  // NOLINT(modernize-deprecated-headers): posix_openpt is not in <cstdlib>
+#include <termios.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <string>
+
+#include "error.hpp"
+#include "util/log.hpp"
+
+namespace kvm_vmm {
+namespace {
+
+[[noreturn]] void fail(const char* what) {
+    throw VmmError(ExitCode::vmm_error, errno_message(std::string("cannot make a pseudo-terminal: ") + what, errno));
+}
+
+FileDescriptor open_master() {
+    FileDescriptor master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK));
+    if (!master || ::grantpt(master.get()) != 0 || ::unlockpt(master.get()) != 0) {
+        fail("posix_openpt");
+    }
+    std::array<char, 64> name{};
+    if (::ptsname_r(master.get(), name.data(), name.size()) != 0) {
+        fail("ptsname");
+    }
+    // Bytes pass as they are. Closed again, so that the master can tell when a program opens the terminal.
+    const FileDescriptor slave(::open(name.data(), O_RDWR | O_NOCTTY | O_CLOEXEC));
+    termios mode{};
+    if (!slave || ::tcgetattr(slave.get(), &mode) != 0) {
+        fail("open");
+    }
+    ::cfmakeraw(&mode);
+    if (::tcsetattr(slave.get(), TCSANOW, &mode) != 0) {
+        fail("tcsetattr");
+    }
+    report(std::string("serial port on ") + name.data());
+    return master;
+}
+
+}  // namespace
+
+PtyBackend::PtyBackend(EventManager& events)
+    : master_(open_master()),
+      writer_(vmsuperio::FdWriter::borrow(master_.get())),
+      timer_(events, CLOCK_MONOTONIC, [this] { look_for_program(); }) {
+    look_again_later();
+}
+
+std::expected<std::size_t, std::error_code> PtyBackend::write(std::span<const std::uint8_t> bytes) {
+    if (!connected_) {
+        return bytes.size();
+    }
+    return writer_->write(bytes);
+}
+
+void PtyBackend::on_hangup() {
+    connected_ = false;
+    look_again_later();
+    changed();
+}
+
+// The master only says that nobody has the terminal open (POLLHUP), not when that ends: it has to be asked.
+void PtyBackend::look_for_program() {
+    pollfd entry{.fd = master_.get(), .events = POLLIN, .revents = 0};
+    if (::poll(&entry, 1, 0) >= 0 && (entry.revents & POLLHUP) == 0) {
+        connected_ = true;
+        changed();
+    } else {
+        look_again_later();
+    }
+}
+
+void PtyBackend::look_again_later() {
+    constexpr std::chrono::milliseconds interval{100};
+    timer_.set(std::chrono::steady_clock::now().time_since_epoch() + interval);
+}
+
+}  // namespace kvm_vmm
