@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <benchmark/benchmark.h>
 #include <cstdint>
 #include <ctime>
 #include <map>
@@ -16,7 +17,6 @@
 #include <thread>
 #include <vector>
 
-#include <benchmark/benchmark.h>
 #include <vmdevice/vmdevice.hpp>
 
 namespace {
@@ -36,7 +36,9 @@ struct Register : DevicePio, DeviceMmio {
 PioRange pio_range(std::size_t n) {
     return *PioRange::create(PioAddress{static_cast<std::uint16_t>(0x100 + n * 16)}, 8);
 }
-MmioRange mmio_range(std::size_t n) { return *MmioRange::create(MmioAddress{0xC000'0000 + n * 0x2000}, 0x1000); }
+MmioRange mmio_range(std::size_t n) {
+    return *MmioRange::create(MmioAddress{0xC000'0000 + n * 0x2000}, 0x1000);
+}
 
 template <class A>
 BusRange<A> range_of(std::size_t n) {
@@ -97,7 +99,8 @@ struct GlobalMutex {
             device = found->second.device;
         }
         if constexpr (std::same_as<A, PioAddress>) {
-            device->pio_read(A{static_cast<std::uint16_t>(base)}, static_cast<PioOffset>(address.value - base), data);
+            device->pio_read(A{static_cast<std::uint16_t>(base)},
+                             static_cast<PioOffset>(address.value - base), data);
         } else {
             device->mmio_read(A{base}, address.value - base, data);
         }
@@ -148,7 +151,8 @@ struct ReaderWriterLock {
             return false;
         }
         if constexpr (std::same_as<A, PioAddress>) {
-            device->pio_read(A{static_cast<std::uint16_t>(base)}, static_cast<PioOffset>(address.value - base), data);
+            device->pio_read(A{static_cast<std::uint16_t>(base)},
+                             static_cast<PioOffset>(address.value - base), data);
         } else {
             device->mmio_read(A{base}, address.value - base, data);
         }
@@ -166,7 +170,9 @@ struct Ours {
     }
     void remove(PioAddress address) { manager.deregister_pio(address); }
     void remove(MmioAddress address) { manager.deregister_mmio(address); }
-    bool read(PioAddress address, std::span<std::uint8_t> data) { return manager.pio_read(address, data).has_value(); }
+    bool read(PioAddress address, std::span<std::uint8_t> data) {
+        return manager.pio_read(address, data).has_value();
+    }
     bool read(MmioAddress address, std::span<std::uint8_t> data) {
         return manager.mmio_read(address, data).has_value();
     }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// A pair of fences of unequal price: nearly free for the thread that dispatches, dear for the one that takes a
-/// device out.
+/// A pair of fences of unequal price: nearly free for the thread that dispatches, dear for the one that takes
+/// a device out.
 ///
 /// A full fence is needed on both sides of "announce yourself, then look" against "change, then look who has
-/// announced itself". Where Linux offers membarrier(2), the rare side runs a full fence on every CPU that runs
-/// this process, and the frequent side needs to keep its compiler from reordering, no more. Elsewhere, and under
-/// ThreadSanitizer, which cannot see membarrier, both sides use sequentially consistent operations.
+/// announced itself". Where Linux offers membarrier(2), the rare side runs a full fence on every CPU that
+/// runs this process, and the frequent side needs to keep its compiler from reordering, no more. Elsewhere,
+/// and under ThreadSanitizer, which cannot see membarrier, both sides use sequentially consistent operations.
 
 #include <atomic>
 #include <chrono>

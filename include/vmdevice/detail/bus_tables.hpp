@@ -4,10 +4,10 @@
 /// From an address to the entry that owns it, for readers that take no lock while a writer changes the table.
 ///
 /// Both tables hold entries of fixed address. An entry is written before it is published and not again before
-/// everyone has left it (visitors.hpp), so its fields are plain. The words that lead to it are atomic, written
-/// by one thread at a time (the caller has a mutex). Loading one is D3 of visitors.hpp and clearing one is R1,
-/// so both are sequentially consistent where the fences are not asymmetric. On x86 such a load costs what an
-/// acquire load does.
+/// everyone has left it (visitors.hpp), so its fields are plain. The words that lead to it are atomic,
+/// written by one thread at a time (the caller has a mutex). Loading one is D3 of visitors.hpp and clearing
+/// one is R1, so both are sequentially consistent where the fences are not asymmetric. On x86 such a load
+/// costs what an acquire load does.
 
 #include <algorithm>
 #include <array>
@@ -32,7 +32,10 @@ template <BusAddress A, class Device>
 struct TableEntry {
     Device* device;
     OffsetOf<A> base;
-    OffsetOf<A> last;
+    /// Never 0, since a range is neither empty nor the whole space.
+    OffsetOf<A> size;
+
+    [[nodiscard]] OffsetOf<A> last() const noexcept { return static_cast<OffsetOf<A>>(base + (size - 1)); }
 };
 
 /// R1: a store that takes something out of a table.
@@ -49,8 +52,8 @@ struct FreeMemory {
     void operator()(void* memory) const noexcept { std::free(memory); }
 };
 
-/// Zeroed memory for objects that need no construction. A large block comes from the kernel page by page as it
-/// is touched, so the parts of a table that nothing uses cost nothing.
+/// Zeroed memory for objects that need no construction. A large block comes from the kernel page by page as
+/// it is touched, so the parts of a table that nothing uses cost nothing.
 template <class T>
 using ZeroedArray = std::unique_ptr<T[], FreeMemory>;
 
@@ -94,21 +97,21 @@ public:
         } else {
             throw std::bad_alloc();
         }
-        *entry = {device, range.base().value, range.last().value};
+        *entry = {device, range.base().value, range.size()};
         return entry;
     }
     void recycle(Entry* entry) noexcept { free_.push_back(entry); }
 
     void publish(const Entry& entry) noexcept {
         const auto number = static_cast<std::uint32_t>(&entry - entries_.get());
-        for (std::uint32_t port = entry.base; port <= entry.last; ++port) {
+        for (std::uint32_t port = entry.base; port <= entry.last(); ++port) {
             std::atomic_ref(words_[port]).store(number, std::memory_order_release);
         }
     }
     /// Takes out what is left of `entry` where another one may have been published over it.
     void unpublish(const Entry& entry) noexcept {
         const auto number = static_cast<std::uint32_t>(&entry - entries_.get());
-        for (std::uint32_t port = entry.base; port <= entry.last; ++port) {
+        for (std::uint32_t port = entry.base; port <= entry.last(); ++port) {
             std::atomic_ref word(words_[port]);
             if (word.load(std::memory_order_relaxed) == number) {
                 store_removal(word, std::uint32_t{0});
@@ -135,17 +138,19 @@ private:
 /// Memory: a hash table of blocks, so that a lookup costs the same for 1 and for 10,000 devices.
 ///
 /// A range is entered under each block that it touches, blocks being 2^k bytes large and aligned, with k a
-/// multiple of 4 and 2^k the largest such that is not above the range's size: 1 to 17 blocks, one for a page at
-/// a page boundary. The table knows which k occur, its *classes*; a lookup tries the address's block in each
-/// class. Virtual machines have one to four: a page or a few per device, and some large windows.
+/// multiple of 4 and 2^k the largest such that is not above the range's size: 1 to 17 blocks, one for a page
+/// at a page boundary. The table knows which k occur, its *classes*; a lookup tries the address's block in
+/// each class. Virtual machines have one to four: a page or a few per device, and some large windows.
 ///
 /// Collisions are resolved by going to the next slot. An entry says itself whether it owns the address, so
 /// neighbours that share a block, or the classes one table, need no more than that. A slot goes from empty to
-/// an entry, to the tombstone and to another entry; what stands there at the time of one load is right for that
-/// time. When slots run short or a class is new, a new table is built and published, and the old one is kept
-/// until the lookups on it have ended.
+/// an entry, to the tombstone and to another entry; what stands there at the time of one load is right for
+/// that time. When slots run short or a class is new, a new table is built and published, and the old one is
+/// kept until the lookups on it have ended.
 template <class Device>
 class AddressTable {
+    struct Table;
+
 public:
     using Address = MmioAddress;
     using Entry = TableEntry<MmioAddress, Device>;
@@ -155,22 +160,13 @@ public:
     /// The entry that owns `address`, or nullptr.
     [[nodiscard]] const Entry* find(MmioAddress address) const noexcept {
         const Table& table = *table_.load(std::memory_order_seq_cst);
-        for (unsigned i = 0; i < table.class_count; ++i) {
-            std::size_t slot = table.slot_of(address.value >> table.class_shifts[i]);
-            while (true) {
-                const Entry* const entry = table.slots[slot].load(std::memory_order_seq_cst);
-                if (entry == nullptr) {
-                    break;
-                }
-                // Both comparisons at once: a branch between them is hard to predict.
-                if (static_cast<unsigned>(address.value >= entry->base) &
-                    static_cast<unsigned>(address.value <= entry->last)) {
-                    return entry;
-                }
-                slot = (slot + 1) & table.mask;
-            }
+        const std::size_t slot = table.slot_of(address.value, table.block_classes[0]);
+        const Entry* const entry = table.slots[slot].load(std::memory_order_seq_cst);
+        // Nearly every lookup ends here, so this much is straight code.
+        if (address.value - entry->base < entry->size) [[likely]] {
+            return entry;
         }
-        return nullptr;
+        return find_further(table, address.value, slot, entry);
     }
 
     /// An entry that can be published without fail. `live` calls its argument with each entry now published.
@@ -182,12 +178,13 @@ public:
         const unsigned shift = class_shift(range.base().value, range.last().value);
         const std::size_t blocks = block_count(range.base().value, range.last().value, shift);
         Table* table = current_.get();
-        if ((table->classes & class_bit(shift)) == 0 || (table->used + blocks) * inverse_load > table->mask + 1) {
+        if ((table->classes & class_bit(shift)) == 0 ||
+            (table->used + blocks) * inverse_load > table->mask + 1) {
             rebuild(live, table_classes(live) | class_bit(shift), blocks);
         }
         Entry* const entry = free_.back();
         free_.pop_back();
-        *entry = {device, range.base().value, range.last().value};
+        *entry = {device, range.base().value, range.size()};
         return entry;
     }
     void recycle(Entry* entry) noexcept { free_.push_back(entry); }
@@ -196,41 +193,77 @@ public:
 
     void unpublish(const Entry& entry) noexcept {
         Table& table = *current_;
-        const unsigned shift = class_shift(entry.base, entry.last);
+        const unsigned shift = class_shift(entry.base, entry.last());
+        const BlockClass block_class = make_class(shift);
         for (std::uint64_t block = entry.base >> shift;; ++block) {
-            std::size_t slot = table.slot_of(block);
+            std::size_t slot = table.slot_of(block << shift, block_class);
             while (table.slots[slot].load(std::memory_order_relaxed) != &entry) {
                 slot = (slot + 1) & table.mask;
             }
             store_removal(table.slots[slot], &tombstone);
             // Tombstones that end a run serve nobody.
-            if (table.slots[(slot + 1) & table.mask].load(std::memory_order_relaxed) == nullptr) {
+            if (table.slots[(slot + 1) & table.mask].load(std::memory_order_relaxed) == &empty) {
                 while (table.slots[slot].load(std::memory_order_relaxed) == &tombstone) {
-                    table.slots[slot].store(nullptr, std::memory_order_release);
+                    table.slots[slot].store(&empty, std::memory_order_release);
                     --table.used;
                     slot = (slot - 1) & table.mask;
                 }
             }
-            if (block == entry.last >> shift) {
+            if (block == entry.last() >> shift) {
                 break;
             }
         }
     }
 
 private:
+    /// Goes on where find() stopped: `entry`, in `slot` of the first class, does not own the address.
+    [[gnu::noinline]] static const Entry* find_further(const Table& table, std::uint64_t address,
+                                                       std::size_t slot, const Entry* entry) noexcept {
+        for (unsigned i = 0;;) {
+            while (entry != &empty) {
+                slot = (slot + 1) & table.mask;
+                entry = table.slots[slot].load(std::memory_order_seq_cst);
+                if (address - entry->base < entry->size) {
+                    return entry;
+                }
+            }
+            if (++i >= table.class_count) {
+                return nullptr;
+            }
+            slot = table.slot_of(address, table.block_classes[i]);
+            entry = table.slots[slot].load(std::memory_order_seq_cst);
+            if (address - entry->base < entry->size) {
+                return entry;
+            }
+        }
+    }
+
+    struct BlockClass {
+        /// Leaves of an address where its block begins.
+        std::uint64_t mask;
+        /// 2^64 / golden ratio / block size: as if the number of the block were multiplied by the first two.
+        std::uint64_t multiplier;
+    };
+    static constexpr BlockClass make_class(unsigned shift) noexcept {
+        return {~std::uint64_t{0} << shift, (0x9E37'79B9'7F4A'7C15U >> shift) | 1};
+    }
+
     struct Table {
         std::uint64_t mask = 0;
         unsigned hash_shift = 0;
+        /// The first class can be looked up in an empty table as well.
         unsigned class_count = 0;
-        std::array<std::uint8_t, 16> class_shifts{};
+        std::array<BlockClass, 16> block_classes{};
         std::uint32_t classes = 0;
         /// Slots that are not empty; the writer's.
         std::size_t used = 0;
         std::unique_ptr<std::atomic<const Entry*>[]> slots;
 
-        /// The top bits of the product with 2^64 / golden ratio spread regular block numbers evenly.
-        [[nodiscard]] std::size_t slot_of(std::uint64_t block) const noexcept {
-            return static_cast<std::size_t>((block * 0x9E37'79B9'7F4A'7C15U) >> hash_shift);
+        /// The top bits of a product with the golden ratio spread regular block numbers evenly.
+        [[nodiscard]] std::size_t slot_of(std::uint64_t address,
+                                          const BlockClass& block_class) const noexcept {
+            return static_cast<std::size_t>(((address & block_class.mask) * block_class.multiplier) >>
+                                            hash_shift);
         }
     };
     using TablePointer = std::unique_ptr<Table>;
@@ -244,8 +277,10 @@ private:
     /// At most one slot in this many is in use, so that most lookups end at the first one.
     static constexpr std::size_t inverse_load = 3;
 
-    /// Owns no address.
-    static constexpr Entry tombstone{nullptr, 1, 0};
+    /// What the slots hold that hold nothing; neither owns an address. A search ends at an empty slot and
+    /// goes on behind a tombstone.
+    static constexpr Entry empty{nullptr, 0, 0};
+    static constexpr Entry tombstone{nullptr, 0, 0};
 
     /// log2 of the block size of a range.
     static unsigned class_shift(std::uint64_t base, std::uint64_t last) noexcept {
@@ -260,7 +295,7 @@ private:
     template <class Live>
     static std::uint32_t table_classes(const Live& live) noexcept {
         std::uint32_t classes = 0;
-        live([&](const Entry& entry) { classes |= class_bit(class_shift(entry.base, entry.last)); });
+        live([&](const Entry& entry) { classes |= class_bit(class_shift(entry.base, entry.last())); });
         return classes;
     }
 
@@ -272,25 +307,29 @@ private:
         table->classes = classes;
         for (unsigned shift = 0; shift < 64; shift += 4) {
             if ((classes & class_bit(shift)) != 0) {
-                table->class_shifts[table->class_count++] = static_cast<std::uint8_t>(shift);
+                table->block_classes[table->class_count++] = make_class(shift);
             }
         }
         table->slots = std::make_unique<std::atomic<const Entry*>[]>(size);
+        for (std::size_t slot = 0; slot < size; ++slot) {
+            table->slots[slot].store(&empty, std::memory_order_relaxed);
+        }
         return table;
     }
 
     static void insert(Table& table, const Entry& entry) noexcept {
-        const unsigned shift = class_shift(entry.base, entry.last);
+        const unsigned shift = class_shift(entry.base, entry.last());
+        const BlockClass block_class = make_class(shift);
         for (std::uint64_t block = entry.base >> shift;; ++block) {
-            std::size_t slot = table.slot_of(block);
+            std::size_t slot = table.slot_of(block << shift, block_class);
             const Entry* there = table.slots[slot].load(std::memory_order_relaxed);
-            while (there != nullptr && there != &tombstone) {
+            while (there != &empty && there != &tombstone) {
                 slot = (slot + 1) & table.mask;
                 there = table.slots[slot].load(std::memory_order_relaxed);
             }
-            table.used += there == nullptr ? 1 : 0;
+            table.used += there == &empty ? 1 : 0;
             table.slots[slot].store(&entry, std::memory_order_release);
-            if (block == entry.last >> shift) {
+            if (block == entry.last() >> shift) {
                 break;
             }
         }
@@ -300,7 +339,7 @@ private:
     template <class Live>
     void rebuild(const Live& live, std::uint32_t classes, std::size_t blocks) {
         live([&](const Entry& entry) {
-            blocks += block_count(entry.base, entry.last, class_shift(entry.base, entry.last));
+            blocks += block_count(entry.base, entry.last(), class_shift(entry.base, entry.last()));
         });
         TablePointer fresh = make_table(blocks * 2 * inverse_load, classes);
         live([&](const Entry& entry) { insert(*fresh, entry); });

@@ -18,13 +18,14 @@
 ///     D5  call the device                   R5  hand back, reuse or free (acquire, from R3/R4)
 ///     D6  place = 0       (release)
 ///
-/// Either R3 sees D1, or D3 sees R1 (the fences of asymmetric_fence.hpp). In the second case the dispatch does
-/// not find the entry. In the first, R4 waits until the lookup has ended, and if it ended in the entry, until
-/// D6. R4 reads what D4 or D6 released, so all that the dispatch read of the tables and did in the device
-/// happens before R5. No dispatch that starts later finds the entry, so R4 ends.
+/// Either R3 sees D1, or D3 sees R1 (the fences of asymmetric_fence.hpp). In the second case the dispatch
+/// does not find the entry. In the first, R4 waits until the lookup has ended, and if it ended in the entry,
+/// until D6. R4 reads what D4 or D6 released, so all that the dispatch read of the tables and did in the
+/// device happens before R5. No dispatch that starts later finds the entry, so R4 ends.
 ///
-/// A place that goes from `bus` to 0 and back to `bus` between two looks of R4 would look like one long lookup.
-/// So the waiter sets the lowest bit of the word (the mark): it has ended when the marked word has gone.
+/// A place that goes from `bus` to 0 and back to `bus` between two looks of R4 would look like one long
+/// lookup. So the waiter sets the lowest bit of the word (the mark): it has ended when the marked word has
+/// gone.
 
 #include <array>
 #include <atomic>
@@ -65,8 +66,8 @@ struct alignas(128) Visitor {
 };
 
 /// All records, one list for the process (hence the visibility: a program and its shared libraries that each
-/// include this share it). It only grows: as long as the greatest number of threads that dispatched at a time.
-/// The first ones are static, so that a thread's first dispatch does not allocate.
+/// include this share it). It only grows: as long as the greatest number of threads that dispatched at a
+/// time. The first ones are static, so that a thread's first dispatch does not allocate.
 struct VisitorList {
     static constexpr std::size_t static_count = 64;
 
@@ -78,15 +79,25 @@ struct VisitorList {
 
 /// What a thread knows of itself. Trivial, so that reaching it needs no initialisation check.
 struct ThreadState {
-    /// The place of the next dispatch.
-    Place* top = nullptr;
-    /// Where the places end; equal to `top` in a thread that has no record yet.
-    Place* limit = nullptr;
-    Visitor* visitor = nullptr;
+    /// The thread has a record, is in no dispatch, and needs no real fence as D2: the common case, told by
+    /// one load. It is set and tested, never counted, so that no dispatch waits for a value which the one
+    /// before stored.
+    bool idle = false;
     /// Whether D2 needs a real fence.
     bool fenced = false;
-    /// The thread's exit handler has run.
-    bool exiting = false;
+    /// How many of the thread's exit handlers have run.
+    unsigned exits = 0;
+    /// The place of a dispatch that begins when idle.
+    Place* first = nullptr;
+    /// The place of any other dispatch, and where the places end.
+    Place* top = nullptr;
+    Place* limit = nullptr;
+    Visitor* visitor = nullptr;
+
+    /// Whether the thread is inside a device.
+    [[nodiscard]] bool is_visiting() const noexcept {
+        return visitor != nullptr && visitor->places[0].load(std::memory_order_relaxed) != nowhere;
+    }
 };
 [[gnu::visibility("default")]] inline constinit thread_local ThreadState thread_state;
 
@@ -118,70 +129,104 @@ inline Visitor* claim_visitor() {
     return fresh;
 }
 
-/// Gives the thread's record back.
-inline void release_visitor() noexcept {
-    Visitor* const visitor = thread_state.visitor;
-    if (visitor != nullptr) {
-        thread_state.top = nullptr;
-        thread_state.limit = nullptr;
-        thread_state.visitor = nullptr;
-        visitor->claimed.store(false, std::memory_order_release);
-    }
-}
-
+/// Gives the thread's record back when the thread ends. A destructor of another thread-local object may
+/// dispatch later still; the thread then gets a record again and a further one of these. A thread that does
+/// so for a fourth time keeps its record.
+template <unsigned Nth>
 struct ThreadExit {
     ThreadExit() = default;
     ThreadExit(const ThreadExit&) = delete;
     ThreadExit& operator=(const ThreadExit&) = delete;
     ~ThreadExit() {
-        release_visitor();
-        thread_state.exiting = true;
+        ThreadState& state = thread_state;
+        Visitor* const visitor = state.visitor;
+        state = ThreadState{};
+        state.exits = Nth + 1;
+        visitor->claimed.store(false, std::memory_order_release);
+    }
+    /// Makes the destructor run at the end of the calling thread.
+    static void arm() {
+        static thread_local const ThreadExit at_exit;
+        static_cast<void>(&at_exit);
     }
 };
 
 /// Gives the calling thread a record; false where it has one already and its places are used up.
 inline bool join_visitors() {
-    if (thread_state.visitor != nullptr) {
-        return false;
+    ThreadState& state = thread_state;
+    if (state.visitor != nullptr) {
+        return state.top != state.limit;
     }
-    if (!thread_state.exiting) {
-        // Runs release_visitor() at the end of the thread.
-        static thread_local const ThreadExit at_exit;
-        static_cast<void>(&at_exit);
+    switch (state.exits) {
+        case 0:
+            ThreadExit<0>::arm();
+            break;
+        case 1:
+            ThreadExit<1>::arm();
+            break;
+        case 2:
+            ThreadExit<2>::arm();
+            break;
+        default:
+            break;
     }
     Visitor* const visitor = claim_visitor();
-    thread_state.visitor = visitor;
-    thread_state.top = visitor->places.data();
-    thread_state.limit = visitor->places.data() + visitor->places.size();
-    thread_state.fenced = !asymmetric_fences();
+    Place* const places = visitor->places.data();
+    state.visitor = visitor;
+    state.fenced = !asymmetric_fences();
+    state.first = places;
+    state.idle = !state.fenced;
+    state.top = state.fenced ? places : places + 1;
+    state.limit = places + visitor->places.size();
     return true;
 }
 
-/// One dispatch of this thread, from D1 to D6, also where the device throws.
-class Visit {
-public:
-    /// `place` is the thread's top, and below its limit.
-    Visit(Place* place, Identity bus) noexcept : place_(place) {
-        thread_state.top = place + 1;
-        if (thread_state.fenced) [[unlikely]] {
+/// A dispatch that begins when the thread is idle. begin() is D1 and D2, enter() D4; end() is D6, after the
+/// device or instead of it.
+struct FirstVisit {
+    void begin(Identity bus) noexcept {
+        thread_state.idle = false;
+        thread_state.first->store(bus, std::memory_order_relaxed);
+        std::atomic_signal_fence(std::memory_order_seq_cst);
+    }
+    void enter(Identity entry) noexcept { thread_state.first->store(entry, std::memory_order_release); }
+    void end() noexcept {
+        thread_state.first->store(nowhere, std::memory_order_release);
+        thread_state.idle = true;
+    }
+};
+
+/// Any other dispatch: a nested one, or one that needs a real fence.
+struct FurtherVisit {
+    void begin(Identity bus) noexcept {
+        place = thread_state.top++;
+        if (thread_state.fenced) {
             place->store(bus, std::memory_order_seq_cst);
         } else {
             place->store(bus, std::memory_order_relaxed);
             std::atomic_signal_fence(std::memory_order_seq_cst);
         }
     }
-    Visit(const Visit&) = delete;
-    Visit& operator=(const Visit&) = delete;
-    ~Visit() {
-        place_->store(nowhere, std::memory_order_release);
-        thread_state.top = place_;
+    void enter(Identity entry) noexcept { place->store(entry, std::memory_order_release); }
+    void end() noexcept {
+        place->store(nowhere, std::memory_order_release);
+        --thread_state.top;
     }
 
-    /// The lookup has ended at `entry`.
-    void enter(Identity entry) noexcept { place_->store(entry, std::memory_order_release); }
+    Place* place = nullptr;
+};
+
+/// Ends a visit also where the device throws.
+template <class Visit>
+class EndOfVisit {
+public:
+    explicit EndOfVisit(Visit& visit) noexcept : visit_(visit) {}
+    EndOfVisit(const EndOfVisit&) = delete;
+    EndOfVisit& operator=(const EndOfVisit&) = delete;
+    [[gnu::always_inline]] ~EndOfVisit() { visit_.end(); }
 
 private:
-    Place* place_;
+    Visit& visit_;
 };
 
 /// Yields the processor for longer and longer.
@@ -249,8 +294,8 @@ struct WaiterList {
 inline bool wait_until_left(const Visitor& visitor, const Place& place, Identity identity) {
     Backoff backoff;
     const ThreadState& self = thread_state;
-    if (self.visitor == nullptr || self.top == self.visitor->places.data()) {
-        // Not inside a device: nobody waits for this thread.
+    if (!self.is_visiting()) {
+        // Nobody waits for this thread.
         while (place.load(std::memory_order_acquire) == identity) {
             backoff.pause();
         }
@@ -330,7 +375,8 @@ inline void wait_for_lookups(Identity bus) {
                 break;
             }
             for (const Identity entry : entries) {
-                if (seen == entry && (visitor == thread_state.visitor || !wait_until_left(*visitor, place, entry))) {
+                if (seen == entry &&
+                    (visitor == thread_state.visitor || !wait_until_left(*visitor, place, entry))) {
                     all_left = false;
                 }
             }
