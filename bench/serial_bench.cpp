@@ -178,5 +178,3 @@ void save_encode_decode_restore(benchmark::State& state) {
 BENCHMARK(save_encode_decode_restore);
 
 }  // namespace
-
-BENCHMARK_MAIN();

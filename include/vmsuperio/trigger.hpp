@@ -41,6 +41,27 @@ struct NullTrigger {
 };
 static_assert(Trigger<NullTrigger> && !LevelTrigger<NullTrigger>);
 
+/// A trigger that lives elsewhere, so that a device and its owner can share it. It must outlive every copy.
+template <Trigger T>
+class TriggerRef {
+public:
+    using error_type = typename T::error_type;
+
+    // NOLINTNEXTLINE(google-explicit-constructor): a reference to a trigger is a trigger
+    constexpr TriggerRef(T& trigger) noexcept : trigger_(&trigger) {}
+
+    [[nodiscard]] constexpr std::expected<void, error_type> trigger() { return trigger_->trigger(); }
+    [[nodiscard]] constexpr std::expected<void, error_type> set_level(bool asserted)
+        requires LevelTrigger<T>
+    {
+        return trigger_->set_level(asserted);
+    }
+
+private:
+    T* trigger_;
+};
+static_assert(Trigger<TriggerRef<NullTrigger>> && !LevelTrigger<TriggerRef<NullTrigger>>);
+
 namespace detail {
 
 /// One interrupt line: remembers its level and speaks to the trigger in the trigger's own terms.

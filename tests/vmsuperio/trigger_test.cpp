@@ -71,3 +71,24 @@ TEST_CASE("InterruptLine: a failing trigger is reported and the level is kept", 
     CHECK(result.error() == 5);
     CHECK(line.level());
 }
+
+TEST_CASE("TriggerRef: it is an edge or a level trigger as the one it refers to", "[trigger]") {
+    int count = 0;
+    EdgeTrigger edge{&count};
+    vmsuperio::TriggerRef edge_ref(edge);
+    static_assert(vmsuperio::Trigger<decltype(edge_ref)> && !vmsuperio::LevelTrigger<decltype(edge_ref)>);
+    CHECK(edge_ref.trigger().has_value());
+    CHECK(count == 1);
+    edge.fail = true;
+    CHECK(edge_ref.trigger().error() == 5);
+
+    std::vector<bool> levels;
+    int edges = 0;
+    RecordingLevel level{&levels, &edges};
+    vmsuperio::TriggerRef level_ref(level);
+    static_assert(vmsuperio::LevelTrigger<decltype(level_ref)>);
+    vmsuperio::detail::InterruptLine line(level_ref);
+    CHECK(line.update(true).has_value());
+    CHECK(levels == std::vector<bool>{true});
+    CHECK(edges == 0);
+}

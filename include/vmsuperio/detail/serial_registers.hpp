@@ -18,6 +18,8 @@ namespace vmsuperio::detail {
 /// members are part of `Serial`.
 class SerialRegisters {
 public:
+    /// The device answers at offsets 0 to 7.
+    static constexpr std::size_t register_count = uart16550::offset::count;
     static constexpr std::size_t receive_fifo_size = SerialReceiveFifo::capacity;
     /// The oscillator of a PC's UART, in Hz: the divisor 1 gives 115200 baud.
     static constexpr std::uint64_t clock_frequency = 1'843'200;

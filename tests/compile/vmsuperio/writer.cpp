@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A writer says how much it took: one that returns only success or failure is none.
+#include <vmsuperio/serial.hpp>
+
+struct Sink {
+#if defined(REJECT)
+    std::expected<void, std::error_code> write(std::span<const std::uint8_t>) { return {}; }
+#else
+    std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) {
+        return bytes.size();
+    }
+#endif
+};
+
+using Uart = vmsuperio::Serial<vmsuperio::NullTrigger, vmsuperio::NoEvents, Sink>;
+static_assert(sizeof(Uart) != 0);
