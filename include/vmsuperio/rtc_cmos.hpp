@@ -203,8 +203,9 @@ public:
         const auto consider = [&](std::int64_t time) {
             earliest = earliest ? std::min(*earliest, time) : time;
         };
-        if (control[mc146818::RegisterB::periodic_interrupt] && period() != 0) {
-            const std::uint64_t ticks = (periods_until(time_.seen()) + 1) * period();
+        if (const std::uint64_t every = period();
+            every != 0 && control[mc146818::RegisterB::periodic_interrupt]) {
+            const std::uint64_t ticks = (ticks_until(time_.seen()) / every + 1) * every;
             consider(detail::saturating_add(second_start_, static_cast<std::int64_t>(ns_of_ticks(ticks))));
         }
         if (!control[mc146818::RegisterB::set_mode]) {
@@ -367,9 +368,9 @@ private:
         }
         return std::uint64_t{1} << ((rate <= 2 ? rate + 7 : rate) - 1U);
     }
-    /// Whole periods since the second's start; `time` is less than two seconds after that.
-    [[nodiscard]] std::uint64_t periods_until(std::int64_t time) const noexcept {
-        return detail::elapsed(second_start_, time) * ticks_per_second / detail::ns_per_second / period();
+    /// Whole ticks since the second's start; `time` is less than a second after that.
+    [[nodiscard]] std::uint64_t ticks_until(std::int64_t time) const noexcept {
+        return detail::elapsed(second_start_, time) * ticks_per_second / detail::ns_per_second;
     }
     /// The first nanosecond at which that many ticks are over.
     [[nodiscard]] static constexpr std::uint64_t ns_of_ticks(std::uint64_t ticks) noexcept {
@@ -401,7 +402,8 @@ private:
         mc146818::RegisterC flags(ram_[mc146818::register_c]);
         const auto updates =
             static_cast<std::int64_t>(detail::elapsed(second_start_, now) / detail::ns_per_second);
-        if (period() != 0 && (updates > 0 || periods_until(before) != periods_until(now))) {
+        const std::uint64_t every = period();
+        if (every != 0 && (updates > 0 || ticks_until(before) / every != ticks_until(now) / every)) {
             flags.set(mc146818::RegisterC::periodic);
         }
         if (updates > 0) {

@@ -14,7 +14,6 @@
 using ps2::Bytes;
 using ps2::Pc;
 using vmsuperio::I8042;
-using vmsuperio::I8042Options;
 using vmsuperio::I8042Profile;
 using vmsuperio::I8042State;
 using vmsuperio::Key;
@@ -462,7 +461,7 @@ void random_step(ps2::Device& dev, std::mt19937& random) {
             (void)dev.write(0, static_cast<std::uint8_t>(0xE6 + random() % 26));
             break;
         case 4:
-            dev.key(static_cast<Key>(random() % 140), random() % 2 == 0);
+            dev.key(ps2::key_number(static_cast<unsigned>(random() % 140)), random() % 2 == 0);
             break;
         case 5:
             dev.move_mouse({.x = static_cast<std::int32_t>(random()),

@@ -151,7 +151,7 @@ struct LinuxController {
 };
 
 /// libps2: send a byte, take the acknowledgement from the interrupt, then the answer.
-bool device_command(Pc& pc, bool aux, const Bytes& sent, Bytes answer) {
+bool device_command(Pc& pc, bool aux, const Bytes& sent, const Bytes& answer) {
     for (const std::uint8_t byte : sent) {
         const int before = aux ? pc.irq12 : pc.irq1;
         if (aux) {

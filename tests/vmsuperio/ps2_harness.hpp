@@ -15,6 +15,12 @@ namespace ps2 {
 
 using Bytes = std::vector<std::uint8_t>;
 
+/// A key by its number, whether there is such a key or not.
+inline vmsuperio::Key key_number(unsigned number) {
+    // NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange): what a host may hand over
+    return static_cast<vmsuperio::Key>(number);
+}
+
 /// Counts edges; fails where told to.
 struct CountingTrigger {
     using error_type = int;

@@ -125,14 +125,14 @@ using Time = std::array<int, 7>;
 
 TEST_CASE("RtcCmos: it can be made from nothing, a trigger, a clock, or both", "[rtc_cmos]") {
     int irqs = 0;
-    ManualClock clock(0ns);
+    const ManualClock clock(0ns);
     RtcCmos nothing;
-    RtcCmos<> defaulted;
-    RtcCmos trigger(CountingTrigger{&irqs});
+    const RtcCmos<> defaulted;
+    const RtcCmos trigger(CountingTrigger{&irqs});
     RtcCmos with_clock(clock);
     RtcCmos both(CountingTrigger{&irqs}, ClockRef(clock));
     STATIC_REQUIRE(std::is_same_v<decltype(nothing), RtcCmos<>>);
-    STATIC_REQUIRE(std::is_same_v<decltype(trigger), RtcCmos<CountingTrigger>>);
+    STATIC_REQUIRE(std::is_same_v<decltype(trigger), const RtcCmos<CountingTrigger>>);
     STATIC_REQUIRE(std::is_same_v<decltype(with_clock), RtcCmos<vmsuperio::NullTrigger, ManualClock>>);
     CHECK(with_clock.write(0, 0x09));
     CHECK(with_clock.read(1) == 0x70);
@@ -305,7 +305,7 @@ TEST_CASE("RtcCmos: the calendar rolls over at its boundaries", "[rtc_cmos][time
     }
 }
 
-TEST_CASE("RtcCmos: each day of four centuries has its date and weekday", "[rtc_cmos][time]") {
+TEST_CASE("RtcCmos: every day from 1970 to 2261 has its date and weekday", "[rtc_cmos][time]") {
     Pc pc(at(1970, 1, 1));
     const auto bcd = [](unsigned value) { return static_cast<int>((value / 10) << 4U | (value % 10)); };
     const std::chrono::sys_days last = std::chrono::year(2261) / 12 / 31;
@@ -324,6 +324,27 @@ TEST_CASE("RtcCmos: each day of four centuries has its date and weekday", "[rtc_
             FAIL("wrong on day " << day.time_since_epoch().count());
         }
     }
+}
+
+TEST_CASE("RtcCmos: a year that four hundred divides is a leap year, other centuries are not",
+          "[rtc_cmos][time]") {
+    for (const auto& [century, leap] :
+         {std::pair{0x16, true}, {0x17, false}, {0x24, true}, {0x25, false}, {0x99, false}}) {
+        Pc pc;
+        pc.put(0x0B, 0x82);
+        pc.set_time({century, 0x00, 0x02, 0x28, 0x23, 0x59, 0x59});
+        pc.put(0x0B, 0x02);
+        pc.clock.advance(1s);
+        CHECK(pc.time() ==
+              (leap ? Time{century, 0x00, 0x02, 0x29, 0, 0, 0} : Time{century, 0x00, 0x03, 0x01, 0, 0, 0}));
+    }
+    // The end of the years that two BCD bytes hold.
+    Pc pc;
+    pc.put(0x0B, 0x82);
+    pc.set_time({0x99, 0x99, 0x12, 0x31, 0x23, 0x59, 0x59});
+    pc.put(0x0B, 0x02);
+    pc.clock.advance(1s);
+    CHECK(pc.time() == Time{0x00, 0x00, 0x01, 0x01, 0, 0, 0});
 }
 
 TEST_CASE("RtcCmos: every hour in BCD and binary, 12 and 24 hours", "[rtc_cmos][time]") {
@@ -400,8 +421,9 @@ TEST_CASE("RtcCmos: daylight savings have no effect", "[rtc_cmos][time]") {
 }
 
 TEST_CASE("RtcCmos: a local time is UTC and an offset", "[rtc_cmos][time]") {
-    ManualClock clock(at(2024, 6, 11, 23, 30));
-    RtcCmos dev(vmsuperio::NullTrigger{}, ClockRef{clock}, vmsuperio::NoRtcCmosEvents{}, {.utc_offset = 1h});
+    const ManualClock clock(at(2024, 6, 11, 23, 30));
+    const RtcCmos dev(vmsuperio::NullTrigger{}, ClockRef{clock}, vmsuperio::NoRtcCmosEvents{},
+                      {.utc_offset = 1h});
     CHECK(dev.cmos(0x04) == 0x00);
     CHECK(dev.cmos(0x02) == 0x30);
     CHECK(dev.cmos(0x07) == 0x12);
@@ -829,15 +851,17 @@ TEST_CASE("RtcCmos: memory sizes as firmware stores them", "[rtc_cmos][memory]")
     struct Row {
         std::uint64_t below, above, base, extended, units, high;
     };
-    constexpr std::uint64_t mib = 1024 * 1024;
+    constexpr std::uint64_t kib = 1024;
+    constexpr std::uint64_t mib = 1024 * kib;
+    constexpr std::uint64_t units = 16;  // of 64 KiB in a MiB
     const std::vector<Row> rows{
         {0, 0, 0, 0, 0, 0},
-        {512 * 1024, 0, 512, 0, 0, 0},
+        {512 * kib, 0, 512, 0, 0, 0},
         {mib, 0, 640, 0, 0, 0},
-        {16 * mib, 0, 640, 15 * 1024, 0, 0},
-        {128 * mib, 0, 640, 65535, 112 * 16, 0},
-        {3072 * mib, 5120 * mib, 640, 65535, 3056 * 16, 5120 * 16},
-        {4096 * mib, 0xFFFF'FFFF'FFFF'FFFF, 640, 65535, 4080 * 16, 0xFFFFFF},
+        {16 * mib, 0, 640, 15 * kib, 0, 0},
+        {128 * mib, 0, 640, 65535, 112 * units, 0},
+        {3072 * mib, 5120 * mib, 640, 65535, 3056 * units, 5120 * units},
+        {4096 * mib, 0xFFFF'FFFF'FFFF'FFFF, 640, 65535, 4080 * units, 0xFFFFFF},
     };
     for (const Row& row : rows) {
         Pc pc;

@@ -133,7 +133,8 @@ struct RtcAlarm {
         return std::nullopt;
     }
     // At most 24 + 60 + 60 steps: every level has a match.
-    const auto first_from = [&](std::int64_t start) -> std::optional<std::int64_t> {
+    constexpr std::int64_t none = seconds_per_day;
+    const auto first_from = [&](std::int64_t start) {
         for (std::int64_t h = start / 3600; h < 24; ++h) {
             if (!hour(h)) {
                 continue;
@@ -151,12 +152,12 @@ struct RtcAlarm {
                 }
             }
         }
-        return std::nullopt;
+        return none;
     };
-    if (const auto today = first_from(of_day + 1)) {
-        return *today - of_day;
+    if (const std::int64_t today = first_from(of_day + 1); today != none) {
+        return today - of_day;
     }
-    return *first_from(0) + seconds_per_day - of_day;
+    return first_from(0) + seconds_per_day - of_day;
 }
 
 }  // namespace vmsuperio::detail
