@@ -81,7 +81,10 @@ Bytes virtio_mmio(const VirtioMmio& device, std::size_t index) {
 }  // namespace
 
 aml::Bytes dsdt_body(const Platform& platform) {
+    constexpr std::size_t single_devices = 4;
     std::vector<Bytes> devices;
+    devices.reserve(platform.cpus + platform.serial_ports.size() + single_devices +
+                    platform.virtio_mmio.size());
     for (unsigned i = 0; i < platform.cpus; ++i) {
         devices.push_back(processor(i));
     }
