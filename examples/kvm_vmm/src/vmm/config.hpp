@@ -9,6 +9,8 @@
 #include <vmsuperio/i8042.hpp>
 #include <vmsuperio/serial.hpp>
 
+#include "boot/kernel_image.hpp"
+
 namespace kvm_vmm {
 
 /// Where the bytes of a serial port go to and come from.
@@ -22,6 +24,7 @@ struct VmmConfig {
     std::string kernel;
     std::optional<std::string> initrd;
     std::string cmdline{"console=ttyS0"};
+    BootProtocol protocol{BootProtocol::automatic};
     std::uint64_t memory{512ULL << 20U};  ///< bytes
     unsigned cpus{1};
     std::vector<SerialConfig> serials{SerialConfig{}};  ///< COM1, COM2, ...

@@ -51,6 +51,13 @@ std::string check_serial(const std::string& text) {
     return config ? std::string{} : config.error();
 }
 
+BootProtocol parse_protocol(const std::string& text) {
+    if (text == "linux") {
+        return BootProtocol::linux_boot;
+    }
+    return text == "pvh" ? BootProtocol::pvh : BootProtocol::automatic;
+}
+
 std::string check_debug_console(const std::string& text) {
     const auto config = parse_serial(text);
     if (!config || config->kind == SerialConfig::Kind::pty || config->kind == SerialConfig::Kind::unix_socket) {
@@ -158,6 +165,13 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->type_name("POLICY")
         ->check(CLI::IsMember({"wait", "drop"}))
         ->capture_default_str();
+    std::string protocol = "auto";
+    app.add_option("--boot-protocol", protocol,
+                   "How an ELF kernel is entered: linux (64-bit boot protocol), pvh, or auto (pvh where the kernel "
+                   "offers it)")
+        ->type_name("PROTOCOL")
+        ->check(CLI::IsMember({"auto", "linux", "pvh"}))
+        ->capture_default_str();
     std::string on_reboot = "exit";
     app.add_option("--on-reboot", on_reboot, "When the guest reboots: exit (with 10) or restart it in place")
         ->type_name("ACTION")
@@ -192,6 +206,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         config.debug_console = *parse_serial(debug_console);
     }
     config.i8042 = parse_profile(i8042);
+    config.protocol = parse_protocol(protocol);
     config.restart_on_reboot = on_reboot == "restart";
     if (overflow == "drop") {
         config.serial_overflow = vmsuperio::TransmitPolicy::drop_and_count;

@@ -64,7 +64,7 @@ Vmm::~Vmm() = default;
 
 void Vmm::load_kernel() {
     guest_ = load_guest(
-        memory_, {.kernel_path = config_.kernel, .initrd_path = config_.initrd, .command_line = config_.cmdline},
+        memory_, {.kernel_path = config_.kernel, .initrd_path = config_.initrd, .command_line = config_.cmdline, .protocol = config_.protocol},
         describe_platform(config_));
 }
 
