@@ -16,7 +16,7 @@ import termios
 import time
 import tty
 
-from machine import cpio, debian, machine
+from machine import debian, guest, machine
 
 PROGRAM = "scripts/boot"
 NO_STATUS = 125
@@ -58,11 +58,6 @@ def _split(arguments):
     return arguments, None, []
 
 
-def given(rest, option):
-    """Whether kvm_vmm arguments hold this option."""
-    return any(argument == option or argument.startswith(option + "=") for argument in rest)
-
-
 def value_of(rest, option):
     """The last value of an option among kvm_vmm arguments, or None."""
     value = None
@@ -83,37 +78,6 @@ def size_mib(text):
     return max(1, (int(match.group(1)) << shift) >> 10)
 
 
-def session_archive(files):
-    archive = cpio.Archive()
-    for name, content in files.items():
-        archive.file(f"session/{name}", content)
-    return archive.finish()
-
-
-def vmm_command(options, on_machine, initrd, serials):
-    """kvm_vmm's command line. `on_machine` turns the name of a file here into its name there."""
-    rest = options.rest
-    kernel = options.kernel or str(options.debian_kernel.image)
-    command = [on_machine(options.kvm_vmm)]
-    if not given(rest, "--kernel"):
-        command += ["--kernel", on_machine(kernel)]
-    if not given(rest, "--initrd"):
-        command += ["--initrd", initrd]
-    if not given(rest, "--cmdline"):
-        # reboot=k: the keyboard controller is the reset line that every PC has. panic=-1: a panic reboots at once.
-        # quiet: nobody watches, and a console byte costs two exits.
-        words = ["console=ttyS0 reboot=k panic=-1"]
-        words += ["quiet"] if options.command is not None else []
-        words += [options.append] if options.append else []
-        command += ["--cmdline", " ".join(words)]
-    for name in ("memory", "cpus"):
-        if getattr(options, name) is not None:
-            command += [f"--{name}", getattr(options, name)]
-    for serial in serials:
-        command += ["--serial", serial]
-    return command + rest
-
-
 def copy_named_files(the_machine, rest):
     """Puts the files that kvm_vmm arguments name where the same name leads to them on a nested host."""
     for argument in rest:
@@ -122,32 +86,33 @@ def copy_named_files(the_machine, rest):
                 the_machine.put(candidate)
 
 
-def exit_status(text):
-    """The status in what guest-init wrote, or None."""
-    match = re.fullmatch(rb"exit (\d+)\r?\n", text)
-    return int(match.group(1)) if match else None
+def kvm_vmm_arguments(options):
+    """What goes to kvm_vmm beside the guest itself."""
+    arguments = []
+    for name in ("memory", "cpus"):
+        if getattr(options, name) is not None:
+            arguments += [f"--{name}", getattr(options, name)]
+    return arguments + options.rest
 
 
-def run_command(options, the_machine, log_path):
-    """--exec. The first UART carries the kernel's log, the next three the command's output, errors and status."""
-    files = {"command": os.fsencode(options.command), "stdout": b"ttyS1\n", "stderr": b"ttyS2\n", "status": b"ttyS3\n"}
-    initrd = the_machine.put(options.initramfs.read_bytes() + session_archive(files))
-    streams = the_machine.streams("command stdout", "command stderr", "status")
-    serials = ["stdio", *(f"file={path}" for path in streams.values())]
+def run_command(options, image, the_machine, log_path):
+    """--exec."""
     with open(log_path, "ab", buffering=0) as log:
-        command = vmm_command(options, the_machine.put, initrd, serials)
-        run = the_machine.run(command, streams, stdin="/dev/null", directory=os.getcwd())
-        for name, deliver in (("stdout", log.write), ("stderr", log.write), ("command stdout", writer(1)),
-                              ("command stderr", writer(2))):
+        run = guest.run_command(the_machine, image, options.command, kvm_vmm_arguments(options))
+        for name, deliver in (("stdout", log.write), ("stderr", log.write), (guest.STDOUT, writer(1)),
+                              (guest.STDERR, writer(2))):
             run.outputs[name].deliver = deliver
+
+        def status():
+            return guest.status_of(run.stream(guest.STATUS))
+
         # No limit: the command may run for as long as it likes.
-        the_machine.pump_until(lambda: run.done() or exit_status(run.stream("status")) is not None, float("inf"), str)
-        status = exit_status(run.stream("status"))
-        if status is not None:
+        the_machine.pump_until(lambda: run.done() or status() is not None, float("inf"), str)
+        if status() is not None:
             # The guest is on its way out; what it wrote has been sent, but may not have arrived.
             with contextlib.suppress(machine.TimeoutExpired):
                 run.wait(20)
-            return status
+            return status()
     message = complaint(log_path)
     report(f"the guest ended before the command had a status (kvm_vmm's exit status is {run.status}"
            + (f": {message}" if message else "") + f"); its log is {log_path}")
@@ -175,37 +140,21 @@ def writer(file):
     return write
 
 
-def shell_files():
-    """What the guest should know about the terminal."""
-    files = {"status": b"ttyS1\n", "term": os.fsencode(os.environ.get("TERM") or "vt100") + b"\n"}
-    with contextlib.suppress(OSError):
-        size = os.get_terminal_size(0)
-        if size.columns and size.lines:
-            files["rows"] = f"{size.lines}\n".encode()
-            files["columns"] = f"{size.columns}\n".encode()
-    return files
-
-
-def run_shell(options, the_machine):
-    """The interactive session. The second UART tells when the shell starts, and that it was left in good order."""
-    initrd = the_machine.put(options.initramfs.read_bytes() + session_archive(shell_files()))
-    # With an initramfs or serial ports of the user's own there are no such messages.
-    own = given(options.rest, "--serial") or given(options.rest, "--initrd")
-    streams = {} if own else the_machine.streams("status")
-    serials = ["stdio", *(f"file={path}" for path in streams.values())] if streams else []
-    command = vmm_command(options, the_machine.put, initrd, serials)
+def run_shell(options, image, the_machine):
+    """The interactive session."""
+    command, streams = guest.shell_session(the_machine, image, kvm_vmm_arguments(options))
     if the_machine.kind == "direct" and os.isatty(0):
         status, text = shell_directly(command, streams)
     else:
         status, text = shell_relayed(the_machine, command, streams)
-    return 0 if status == GUEST_RESET and text.endswith(b"exit 0\n") else status
+    return 0 if status == GUEST_RESET and guest.status_of(text) == 0 else status
 
 
 def shell_directly(command, streams):
     """kvm_vmm has the terminal itself."""
     reader = None
     if streams:
-        reader = os.open(streams["status"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        reader = os.open(streams[guest.STATUS], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with subprocess.Popen(command) as process:
         try:
             code = process.wait()
@@ -228,7 +177,7 @@ def shell_relayed(the_machine, command, streams):
     at_terminal = os.isatty(0)
     if streams and not at_terminal:
         # A script's input waits for the shell: the guest's driver throws away what comes before it opens the port.
-        the_machine.pump_until(lambda: run.done() or run.stream("status"), float("inf"), str)
+        the_machine.pump_until(lambda: run.done() or run.stream(guest.STATUS), float("inf"), str)
     with raw_terminal(0), relayed_stdin(the_machine, run) as ended:
         while not run.done():
             with contextlib.suppress(machine.TimeoutExpired):
@@ -237,7 +186,7 @@ def shell_relayed(the_machine, command, streams):
             # terminal's mode is lost.
             if ended() and not at_terminal and run.unsent() == 0:
                 run.send(END_OF_INPUT)
-    return run.status, run.stream("status") if streams else b""
+    return run.status, run.stream(guest.STATUS) if streams else b""
 
 
 @contextlib.contextmanager
@@ -320,11 +269,14 @@ def new_log(cache):
 
 def run(options):
     cache = debian.cache_directory()
-    options.debian_kernel = debian.kernel(cache, report)
-    options.initramfs = debian.guest_initramfs(cache, options.debian_kernel)
+    image = guest.Image.of_debian(options.kvm_vmm, report)
     if options.prepare:
-        debian.level1_initramfs(cache, options.debian_kernel)
+        debian.level1_initramfs(cache, debian.kernel(cache, report))
         return 0
+    image.kernel = options.kernel or image.kernel
+    # quiet: nobody watches, and a console byte costs two exits.
+    words = [] if options.command is None else ["quiet"]
+    image.cmdline = " ".join(words + ([options.append] if options.append else []))
     report(f"running {'directly' if options.kind == 'direct' else 'nested in QEMU'}, because {options.reason}")
     log = new_log(cache)
     host_log = log.with_suffix(".host.log")
@@ -332,7 +284,10 @@ def run(options):
     with machine.open_machine(options.kind, report, host_log, memory) as the_machine:
         if options.kind == "nested":
             copy_named_files(the_machine, options.rest)
-        status = run_shell(options, the_machine) if options.command is None else run_command(options, the_machine, log)
+        if options.command is None:
+            status = run_shell(options, image, the_machine)
+        else:
+            status = run_command(options, image, the_machine, log)
     if status != NO_STATUS:
         log.unlink(missing_ok=True)
     host_log.unlink(missing_ok=True)

@@ -379,6 +379,7 @@ class NestedMachine(Machine):
         self._answers = {}
         self._answered = bytearray()
         self._files = {}
+        self._copied = {}
         self._ready = None
         self._run = None
         self._pid = None
@@ -417,14 +418,19 @@ class NestedMachine(Machine):
             raise MachineError(f"the nested host failed: {self._ready}; its log is {log}")
 
     def put(self, source, name=None):
-        """Copies a file, or bytes, to the nested host; the path there."""
+        """Copies a file, or bytes, to the nested host; the path there. A file that is there already is not sent again."""
         if isinstance(source, (bytes, bytearray)):
             content, mode = bytes(source), 0o644
             path = f"/tmp/{name or secrets.token_hex(4)}"
         else:
-            content = pathlib.Path(source).read_bytes()
-            mode = os.stat(source).st_mode & 0o777
             path = name or os.path.abspath(source)
+            about = os.stat(source)
+            version = (str(source), about.st_mtime_ns, about.st_size)
+            if self._copied.get(path) == version:
+                return path
+            content = pathlib.Path(source).read_bytes()
+            mode = about.st_mode & 0o777
+            self._copied[path] = version
         port = self._files[self._FILES]
         answer = self._call("receive", str(len(content)), f"{mode:o}", path)
         view = memoryview(content)

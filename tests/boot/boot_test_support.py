@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+"""What the boot tests share. A test class boots one machine (see scripts/lib/machine/machine.py) and runs any number of
+guests on it, because starting the machine costs seconds where it is emulated.
+
+    class SmpTest(MachineTest):
+        def test_all_cpus_come_up(self):
+            done = self.in_guest("nproc", "--cpus", "4")
+            self.assertEqual((done.stdout, done.status), (b"4\n", 0))
+
+Environment: VMSUPERIO_KVM_VMM is the program (a static one, where the machine is emulated); VMSUPERIO_MACHINE may be
+"direct" or "nested" to choose the machine.
+"""
+
+import dataclasses
+import os
+import pathlib
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "scripts" / "lib"))
+
+from machine import guest, machine  # noqa: E402  pylint: disable=wrong-import-position
+
+# Seconds. Only a hang should ever meet it: an emulated machine on a busy host is slow.
+PATIENCE = 240
+PROMPT = rb"guest:[^\r\n]*# "
+
+
+@dataclasses.dataclass
+class Finished:
+    """A command that ran in a guest, and the guest it ran in."""
+
+    status: int  # of the command; None if the guest ended before it had one
+    stdout: bytes
+    stderr: bytes
+    log: bytes  # what the guest's first serial port printed
+    vmm_status: int
+    vmm_stderr: bytes
+
+
+class MachineTest(unittest.TestCase):
+    """Tests that share a machine."""
+
+    # What the largest guest of the class may have.
+    memory_mib = 512
+    machine = None
+
+    @classmethod
+    def setUpClass(cls):
+        kvm_vmm = os.environ.get("VMSUPERIO_KVM_VMM", str(REPOSITORY / "build/static/examples/kvm_vmm/src/kvm_vmm"))
+        kind = os.environ.get("VMSUPERIO_MACHINE") or ("nested" if machine.why_not_direct() else "direct")
+        cls.image = guest.Image.of_debian(kvm_vmm, print)
+        cls._log = tempfile.NamedTemporaryFile(prefix="vmsuperio-boot-test-", suffix=".log")
+        cls.addClassCleanup(cls._log.close)
+        cls.machine = machine.open_machine(kind, print, cls._log.name, cls.memory_mib)
+        cls.addClassCleanup(cls.machine.close)
+
+    def shell(self, *arguments):
+        """A guest that has come to its shell's prompt."""
+        line, streams = guest.shell_session(self.machine, self.image, arguments)
+        run = self.machine.run(line, streams)
+        run.expect(PROMPT, PATIENCE)
+        return run
+
+    def kvm_vmm(self, *arguments, stdin="/dev/null"):
+        """kvm_vmm with just these arguments."""
+        return self.machine.run([self.machine.put(self.image.kvm_vmm), *arguments], stdin=stdin)
+
+    def in_guest(self, command, *arguments, cmdline="", stdin="/dev/null"):
+        """Runs a command in a guest of its own; kvm_vmm gets these arguments."""
+        image = dataclasses.replace(self.image, cmdline=cmdline)
+        run = guest.run_command(self.machine, image, command, arguments, stdin)
+        run.wait(PATIENCE)
+        status = guest.status_of(run.stream(guest.STATUS))
+        return Finished(status, run.stream(guest.STDOUT), run.stream(guest.STDERR), run.stdout, run.status, run.stderr)
+
+
+class Terminal:
+    """A program that runs at a terminal of its own."""
+
+    def __init__(self, command, rows=30, columns=100):
+        master, slave = pty.openpty()
+        self._file = master
+        self._slave = slave
+        os.set_blocking(master, False)
+        self.output = bytearray()
+        self._matched = 0
+        subprocess.run(["stty", "rows", str(rows), "cols", str(columns)], stdin=slave, check=True)
+        self.mode_before = self.mode()
+        # pylint: disable-next=consider-using-with
+        self.process = subprocess.Popen(["setsid", "--ctty", "--wait", *command], stdin=slave, stdout=slave, stderr=slave)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._slave)
+        os.close(self._file)
+
+    def mode(self):
+        """All settings of the terminal."""
+        return subprocess.run(["stty", "-a"], stdin=self._slave, capture_output=True, check=True).stdout
+
+    def type(self, data):
+        os.write(self._file, data)
+
+    def expect(self, pattern, timeout=PATIENCE):
+        """Waits until what came after the last match matches."""
+        deadline = time.monotonic() + timeout
+        while True:
+            found = re.compile(pattern, re.DOTALL).search(self.output, self._matched)
+            if found:
+                self._matched = found.end()
+                return found
+            if time.monotonic() > deadline or (not self._read(0.2) and self.process.poll() is not None):
+                raise AssertionError(f"{pattern!r} did not come; the end of the output:\n"
+                                     + bytes(self.output[-2000:]).decode(errors="replace"))
+
+    def wait(self, timeout=PATIENCE):
+        """Waits for the end of the program; its status."""
+        deadline = time.monotonic() + timeout
+        while self.process.poll() is None:
+            self._read(0.1)
+            if time.monotonic() > deadline:
+                raise AssertionError("the program did not end; the end of the output:\n"
+                                     + bytes(self.output[-2000:]).decode(errors="replace"))
+        while self._read(0):
+            pass
+        return self.process.returncode
+
+    def child(self):
+        """The process id of the program itself."""
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
+        return int(children.split()[0]) if children.strip() else self.process.pid
+
+    def kill(self, number=signal.SIGTERM):
+        os.kill(self.child(), number)
+
+    def _read(self, timeout):
+        if not select.select([self._file], [], [], timeout)[0]:
+            return False
+        try:
+            data = os.read(self._file, machine.CHUNK)
+        except OSError:
+            return False
+        self.output += data
+        return bool(data)
