@@ -244,7 +244,9 @@ private:
     /// Waits until nobody is inside the entries of `bus`, which have been unpublished.
     template <class Shared>
     static bool wait_for(const Shared& bus, std::span<typename Shared::Entry* const> entries) {
-        detail::heavy_fence();
+        if (detail::others_may_visit()) {
+            detail::heavy_fence();
+        }
         detail::wait_for_lookups(bus.identity());
         bool all_left = true;
         for (auto* const entry : entries) {
