@@ -35,11 +35,12 @@ namespace vmdevice {
 ///   reaches no device; the buffer of a read is then left as it is, so that the caller decides what an absent
 ///   device reads as (on a PC all ones).
 /// - **register_*** never waits for a dispatch.
-/// - **deregister_*** (and move_*) return when no thread is inside the device through the range it had; the
-///   device may then be destroyed. A thread is not waited for where that would be for ever: the calling
-///   thread itself, when a handler takes out its own device; and of threads that take out the devices which
-///   the others are inside, one. The pointer handed back keeps the device alive for them. A handler must not
-///   wait in any other way for a thread that takes its device out.
+/// - **deregister_*** (and move_*) return when no thread is inside the device through the range it had; it
+/// may
+///   then be destroyed. A thread is not waited for where that would be for ever: the calling thread itself,
+///   when a handler takes out its own device; and where handlers on several threads take out each other's
+///   devices, one of them returns early. The device then lives at least until its last handler has returned.
+///   A handler must not wait in any other way for a thread that takes its device out.
 /// - A device's exception passes through dispatch to its caller.
 ///
 /// Dispatches nest (a device may reach another one, or itself) to a depth of max_nesting; beyond it an access
@@ -63,13 +64,11 @@ public:
     /// `device_overlap` where an address of `range` is taken, `device_not_found` where `device` is empty.
     [[nodiscard]] std::expected<void, BusError> register_pio(PioRange range,
                                                              std::shared_ptr<DevicePio> device) {
-        const detail::LockGuard guard(mutex_);
-        return pio_.add(guard, range, std::move(device));
+        return add(pio_, range, std::move(device));
     }
     [[nodiscard]] std::expected<void, BusError> register_mmio(MmioRange range,
                                                               std::shared_ptr<DeviceMmio> device) {
-        const detail::LockGuard guard(mutex_);
-        return mmio_.add(guard, range, std::move(device));
+        return add(mmio_, range, std::move(device));
     }
 
     /// Takes out the device that owns `any_address_inside`, with its whole range, and waits until nobody is
@@ -245,7 +244,9 @@ private:
     /// Waits until nobody is inside the entries of `bus`, which have been unpublished.
     template <class Shared>
     static bool wait_for(const Shared& bus, std::span<typename Shared::Entry* const> entries) {
-        detail::heavy_fence();
+        if (detail::others_may_visit()) {
+            detail::heavy_fence();
+        }
         detail::wait_for_lookups(bus.identity());
         bool all_left = true;
         for (auto* const entry : entries) {
@@ -255,12 +256,23 @@ private:
         return all_left;
     }
 
+    template <class Shared, class Device>
+    std::expected<void, BusError> add(Shared& bus, typename Shared::Range range,
+                                      std::shared_ptr<Device> device) {
+        typename Shared::Finished finished;
+        const detail::LockGuard guard(mutex_);
+        finished = bus.take_finished(guard);
+        return bus.add(guard, range, std::move(device));
+    }
+
     template <class Shared>
     auto remove(Shared& bus, typename Shared::Address address)
         -> std::optional<decltype(Shared::Removal::registration)> {
         std::optional<typename Shared::Removal> removal;
+        typename Shared::Finished finished;
         {
             const detail::LockGuard guard(mutex_);
+            finished = bus.take_finished(guard);
             removal = bus.remove(guard, address);
         }
         if (!removal) {
@@ -268,7 +280,7 @@ private:
         }
         const bool all_left = wait_for(bus, removal->entries);
         const detail::LockGuard guard(mutex_);
-        bus.finish(guard, removal->entries, all_left);
+        bus.finish_removal(guard, *removal, all_left);
         return std::move(removal->registration);
     }
 

@@ -92,14 +92,13 @@ public:
         typename Table::Retired retired;
     };
 
-    std::expected<Move, BusError> move(const LockGuard& guard, Address address, Range to) {
+    std::expected<Move, BusError> move(const LockGuard&, Address address, Range to) {
         const auto found = bus_.device(address);
         if (!found) {
             return std::unexpected(BusError::device_not_found);
         }
         Registration& registration = found->device;
         Allocation allocation(*this, to, registration.device.get());
-        reserve_unfinished(guard, 1);
         registration.former.reserve(registration.former.size() + 1);
         if (const auto moved = bus_.move_range(address, to); !moved) {
             return std::unexpected(moved.error());
@@ -113,29 +112,41 @@ public:
     }
 
     /// The wait for a moved device's old entry is over; where `all_left`, it belongs to nobody.
-    void finish_move(const LockGuard& guard, Address address, Entry* old, bool all_left) {
+    void finish_move(const LockGuard&, Address address, Entry* old, bool all_left) {
         const auto found = bus_.device(address);
         if (all_left && found && std::erase(found->device.former, old) != 0) {
-            finish(guard, {&old, 1}, true);
+            table_.recycle(old);
         }
     }
 
-    /// Entries that nobody finds any more may be used again, at once where nobody is inside.
-    void finish(const LockGuard&, std::span<Entry* const> entries, bool all_left) {
-        std::erase_if(unfinished_, [&](Entry* entry) {
-            const bool left = !is_visited(identity_of(entry));
-            if (left) {
-                table_.recycle(entry);
-            }
-            return left;
-        });
-        for (Entry* const entry : entries) {
+    /// The wait for a removed device is over. Where threads are still inside, the device is kept until they
+    /// have left, whatever the caller does with the pointer that it gets.
+    void finish_removal(const LockGuard&, const Removal& removal, bool all_left) {
+        for (Entry* const entry : removal.entries) {
             if (all_left) {
                 table_.recycle(entry);
             } else {
-                unfinished_.push_back(entry);
+                unfinished_.push_back({entry, removal.registration.second});
             }
         }
+    }
+
+    /// Removals that have been finished since; to be destroyed without the lock.
+    using Finished = std::vector<std::shared_ptr<Device>>;
+    [[nodiscard]] Finished take_finished(const LockGuard&) {
+        Finished finished;
+        if (!unfinished_.empty()) {
+            finished.reserve(unfinished_.size());
+            std::erase_if(unfinished_, [&](Unfinished& unfinished) {
+                if (is_visited(identity_of(unfinished.entry))) {
+                    return false;
+                }
+                table_.recycle(unfinished.entry);
+                finished.push_back(std::move(unfinished.device));
+                return true;
+            });
+        }
+        return finished;
     }
 
 private:
@@ -166,14 +177,19 @@ private:
         Entry* entry = nullptr;
     };
 
+    struct Unfinished {
+        Entry* entry;
+        std::shared_ptr<Device> device;
+    };
+
     void reserve_unfinished(const LockGuard&, std::size_t count) {
         unfinished_.reserve(unfinished_.size() + count);
     }
 
     Table table_;
     Bus<Address, Registration> bus_;
-    /// Entries that a thread was still inside when the wait for it ended.
-    std::vector<Entry*> unfinished_;
+    /// What a thread was still inside when the wait for it ended.
+    std::vector<Unfinished> unfinished_;
 };
 
 }  // namespace vmdevice::detail
