@@ -416,7 +416,7 @@ private:
     [[gnu::noinline]] constexpr std::expected<void, Error> transmit(std::span<const std::uint8_t> bytes) {
         if (auto flushed = flush(); !flushed) {
             calls().tx_lost_bytes(bytes.size());
-            static_cast<void>(settle(thr_empty_source));
+            [[maybe_unused]] const auto settled = settle(thr_empty_source);
             return flushed;
         }
         WriteResult taken{0};
