@@ -49,6 +49,7 @@ set(vmsuperio_headers
     vmsuperio/serial.hpp
     vmsuperio/serial_error.hpp
     vmsuperio/serial_events.hpp
+    vmsuperio/serial_json.hpp
     vmsuperio/serial_metrics.hpp
     vmsuperio/serial_state.hpp
     vmsuperio/serial_timeout.hpp
