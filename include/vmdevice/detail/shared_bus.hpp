@@ -3,10 +3,12 @@
 
 /// One bus of IoManager: the ordered registrations, which a mutex guards, and the table that dispatch reads.
 
+#include <algorithm>
 #include <cstddef>
 #include <expected>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -38,16 +40,13 @@ public:
     [[nodiscard]] const Entry* find(Address address) const noexcept { return table_.find(address); }
 
     [[nodiscard]] std::size_t size(const LockGuard&) const noexcept { return bus_.size(); }
-    [[nodiscard]] bool overlaps(const LockGuard&, Range range) const { return bus_.overlaps(range); }
-    [[nodiscard]] std::optional<Range> range_at(const LockGuard&, Address address) const {
-        const auto found = bus_.device(address);
-        return found ? std::optional(found->range) : std::nullopt;
-    }
-    template <class F>
-    void for_each(const LockGuard&, F function) const {
-        for (const auto& [range, registration] : bus_) {
-            function(range, registration.device);
+    [[nodiscard]] std::vector<Range> ranges(const LockGuard&) const {
+        std::vector<Range> all;
+        all.reserve(bus_.size());
+        for (const auto& found : bus_) {
+            all.push_back(found.range);
         }
+        return all;
     }
 
     /// Consumes `device` only where it succeeds.
@@ -62,6 +61,35 @@ public:
         static_cast<void>(bus_.register_device(range, Registration{std::move(device), allocation.entry, {}}));
         table_.publish(*std::exchange(allocation.entry, nullptr));
         return {};
+    }
+
+    /// Whether `ranges` are free and do not overlap each other.
+    std::expected<void, BusError> check_all(const LockGuard&, std::span<const Range> ranges,
+                                            bool has_device) const {
+        Bus<Address, bool> together;
+        for (const Range& range : ranges) {
+            if (!has_device) {
+                return std::unexpected(BusError::device_not_found);
+            }
+            if (bus_.overlaps(range) || !together.register_device(range, true)) {
+                return std::unexpected(BusError::device_overlap);
+            }
+        }
+        return {};
+    }
+    /// After check_all().
+    void add_all(const LockGuard& guard, std::span<const Range> ranges,
+                 const std::shared_ptr<Device>& device) {
+        for (const Range& range : ranges) {
+            static_cast<void>(add(guard, range, std::shared_ptr<Device>(device)));
+        }
+    }
+    /// Whether `ranges` are registered, each as it is.
+    [[nodiscard]] bool has_all(const LockGuard&, std::span<const Range> ranges) const {
+        return std::ranges::all_of(ranges, [&](const Range& range) {
+            const auto found = bus_.device(range.base());
+            return found && found->range == range;
+        });
     }
 
     /// A device taken out of the bus that threads may still be inside.
@@ -84,6 +112,18 @@ public:
         removal.retired = table_.take_retired();
         removal.registration.second = std::move(bus_.deregister(address)->second.device);
         return removal;
+    }
+
+    /// After has_all(). A range that is named twice is taken out once.
+    [[nodiscard]] std::vector<Removal> remove_all(const LockGuard& guard, std::span<const Range> ranges) {
+        std::vector<Removal> removals;
+        removals.reserve(ranges.size());
+        for (const Range& range : ranges) {
+            if (auto removal = remove(guard, range.base())) {
+                removals.push_back(std::move(*removal));
+            }
+        }
+        return removals;
     }
 
     /// An old entry of a device that now has another one.

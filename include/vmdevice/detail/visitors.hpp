@@ -377,9 +377,9 @@ inline void wait_for_lookups(Identity bus) {
     return false;
 }
 
-/// R4, second half, after wait_for_lookups(): returns when no other thread is inside any of the entries, or
-/// when waiting on would be for ever. False where a thread, maybe this one, is still inside.
-[[nodiscard]] inline bool wait_for_visits(std::span<const Identity> entries) {
+/// R4, second half, after wait_for_lookups(): returns when no other thread is inside `entry`, or when waiting
+/// on would be for ever. False where a thread, maybe this one, is still inside.
+[[nodiscard]] inline bool wait_for_visits(Identity entry) {
     bool all_left = true;
     for (const Visitor* visitor = visitors.head.load(std::memory_order_acquire); visitor != nullptr;
          visitor = visitor->next) {
@@ -388,11 +388,9 @@ inline void wait_for_lookups(Identity bus) {
             if (seen == nowhere) {
                 break;
             }
-            for (const Identity entry : entries) {
-                if (seen == entry &&
-                    (visitor == thread_state.visitor || !wait_until_left(*visitor, place, entry))) {
-                    all_left = false;
-                }
+            if (seen == entry &&
+                (visitor == thread_state.visitor || !wait_until_left(*visitor, place, entry))) {
+                all_left = false;
             }
         }
     }
