@@ -63,7 +63,3 @@ set(vmsuperio_headers
     vmsuperio/trigger.hpp
     vmsuperio/vmsuperio.hpp
     vmsuperio/writer.hpp)
-
-# These need packages that the library does not: installed, but compiled by those who include them only.
-set(vmsuperio_optional_headers
-    vmsuperio/serial_json.hpp)
