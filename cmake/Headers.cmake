@@ -54,7 +54,6 @@ set(vmsuperio_headers
     vmsuperio/serial.hpp
     vmsuperio/serial_error.hpp
     vmsuperio/serial_events.hpp
-    vmsuperio/serial_json.hpp
     vmsuperio/serial_metrics.hpp
     vmsuperio/serial_state.hpp
     vmsuperio/serial_timeout.hpp
@@ -63,3 +62,7 @@ set(vmsuperio_headers
     vmsuperio/trigger.hpp
     vmsuperio/vmsuperio.hpp
     vmsuperio/writer.hpp)
+
+# These need packages that the library does not: installed, but compiled by those who include them only.
+set(vmsuperio_optional_headers
+    vmsuperio/serial_json.hpp)
