@@ -71,7 +71,7 @@ public:
     }
 
 private:
-    static constexpr std::int64_t interruptions_per_second = 10'000;
+    static constexpr std::int64_t interruptions_per_second = 5'000;
     static constexpr std::int64_t interval = 1'000'000'000 / interruptions_per_second;
     static constexpr std::int64_t burst = 1000;
 
