@@ -9,6 +9,7 @@ set(vmdevice_headers
     vmdevice/detail/bus_tables.hpp
     vmdevice/detail/config.hpp
     vmdevice/detail/describe.hpp
+    vmdevice/detail/model_errors.hpp
     vmdevice/detail/mutex.hpp
     vmdevice/detail/range_index.hpp
     vmdevice/detail/shared_bus.hpp
@@ -22,6 +23,7 @@ set(vmdevice_headers
     vmdevice/range.hpp
     vmdevice/range_allocator.hpp
     vmdevice/resources.hpp
+    vmdevice/span_device.hpp
     vmdevice/vmdevice.hpp)
 
 set(vmsuperio_headers

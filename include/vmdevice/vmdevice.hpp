@@ -15,3 +15,4 @@
 #include <vmdevice/range.hpp>
 #include <vmdevice/range_allocator.hpp>
 #include <vmdevice/resources.hpp>
+#include <vmdevice/span_device.hpp>

@@ -130,7 +130,8 @@ TEST_CASE("RangeAllocator: agrees with a naive model under random operations",
                 low = start + any(size / 2);
                 high = low + any(start + size - low);
                 within = PioRange::from_bounds(PioAddress{static_cast<std::uint16_t>(low)},
-                                               PioAddress{static_cast<std::uint16_t>(high)}).value();
+                                               PioAddress{static_cast<std::uint16_t>(high)})
+                             .value();
             }
             std::optional<std::uint32_t> expected;
             for (std::uint32_t base = low; base + length - 1 <= high; ++base) {
