@@ -2,23 +2,22 @@
 #pragma once
 
 // kvm_vmm run as a process, in a terminal of its own where that matters.
-#include <fcntl.h>
-#include <poll.h>
-#include <pty.h>
-#include <sys/wait.h>
-#include <termios.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <poll.h>
+#include <pty.h>
 #include <string>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
 #include <vector>
 
 #include "catch.hpp"
@@ -34,7 +33,9 @@ struct Result {
     std::string errors;
 };
 
-inline int exit_code_of(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
+inline int exit_code_of(int status) {
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
 
 inline std::string slurp(const fs::path& path) {
     std::ifstream file(path, std::ios::binary);
@@ -79,7 +80,8 @@ private:
     ::_exit(127);
 }
 
-/// Runs to the end. `input` is the file for stdin, "-" to have stdin closed; `prepare` is called in the new process.
+/// Runs to the end. `input` is the file for stdin, "-" to have stdin closed; `prepare` is called in the new
+/// process.
 inline Result run(const ScratchDirectory& directory, const std::vector<std::string>& arguments,
                   const std::string& input = "/dev/null", const std::function<void()>& prepare = {}) {
     const pid_t child = ::fork();
@@ -112,21 +114,21 @@ inline std::string make_bzimage(const std::vector<std::uint8_t>& code) {
     const auto put = [&](std::size_t offset, std::uint64_t value, std::size_t width) {
         std::memcpy(image.data() + offset, &value, width);
     };
-    put(0x1F1, 4, 1);             // setup_sects
-    put(0x1F4, 4096 / 16, 4);     // syssize
-    put(0x1FE, 0xAA55, 2);        // boot_flag
-    put(0x200, 0x66EB, 2);        // jump over the header: its end is 0x202 + 0x66
-    put(0x202, 0x53726448, 4);    // "HdrS"
-    put(0x206, 0x020F, 2);        // version 2.15
-    put(0x211, 0x01, 1);          // loadflags: loaded high
-    put(0x214, 0x100000, 4);      // code32_start
-    put(0x22C, 0x7FFFFFFF, 4);    // initrd_addr_max
-    put(0x230, 0x200000, 4);      // kernel_alignment
-    put(0x234, 1, 1);             // relocatable_kernel
-    put(0x236, 0x03, 2);          // xloadflags: 64-bit entry
-    put(0x238, 2047, 4);          // cmdline_size
-    put(0x258, 0x1000000, 8);     // pref_address
-    put(0x260, 0x100000, 4);      // init_size
+    put(0x1F1, 4, 1);           // setup_sects
+    put(0x1F4, 4096 / 16, 4);   // syssize
+    put(0x1FE, 0xAA55, 2);      // boot_flag
+    put(0x200, 0x66EB, 2);      // jump over the header: its end is 0x202 + 0x66
+    put(0x202, 0x53726448, 4);  // "HdrS"
+    put(0x206, 0x020F, 2);      // version 2.15
+    put(0x211, 0x01, 1);        // loadflags: loaded high
+    put(0x214, 0x100000, 4);    // code32_start
+    put(0x22C, 0x7FFFFFFF, 4);  // initrd_addr_max
+    put(0x230, 0x200000, 4);    // kernel_alignment
+    put(0x234, 1, 1);           // relocatable_kernel
+    put(0x236, 0x03, 2);        // xloadflags: 64-bit entry
+    put(0x238, 2047, 4);        // cmdline_size
+    put(0x258, 0x1000000, 8);   // pref_address
+    put(0x260, 0x100000, 4);    // init_size
     std::memcpy(image.data() + 5 * 512 + 0x200, code.data(), code.size());
     return image;
 }
@@ -134,7 +136,8 @@ inline std::string make_bzimage(const std::vector<std::uint8_t>& code) {
 // sti-less idle loop: jmp to itself
 inline const std::vector<std::uint8_t> spin_code{0xEB, 0xFE};
 // mov dx, 0x3F8; mov al, '!'; out dx, al; mov al, 0xFE; out 0x64, al; hlt
-inline const std::vector<std::uint8_t> reset_code{0x66, 0xBA, 0xF8, 0x03, 0xB0, '!', 0xEE, 0xB0, 0xFE, 0xE6, 0x64, 0xF4};
+inline const std::vector<std::uint8_t> reset_code{0x66, 0xBA, 0xF8, 0x03, 0xB0, '!',
+                                                  0xEE, 0xB0, 0xFE, 0xE6, 0x64, 0xF4};
 
 /// kvm_vmm in a terminal.
 class Terminal {
@@ -207,8 +210,9 @@ public:
     }
     [[nodiscard]] bool restored() const {
         const termios now = mode();
-        return now.c_iflag == before_.c_iflag && now.c_oflag == before_.c_oflag && now.c_cflag == before_.c_cflag &&
-               now.c_lflag == before_.c_lflag && std::memcmp(now.c_cc, before_.c_cc, sizeof(now.c_cc)) == 0;
+        return now.c_iflag == before_.c_iflag && now.c_oflag == before_.c_oflag &&
+               now.c_cflag == before_.c_cflag && now.c_lflag == before_.c_lflag &&
+               std::memcmp(now.c_cc, before_.c_cc, sizeof(now.c_cc)) == 0;
     }
 
 private:
