@@ -9,6 +9,7 @@ boot_packages=(
     g++
     libcli11-dev    # kvm_vmm's command line
     ninja-build
+    nlohmann-json3-dev  # kvm_vmm's metrics
     python3
 )
 
@@ -28,7 +29,6 @@ test_packages=(
     libbenchmark-dev
     libclang-rt-19-dev  # sanitizers and libFuzzer
     lz4
-    nlohmann-json3-dev
     pkgconf
     tmux              # a real terminal for kvm_vmm
     xz-utils

@@ -44,7 +44,7 @@ public:
     static constexpr std::uint64_t real_mode_entry = 0x1000;
     static constexpr std::uint64_t long_mode_entry = 0x10'0000;
 
-    SmallGuest() : memory_(4ULL << 20U), vm_(kvm_), handler_(io_, end_) {
+    SmallGuest() : memory_(4ULL << 20U), vm_(kvm_), handler_(io_, end_, observer_) {
         vm_.map_memory(memory_);
         vm_.create_interrupt_controllers();
         vcpu_.emplace(kvm_, vm_, 0U);
@@ -57,6 +57,7 @@ public:
     EndLatch& end() { return end_; }
     vmdevice::IoManager& io() { return io_; }
     ExitHandler& handler() { return handler_; }
+    Observer& observer() { return observer_; }
 
     /// 16-bit code at 0x1000, all segments 0, interrupts off.
     void load_real_mode(const std::vector<std::uint8_t>& code) {
@@ -98,6 +99,7 @@ private:
     KvmVm vm_;
     EndLatch end_;
     vmdevice::IoManager io_;
+    Observer observer_;
     ExitHandler handler_;
     std::optional<KvmVcpu> vcpu_;
 };

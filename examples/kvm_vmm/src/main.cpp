@@ -6,9 +6,11 @@
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <string>
 #include <variant>
 
 #include "console/raw_terminal.hpp"
+#include "observe/observer.hpp"
 #include "util/log.hpp"
 #include "vmm/options.hpp"
 #include "vmm/session.hpp"
@@ -25,12 +27,33 @@ void keep_standard_descriptors_open() {
     }
 }
 
+// Until the event loop waits for it, a request for the metrics stays pending instead of ending the process.
+void hold_metrics_signal() {
+    sigset_t set{};
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &set, nullptr);
+}
+
+kvm_vmm::VmEnd run(const kvm_vmm::VmmConfig& config, kvm_vmm::Observer& observer) {
+    try {
+        return kvm_vmm::run_session(config, observer);
+    } catch (const kvm_vmm::VmmError& error) {
+        return {error.code(), error.what()};
+    } catch (const std::exception& error) {
+        return {kvm_vmm::ExitCode::vmm_error, error.what()};
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     keep_standard_descriptors_open();
     // A reader of the console that goes away is an error of that write, not the end of the VM.
     std::signal(SIGPIPE, SIG_IGN);
+    // Likewise a file that grows to the limit of this process.
+    std::signal(SIGXFSZ, SIG_IGN);
+    hold_metrics_signal();
     const kvm_vmm::AlternateSignalStack signal_stack;
     try {
         const auto parsed = kvm_vmm::parse_options(argc, argv);
@@ -38,7 +61,11 @@ int main(int argc, char** argv) {
             std::cout << print->text << std::flush;
             return std::cout ? EXIT_SUCCESS : static_cast<int>(kvm_vmm::ExitCode::vmm_error);
         }
-        const kvm_vmm::VmEnd end = kvm_vmm::run_session(std::get<kvm_vmm::VmmConfig>(parsed));
+        const auto& config = std::get<kvm_vmm::VmmConfig>(parsed);
+        kvm_vmm::Observer observer(config.observe);
+        const kvm_vmm::VmEnd end = run(config, observer);
+        observer.flush(end.code);
+        kvm_vmm::log(kvm_vmm::LogLevel::info, "ended with exit code " + std::to_string(static_cast<int>(end.code)));
         if (!end.message.empty()) {
             kvm_vmm::report(end.message);
         }

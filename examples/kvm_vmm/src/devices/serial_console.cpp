@@ -29,12 +29,14 @@ EventManager::SubscriptionId subscribe(EventManager& events, int fd, std::uint32
 }  // namespace
 
 SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend, vmsuperio::EventFdTrigger interrupt,
-                             vmsuperio::TransmitPolicy transmit_policy, CommandHandler on_command)
+                             vmsuperio::TransmitPolicy transmit_policy, CommandHandler on_command,
+                             std::shared_ptr<vmsuperio::SerialMetrics> metrics)
     : events_(events),
       backend_(backend),
       on_command_(std::move(on_command)),
+      metrics_(std::move(metrics)),
       device_(std::make_shared<Device>(
-          ConsoleUart<Serial>(Serial(std::move(interrupt), Writer{this}), [this] { wake_.notify(); }))) {
+          ConsoleUart<Serial>(Serial(std::move(interrupt), Metrics(*metrics_), Writer{this}), [this] { wake_.notify(); }))) {
     with_uart([transmit_policy](auto& uart) {
         // The host's bytes come without a line speed, so a pause in them is known at once.
         (void)uart.serial().set_receive_timeout(vmsuperio::ReceiveTimeout::immediate);

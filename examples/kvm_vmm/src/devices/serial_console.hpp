@@ -5,6 +5,7 @@
 #include <vmdevice/locked.hpp>
 #include <vmsuperio/linux/eventfd.hpp>
 #include <vmsuperio/serial.hpp>
+#include <vmsuperio/serial_metrics.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -18,6 +19,7 @@
 #include "devices/console_uart.hpp"
 #include "event/event_manager.hpp"
 #include "event/notifier.hpp"
+#include "observe/device_errors.hpp"
 
 namespace kvm_vmm {
 
@@ -36,8 +38,10 @@ public:
     using CommandHandler = std::function<void(ConsoleCommand)>;
 
     /// `interrupt` is the eventfd of the port's interrupt line. `events` and `backend` must outlive the console.
+    /// The UART is counted in `metrics`, which may be read from any thread.
     SerialConsole(EventManager& events, SerialBackend& backend, vmsuperio::EventFdTrigger interrupt,
-                  vmsuperio::TransmitPolicy transmit_policy, CommandHandler on_command);
+                  vmsuperio::TransmitPolicy transmit_policy, CommandHandler on_command,
+                  std::shared_ptr<vmsuperio::SerialMetrics> metrics = std::make_shared<vmsuperio::SerialMetrics>());
     ~SerialConsole();
     SerialConsole(const SerialConsole&) = delete;
     SerialConsole& operator=(const SerialConsole&) = delete;
@@ -48,6 +52,11 @@ public:
     /// A BREAK on the guest's line.
     void send_break();
 
+    /// Where the failures of the guest's accesses on the host's side are told of.
+    void log_errors(const DeviceErrorLog& log) {
+        device_->with_lock([&log](auto& device) { device.set_error_handler(log); });
+    }
+
 private:
     // Called by the UART, with its lock held, in whichever thread accesses it.
     struct Writer {
@@ -57,7 +66,8 @@ private:
             return console->write_output(bytes);
         }
     };
-    using Serial = vmsuperio::Serial<vmsuperio::EventFdTrigger, vmsuperio::NoEvents, Writer>;
+    using Metrics = vmsuperio::EventsRef<vmsuperio::SerialMetrics>;
+    using Serial = vmsuperio::Serial<vmsuperio::EventFdTrigger, Metrics, Writer>;
     using Device = vmdevice::Locked<vmdevice::ByteDevice<ConsoleUart<Serial>>>;
 
     // How much may be read ahead of the guest. Where commands are looked for, they have to be found while a
@@ -84,6 +94,7 @@ private:
     EventManager& events_;
     SerialBackend& backend_;
     CommandHandler on_command_;
+    std::shared_ptr<vmsuperio::SerialMetrics> metrics_;
     Notifier wake_;
     std::optional<EventManager::SubscriptionId> wake_subscription_;
     std::optional<EventManager::SubscriptionId> input_subscription_;

@@ -1,22 +1,142 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "util/log.hpp"
 
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <ctime>
+#include <fcntl.h>
+#include <poll.h>
+#include <string>
 #include <unistd.h>
 
-#include <string>
-
 #include "console/raw_terminal.hpp"
+#include "error.hpp"
 
 namespace kvm_vmm {
 
+std::atomic<LogLevel> detail::log_level{LogLevel::warning};
+
+namespace {
+
+constexpr std::array<std::string_view, 4> level_names{"error", "warning", "info", "debug"};
+
+std::atomic<int> log_file{-1};
+std::atomic<bool> write_failed{false};
+
+// Lines from several threads do not mix, as each is a single write.
+bool write_line(int fd, const std::string& line) noexcept {
+    ssize_t written = 0;
+    do {
+        written = ::write(fd, line.data(), line.size());
+    } while (written < 0 && errno == EINTR);
+    return written == static_cast<ssize_t>(line.size());
+}
+
+void write_stderr(std::string line) {
+    // In raw mode a newline alone does not return to the first column.
+    line += RawTerminal::active() ? "\r\n" : "\n";
+    (void)write_line(STDERR_FILENO, line);
+}
+
+// A CPU's thread may be the caller, and stderr a pipe that nobody reads.
+bool stderr_is_ready() noexcept {
+    pollfd entry{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+    return ::poll(&entry, 1, 0) == 1 && (entry.revents & POLLOUT) != 0;
+}
+
+std::string timestamp() {
+    timespec now{};
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    tm utc{};
+    ::gmtime_r(&now.tv_sec, &utc);
+    std::array<char, 40> date{};
+    std::strftime(date.data(), date.size(), "%Y-%m-%dT%H:%M:%S", &utc);
+    std::array<char, 64> text{};
+    std::snprintf(text.data(), text.size(), "%s.%06ldZ", date.data(), now.tv_nsec / 1000);
+    return text.data();
+}
+
+std::string printable(std::string_view message) {
+    std::string text(message);
+    for (char& c : text) {
+        if (static_cast<unsigned char>(c) < ' ' || c == '\x7F') {
+            c = '?';
+        }
+    }
+    return text;
+}
+
+void write_file(int fd, LogLevel level, std::string_view message) {
+    std::string line = timestamp();
+    line += ' ';
+    line += log_level_name(level);
+    line += ": ";
+    line += printable(message);
+    line += '\n';
+    // A log that cannot be written any more is told of once, and not by another line in the log.
+    if (!write_line(fd, line) && errno != EAGAIN && !write_failed.exchange(true)) {
+        write_stderr("kvm_vmm: warning: " + errno_message("cannot write the log", errno));
+    }
+}
+
+}  // namespace
+
+std::string_view log_level_name(LogLevel level) noexcept {
+    return level_names.at(static_cast<std::size_t>(level));
+}
+
+std::optional<LogLevel> parse_log_level(std::string_view name) noexcept {
+    for (const LogLevel level : {LogLevel::error, LogLevel::warning, LogLevel::info, LogLevel::debug}) {
+        if (name == log_level_name(level)) {
+            return level;
+        }
+    }
+    return std::nullopt;
+}
+
+void open_log(const std::optional<std::string>& file, std::optional<LogLevel> level) {
+    close_log();
+    if (file) {
+        // Non-blocking, for the case that it is a FIFO.
+        const int fd =
+            ::open(file->c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0644);
+        if (fd < 0) {
+            throw VmmError(ExitCode::bad_file, errno_message("cannot open log file '" + *file + "'", errno));
+        }
+        log_file.store(fd);
+    }
+    detail::log_level.store(level.value_or(file ? LogLevel::info : LogLevel::warning));
+}
+
+void close_log() noexcept {
+    detail::log_level.store(LogLevel::warning);
+    write_failed.store(false);
+    if (const int fd = log_file.exchange(-1); fd >= 0) {
+        ::close(fd);
+    }
+}
+
+void log(LogLevel level, std::string_view message) noexcept {
+    if (!log_enabled(level)) {
+        return;
+    }
+    try {
+        if (const int fd = log_file.load(std::memory_order_relaxed); fd >= 0) {
+            write_file(fd, level, message);
+        } else if (stderr_is_ready()) {
+            write_stderr("kvm_vmm: " + std::string(log_level_name(level)) + ": " + printable(message));
+        }
+    } catch (...) {
+    }
+}
+
 void report(std::string_view message) noexcept {
     try {
-        std::string line = "kvm_vmm: ";
-        line += message;
-        // In raw mode a newline alone does not return to the first column.
-        line += RawTerminal::active() ? "\r\n" : "\n";
-        // One write, so that lines of several threads do not mix.
-        [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
+        write_stderr("kvm_vmm: " + std::string(message));
+        if (const int fd = log_file.load(std::memory_order_relaxed); fd >= 0 && log_enabled(LogLevel::info)) {
+            write_file(fd, LogLevel::info, message);
+        }
     } catch (...) {
     }
 }

@@ -1,11 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <string>
 #include <string_view>
 
 namespace kvm_vmm {
 
-/// Writes "kvm_vmm: MESSAGE" as one line to stderr, whatever mode the terminal is in. From any thread.
+enum class LogLevel : std::uint8_t { error, warning, info, debug };
+
+/// "error", "warning", "info" or "debug".
+[[nodiscard]] std::string_view log_level_name(LogLevel level) noexcept;
+[[nodiscard]] std::optional<LogLevel> parse_log_level(std::string_view name) noexcept;
+
+/// From now on, messages up to `level` are appended to `file` with the time (UTC); without a file they go to
+/// stderr. With no level: info in a file, warning on stderr. Throws VmmError(bad_file).
+void open_log(const std::optional<std::string>& file, std::optional<LogLevel> level);
+/// Back to stderr and warnings.
+void close_log() noexcept;
+
+namespace detail {
+extern std::atomic<LogLevel> log_level;
+}
+
+/// Whether a message of this level goes anywhere: before a message that costs something to make.
+[[nodiscard]] inline bool log_enabled(LogLevel level) noexcept {
+    return level <= detail::log_level.load(std::memory_order_relaxed);
+}
+
+/// Writes one line; control characters in it become '?'. Never waits for a slow reader of the log: the line
+/// is lost then. From any thread.
+void log(LogLevel level, std::string_view message) noexcept;
+
+/// What the user has to see: writes "kvm_vmm: MESSAGE" as one line to stderr, whatever mode the terminal is
+/// in, and to the log file where there is one. From any thread.
 void report(std::string_view message) noexcept;
 
 }  // namespace kvm_vmm

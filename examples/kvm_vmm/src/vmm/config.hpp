@@ -10,6 +10,7 @@
 #include <vmsuperio/serial.hpp>
 
 #include "boot/kernel_image.hpp"
+#include "observe/config.hpp"
 
 namespace kvm_vmm {
 
@@ -33,6 +34,7 @@ struct VmmConfig {
     std::optional<SerialConfig> debug_console;  ///< of ports 0xE9 and 0x402
     bool restart_on_reboot{false};
     bool exit_port{false};                      ///< port 0x501 ends the process with the byte written
+    ObserveConfig observe;
 };
 
 inline constexpr unsigned max_cpus = 64;

@@ -37,40 +37,39 @@ std::string_view suberror_name(std::uint32_t suberror) {
 }  // namespace
 
 bool ExitHandler::handle(const KvmVcpu& vcpu, VcpuExit& exit) {
+    observer_.count_exit(exit.index());
     return std::visit([&](auto& kind) { return on(vcpu, kind); }, exit);
 }
 
 // An access that no device claims reads as all ones and writes nowhere, as on real hardware: guests probe.
-bool ExitHandler::on(const KvmVcpu&, exits::PortRead& exit) {
+bool ExitHandler::on(const KvmVcpu& vcpu, exits::PortRead& exit) {
     std::ranges::fill(exit.data, floating_bus);
     const vmdevice::PioAddress port{exit.port};
-    if (exit.data.size() == exit.width) {
-        (void)io_.pio_read(port, exit.data);
-    } else {
-        (void)io_.pio_read_repeated(port, exit.width, exit.data);
-    }
+    const auto answered = exit.data.size() == exit.width ? io_.pio_read(port, exit.data)
+                                                         : io_.pio_read_repeated(port, exit.width, exit.data);
+    observer_.record({IoAccess::Bus::pio, false, vcpu.id(), exit.port, exit.width, exit.data}, answered.has_value());
     return true;
 }
 
-bool ExitHandler::on(const KvmVcpu&, exits::PortWrite& exit) {
+bool ExitHandler::on(const KvmVcpu& vcpu, exits::PortWrite& exit) {
     const vmdevice::PioAddress port{exit.port};
-    if (exit.data.size() == exit.width) {
-        (void)io_.pio_write(port, exit.data);
-    } else {
-        (void)io_.pio_write_repeated(port, exit.width, exit.data);
-    }
+    const auto answered = exit.data.size() == exit.width ? io_.pio_write(port, exit.data)
+                                                         : io_.pio_write_repeated(port, exit.width, exit.data);
+    observer_.record({IoAccess::Bus::pio, true, vcpu.id(), exit.port, exit.width, exit.data}, answered.has_value());
     // A write may have been the guest's last: it must not run on behind a reset.
     return !end_.requested();
 }
 
-bool ExitHandler::on(const KvmVcpu&, exits::MmioRead& exit) {
+bool ExitHandler::on(const KvmVcpu& vcpu, exits::MmioRead& exit) {
     std::ranges::fill(exit.data, floating_bus);
-    (void)io_.mmio_read(vmdevice::MmioAddress{exit.address}, exit.data);
+    const bool claimed = io_.mmio_read(vmdevice::MmioAddress{exit.address}, exit.data).has_value();
+    observer_.record({IoAccess::Bus::mmio, false, vcpu.id(), exit.address, exit.data.size(), exit.data}, claimed);
     return true;
 }
 
-bool ExitHandler::on(const KvmVcpu&, exits::MmioWrite& exit) {
-    (void)io_.mmio_write(vmdevice::MmioAddress{exit.address}, exit.data);
+bool ExitHandler::on(const KvmVcpu& vcpu, exits::MmioWrite& exit) {
+    const bool claimed = io_.mmio_write(vmdevice::MmioAddress{exit.address}, exit.data).has_value();
+    observer_.record({IoAccess::Bus::mmio, true, vcpu.id(), exit.address, exit.data.size(), exit.data}, claimed);
     return !end_.requested();
 }
 

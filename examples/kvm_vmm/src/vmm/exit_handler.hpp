@@ -7,6 +7,7 @@
 
 #include "kvm/kvm_vcpu.hpp"
 #include "kvm/vcpu_exit.hpp"
+#include "observe/observer.hpp"
 #include "vmm/vm_end.hpp"
 
 namespace kvm_vmm {
@@ -14,8 +15,9 @@ namespace kvm_vmm {
 /// Answers the exits of all vCPUs: I/O goes to the devices, anything final ends the VM. Thread-safe.
 class ExitHandler {
 public:
-    /// Both must outlive this object.
-    ExitHandler(vmdevice::IoManager& io, EndLatch& end) : io_(io), end_(end) {}
+    /// All must outlive this object.
+    ExitHandler(vmdevice::IoManager& io, EndLatch& end, Observer& observer)
+        : io_(io), end_(end), observer_(observer) {}
 
     /// False where the vCPU must not run again.
     [[nodiscard]] bool handle(const KvmVcpu& vcpu, VcpuExit& exit);
@@ -38,6 +40,7 @@ private:
 
     vmdevice::IoManager& io_;
     EndLatch& end_;
+    Observer& observer_;
 };
 
 }  // namespace kvm_vmm

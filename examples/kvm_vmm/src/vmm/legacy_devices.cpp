@@ -13,6 +13,7 @@
 #include "console/serial_backend.hpp"
 #include "devices/port_view.hpp"
 #include "devices/reset_control.hpp"
+#include "observe/device_errors.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {
@@ -23,19 +24,33 @@ constexpr std::uint16_t bochs_debug_port = 0xE9;
 constexpr std::uint16_t firmware_debug_port = 0x402;
 constexpr std::uint16_t exit_port = 0x501;
 
+const DeviceName keyboard_name{"i8042", RegisterSet::i8042};
+const DeviceName clock_name{"CMOS", RegisterSet::rtc_cmos};
+const DeviceName power_name{"PM1a", RegisterSet::acpi_pm};
+const DeviceName post_code_name{"post_code"};
+const DeviceName debug_console_name{"debug_console"};
+const DeviceName exit_port_name{"exit_port"};
+const DeviceName reset_name{"reset_control"};
+const DeviceName pvpanic_name{"pvpanic"};
+
 template <class Device>
-std::shared_ptr<vmdevice::Locked<vmdevice::ByteDevice<Device>>> on_bus(Device device) {
-    return std::make_shared<vmdevice::Locked<vmdevice::ByteDevice<Device>>>(std::move(device));
+std::shared_ptr<vmdevice::Locked<vmdevice::ByteDevice<Device>>> on_bus(NamedBus bus, const DeviceName& name,
+                                                                       Device device) {
+    auto shared = std::make_shared<vmdevice::Locked<vmdevice::ByteDevice<Device>>>(std::move(device));
+    shared->with_lock(
+        [log = DeviceErrorLog(bus.devices.add(name))](auto& registers) { registers.set_error_handler(log); });
+    return shared;
 }
 
 }  // namespace
 
-void register_port(vmdevice::IoManager& io, std::uint16_t port, std::uint16_t size,
-                   std::shared_ptr<vmdevice::DevicePio> device) {
+void register_port(NamedBus bus, std::uint16_t port, std::uint16_t size,
+                   std::shared_ptr<vmdevice::DevicePio> device, const DeviceName& name) {
     const auto range = vmdevice::PioRange::create(vmdevice::PioAddress{port}, size);
-    if (!range || !io.register_pio(*range, std::move(device))) {
+    if (!range || !bus.io.register_pio(*range, std::move(device))) {
         throw VmmError(ExitCode::vmm_error, "two devices claim port " + std::to_string(port));
     }
+    bus.devices.add_ports(name, port, size);
 }
 
 vmsuperio::EventFdTrigger make_interrupt(KvmVm& vm, std::uint32_t irq) {
@@ -47,30 +62,30 @@ vmsuperio::EventFdTrigger make_interrupt(KvmVm& vm, std::uint32_t irq) {
     return std::move(*event_fd);
 }
 
-LegacyDevices::LegacyDevices(const VmmConfig& config, const GuestMemory& memory, KvmVm& vm, vmdevice::IoManager& io,
+LegacyDevices::LegacyDevices(const VmmConfig& config, const GuestMemory& memory, KvmVm& vm, NamedBus bus,
                              EventManager& events, EndLatch& end) {
-    add_i8042_device(config, vm, io, end);
-    add_rtc(memory, vm, io, events);
-    add_power_management(vm, io, end);
-    add_reset_and_panic_ports(io, end);
-    add_debug_ports(config, io, events, end);
+    add_i8042_device(config, vm, bus, end);
+    add_rtc(memory, vm, bus, events);
+    add_power_management(vm, bus, end);
+    add_reset_and_panic_ports(bus, end);
+    add_debug_ports(config, bus, events, end);
 }
 
-void LegacyDevices::add_i8042_device(const VmmConfig& config, KvmVm& vm, vmdevice::IoManager& io, EndLatch& end) {
+void LegacyDevices::add_i8042_device(const VmmConfig& config, KvmVm& vm, NamedBus bus, EndLatch& end) {
     if (config.i8042 == vmsuperio::I8042Profile::absent) {
         return;  // ports that nothing claims read 0xFF
     }
     using Controller = vmsuperio::I8042<ResetTrigger, Interrupt, Interrupt>;
-    keyboard_ = on_bus(Controller(ResetTrigger(end), make_interrupt(vm, platform::keyboard_irq),
+    keyboard_ = on_bus(bus, keyboard_name, Controller(ResetTrigger(end), make_interrupt(vm, platform::keyboard_irq),
                                   make_interrupt(vm, platform::mouse_irq), {}, {.profile = config.i8042}));
     // Between the two ports lies 0x61, which is the PIT's.
     const auto view =
         std::make_shared<PortView>(vmdevice::PioAddress{platform::i8042_data_port}, keyboard_);
-    register_port(io, platform::i8042_data_port, 1, view);
-    register_port(io, platform::i8042_command_port, 1, view);
+    register_port(bus, platform::i8042_data_port, 1, view, keyboard_name);
+    register_port(bus, platform::i8042_command_port, 1, view, keyboard_name);
 }
 
-void LegacyDevices::add_rtc(const GuestMemory& memory, KvmVm& vm, vmdevice::IoManager& io, EventManager& events) {
+void LegacyDevices::add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, EventManager& events) {
     // The timer belongs to the loop, the device to whichever thread holds its lock.
     clock_timer_.emplace(events, CLOCK_REALTIME, [this] {
         clock_->with_lock([](auto& device) { device.device().expired(); });
@@ -78,40 +93,41 @@ void LegacyDevices::add_rtc(const GuestMemory& memory, KvmVm& vm, vmdevice::IoMa
     vmsuperio::RtcCmos rtc(make_interrupt(vm, platform::rtc_irq));
     const std::uint64_t high = memory.size() - memory.low_end();
     rtc.set_memory_size(memory.low_end(), high);
-    clock_ = on_bus(TimedDevice(std::move(rtc), *clock_timer_));
-    register_port(io, platform::rtc_port, 2, clock_);
+    clock_ = on_bus(bus, clock_name, TimedDevice(std::move(rtc), *clock_timer_));
+    register_port(bus, platform::rtc_port, 2, clock_, clock_name);
 }
 
-void LegacyDevices::add_power_management(KvmVm& vm, vmdevice::IoManager& io, EndLatch& end) {
-    power_ = on_bus(AcpiPm<IrqLine, PowerEvents>(IrqLine(vm, platform::sci_irq), PowerEvents{&end}));
-    register_port(io, platform::pm_block_port, platform::pm_block_length, power_);
+void LegacyDevices::add_power_management(KvmVm& vm, NamedBus bus, EndLatch& end) {
+    power_ = on_bus(bus, power_name, AcpiPm<IrqLine, PowerEvents>(IrqLine(vm, platform::sci_irq), PowerEvents{&end}));
+    register_port(bus, platform::pm_block_port, platform::pm_block_length, power_, power_name);
 }
 
-void LegacyDevices::add_reset_and_panic_ports(vmdevice::IoManager& io, EndLatch& end) {
-    register_port(io, platform::reset_port, 1,
-                  on_bus(ResetControl([&end] { end.request(ExitCode::guest_reset); })));
-    register_port(io, platform::pvpanic_port, 1,
-                  on_bus(vmsuperio::Pvpanic([&end](vmsuperio::PvpanicEvent event) {
+void LegacyDevices::add_reset_and_panic_ports(NamedBus bus, EndLatch& end) {
+    register_port(bus, platform::reset_port, 1,
+                  on_bus(bus, reset_name, ResetControl([&end] { end.request(ExitCode::guest_reset); })), reset_name);
+    register_port(bus, platform::pvpanic_port, 1,
+                  on_bus(bus, pvpanic_name, vmsuperio::Pvpanic([&end](vmsuperio::PvpanicEvent event) {
                       if (event == vmsuperio::PvpanicEvent::panicked) {
                           end.request(ExitCode::guest_panic, "the guest panicked");
                       }
-                  })));
+                  })),
+                  pvpanic_name);
 }
 
-void LegacyDevices::add_debug_ports(const VmmConfig& config, vmdevice::IoManager& io, EventManager& events,
+void LegacyDevices::add_debug_ports(const VmmConfig& config, NamedBus bus, EventManager& events,
                                     EndLatch& end) {
-    register_port(io, post_code_port, 1, on_bus(vmsuperio::DebugPort()));
+    register_port(bus, post_code_port, 1, on_bus(bus, post_code_name, vmsuperio::DebugPort()), post_code_name);
     if (config.debug_console) {
         const std::shared_ptr<SerialBackend> file = open_serial_backend(*config.debug_console, events);
-        const auto console = on_bus(vmsuperio::DebugPort::console(
+        const auto console = on_bus(bus, debug_console_name, vmsuperio::DebugPort::console(
             [file](std::span<const std::uint8_t> bytes) { return file->write(bytes).value_or(0); }));
-        register_port(io, bochs_debug_port, 1, console);
-        register_port(io, firmware_debug_port, 1, console);
+        register_port(bus, bochs_debug_port, 1, console, debug_console_name);
+        register_port(bus, firmware_debug_port, 1, console, debug_console_name);
     }
     if (config.exit_port) {
-        register_port(io, exit_port, 1, on_bus(vmsuperio::ExitPort([&end](std::uint8_t status) {
+        register_port(bus, exit_port, 1, on_bus(bus, exit_port_name, vmsuperio::ExitPort([&end](std::uint8_t status) {
                           end.request(static_cast<ExitCode>(status));
-                      })));
+                      })), exit_port_name);
     }
 }
 

@@ -21,14 +21,21 @@
 #include "event/timer.hpp"
 #include "kvm/kvm_vm.hpp"
 #include "memory/guest_memory.hpp"
+#include "observe/device_directory.hpp"
 #include "vmm/config.hpp"
 #include "vmm/vm_end.hpp"
 
 namespace kvm_vmm {
 
+/// The bus, and who is on it by name.
+struct NamedBus {
+    vmdevice::IoManager& io;
+    DeviceDirectory& devices;
+};
+
 /// Puts `device` on the bus at `size` ports from `port` on. Throws VmmError where they are taken.
-void register_port(vmdevice::IoManager& io, std::uint16_t port, std::uint16_t size,
-                   std::shared_ptr<vmdevice::DevicePio> device);
+void register_port(NamedBus bus, std::uint16_t port, std::uint16_t size,
+                   std::shared_ptr<vmdevice::DevicePio> device, const DeviceName& name);
 
 /// An eventfd that is an edge on interrupt line `irq` each time it is triggered.
 [[nodiscard]] vmsuperio::EventFdTrigger make_interrupt(KvmVm& vm, std::uint32_t irq);
@@ -37,7 +44,7 @@ void register_port(vmdevice::IoManager& io, std::uint16_t port, std::uint16_t si
 class LegacyDevices {
 public:
     /// All arguments must outlive the devices.
-    LegacyDevices(const VmmConfig& config, const GuestMemory& memory, KvmVm& vm, vmdevice::IoManager& io,
+    LegacyDevices(const VmmConfig& config, const GuestMemory& memory, KvmVm& vm, NamedBus bus,
                   EventManager& events, EndLatch& end);
 
     /// Types Ctrl-Alt-Del on the guest's keyboard. False where it has none, or does not read it.
@@ -58,11 +65,11 @@ private:
     using Clock = OnBus<TimedDevice<vmsuperio::RtcCmos<Interrupt>>>;
     using Power = OnBus<AcpiPm<IrqLine, PowerEvents>>;
 
-    void add_i8042_device(const VmmConfig& config, KvmVm& vm, vmdevice::IoManager& io, EndLatch& end);
-    void add_rtc(const GuestMemory& memory, KvmVm& vm, vmdevice::IoManager& io, EventManager& events);
-    void add_power_management(KvmVm& vm, vmdevice::IoManager& io, EndLatch& end);
-    static void add_reset_and_panic_ports(vmdevice::IoManager& io, EndLatch& end);
-    static void add_debug_ports(const VmmConfig& config, vmdevice::IoManager& io, EventManager& events,
+    void add_i8042_device(const VmmConfig& config, KvmVm& vm, NamedBus bus, EndLatch& end);
+    void add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, EventManager& events);
+    void add_power_management(KvmVm& vm, NamedBus bus, EndLatch& end);
+    static void add_reset_and_panic_ports(NamedBus bus, EndLatch& end);
+    static void add_debug_ports(const VmmConfig& config, NamedBus bus, EventManager& events,
                                 EndLatch& end);
 
     std::optional<Timer> clock_timer_;

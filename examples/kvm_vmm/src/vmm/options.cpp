@@ -189,6 +189,16 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->type_name("TARGET")
         ->check(check_debug_console);
     app.add_flag("--exit-port", config.exit_port, "Port 0x501 ends this program with the byte written as its exit code");
+    std::string log_level;
+    app.add_option("--log", config.observe.log, "Append log messages to this file instead of stderr")->type_name("FILE");
+    app.add_option("--log-level", log_level,
+                   "How much to log: error, warning, info or debug (default: info in a file, warning on stderr)")
+        ->type_name("LEVEL")
+        ->check(CLI::IsMember({"error", "warning", "info", "debug"}));
+    app.add_option("--metrics", config.observe.metrics, "Write counters as JSON here, in the end and on SIGUSR1")
+        ->type_name("FILE");
+    app.add_option("--trace-io", config.observe.trace_io, "Write a line for each access of the guest to a device here")
+        ->type_name("FILE");
     try {
         app.parse(argc, argv);
     } catch (const CLI::CallForHelp&) {
@@ -199,6 +209,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         throw VmmError(ExitCode::usage, one_line(error.what()) + " (see kvm_vmm --help)");
     }
     config.memory = *parse_size(memory);
+    config.observe.log_level = parse_log_level(log_level);
     if (app.count("--initrd") != 0) {
         config.initrd = initrd;
     }

@@ -13,6 +13,7 @@
 #include "console/serial_backend.hpp"
 #include "event/event_manager.hpp"
 #include "event/signals.hpp"
+#include "util/log.hpp"
 #include "vmm/vmm.hpp"
 
 namespace kvm_vmm {
@@ -23,7 +24,7 @@ bool uses_stdio(const VmmConfig& config) {
                                [](const SerialConfig& serial) { return serial.kind == SerialConfig::Kind::stdio; });
 }
 
-void on_signal(int signal, Vmm& vmm) {
+void on_signal(int signal, Vmm& vmm, Observer& observer) {
     switch (signal) {
         case SIGTSTP:
             RawTerminal::suspend();
@@ -33,6 +34,9 @@ void on_signal(int signal, Vmm& vmm) {
         case SIGCONT:
             RawTerminal::resume();  // whoever stopped us may have changed the terminal
             break;
+        case SIGUSR1:
+            observer.flush();
+            break;
         default:
             vmm.request_end(static_cast<ExitCode>(static_cast<int>(ExitCode::signal_base) + signal));
             break;
@@ -41,15 +45,15 @@ void on_signal(int signal, Vmm& vmm) {
 
 }  // namespace
 
-VmEnd run_session(const VmmConfig& config) {
+VmEnd run_session(const VmmConfig& config, Observer& observer) {
     EventManager events;
     std::vector<std::unique_ptr<SerialBackend>> backends;
     for (const SerialConfig& serial : config.serials) {
         backends.push_back(open_serial_backend(serial, events));
     }
-    auto vmm = std::make_unique<Vmm>(config, events, backends);
-    const SignalEvents signals(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT},
-                               [&vmm](int signal) { on_signal(signal, *vmm); });
+    auto vmm = std::make_unique<Vmm>(config, events, backends, observer);
+    const SignalEvents signals(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1},
+                               [&](int signal) { on_signal(signal, *vmm, observer); });
     // As late as possible, so that set-up errors find the terminal as it was.
     std::optional<RawTerminal> terminal;
     if (uses_stdio(config)) {
@@ -60,9 +64,10 @@ VmEnd run_session(const VmmConfig& config) {
         if (end.code != ExitCode::guest_reset || !config.restart_on_reboot) {
             return end;
         }
+        log(LogLevel::info, "the guest is restarted");
         // A new machine in the same process: nothing of the old one's state can be left over.
         vmm.reset();
-        vmm = std::make_unique<Vmm>(config, events, backends);
+        vmm = std::make_unique<Vmm>(config, events, backends, observer);
     }
 }
 

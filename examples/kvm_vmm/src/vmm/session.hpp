@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include "observe/observer.hpp"
 #include "vmm/config.hpp"
 #include "vmm/vm_end.hpp"
 
@@ -9,6 +10,6 @@ namespace kvm_vmm {
 /// What outlives a single VM of this process: the event loop, signals, the terminal and the serial ports' back ends.
 /// Runs VMs until it is over and tells how the last one ended. Throws VmmError where set-up fails; the
 /// terminal is restored in every case.
-[[nodiscard]] VmEnd run_session(const VmmConfig& config);
+[[nodiscard]] VmEnd run_session(const VmmConfig& config, Observer& observer);
 
 }  // namespace kvm_vmm

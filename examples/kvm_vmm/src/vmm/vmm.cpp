@@ -46,8 +46,15 @@ Platform describe_platform(const VmmConfig& config) {
 
 }  // namespace
 
-Vmm::Vmm(const VmmConfig& config, EventManager& events, std::span<const std::unique_ptr<SerialBackend>> backends)
-    : config_(config), events_(events), memory_(config.memory), vm_(kvm_), exit_handler_(io_, end_) {
+Vmm::Vmm(const VmmConfig& config, EventManager& events, std::span<const std::unique_ptr<SerialBackend>> backends,
+         Observer& observer)
+    : config_(config),
+      events_(events),
+      observer_(observer),
+      memory_(config.memory),
+      vm_(kvm_),
+      exit_handler_(io_, end_, observer) {
+    observer_.vm_starts();
     // The kernel first: most mistakes are found there.
     load_kernel();
     vm_.map_memory(memory_);
@@ -56,11 +63,23 @@ Vmm::Vmm(const VmmConfig& config, EventManager& events, std::span<const std::uni
     for (const std::unique_ptr<SerialBackend>& backend : backends) {
         add_serial_console(index++, *backend);
     }
-    legacy_.emplace(config_, memory_, vm_, io_, events_, end_);
+    legacy_.emplace(config_, memory_, vm_, NamedBus{io_, observer_.devices()}, events_, end_);
     create_vcpus();
+    log_set_up();
 }
 
 Vmm::~Vmm() = default;
+
+void Vmm::log_set_up() const {
+    log(LogLevel::info, "a VM with " + std::to_string(config_.cpus) + " CPU(s) and " +
+                            std::to_string(memory_.size() >> 20U) + " MiB, kernel " + config_.kernel +
+                            ", initrd " + config_.initrd.value_or("none") + ", command line: " + config_.cmdline);
+    std::string devices;
+    for (const ObservedDevice& device : observer_.devices().devices()) {
+        devices += ' ' + device.name;
+    }
+    log(LogLevel::info, "devices:" + devices);
+}
 
 void Vmm::load_kernel() {
     guest_ = load_guest(
@@ -70,10 +89,13 @@ void Vmm::load_kernel() {
 
 void Vmm::add_serial_console(unsigned index, SerialBackend& backend) {
     const SerialPort port = com_ports.at(index);
+    const DeviceName name{"COM" + std::to_string(index + 1), RegisterSet::uart16550};
     auto console = std::make_unique<SerialConsole>(
         events_, backend, make_interrupt(vm_, port.irq), config_.serial_overflow,
-        [this, index](ConsoleCommand command) { on_console_command(*consoles_.at(index), command); });
-    register_port(io_, port.port, 8, console->device());
+        [this, index](ConsoleCommand command) { on_console_command(*consoles_.at(index), command); },
+        observer_.serial(name.name));
+    console->log_errors(DeviceErrorLog(observer_.devices().add(name)));
+    register_port({io_, observer_.devices()}, port.port, 8, console->device(), name);
     consoles_.push_back(std::move(console));
 }
 
@@ -161,6 +183,7 @@ void Vmm::stop_vcpus() {
             // Nothing that this thread uses may be taken down under it, so the process ends as it stands.
             RawTerminal::suspend();
             report("a vCPU thread does not stop");
+            observer_.flush(end_.get()->code);
             std::_Exit(static_cast<int>(end_.get()->code));
         }
     }

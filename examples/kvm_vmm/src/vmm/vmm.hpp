@@ -20,6 +20,7 @@
 #include "kvm/kvm_vcpu.hpp"
 #include "kvm/kvm_vm.hpp"
 #include "memory/guest_memory.hpp"
+#include "observe/observer.hpp"
 #include "vmm/config.hpp"
 #include "vmm/exit_handler.hpp"
 #include "vmm/legacy_devices.hpp"
@@ -34,8 +35,9 @@ namespace kvm_vmm {
 /// All set-up errors are VmmError.
 class Vmm {
 public:
-    /// `events` and the back ends, one for each serial port of `config`, must outlive the VM.
-    Vmm(const VmmConfig& config, EventManager& events, std::span<const std::unique_ptr<SerialBackend>> backends);
+    /// `events`, `observer` and the back ends, one for each serial port of `config`, must outlive the VM.
+    Vmm(const VmmConfig& config, EventManager& events, std::span<const std::unique_ptr<SerialBackend>> backends,
+        Observer& observer);
     ~Vmm();
     Vmm(const Vmm&) = delete;
     Vmm& operator=(const Vmm&) = delete;
@@ -49,6 +51,7 @@ public:
 private:
     void add_serial_console(unsigned index, SerialBackend& backend);
     void load_kernel();
+    void log_set_up() const;
     void create_vcpus();
     [[nodiscard]] std::string status() const;
     void look_for_halt();
@@ -57,6 +60,7 @@ private:
 
     VmmConfig config_;
     EventManager& events_;
+    Observer& observer_;
     Kvm kvm_;
     GuestMemory memory_;
     KvmVm vm_;

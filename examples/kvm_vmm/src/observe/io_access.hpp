@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace kvm_vmm {
+
+/// One exit of a CPU for I/O, after it has been answered.
+struct IoAccess {
+    enum class Bus : std::uint8_t { pio, mmio } bus;
+    bool write;
+    unsigned cpu;
+    std::uint64_t address;
+    std::size_t width;  ///< bytes of one access, at least 1
+    /// What was read or written. String I/O makes several accesses at the same port.
+    std::span<const std::uint8_t> data;
+};
+
+}  // namespace kvm_vmm

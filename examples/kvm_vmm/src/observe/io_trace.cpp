@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "observe/io_trace.hpp"
+
+#include <array>
+#include <cerrno>
+#include <cinttypes>
+#include <cstdio>
+#include <fcntl.h>
+#include <poll.h>
+#include <string_view>
+#include <unistd.h>
+
+#include "error.hpp"
+#include "util/log.hpp"
+
+namespace kvm_vmm {
+namespace {
+
+constexpr std::size_t buffer_size = 64UL * 1024;
+constexpr std::chrono::seconds flush_interval{1};
+constexpr int patience_ms = 1000;
+constexpr std::string_view heading = "# seconds cpu bus direction address width value register\n";
+
+}  // namespace
+
+IoTrace::IoTrace(const std::string& path, const DeviceDirectory& devices,
+                 std::chrono::steady_clock::time_point start)
+    : path_(path),
+      devices_(devices),
+      start_(start),
+      // Non-blocking: a FIFO without a reader is an error, and one with a slow reader cannot hold a CPU for
+      // ever.
+      file_(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0644)) {
+    if (!file_) {
+        throw VmmError(ExitCode::bad_file, errno_message("cannot open trace file '" + path + "'", errno));
+    }
+    buffer_.reserve(buffer_size + buffer_size / 2);
+    buffer_ = heading;
+    if (const int error = write_out(); error != 0) {
+        throw VmmError(ExitCode::bad_file, errno_message("cannot write trace file '" + path + "'", error));
+    }
+}
+
+IoTrace::~IoTrace() { flush(); }
+
+void IoTrace::record(const IoAccess& access) {
+    if (!active_.load(std::memory_order_relaxed)) {
+        return;
+    }
+    const std::lock_guard lock(mutex_);
+    // Taken with the lock, so that times never go backwards in the file.
+    const auto time = std::chrono::steady_clock::now() - start_;
+    append(access, time);
+    if (buffer_.size() >= buffer_size || time - flushed_ >= flush_interval) {
+        flushed_ = time;
+        flush_locked();
+    }
+}
+
+void IoTrace::append(const IoAccess& access, std::chrono::steady_clock::duration time) {
+    const bool pio = access.bus == IoAccess::Bus::pio;
+    const ObservedDevice* const device =
+        pio ? devices_.find_port(static_cast<std::uint16_t>(access.address), access.width)
+            : devices_.find_mmio(access.address, access.width);
+    const auto us = std::chrono::duration_cast<std::chrono::microseconds>(time).count();
+    std::array<char, 96> text{};
+    std::snprintf(text.data(), text.size(), "%lld.%06lld %u %s %c 0x%04" PRIx64 " %zu ",
+                  static_cast<long long>(us / 1'000'000), static_cast<long long>(us % 1'000'000), access.cpu,
+                  pio ? "pio" : "mmio", access.write ? 'w' : 'r', access.address, access.width);
+    buffer_ += text.data();
+    for (std::size_t at = 0; at < access.data.size(); at += access.width) {
+        buffer_ += at == 0 ? "0x" : ",0x";
+        // Little-endian, as the guest sees it.
+        for (std::size_t i = access.width; i-- > 0;) {
+            constexpr std::string_view digits = "0123456789abcdef";
+            const std::uint8_t byte = at + i < access.data.size() ? access.data[at + i] : std::uint8_t{0};
+            buffer_ += digits[byte >> 4U];
+            buffer_ += digits[byte & 0xFU];
+        }
+    }
+    buffer_ += ' ';
+    buffer_ += names_.name(device, access);
+    buffer_ += '\n';
+}
+
+void IoTrace::flush() {
+    if (const std::unique_lock lock(mutex_, 2 * std::chrono::milliseconds(patience_ms)); lock.owns_lock()) {
+        flush_locked();
+    }
+}
+
+void IoTrace::vm_starts() {
+    const std::lock_guard lock(mutex_);
+    names_.forget();
+}
+
+void IoTrace::flush_locked() {
+    if (!active_.load(std::memory_order_relaxed)) {
+        return;
+    }
+    if (const int error = write_out(); error != 0) {
+        active_.store(false, std::memory_order_relaxed);
+        log(LogLevel::error, errno_message("the trace ends here: cannot write '" + path_ + "'", error));
+    }
+}
+
+int IoTrace::write_out() {
+    std::string_view rest = buffer_;
+    while (!rest.empty()) {
+        const ssize_t written = ::write(file_.get(), rest.data(), rest.size());
+        if (written > 0) {
+            rest.remove_prefix(static_cast<std::size_t>(written));
+            continue;
+        }
+        if (written < 0 && errno == EAGAIN) {
+            pollfd entry{.fd = file_.get(), .events = POLLOUT, .revents = 0};
+            // A signal that interrupts the wait stops the CPU whose thread this is: no time for a second one.
+            if (::poll(&entry, 1, patience_ms) > 0) {
+                continue;
+            }
+            return EAGAIN;
+        }
+        if (written < 0 && errno != EINTR) {
+            return errno;
+        }
+    }
+    buffer_.clear();
+    return 0;
+}
+
+}  // namespace kvm_vmm

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <string>
+
+#include "observe/device_directory.hpp"
+#include "observe/io_access.hpp"
+#include "observe/register_names.hpp"
+#include "util/file_descriptor.hpp"
+
+namespace kvm_vmm {
+
+/// A transcript of all accesses, a line each:
+///
+///     SECONDS CPU pio|mmio r|w ADDRESS WIDTH VALUE[,VALUE...] DEVICE.REGISTER
+///     0.153042 0 pio r 0x03fd 1 0x60 COM1.LSR
+///
+/// Seconds since `start`, at the end of the access; several values for string I/O; "-" for a register that no
+/// device has. Accesses of several CPUs to one device at the same time may stand in either order.
+///
+/// Lines are buffered and written at the latest with the next access a second later. Where the file cannot be
+/// written any more, or its reader (of a FIFO) takes nothing for a second, that is logged once and the trace
+/// ends.
+///
+/// Thread safety: everything may be called from any thread.
+class IoTrace {
+public:
+    /// Throws VmmError(bad_file) where the file cannot be written. `devices` must outlive the trace.
+    IoTrace(const std::string& path, const DeviceDirectory& devices,
+            std::chrono::steady_clock::time_point start);
+    /// Writes what is buffered.
+    ~IoTrace();
+    IoTrace(const IoTrace&) = delete;
+    IoTrace& operator=(const IoTrace&) = delete;
+
+    void record(const IoAccess& access);
+    /// Gives up where another thread is stuck in record().
+    void flush();
+    /// A VM starts: its devices are as after a reset.
+    void vm_starts();
+
+private:
+    void append(const IoAccess& access, std::chrono::steady_clock::duration time);
+    [[nodiscard]] int write_out();  // 0, or an error number
+    void flush_locked();
+
+    std::string path_;
+    const DeviceDirectory& devices_;
+    std::chrono::steady_clock::time_point start_;
+    std::atomic<bool> active_{true};
+    std::timed_mutex mutex_;
+    FileDescriptor file_;
+    RegisterNames names_;
+    std::string buffer_;
+    std::chrono::steady_clock::duration flushed_{};
+};
+
+}  // namespace kvm_vmm

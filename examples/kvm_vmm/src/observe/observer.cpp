@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "observe/observer.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cinttypes>
+#include <cstdio>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "observe/metrics_file.hpp"
+#include "util/log.hpp"
+
+namespace kvm_vmm {
+namespace {
+
+// A guest may probe all ports; nobody reads on after so many.
+constexpr unsigned unclaimed_log_limit = 200;
+
+using Json = nlohmann::ordered_json;
+
+std::string hex(std::uint64_t value) {
+    std::array<char, 24> text{};
+    std::snprintf(text.data(), text.size(), "0x%04" PRIx64, value);
+    return text.data();
+}
+
+Json exits_json(const IoMetrics& metrics) {
+    Json json;
+    std::uint64_t total = 0;
+    for (std::size_t kind = 0; kind < IoMetrics::exit_kinds; ++kind) {
+        const std::uint64_t count = metrics.exits(kind);
+        json[std::string(IoMetrics::exit_name(kind))] = count;
+        total += count;
+    }
+    json["total"] = total;
+    return json;
+}
+
+Json ports_json(const IoMetrics& metrics, const DeviceDirectory& devices) {
+    Json json = Json::object();
+    metrics.for_each_port([&](std::uint16_t port, const AccessCounts& counts) {
+        const ObservedDevice* const device = devices.find_port(port, 1);
+        json[hex(port)] = {{"device", device == nullptr ? Json() : Json(device->name)},
+                           {"reads", counts.reads},
+                           {"writes", counts.writes},
+                           {"unclaimed", counts.unclaimed}};
+    });
+    return json;
+}
+
+Json devices_json(const IoMetrics& metrics, const DeviceDirectory& devices) {
+    std::map<const ObservedDevice*, AccessCounts> ports;
+    metrics.for_each_port(
+        [&](std::uint16_t port, const AccessCounts& counts) { ports[devices.find_port(port, 1)] += counts; });
+    Json json = Json::object();
+    for (const ObservedDevice& device : devices.devices()) {
+        const AccessCounts counts = ports[&device];
+        json[device.name] = {{"port_reads", counts.reads},
+                             {"port_writes", counts.writes},
+                             {"mmio_reads", device.mmio_reads.load(std::memory_order_relaxed)},
+                             {"mmio_writes", device.mmio_writes.load(std::memory_order_relaxed)},
+                             {"errors", device.errors.load(std::memory_order_relaxed)}};
+    }
+    return json;
+}
+
+Json unclaimed_json(const IoMetrics& metrics) {
+    std::uint64_t ports = 0;
+    metrics.for_each_port([&](std::uint16_t, const AccessCounts& counts) { ports += counts.unclaimed; });
+    const AccessCounts mmio = metrics.unclaimed_mmio();
+    return {{"port_accesses", ports}, {"mmio_reads", mmio.reads}, {"mmio_writes", mmio.writes}};
+}
+
+Json serial_json(const vmsuperio::SerialCounts& counts) {
+    return {{"bytes_in", counts.bytes_read},
+            {"bytes_out", counts.bytes_written},
+            {"bytes_lost", counts.bytes_lost},
+            {"bytes_dropped", counts.bytes_dropped},
+            {"overruns", counts.overruns},
+            {"interrupts", counts.interrupts},
+            {"breaks", counts.breaks},
+            {"fifo_resets", counts.fifo_resets},
+            {"invalid_accesses", counts.invalid_accesses},
+            {"trigger_failures", counts.trigger_failures}};
+}
+
+}  // namespace
+
+Observer::Observer(ObserveConfig config) : metrics_path_(std::move(config.metrics)) {
+    open_log(config.log, config.log_level);
+    if (config.trace_io) {
+        trace_ = std::make_unique<IoTrace>(*config.trace_io, devices_, start_);
+    }
+    if (metrics_path_) {
+        // So that a mistake shows now and not when the VM has run for a week.
+        replace_file(*metrics_path_, metrics_json());
+    }
+}
+
+void Observer::vm_starts() {
+    ++vms_started_;
+    if (trace_) {
+        trace_->vm_starts();
+    }
+}
+
+std::shared_ptr<vmsuperio::SerialMetrics> Observer::serial(std::string_view name) {
+    const auto found = std::ranges::find(serials_, name, [](const auto& entry) { return entry.first; });
+    if (found != serials_.end()) {
+        return found->second;
+    }
+    return serials_.emplace_back(name, std::make_shared<vmsuperio::SerialMetrics>()).second;
+}
+
+void Observer::count_mmio(const IoAccess& access, bool claimed) {
+    ObservedDevice* const device = claimed ? devices_.find_mmio(access.address, access.width) : nullptr;
+    if (device != nullptr) {
+        (access.write ? device->mmio_writes : device->mmio_reads).fetch_add(1, std::memory_order_relaxed);
+    } else if (!claimed && metrics_.count_unclaimed_mmio(access.write)) {
+        note_unclaimed(access);
+    }
+}
+
+void Observer::note_unclaimed(const IoAccess& access) {
+    if (!log_enabled(LogLevel::debug) ||
+        unclaimed_logged_.fetch_add(1, std::memory_order_relaxed) >= unclaimed_log_limit) {
+        return;
+    }
+    const bool pio = access.bus == IoAccess::Bus::pio;
+    log(LogLevel::debug, std::string("no device at ") + (pio ? "port " : "address ") + hex(access.address) +
+                             ": a " + (access.write ? "write" : "read") + " of width " +
+                             std::to_string(access.width));
+}
+
+std::string Observer::metrics_json(std::optional<ExitCode> end) const {
+    const std::chrono::duration<double> run_time = std::chrono::steady_clock::now() - start_;
+    Json json;
+    json["version"] = 1;
+    json["run_time_seconds"] = run_time.count();
+    json["exit_code"] = end ? Json(static_cast<int>(*end)) : Json();
+    json["vms_started"] = vms_started_;
+    json["exits"] = exits_json(metrics_);
+    json["unclaimed"] = unclaimed_json(metrics_);
+    json["devices"] = devices_json(metrics_, devices_);
+    json["serial"] = Json::object();
+    for (const auto& [name, metrics] : serials_) {
+        json["serial"][name] = serial_json(metrics->counts());
+    }
+    json["ports"] = ports_json(metrics_, devices_);
+    return json.dump(2) + "\n";
+}
+
+void Observer::flush(std::optional<ExitCode> end) {
+    try {
+        if (trace_) {
+            trace_->flush();
+        }
+        if (metrics_path_) {
+            replace_file(*metrics_path_, metrics_json(end));
+        }
+    } catch (const std::exception& error) {
+        log(LogLevel::error, error.what());
+    }
+}
+
+}  // namespace kvm_vmm

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <vmsuperio/serial_metrics.hpp>
+
+#include "error.hpp"
+#include "observe/config.hpp"
+#include "observe/device_directory.hpp"
+#include "observe/io_access.hpp"
+#include "observe/io_metrics.hpp"
+#include "observe/io_trace.hpp"
+
+namespace kvm_vmm {
+
+/// What is known about the VMs of this process: counters, and the transcript where one is wanted. It outlives
+/// each of them, so that a restarted guest is counted on.
+///
+/// count_exit() and record() are for the CPUs' threads; everything else is the main thread's.
+class Observer {
+public:
+    /// Opens the files. Throws VmmError(bad_file) where one cannot be written.
+    explicit Observer(ObserveConfig config = {});
+
+    /// A VM is about to be made.
+    void vm_starts();
+    /// Where its devices are to be entered.
+    [[nodiscard]] DeviceDirectory& devices() noexcept { return devices_; }
+    /// The counters of the serial port of that name.
+    [[nodiscard]] std::shared_ptr<vmsuperio::SerialMetrics> serial(std::string_view name);
+
+    void count_exit(std::size_t kind) noexcept { metrics_.count_exit(kind); }
+    /// An access was answered, by a device if `claimed`.
+    void record(const IoAccess& access, bool claimed) {
+        if (access.bus == IoAccess::Bus::pio) {
+            const std::uint64_t count = access.data.size() / access.width;
+            if (metrics_.count_port(static_cast<std::uint16_t>(access.address), access.write, count, claimed))
+                [[unlikely]] {
+                note_unclaimed(access);
+            }
+        } else {
+            count_mmio(access, claimed);
+        }
+        if (trace_) [[unlikely]] {
+            trace_->record(access);
+        }
+    }
+
+    [[nodiscard]] const IoMetrics& metrics() const noexcept { return metrics_; }
+    /// The counters as JSON. `end` is how the process ends, if it does.
+    [[nodiscard]] std::string metrics_json(std::optional<ExitCode> end = std::nullopt) const;
+    /// Writes the metrics file, if one is wanted, and what the trace has buffered. Failures are logged.
+    void flush(std::optional<ExitCode> end = std::nullopt);
+
+private:
+    void count_mmio(const IoAccess& access, bool claimed);
+    void note_unclaimed(const IoAccess& access);
+
+    std::chrono::steady_clock::time_point start_{std::chrono::steady_clock::now()};
+    std::optional<std::string> metrics_path_;
+    DeviceDirectory devices_;
+    IoMetrics metrics_;
+    std::vector<std::pair<std::string, std::shared_ptr<vmsuperio::SerialMetrics>>> serials_;
+    std::atomic<unsigned> unclaimed_logged_{0};
+    std::uint64_t vms_started_{0};
+    std::unique_ptr<IoTrace> trace_;
+};
+
+}  // namespace kvm_vmm

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sys/stat.h>
+#include <thread>
+#include <tuple>
+#include <unistd.h>
+
+#include "observe/device_errors.hpp"
+#include "observe/metrics_file.hpp"
+#include "observe/observer.hpp"
+#include "program.hpp"
+
+using namespace kvm_vmm;
+using kvm_vmm::test::ScratchDirectory;
+using kvm_vmm::test::slurp;
+using nlohmann::json;
+
+namespace {
+
+constexpr std::array<std::uint8_t, 8> bytes{1, 2, 3, 4, 5, 6, 7, 8};
+
+IoAccess port(bool write, std::uint16_t address, std::size_t width = 1, std::size_t size = 1) {
+    return {IoAccess::Bus::pio, write, 0, address, width, std::span(bytes).first(size)};
+}
+IoAccess mmio(bool write, std::uint64_t address, std::size_t width) {
+    return {IoAccess::Bus::mmio, write, 0, address, width, std::span(bytes).first(width)};
+}
+
+json metrics_of(const Observer& observer) { return json::parse(observer.metrics_json()); }
+
+}  // namespace
+
+TEST_CASE("IoMetrics: each port and direction is counted apart", "[metrics]") {
+    IoMetrics metrics;
+    metrics.count_port(0x3F8, true, 1, true);
+    metrics.count_port(0x3F8, true, 5, true);
+    metrics.count_port(0x3F8, false, 1, true);
+    metrics.count_port(0x3F9, false, 1, true);
+    metrics.count_port(0, true, 1, true);
+    metrics.count_port(0xFFFF, false, 2, false);
+    CHECK(metrics.port(0x3F8) == AccessCounts{1, 6, 0});
+    CHECK(metrics.port(0x3F9) == AccessCounts{1, 0, 0});
+    CHECK(metrics.port(0x3FA) == AccessCounts{});
+    CHECK(metrics.port(0x8000) == AccessCounts{});
+    std::vector<std::tuple<unsigned, std::uint64_t, std::uint64_t, std::uint64_t>> seen;
+    metrics.for_each_port([&](std::uint16_t address, const AccessCounts& counts) {
+        seen.emplace_back(address, counts.reads, counts.writes, counts.unclaimed);
+    });
+    CHECK(seen == decltype(seen){{0, 0, 1, 0}, {0x3F8, 1, 6, 0}, {0x3F9, 1, 0, 0}, {0xFFFF, 2, 0, 2}});
+}
+
+TEST_CASE("IoMetrics: the first unclaimed access to a port is told apart from later ones", "[metrics]") {
+    IoMetrics metrics;
+    CHECK_FALSE(metrics.count_port(0x80, true, 1, true));
+    CHECK(metrics.count_port(0x80, true, 1, false));
+    CHECK_FALSE(metrics.count_port(0x80, true, 1, false));
+    CHECK_FALSE(metrics.count_port(0x80, false, 1, false));
+    CHECK(metrics.count_port(0x81, false, 1, false));
+}
+
+TEST_CASE("IoMetrics: nothing is lost where many CPUs touch the same fresh ports", "[metrics]") {
+    IoMetrics metrics;
+    constexpr unsigned cpus = 4;
+    {
+        std::vector<std::jthread> threads;
+        for (unsigned cpu = 0; cpu < cpus; ++cpu) {
+            threads.emplace_back([&metrics] {
+                for (unsigned address = 0; address < 0x10000; ++address) {
+                    metrics.count_port(static_cast<std::uint16_t>(address), address % 2 == 0, 1, false);
+                    metrics.count_exit(0);
+                }
+            });
+        }
+    }
+    CHECK(metrics.exits(0) == cpus * 0x10000);
+    std::size_t right = 0;
+    metrics.for_each_port([&](std::uint16_t address, const AccessCounts& counts) {
+        const bool write = address % 2 == 0;
+        right += counts == AccessCounts{write ? 0U : cpus, write ? cpus : 0U, cpus} ? 1U : 0U;
+    });
+    CHECK(right == 0x10000);
+}
+
+TEST_CASE("DeviceDirectory: an access belongs to the device that it lies in as a whole", "[metrics]") {
+    DeviceDirectory devices;
+    const ObservedDevice& uart = devices.add_ports({"COM1", RegisterSet::uart16550}, 0x3F8, 8);
+    const ObservedDevice& keyboard = devices.add_ports({"i8042", RegisterSet::i8042}, 0x64, 1);
+    CHECK(&devices.add_ports({"i8042", RegisterSet::i8042}, 0x60, 1) == &keyboard);
+    const ObservedDevice& disk = devices.add_mmio({"disk"}, 0xFFFF'FFFF'FFFF'F000, 0x1000);
+    CHECK(devices.find_port(0x3F8, 8) == &uart);
+    CHECK(devices.find_port(0x3FF, 1) == &uart);
+    CHECK(devices.find_port(0x3FF, 2) == nullptr);
+    CHECK(devices.find_port(0x3F7, 1) == nullptr);
+    CHECK(devices.find_port(0x400, 1) == nullptr);
+    CHECK(devices.find_port(0x60, 1) == &keyboard);
+    CHECK(devices.find_port(0x61, 1) == nullptr);
+    CHECK(devices.find_port(0x64, 1) == &keyboard);
+    CHECK(keyboard.port_origin == 0x60);
+    CHECK(devices.find_mmio(0xFFFF'FFFF'FFFF'FFF8, 8) == &disk);
+    CHECK(devices.find_mmio(0xFFFF'FFFF'FFFF'FFF9, 8) == nullptr);
+    CHECK(devices.find_mmio(0x60, 1) == nullptr);
+    CHECK(devices.devices().size() == 3);
+}
+
+TEST_CASE("DeviceDirectory: a later VM's devices take the places of those before", "[metrics]") {
+    DeviceDirectory devices;
+    const ObservedDevice& old = devices.add_ports({"old"}, 0x100, 16);
+    CHECK(&devices.add_ports({"old"}, 0x100, 16) == &old);
+    const ObservedDevice& fresh = devices.add_ports({"fresh"}, 0x108, 4);
+    CHECK(devices.find_port(0x108, 4) == &fresh);
+    CHECK(devices.find_port(0x100, 1) == nullptr);
+}
+
+TEST_CASE("Metrics: string I/O counts as so many accesses of one exit", "[metrics]") {
+    Observer observer;
+    observer.count_exit(1);
+    observer.record(port(true, 0x3F8, 1, 8), true);
+    observer.record(port(false, 0x1F0, 2, 8), false);
+    const json metrics = metrics_of(observer);
+    CHECK(metrics["exits"]["port_write"] == 1);
+    CHECK(metrics["exits"]["total"] == 1);
+    CHECK(metrics["ports"]["0x03f8"]["writes"] == 8);
+    CHECK(metrics["ports"]["0x01f0"]["reads"] == 4);
+    CHECK(metrics["unclaimed"]["port_accesses"] == 4);
+}
+
+TEST_CASE("Metrics: the ports of a device are added up under its name", "[metrics]") {
+    Observer observer;
+    observer.devices().add_ports({"COM1", RegisterSet::uart16550}, 0x3F8, 8);
+    observer.devices().add_ports({"idle"}, 0x100, 8);
+    observer.devices().add_mmio({"disk"}, 0xD000'0000, 0x1000);
+    observer.record(port(true, 0x3F8), true);
+    observer.record(port(false, 0x3FD), true);
+    observer.record(port(false, 0x3FD), true);
+    observer.record(port(false, 0x400), false);
+    observer.record(mmio(false, 0xD000'0010, 4), true);
+    observer.record(mmio(true, 0xD000'0010, 4), true);
+    observer.record(mmio(true, 0xD000'0020, 4), true);
+    observer.record(mmio(true, 0xE000'0000, 4), false);
+    const json metrics = metrics_of(observer);
+    CHECK(metrics["devices"]["COM1"]["port_reads"] == 2);
+    CHECK(metrics["devices"]["COM1"]["port_writes"] == 1);
+    CHECK(metrics["devices"]["COM1"]["mmio_writes"] == 0);
+    CHECK(metrics["devices"]["idle"]["port_reads"] == 0);
+    CHECK(metrics["devices"]["disk"]["mmio_reads"] == 1);
+    CHECK(metrics["devices"]["disk"]["mmio_writes"] == 2);
+    CHECK(metrics["ports"]["0x0400"]["device"].is_null());
+    CHECK(metrics["ports"]["0x03fd"]["device"] == "COM1");
+    CHECK(metrics["unclaimed"]["port_accesses"] == 1);
+    CHECK(metrics["unclaimed"]["mmio_reads"] == 0);
+    CHECK(metrics["unclaimed"]["mmio_writes"] == 1);
+}
+
+TEST_CASE("Metrics: a serial port's counters go on in the next VM", "[metrics]") {
+    Observer observer;
+    observer.serial("COM1")->out_byte();
+    observer.serial("COM2")->overrun();
+    observer.vm_starts();
+    observer.serial("COM1")->out_byte();
+    const json metrics = metrics_of(observer);
+    CHECK(metrics["serial"]["COM1"]["bytes_out"] == 2);
+    CHECK(metrics["serial"]["COM1"]["overruns"] == 0);
+    CHECK(metrics["serial"]["COM2"]["overruns"] == 1);
+    CHECK(metrics["vms_started"] == 1);
+}
+
+TEST_CASE("Metrics: errors of a device are counted, and the first is logged", "[metrics]") {
+    const ScratchDirectory directory;
+    const std::string file = (directory / "log").string();
+    Observer observer({.log = file, .log_level = {}, .metrics = {}, .trace_io = {}});
+    const DeviceErrorLog errors(observer.devices().add({"COM1", RegisterSet::uart16550}));
+    const auto error =
+        vmsuperio::SerialError<std::error_code>::from_writer(std::make_error_code(std::errc::broken_pipe));
+    errors(error);
+    errors(error);
+    CHECK(metrics_of(observer)["devices"]["COM1"]["errors"] == 2);
+    close_log();
+    const std::string log = slurp(file);
+    CHECK(kvm_vmm::test::line_count(log) == 1);
+    CHECK_THAT(log, Catch::Matchers::Contains("warning: COM1") && Catch::Matchers::Contains("Broken pipe"));
+}
+
+TEST_CASE("Metrics: unclaimed ports are logged once each, and not without end", "[metrics]") {
+    const ScratchDirectory directory;
+    const std::string file = (directory / "log").string();
+    Observer observer({.log = file, .log_level = LogLevel::debug, .metrics = {}, .trace_io = {}});
+    for (int i = 0; i < 3; ++i) {
+        observer.record(port(false, 0xCF8, 4, 4), false);
+        observer.record(mmio(false, 0xE000'0000, 4), false);
+    }
+    observer.record(port(false, 0x3F8), true);
+    CHECK(kvm_vmm::test::line_count(slurp(file)) == 2);
+    CHECK_THAT(slurp(file), Catch::Matchers::Contains("port 0x0cf8"));
+    for (unsigned address = 0; address < 0x10000; ++address) {
+        observer.record(port(true, static_cast<std::uint16_t>(address)), false);
+    }
+    close_log();
+    const std::size_t lines = kvm_vmm::test::line_count(slurp(file));
+    CHECK(lines > 100);
+    CHECK(lines < 1000);
+}
+
+TEST_CASE("Metrics file: it is replaced as a whole, and nothing is left beside it", "[metrics]") {
+    const ScratchDirectory directory;
+    const std::string file = directory.write("metrics", "old").string();
+    const std::string big(1U << 20U, 'x');
+    bool torn = false;
+    {
+        const std::jthread reader([&](const std::stop_token& stop) {
+            while (!stop.stop_requested()) {
+                const std::string text = slurp(file);
+                torn = torn || (text != "old" && text != big);
+            }
+        });
+        for (int i = 0; i < 20; ++i) {
+            replace_file(file, big);
+            replace_file(file, "old");
+        }
+    }
+    CHECK_FALSE(torn);
+    std::size_t files = 0;
+    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory / ".")) {
+        ++files;
+    }
+    CHECK(files == 1);
+}
+
+TEST_CASE("Metrics file: links stay links, and what is no file is not replaced by one", "[metrics]") {
+    const ScratchDirectory directory;
+    const std::string target = directory.write("target", "old").string();
+    const std::string link = (directory / "link").string();
+    REQUIRE(::symlink(target.c_str(), link.c_str()) == 0);
+    replace_file(link, "new");
+    CHECK(std::filesystem::is_symlink(link));
+    CHECK(slurp(target) == "new");
+    replace_file("/dev/null", "gone");
+    CHECK(std::filesystem::is_character_file("/dev/null"));
+}
+
+TEST_CASE("Metrics file: one that cannot be written is an error that names it", "[metrics]") {
+    const ScratchDirectory directory;
+    const std::string file = (directory / "no/such").string();
+    for (const std::string& path : {file, std::string("/dev/full"), (directory / ".").string()}) {
+        INFO(path);
+        try {
+            replace_file(path, "x");
+            FAIL("no error");
+        } catch (const VmmError& error) {
+            CHECK(error.code() == ExitCode::bad_file);
+            CHECK_THAT(error.what(), Catch::Matchers::Contains(path));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+// kvm_vmm run as a process, in a terminal of its own where that matters.
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <poll.h>
+#include <pty.h>
+#include <string>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+#include <vector>
+
+#include "catch.hpp"
+#include "small_guest.hpp"
+
+namespace kvm_vmm::test {
+
+namespace fs = std::filesystem;
+
+struct Result {
+    int exit_code;  ///< or 128 + the signal
+    std::string output;
+    std::string errors;
+};
+
+inline int exit_code_of(int status) {
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+inline std::string slurp(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// A directory of this test's own, removed in the end.
+class ScratchDirectory {
+public:
+    ScratchDirectory() {
+        std::string name = (fs::temp_directory_path() / "kvm_vmm_test_XXXXXX").string();
+        REQUIRE(::mkdtemp(name.data()) != nullptr);
+        path_ = name;
+    }
+    ~ScratchDirectory() {
+        std::error_code ignored;
+        fs::remove_all(path_, ignored);
+    }
+    ScratchDirectory(const ScratchDirectory&) = delete;
+    ScratchDirectory& operator=(const ScratchDirectory&) = delete;
+
+    fs::path operator/(const char* name) const { return path_ / name; }
+    fs::path write(const char* name, const std::string& content) const {
+        std::ofstream(path_ / name, std::ios::binary) << content;
+        return path_ / name;
+    }
+
+private:
+    fs::path path_;
+};
+
+[[noreturn]] inline void exec(const std::vector<std::string>& arguments) {
+    std::vector<char*> argv;
+    std::string program = KVM_VMM_PROGRAM;
+    argv.push_back(program.data());
+    std::vector<std::string> copy = arguments;
+    for (std::string& argument : copy) {
+        argv.push_back(argument.data());
+    }
+    argv.push_back(nullptr);
+    ::execv(program.c_str(), argv.data());
+    ::_exit(127);
+}
+
+/// Runs to the end. `input` is the file for stdin, "-" to have stdin closed; `prepare` is called in the new
+/// process.
+inline Result run(const ScratchDirectory& directory, const std::vector<std::string>& arguments,
+                  const std::string& input = "/dev/null", const std::function<void()>& prepare = {}) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+        if (input == "-") {
+            ::close(STDIN_FILENO);
+        } else {
+            ::dup2(::open(input.c_str(), O_RDONLY), STDIN_FILENO);
+        }
+        ::dup2(::open((directory / "out").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDOUT_FILENO);
+        ::dup2(::open((directory / "err").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
+        ::alarm(30);
+        if (prepare) {
+            prepare();
+        }
+        exec(arguments);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    return {exit_code_of(status), slurp(directory / "out"), slurp(directory / "err")};
+}
+
+inline std::size_t line_count(const std::string& text) {
+    return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+}
+
+/// A bzImage whose 64-bit entry point holds `code`: as small as the boot protocol allows.
+inline std::string make_bzimage(const std::vector<std::uint8_t>& code) {
+    std::string image(std::size_t{5} * 512 + 4096, '\0');
+    const auto put = [&](std::size_t offset, std::uint64_t value, std::size_t width) {
+        std::memcpy(image.data() + offset, &value, width);
+    };
+    put(0x1F1, 4, 1);           // setup_sects
+    put(0x1F4, 4096 / 16, 4);   // syssize
+    put(0x1FE, 0xAA55, 2);      // boot_flag
+    put(0x200, 0x66EB, 2);      // jump over the header: its end is 0x202 + 0x66
+    put(0x202, 0x53726448, 4);  // "HdrS"
+    put(0x206, 0x020F, 2);      // version 2.15
+    put(0x211, 0x01, 1);        // loadflags: loaded high
+    put(0x214, 0x100000, 4);    // code32_start
+    put(0x22C, 0x7FFFFFFF, 4);  // initrd_addr_max
+    put(0x230, 0x200000, 4);    // kernel_alignment
+    put(0x234, 1, 1);           // relocatable_kernel
+    put(0x236, 0x03, 2);        // xloadflags: 64-bit entry
+    put(0x238, 2047, 4);        // cmdline_size
+    put(0x258, 0x1000000, 8);   // pref_address
+    put(0x260, 0x100000, 4);    // init_size
+    std::memcpy(image.data() + 5 * 512 + 0x200, code.data(), code.size());
+    return image;
+}
+
+// sti-less idle loop: jmp to itself
+inline const std::vector<std::uint8_t> spin_code{0xEB, 0xFE};
+// mov dx, 0x3F8; mov al, '!'; out dx, al; mov al, 0xFE; out 0x64, al; hlt
+inline const std::vector<std::uint8_t> reset_code{0x66, 0xBA, 0xF8, 0x03, 0xB0, '!',
+                                                  0xEE, 0xB0, 0xFE, 0xE6, 0x64, 0xF4};
+
+/// kvm_vmm in a terminal.
+class Terminal {
+public:
+    explicit Terminal(const std::vector<std::string>& arguments) {
+        REQUIRE(::openpty(&master_, &slave_, nullptr, nullptr, nullptr) == 0);
+        REQUIRE(::tcgetattr(slave_, &before_) == 0);
+        child_ = ::fork();
+        if (child_ == 0) {
+            ::setsid();
+            for (const int fd : {0, 1, 2}) {
+                ::dup2(slave_, fd);
+            }
+            ::close(master_);
+            ::close(slave_);
+            ::alarm(60);
+            exec(arguments);
+        }
+    }
+    ~Terminal() {
+        if (child_ > 0) {
+            ::kill(child_, SIGKILL);
+            ::waitpid(child_, nullptr, 0);
+        }
+        ::close(master_);
+        ::close(slave_);
+    }
+    Terminal(const Terminal&) = delete;
+    Terminal& operator=(const Terminal&) = delete;
+
+    [[nodiscard]] termios mode() const {
+        termios mode{};
+        REQUIRE(::tcgetattr(slave_, &mode) == 0);
+        return mode;
+    }
+    /// Waits until the terminal is in raw mode: then the VM runs.
+    void wait_until_raw() const {
+        for (int i = 0; i < 2000 && (mode().c_lflag & ICANON) != 0; ++i) {
+            ::usleep(10'000);
+        }
+        REQUIRE((mode().c_lflag & (ICANON | ECHO | ISIG)) == 0);
+    }
+    void type(const std::string& keys) const {
+        REQUIRE(::write(master_, keys.data(), keys.size()) == static_cast<ssize_t>(keys.size()));
+    }
+    void send(int signal) const { REQUIRE(::kill(child_, signal) == 0); }
+    int wait() {
+        int status = 0;
+        REQUIRE(::waitpid(child_, &status, 0) == child_);
+        child_ = -1;
+        return exit_code_of(status);
+    }
+    [[nodiscard]] bool ended() const {
+        siginfo_t info{};
+        REQUIRE(::waitid(P_PID, static_cast<id_t>(child_), &info, WEXITED | WNOHANG | WNOWAIT) == 0);
+        return info.si_pid != 0;
+    }
+    /// All that appeared on the screen so far.
+    std::string output() {
+        std::array<char, 4096> buffer{};
+        pollfd entry{.fd = master_, .events = POLLIN, .revents = 0};
+        while (::poll(&entry, 1, 0) > 0 && (entry.revents & POLLIN) != 0) {
+            const ssize_t count = ::read(master_, buffer.data(), buffer.size());
+            if (count <= 0) {
+                break;
+            }
+            output_.append(buffer.data(), static_cast<std::size_t>(count));
+        }
+        return output_;
+    }
+    [[nodiscard]] bool restored() const {
+        const termios now = mode();
+        return now.c_iflag == before_.c_iflag && now.c_oflag == before_.c_oflag &&
+               now.c_cflag == before_.c_cflag && now.c_lflag == before_.c_lflag &&
+               std::memcmp(now.c_cc, before_.c_cc, sizeof(now.c_cc)) == 0;
+    }
+
+private:
+    int master_{-1};
+    int slave_{-1};
+    termios before_{};
+    pid_t child_{-1};
+    std::string output_;
+};
+
+}  // namespace kvm_vmm::test

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <fcntl.h>
+#include <regex>
+#include <sstream>
+#include <sys/stat.h>
+#include <thread>
+#include <unistd.h>
+
+#include "observe/io_trace.hpp"
+#include "observe/observer.hpp"
+#include "program.hpp"
+
+using namespace kvm_vmm;
+using kvm_vmm::test::line_count;
+using kvm_vmm::test::ScratchDirectory;
+using kvm_vmm::test::slurp;
+
+namespace {
+
+using Bytes = std::vector<std::uint8_t>;
+
+/// Accesses to named devices, and the names that they get.
+class Namer {
+public:
+    Namer() {
+        devices.add_ports({"COM1", RegisterSet::uart16550}, 0x3F8, 8);
+        devices.add_ports({"COM2", RegisterSet::uart16550}, 0x2F8, 8);
+        devices.add_ports({"i8042", RegisterSet::i8042}, 0x60, 1);
+        devices.add_ports({"i8042", RegisterSet::i8042}, 0x64, 1);
+        devices.add_ports({"CMOS", RegisterSet::rtc_cmos}, 0x70, 2);
+        devices.add_ports({"PM1a", RegisterSet::acpi_pm}, 0x600, 12);
+        devices.add_ports({"pvpanic"}, 0x505, 1);
+        devices.add_mmio({"disk"}, 0xD000'0000, 0x1000);
+    }
+    std::string write(std::uint16_t port, const Bytes& data = {0}, std::size_t width = 1) {
+        return name({IoAccess::Bus::pio, true, 0, port, width, data});
+    }
+    std::string read(std::uint16_t port, const Bytes& data = {0}, std::size_t width = 1) {
+        return name({IoAccess::Bus::pio, false, 0, port, width, data});
+    }
+    std::string name(const IoAccess& access) {
+        const bool pio = access.bus == IoAccess::Bus::pio;
+        return names.name(pio ? devices.find_port(static_cast<std::uint16_t>(access.address), access.width)
+                              : devices.find_mmio(access.address, access.width),
+                          access);
+    }
+
+    DeviceDirectory devices;
+    RegisterNames names;
+};
+
+std::vector<std::string> lines_of(const std::filesystem::path& path) {
+    std::istringstream text(slurp(path));
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(text, line);) {
+        lines.push_back(line);
+    }
+    return lines;
+}
+
+}  // namespace
+
+TEST_CASE("Register names: a UART's by direction", "[trace]") {
+    Namer namer;
+    CHECK(namer.read(0x3F8) == "COM1.RBR");
+    CHECK(namer.write(0x3F8) == "COM1.THR");
+    CHECK(namer.write(0x3F9) == "COM1.IER");
+    CHECK(namer.read(0x3FA) == "COM1.IIR");
+    CHECK(namer.write(0x3FA) == "COM1.FCR");
+    CHECK(namer.read(0x3FB) == "COM1.LCR");
+    CHECK(namer.write(0x3FC) == "COM1.MCR");
+    CHECK(namer.read(0x3FD) == "COM1.LSR");
+    CHECK(namer.read(0x3FE) == "COM1.MSR");
+    CHECK(namer.read(0x2FF) == "COM2.SCR");
+}
+
+TEST_CASE("Register names: the divisor while DLAB is set, in that UART only, until it is reset", "[trace]") {
+    Namer namer;
+    namer.write(0x3FB, {0x83});
+    CHECK(namer.write(0x3F8) == "COM1.DLL");
+    CHECK(namer.read(0x3F9) == "COM1.DLM");
+    CHECK(namer.read(0x3FA) == "COM1.IIR");
+    CHECK(namer.write(0x2F8) == "COM2.THR");
+    namer.write(0x3FB, {0x03});
+    CHECK(namer.write(0x3F8) == "COM1.THR");
+    namer.read(0x3FB, {0x80});  // a value read tells as well
+    CHECK(namer.write(0x3F8) == "COM1.DLL");
+    namer.names.forget();
+    CHECK(namer.write(0x3F8) == "COM1.THR");
+    // As a part of a wide write: IIR/FCR at +2, LCR at +3.
+    CHECK(namer.write(0x3FA, {0x07, 0x80}, 2) == "COM1.FCR");
+    CHECK(namer.write(0x3F8) == "COM1.DLL");
+    // String output stays at its port: the last value counts.
+    namer.write(0x3FB, {0x80, 0x03});
+    CHECK(namer.write(0x3F8) == "COM1.THR");
+}
+
+TEST_CASE("Register names: keyboard controller, clock, power management and others", "[trace]") {
+    Namer namer;
+    CHECK(namer.read(0x64) == "i8042.status");
+    CHECK(namer.write(0x64) == "i8042.command");
+    CHECK(namer.read(0x60) == "i8042.data");
+    CHECK(namer.write(0x70, {0x8A}) == "CMOS.index");
+    CHECK(namer.read(0x71) == "CMOS.data[0x0a]");
+    CHECK(namer.read(0x600, {0, 0}, 2) == "PM1a.STS");
+    CHECK(namer.write(0x602, {0, 0}, 2) == "PM1a.EN");
+    CHECK(namer.write(0x604, {0, 0}, 2) == "PM1a.CNT");
+    CHECK(namer.read(0x608, {0, 0, 0, 0}, 4) == "PM1a.TMR");
+    CHECK(namer.write(0x505) == "pvpanic.0x00");
+    const Bytes data(4);
+    CHECK(namer.name({IoAccess::Bus::mmio, false, 0, 0xD000'0070, 4, data}) == "disk.0x70");
+    CHECK(namer.read(0x61) == "-");
+    CHECK(namer.read(0x3FF, {0, 0}, 2) == "-");
+}
+
+TEST_CASE("Trace: a line tells time, CPU, bus, direction, address, width, values and register", "[trace]") {
+    const ScratchDirectory directory;
+    const Namer namer;
+    {
+        IoTrace trace((directory / "trace").string(), namer.devices, std::chrono::steady_clock::now());
+        trace.record({IoAccess::Bus::pio, true, 0, 0x3F8, 1, Bytes{0x41}});
+        trace.record({IoAccess::Bus::pio, false, 3, 0xCF8, 4, Bytes{0x78, 0x56, 0x34, 0x12}});
+        trace.record({IoAccess::Bus::pio, true, 1, 0x3F8, 1, Bytes{0x68, 0x69, 0x0A}});
+        trace.record({IoAccess::Bus::pio, false, 1, 0x1F0, 2, Bytes{1, 2, 3, 4}});
+        trace.record({IoAccess::Bus::mmio, true, 2, 0xD000'0050, 8, Bytes{1, 0, 0, 0, 0, 0, 0, 0x80}});
+    }
+    const std::vector<std::string> lines = lines_of(directory / "trace");
+    REQUIRE(lines.size() == 6);
+    CHECK(lines[0] == "# seconds cpu bus direction address width value register");
+    const std::vector<std::string> expected{
+        "0 pio w 0x03f8 1 0x41 COM1.THR",
+        "3 pio r 0x0cf8 4 0x12345678 -",
+        "1 pio w 0x03f8 1 0x68,0x69,0x0a COM1.THR",
+        "1 pio r 0x01f0 2 0x0201,0x0403 -",
+        "2 mmio w 0xd0000050 8 0x8000000000000001 disk.0x50",
+    };
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        std::smatch match;
+        REQUIRE(std::regex_match(lines[i + 1], match, std::regex(R"(\d+\.\d{6} (.*))")));
+        CHECK(match[1] == expected[i]);
+    }
+}
+
+TEST_CASE("Trace: lines of several CPUs are whole, all there, and in the order of time", "[trace]") {
+    const ScratchDirectory directory;
+    const Namer namer;
+    constexpr unsigned accesses = 5000;  // several buffers full
+    {
+        IoTrace trace((directory / "trace").string(), namer.devices, std::chrono::steady_clock::now());
+        std::vector<std::jthread> threads;
+        for (unsigned cpu = 0; cpu < 4; ++cpu) {
+            threads.emplace_back([&trace, cpu] {
+                for (unsigned i = 0; i < accesses; ++i) {
+                    trace.record({IoAccess::Bus::pio, false, cpu, 0x3FD, 1, Bytes{0x60}});
+                }
+            });
+        }
+    }
+    const std::vector<std::string> lines = lines_of(directory / "trace");
+    REQUIRE(lines.size() == 1 + 4 * accesses);
+    double last = 0;
+    std::size_t good = 0;
+    for (std::size_t i = 1; i < lines.size(); ++i) {
+        const double time = std::stod(lines[i]);
+        good += time >= last && lines[i].ends_with(" pio r 0x03fd 1 0x60 COM1.LSR") ? 1U : 0U;
+        last = time;
+    }
+    CHECK(good == 4 * accesses);
+}
+
+TEST_CASE("Trace: a file that cannot be written is an error that names it", "[trace]") {
+    const ScratchDirectory directory;
+    const Namer namer;
+    const std::string fifo = (directory / "fifo").string();
+    REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);  // without a reader
+    for (const std::string& path :
+         {(directory / "no/such").string(), std::string("/dev/full"), (directory / ".").string(), fifo}) {
+        INFO(path);
+        try {
+            const IoTrace trace(path, namer.devices, std::chrono::steady_clock::now());
+            FAIL("no error");
+        } catch (const VmmError& error) {
+            CHECK(error.code() == ExitCode::bad_file);
+            CHECK_THAT(error.what(), Catch::Matchers::Contains(path));
+        }
+    }
+}
+
+TEST_CASE("Trace: a reader that goes away ends the trace with one log line", "[trace]") {
+    const ScratchDirectory directory;
+    const Namer namer;
+    const std::string fifo = (directory / "fifo").string();
+    const std::string log_file = (directory / "log").string();
+    REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+    open_log(log_file, std::nullopt);
+    std::signal(SIGPIPE, SIG_IGN);
+    FileDescriptor reader(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK));
+    IoTrace trace(fifo, namer.devices, std::chrono::steady_clock::now());
+    trace.record({IoAccess::Bus::pio, true, 0, 0x3F8, 1, Bytes{0x41}});
+    trace.flush();
+    reader.reset();
+    for (int i = 0; i < 3; ++i) {
+        trace.record({IoAccess::Bus::pio, true, 0, 0x3F8, 1, Bytes{0x41}});
+        trace.flush();
+    }
+    close_log();
+    CHECK(line_count(slurp(log_file)) == 1);
+    CHECK_THAT(slurp(log_file),
+               Catch::Matchers::Contains("error: the trace ends here") && Catch::Matchers::Contains(fifo));
+}
