@@ -12,8 +12,6 @@
 
 namespace {
 
-using vmsuperio::NullTrigger;
-using vmsuperio::NullWriter;
 using vmsuperio::Serial;
 
 constexpr std::uint8_t data = 0, ier = 1, iir = 2, fcr = 2, lcr = 3, mcr = 4, lsr = 5, msr = 6, scr = 7;
@@ -159,7 +157,7 @@ void loop_back(benchmark::State& state) {
 BENCHMARK(loop_back);
 
 void save(benchmark::State& state) {
-    Uart uart = make();
+    const Uart uart = make();
     for (auto _ : state) {
         benchmark::DoNotOptimize(uart.state());
     }
@@ -167,7 +165,7 @@ void save(benchmark::State& state) {
 BENCHMARK(save);
 
 void save_encode_decode_restore(benchmark::State& state) {
-    Uart uart = make();
+    const Uart uart = make();
     for (auto _ : state) {
         const auto bytes = vmsuperio::encode(uart.state());
         const auto decoded = vmsuperio::decode<vmsuperio::SerialState>(bytes);

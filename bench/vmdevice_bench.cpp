@@ -1,246 +1,192 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// Dispatch and registration of IoManager, beside the designs that its peers use, in one program so that the
-// ratios mean something on any machine:
+// Dispatch and registration of IoManager beside the designs that its peers use. On a busy machine:
 //   vmdevice_bench --benchmark_repetitions=9 --benchmark_enable_random_interleaving=true
+// and look at the minimum. vmdevice_ratios prints the same as ratios.
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <benchmark/benchmark.h>
+#include <cstddef>
 #include <cstdint>
-#include <ctime>
-#include <map>
+#include <cstdlib>
 #include <memory>
-#include <mutex>
+#include <numeric>
+#include <optional>
 #include <random>
-#include <shared_mutex>
-#include <span>
 #include <thread>
+#include <utility>
 #include <vector>
 
-#include <vmdevice/vmdevice.hpp>
+#include "bus_designs.hpp"
 
 namespace {
 
-using namespace vmdevice;
-
-/// As little as a device can do.
-struct Register : DevicePio, DeviceMmio {
-    std::uint8_t value = 1;
-    void pio_read(PioAddress, PioOffset, std::span<std::uint8_t> data) override { data[0] = value; }
-    void pio_write(PioAddress, PioOffset, std::span<const std::uint8_t> data) override { value = data[0]; }
-    void mmio_read(MmioAddress, MmioOffset, std::span<std::uint8_t> data) override { data[0] = value; }
-    void mmio_write(MmioAddress, MmioOffset, std::span<const std::uint8_t> data) override { value = data[0]; }
-};
-
-/// Port ranges of 8 and memory ranges of a page, each space with holes.
-PioRange pio_range(std::size_t n) {
-    return *PioRange::create(PioAddress{static_cast<std::uint16_t>(0x100 + n * 16)}, 8);
-}
-MmioRange mmio_range(std::size_t n) {
-    return *MmioRange::create(MmioAddress{0xC000'0000 + n * 0x2000}, 0x1000);
-}
-
-template <class A>
-BusRange<A> range_of(std::size_t n) {
-    if constexpr (std::same_as<A, PioAddress>) {
-        return pio_range(n);
-    } else {
-        return mmio_range(n);
-    }
-}
-
-// --- the designs -----------------------------------------------------------------------------------------
-
-/// The floor: no bus at all, the virtual call alone.
-struct VirtualCall {
-    std::map<std::uint64_t, std::shared_ptr<Register>> devices;
-    std::array<Register*, 65536> by_number{};
-    template <class A>
-    void add(BusRange<A> range, std::shared_ptr<Register> device) {
-        by_number[devices.size()] = device.get();
-        devices.emplace(range.base().value, std::move(device));
-    }
-};
-
-/// One mutex around an ordered map of shared pointers, held while the device is found.
-struct GlobalMutex {
-    std::mutex mutex;
-    struct Entry {
-        std::uint64_t last;
-        std::shared_ptr<Register> device;
-    };
-    std::map<std::uint64_t, Entry> map;
-
-    template <class A>
-    void add(BusRange<A> range, std::shared_ptr<Register> device) {
-        const std::lock_guard lock(mutex);
-        map.emplace(range.base().value, Entry{range.last().value, std::move(device)});
-    }
-    template <class A>
-    void remove(A address) {
-        const std::lock_guard lock(mutex);
-        map.erase(address.value);
-    }
-    template <class A>
-    bool read(A address, std::span<std::uint8_t> data) {
-        std::shared_ptr<Register> device;
-        std::uint64_t base = 0;
-        {
-            const std::lock_guard lock(mutex);
-            auto found = map.upper_bound(address.value);
-            if (found == map.begin()) {
-                return false;
-            }
-            --found;
-            if (address.value + data.size() - 1 > found->second.last) {
-                return false;
-            }
-            base = found->first;
-            device = found->second.device;
-        }
-        if constexpr (std::same_as<A, PioAddress>) {
-            device->pio_read(A{static_cast<std::uint16_t>(base)},
-                             static_cast<PioOffset>(address.value - base), data);
-        } else {
-            device->mmio_read(A{base}, address.value - base, data);
-        }
-        return true;
-    }
-};
-
-/// A reader-writer lock around an ordered map of weak pointers.
-struct ReaderWriterLock {
-    std::shared_mutex mutex;
-    struct Entry {
-        std::uint64_t last;
-        std::weak_ptr<Register> device;
-    };
-    std::map<std::uint64_t, Entry> map;
-    std::vector<std::shared_ptr<Register>> owned;
-
-    template <class A>
-    void add(BusRange<A> range, std::shared_ptr<Register> device) {
-        const std::unique_lock lock(mutex);
-        owned.push_back(device);
-        map.emplace(range.base().value, Entry{range.last().value, device});
-    }
-    template <class A>
-    void remove(A address) {
-        const std::unique_lock lock(mutex);
-        map.erase(address.value);
-        owned.pop_back();
-    }
-    template <class A>
-    bool read(A address, std::span<std::uint8_t> data) {
-        std::shared_ptr<Register> device;
-        std::uint64_t base = 0;
-        {
-            const std::shared_lock lock(mutex);
-            auto found = map.upper_bound(address.value);
-            if (found == map.begin()) {
-                return false;
-            }
-            --found;
-            if (address.value + data.size() - 1 > found->second.last) {
-                return false;
-            }
-            base = found->first;
-            device = found->second.device.lock();
-        }
-        if (!device) {
-            return false;
-        }
-        if constexpr (std::same_as<A, PioAddress>) {
-            device->pio_read(A{static_cast<std::uint16_t>(base)},
-                             static_cast<PioOffset>(address.value - base), data);
-        } else {
-            device->mmio_read(A{base}, address.value - base, data);
-        }
-        return true;
-    }
-};
-
-struct Ours {
-    IoManager manager;
-    void add(PioRange range, std::shared_ptr<Register> device) {
-        static_cast<void>(manager.register_pio(range, std::move(device)));
-    }
-    void add(MmioRange range, std::shared_ptr<Register> device) {
-        static_cast<void>(manager.register_mmio(range, std::move(device)));
-    }
-    void remove(PioAddress address) { manager.deregister_pio(address); }
-    void remove(MmioAddress address) { manager.deregister_mmio(address); }
-    bool read(PioAddress address, std::span<std::uint8_t> data) {
-        return manager.pio_read(address, data).has_value();
-    }
-    bool read(MmioAddress address, std::span<std::uint8_t> data) {
-        return manager.mmio_read(address, data).has_value();
-    }
-};
-
-// --- dispatch --------------------------------------------------------------------------------------------
-
-template <class Design, class A>
-struct Machine {
-    Design design;
-    std::vector<A> sequence;
-    std::vector<std::uint32_t> numbers;
-
-    Machine(std::size_t count, bool random) {
-        for (std::size_t n = 0; n < count; ++n) {
-            design.add(range_of<A>(n), std::make_shared<Register>());
-        }
-        std::mt19937 generator(1);
-        for (int i = 0; i < 4096; ++i) {
-            const std::size_t n = random ? generator() % count : count / 2;
-            numbers.push_back(static_cast<std::uint32_t>(n));
-            sequence.push_back(A{static_cast<OffsetOf<A>>(range_of<A>(n).base().value + (generator() & 7))});
-        }
-    }
-};
+using namespace bus_designs;
 
 /// Built by the first thread of a run, used by all.
 template <class Design, class A>
 std::unique_ptr<Machine<Design, A>> machine;
 
-template <class Design, class A, bool Random>
+/// Registers and deregisters a device over and over while it lives.
+template <class Design, class A>
+class Registrar {
+public:
+    explicit Registrar(Design& design)
+        : thread_([this, &design] {
+              while (!stop_) {
+                  design.add(Machine<Design, A>::spare(), std::make_shared<Register>());
+                  design.remove(Machine<Design, A>::spare().base());
+              }
+          }) {}
+    Registrar(const Registrar&) = delete;
+    Registrar& operator=(const Registrar&) = delete;
+    ~Registrar() {
+        stop_ = true;
+        thread_.join();
+    }
+
+private:
+    std::atomic<bool> stop_{false};
+    std::thread thread_;
+};
+
+enum class Order { random, same };
+enum class Writers { none, one };
+
+/// One read of one byte.
+template <class Design, class A, Order Which, Writers Writing>
 void dispatch(benchmark::State& state) {
     auto& current = machine<Design, A>;
+    std::optional<Registrar<Design, A>> registrar;
     if (state.thread_index() == 0) {
-        current = std::make_unique<Machine<Design, A>>(static_cast<std::size_t>(state.range(0)), Random);
+        current = std::make_unique<Machine<Design, A>>(static_cast<std::size_t>(state.range(0)),
+                                                       Which == Order::random);
+        if constexpr (Writing == Writers::one) {
+            registrar.emplace(current->design);
+        }
     }
-    std::uint8_t byte = 0;
     std::size_t at = static_cast<std::size_t>(state.thread_index()) * 1000;
     for (auto _ : state) {
-        if constexpr (std::same_as<Design, VirtualCall>) {
-            Register* const device = current->design.by_number[current->numbers[at++ & 4095]];
-            static_cast<DevicePio*>(device)->pio_read(PioAddress{0}, 0, {&byte, 1});
-        } else {
-            benchmark::DoNotOptimize(current->design.read(current->sequence[at++ & 4095], {&byte, 1}));
-        }
-        benchmark::DoNotOptimize(byte);
+        benchmark::DoNotOptimize(current->read(at++));
     }
     state.SetItemsProcessed(state.iterations());
     if (state.thread_index() == 0) {
+        registrar.reset();
         current.reset();
+    }
+}
+
+/// 10,000 ranges, one by one.
+template <class Design, class A>
+void register_ranges(benchmark::State& state) {
+    std::vector<std::size_t> order(10'000);
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    if (state.range(0) != 0) {
+        std::ranges::shuffle(order, std::mt19937(1));
+    }
+    const auto device = std::make_shared<Register>();
+    for (auto _ : state) {
+        state.PauseTiming();
+        auto design = std::make_unique<Design>();
+        state.ResumeTiming();
+        for (const std::size_t n : order) {
+            if constexpr (std::same_as<A, PioAddress>) {
+                design->add(PioRange::create(PioAddress{static_cast<std::uint16_t>(n * 6)}, 4).value(),
+                            device);
+            } else {
+                design->add(mmio_range(n), device);
+            }
+        }
+        state.PauseTiming();
+        design.reset();
+        state.ResumeTiming();
+    }
+}
+
+/// Bus alone, without threads in mind.
+void bus_lookup(benchmark::State& state) {
+    MmioBus<std::uint32_t> bus;
+    const auto count = static_cast<std::size_t>(state.range(0));
+    for (std::size_t n = 0; n < count; ++n) {
+        if (!bus.register_device(mmio_range(n), static_cast<std::uint32_t>(n))) {
+            std::abort();
+        }
+    }
+    std::mt19937 generator(1);
+    std::vector<MmioAddress> addresses;
+    for (int i = 0; i < 4096; ++i) {
+        addresses.push_back(mmio_range(generator() % count).base());
+    }
+    std::size_t at = 0;
+    for (auto _ : state) {
+        benchmark::DoNotOptimize(bus.check_access(addresses[at++ & 4095], 4));
     }
 }
 
 double minimum(const std::vector<double>& values) { return *std::ranges::min_element(values); }
 
-void counts(benchmark::internal::Benchmark* benchmark) {
+void all_sizes(benchmark::internal::Benchmark* benchmark) {
     for (const int n : {1, 4, 16, 64, 256, 1024}) {
         benchmark->Arg(n);
     }
     benchmark->ComputeStatistics("min", minimum);
 }
+void all_threads(benchmark::internal::Benchmark* benchmark) {
+    for (const int threads : {1, 2, 4}) {
+        benchmark->Arg(64)->Threads(threads)->UseRealTime();
+    }
+    benchmark->ComputeStatistics("min", minimum);
+}
+void both_orders(benchmark::internal::Benchmark* benchmark) {
+    benchmark->Arg(0)->Arg(1)->ArgName("shuffled")->Unit(benchmark::kMillisecond);
+    benchmark->ComputeStatistics("min", minimum);
+}
 
-BENCHMARK(dispatch<VirtualCall, PioAddress, true>)->Apply(counts);
-BENCHMARK(dispatch<Ours, PioAddress, true>)->Apply(counts);
-BENCHMARK(dispatch<GlobalMutex, PioAddress, true>)->Apply(counts);
-BENCHMARK(dispatch<ReaderWriterLock, PioAddress, true>)->Apply(counts);
-BENCHMARK(dispatch<Ours, MmioAddress, true>)->Apply(counts);
-BENCHMARK(dispatch<GlobalMutex, MmioAddress, true>)->Apply(counts);
-BENCHMARK(dispatch<ReaderWriterLock, MmioAddress, true>)->Apply(counts);
+template <class Design, class A>
+void add_dispatch(const std::string& name) {
+    benchmark::RegisterBenchmark((name + "/random").c_str(),
+                                 dispatch<Design, A, Order::random, Writers::none>)
+        ->Apply(all_sizes);
+    benchmark::RegisterBenchmark((name + "/same").c_str(), dispatch<Design, A, Order::same, Writers::none>)
+        ->Apply(all_sizes);
+}
+template <class Design, class A>
+void add_threads(const std::string& name) {
+    benchmark::RegisterBenchmark((name + "/threads").c_str(),
+                                 dispatch<Design, A, Order::random, Writers::none>)
+        ->Apply(all_threads);
+    benchmark::RegisterBenchmark((name + "/threads_and_registrar").c_str(),
+                                 dispatch<Design, A, Order::random, Writers::one>)
+        ->Apply(all_threads);
+}
+template <class Design>
+void add_design(const std::string& name) {
+    add_dispatch<Design, PioAddress>("dispatch/" + name + "/pio");
+    add_dispatch<Design, MmioAddress>("dispatch/" + name + "/mmio");
+    if constexpr (!std::same_as<Design, VirtualCall>) {
+        add_threads<Design, PioAddress>("dispatch/" + name + "/pio");
+        add_threads<Design, MmioAddress>("dispatch/" + name + "/mmio");
+        benchmark::RegisterBenchmark(("register_10000/" + name + "/pio").c_str(),
+                                     register_ranges<Design, PioAddress>)
+            ->Apply(both_orders);
+        benchmark::RegisterBenchmark(("register_10000/" + name + "/mmio").c_str(),
+                                     register_ranges<Design, MmioAddress>)
+            ->Apply(both_orders);
+    }
+}
 
 }  // namespace
+
+int main(int argc, char** argv) {
+    add_design<Ours>("io_manager");
+    add_design<GlobalMutex>("global_mutex");
+    add_design<ReaderWriterLock>("reader_writer_lock");
+    add_design<VirtualCall>("virtual_call");
+    benchmark::RegisterBenchmark("bus_lookup", bus_lookup)->Apply(all_sizes);
+    benchmark::Initialize(&argc, argv);
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) {
+        return 1;
+    }
+    benchmark::RunSpecifiedBenchmarks();
+    benchmark::Shutdown();
+    return 0;
+}

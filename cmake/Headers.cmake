@@ -2,21 +2,28 @@
 # The public headers of each library, relative to include/. Each one must compile alone.
 set(vmdevice_headers
     vmdevice/address.hpp
+    vmdevice/allocator.hpp
     vmdevice/bus.hpp
     vmdevice/byte_device.hpp
     vmdevice/detail/asymmetric_fence.hpp
     vmdevice/detail/bus_tables.hpp
     vmdevice/detail/config.hpp
+    vmdevice/detail/describe.hpp
+    vmdevice/detail/model_errors.hpp
     vmdevice/detail/mutex.hpp
     vmdevice/detail/range_index.hpp
     vmdevice/detail/shared_bus.hpp
     vmdevice/detail/thread_annotations.hpp
     vmdevice/detail/visitors.hpp
     vmdevice/device.hpp
+    vmdevice/device_manager.hpp
     vmdevice/error.hpp
     vmdevice/io_manager.hpp
     vmdevice/locked.hpp
     vmdevice/range.hpp
+    vmdevice/range_allocator.hpp
+    vmdevice/resources.hpp
+    vmdevice/span_device.hpp
     vmdevice/vmdevice.hpp)
 
 set(vmsuperio_headers
@@ -57,3 +64,7 @@ set(vmsuperio_headers
     vmsuperio/trigger.hpp
     vmsuperio/vmsuperio.hpp
     vmsuperio/writer.hpp)
+
+# These need packages that the library does not: installed, but compiled by those who include them only.
+set(vmsuperio_optional_headers
+    vmsuperio/serial_json.hpp)

@@ -17,6 +17,11 @@ foreach(library IN ITEMS vmdevice vmsuperio)
   install(FILES "${PROJECT_BINARY_DIR}/${library}.pc" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")
 endforeach()
 
+foreach(header IN LISTS vmsuperio_optional_headers)
+  cmake_path(GET header PARENT_PATH directory)
+  install(FILES "${PROJECT_SOURCE_DIR}/include/${header}" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/${directory}")
+endforeach()
+
 configure_package_config_file(cmake/vmsuperioConfig.cmake.in vmsuperioConfig.cmake INSTALL_DESTINATION
                               "${package_dir}")
 write_basic_package_version_file(vmsuperioConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)

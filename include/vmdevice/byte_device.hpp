@@ -7,14 +7,12 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <memory>
-#include <optional>
 #include <span>
 #include <type_traits>
 #include <utility>
 
 #include <vmdevice/address.hpp>
+#include <vmdevice/detail/model_errors.hpp>
 #include <vmdevice/device.hpp>
 
 namespace vmdevice {
@@ -29,9 +27,14 @@ concept ByteRegisters = requires(D& device, std::uint8_t offset, std::uint8_t va
 
 namespace detail {
 
+template <class D>
+concept ByteRegistersOrPointer = ByteRegisters<D> || requires(D& device) {
+    requires ByteRegisters<std::remove_reference_t<decltype(*device)>>;
+};
+
 /// The model itself, where D is a pointer (of any kind) to it.
 template <class D>
-constexpr auto& pointed_to(D& device) {
+constexpr auto& byte_registers(D& device) {
     if constexpr (ByteRegisters<D>) {
         return device;
     } else {
@@ -40,25 +43,8 @@ constexpr auto& pointed_to(D& device) {
 }
 
 template <class D>
-concept ByteRegistersOrPointer =
-    ByteRegisters<D> || requires(D& device) { requires ByteRegisters<decltype(*device)>; };
-
-template <class D>
-struct ByteTarget {
-    using Type = std::remove_reference_t<decltype(pointed_to(std::declval<std::remove_reference_t<D>&>()))>;
-    using WriteResult = decltype(std::declval<Type&>().write(std::uint8_t{}, std::uint8_t{}));
-};
-
-struct NoError {};
-template <class R>
-struct ErrorOf {
-    using Type = NoError;
-};
-template <class R>
-    requires requires { typename R::error_type; }
-struct ErrorOf<R> {
-    using Type = typename R::error_type;
-};
+using ByteTarget =
+    std::remove_reference_t<decltype(byte_registers(std::declval<std::remove_reference_t<D>&>()))>;
 
 /// All that an 8-bit offset names, unless the model says how many registers it has.
 template <class Target>
@@ -94,13 +80,14 @@ struct ByteDeviceOptions {
 template <class D>
     requires detail::ByteRegistersOrPointer<std::remove_reference_t<D>>
 class ByteDevice : public DevicePio, public DeviceMmio {
-    using Target = typename detail::ByteTarget<D>::Type;
+    using Target = detail::ByteTarget<D>;
+    using WriteResult = decltype(std::declval<Target&>().write(std::uint8_t{}, std::uint8_t{}));
 
 public:
     /// The error of the model's write, or an empty struct where it has none.
-    using error_type = typename detail::ErrorOf<typename detail::ByteTarget<D>::WriteResult>::Type;
+    using error_type = typename detail::ErrorOf<WriteResult>::Type;
     /// Told of each error that the model's write returned. It runs on the vCPU's thread: keep it short.
-    using ErrorHandler = std::function<void(const error_type&)>;
+    using ErrorHandler = typename detail::WriteErrors<error_type>::Handler;
 
     ByteDevice()
         requires std::default_initializable<D>
@@ -117,9 +104,9 @@ public:
         : device_(std::forward<Args>(args)...), shift_(shift_of(options)), window_(window_of(options)) {}
 
     /// The model.
-    [[nodiscard]] Target& device() noexcept { return detail::pointed_to(device_); }
+    [[nodiscard]] Target& device() noexcept { return detail::byte_registers(device_); }
     [[nodiscard]] const Target& device() const noexcept {
-        return detail::pointed_to(const_cast<std::remove_reference_t<D>&>(device_));
+        return detail::byte_registers(const_cast<std::remove_reference_t<D>&>(device_));
     }
 
     /// How many bytes of its range the model decodes.
@@ -127,8 +114,8 @@ public:
     /// How many accesses ran past the window and were refused.
     [[nodiscard]] std::uint64_t refused_accesses() const noexcept { return refused_; }
     /// How many of the model's writes returned an error. The guest never learns of one.
-    [[nodiscard]] std::uint64_t write_errors() const noexcept { return write_errors_; }
-    void set_error_handler(ErrorHandler handler) { on_error_ = std::move(handler); }
+    [[nodiscard]] std::uint64_t write_errors() const noexcept { return errors_.count(); }
+    void set_error_handler(ErrorHandler handler) { errors_.set_handler(std::move(handler)); }
 
     void pio_read(PioAddress /*base*/, PioOffset offset, std::span<std::uint8_t> data) override {
         read_bytes(offset, data);
@@ -142,13 +129,7 @@ public:
                             std::span<const std::uint8_t> data) override {
         if constexpr (requires(Target& target) { target.write_data(data); }) {
             if (width == 1 && offset == 0 && window_ != 0) {
-                using Result = decltype(device().write_data(data));
-                if constexpr (!std::is_void_v<Result> &&
-                              std::same_as<typename detail::ErrorOf<Result>::Type, error_type>) {
-                    note(device().write_data(data));
-                } else {
-                    static_cast<void>(device().write_data(data));
-                }
+                errors_.note([&] { return device().write_data(data); });
                 return;
             }
         }
@@ -197,11 +178,7 @@ private:
         }
         for (const std::uint8_t byte : data) {
             if (is_register(offset)) {
-                if constexpr (std::same_as<error_type, detail::NoError>) {
-                    static_cast<void>(device().write(register_at(offset), byte));
-                } else {
-                    note(device().write(register_at(offset), byte));
-                }
+                errors_.note([&] { return device().write(register_at(offset), byte); });
             }
             ++offset;
         }
@@ -214,29 +191,11 @@ private:
         return static_cast<std::uint8_t>(offset >> shift_);
     }
 
-    template <class Result>
-    void note(const Result& result) {
-        if constexpr (!std::is_void_v<Result>) {
-            if constexpr (requires {
-                              result.has_value();
-                              result.error();
-                          }) {
-                if (!result.has_value()) {
-                    ++write_errors_;
-                    if (on_error_) {
-                        on_error_(result.error());
-                    }
-                }
-            }
-        }
-    }
-
     D device_;
     unsigned shift_;
     std::uint64_t window_;
     std::uint64_t refused_ = 0;
-    std::uint64_t write_errors_ = 0;
-    ErrorHandler on_error_;
+    detail::WriteErrors<error_type> errors_;
 };
 
 template <class D, class... Rest>

@@ -3,7 +3,7 @@
 
 /// The bus that vCPUs share: dispatches port and memory accesses to devices while others come and go.
 
-#include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
@@ -22,6 +22,7 @@
 #include <vmdevice/device.hpp>
 #include <vmdevice/error.hpp>
 #include <vmdevice/range.hpp>
+#include <vmdevice/resources.hpp>
 
 namespace vmdevice {
 
@@ -35,11 +36,12 @@ namespace vmdevice {
 ///   reaches no device; the buffer of a read is then left as it is, so that the caller decides what an absent
 ///   device reads as (on a PC all ones).
 /// - **register_*** never waits for a dispatch.
-/// - **deregister_*** (and move_*) return when no thread is inside the device through the range it had; the
-///   device may then be destroyed. A thread is not waited for where that would be for ever: the calling
-///   thread itself, when a handler takes out its own device; and of threads that take out the devices which
-///   the others are inside, one. The pointer handed back keeps the device alive for them. A handler must not
-///   wait in any other way for a thread that takes its device out.
+/// - **deregister_*** (and move_*) return when no thread is inside the device through the range it had; it
+/// may
+///   then be destroyed. A thread is not waited for where that would be for ever: the calling thread itself,
+///   when a handler takes out its own device; and where handlers on several threads take out each other's
+///   devices, one of them returns early. The device then lives at least until its last handler has returned.
+///   A handler must not wait in any other way for a thread that takes its device out.
 /// - A device's exception passes through dispatch to its caller.
 ///
 /// Dispatches nest (a device may reach another one, or itself) to a depth of max_nesting; beyond it an access
@@ -56,20 +58,18 @@ public:
     IoManager& operator=(const IoManager&) = delete;
     /// Lets go of the devices while the buses still answer, so that a device may use them in its destructor.
     ~IoManager() {
-        remove_all(pio_);
-        remove_all(mmio_);
+        let_go(pio_);
+        let_go(mmio_);
     }
 
     /// `device_overlap` where an address of `range` is taken, `device_not_found` where `device` is empty.
     [[nodiscard]] std::expected<void, BusError> register_pio(PioRange range,
                                                              std::shared_ptr<DevicePio> device) {
-        const detail::LockGuard guard(mutex_);
-        return pio_.add(guard, range, std::move(device));
+        return add(pio_, range, std::move(device));
     }
     [[nodiscard]] std::expected<void, BusError> register_mmio(MmioRange range,
                                                               std::shared_ptr<DeviceMmio> device) {
-        const detail::LockGuard guard(mutex_);
-        return mmio_.add(guard, range, std::move(device));
+        return add(mmio_, range, std::move(device));
     }
 
     /// Takes out the device that owns `any_address_inside`, with its whole range, and waits until nobody is
@@ -81,6 +81,73 @@ public:
     std::optional<std::pair<MmioRange, std::shared_ptr<DeviceMmio>>> deregister_mmio(
         MmioAddress any_address_inside) {
         return remove(mmio_, any_address_inside);
+    }
+
+    /// Registers a device at all port and memory ranges of `resources`, or at none. `device_not_found` where
+    /// there is a range of a kind whose pointer is empty.
+    [[nodiscard]] std::expected<void, BusError> register_resources(
+        const DeviceResources& resources, const std::shared_ptr<DevicePio>& pio_device,
+        const std::shared_ptr<DeviceMmio>& mmio_device) {
+        typename PioShared::Finished pio_finished;
+        typename MmioShared::Finished mmio_finished;
+        const auto ports = resources.get_pio_address_ranges();
+        const auto memory = resources.get_mmio_address_ranges();
+        const detail::LockGuard guard(mutex_);
+        pio_finished = pio_.take_finished(guard);
+        mmio_finished = mmio_.take_finished(guard);
+        if (auto checked = pio_.check_all(guard, ports, pio_device != nullptr); !checked) {
+            return checked;
+        }
+        if (auto checked = mmio_.check_all(guard, memory, mmio_device != nullptr); !checked) {
+            return checked;
+        }
+        pio_.add_all(guard, ports, pio_device);
+        mmio_.add_all(guard, memory, mmio_device);
+        return {};
+    }
+    /// The same for a device that is on both buses, or on one and `resources` has ranges of that one only.
+    template <class D>
+        requires std::derived_from<D, DevicePio> || std::derived_from<D, DeviceMmio>
+    [[nodiscard]] std::expected<void, BusError> register_resources(const DeviceResources& resources,
+                                                                   const std::shared_ptr<D>& device) {
+        std::shared_ptr<DevicePio> pio_device;
+        std::shared_ptr<DeviceMmio> mmio_device;
+        if constexpr (std::derived_from<D, DevicePio>) {
+            pio_device = device;
+        }
+        if constexpr (std::derived_from<D, DeviceMmio>) {
+            mmio_device = device;
+        }
+        return register_resources(resources, pio_device, mmio_device);
+    }
+
+    /// Takes out what is registered at exactly the port and memory ranges of `resources`, and waits until
+    /// nobody is inside. Where one of them is not registered like that, `device_not_found`, and nothing has
+    /// changed.
+    [[nodiscard]] std::expected<void, BusError> deregister_resources(const DeviceResources& resources) {
+        std::vector<typename PioShared::Removal> ports;
+        std::vector<typename MmioShared::Removal> memory;
+        {
+            const detail::LockGuard guard(mutex_);
+            const auto port_ranges = resources.get_pio_address_ranges();
+            const auto memory_ranges = resources.get_mmio_address_ranges();
+            if (!pio_.has_all(guard, port_ranges) || !mmio_.has_all(guard, memory_ranges)) {
+                return std::unexpected(BusError::device_not_found);
+            }
+            ports = pio_.remove_all(guard, port_ranges);
+            memory = mmio_.remove_all(guard, memory_ranges);
+        }
+        quiesce();
+        const bool ports_left = wait_until_left(ports);
+        const bool memory_left = wait_until_left(memory);
+        const detail::LockGuard guard(mutex_);
+        for (const auto& removal : ports) {
+            pio_.finish_removal(guard, removal, ports_left);
+        }
+        for (const auto& removal : memory) {
+            mmio_.finish_removal(guard, removal, memory_left);
+        }
+        return {};
     }
 
     /// Gives a device another range, which may overlap its old one; the device answers at one of them or at
@@ -242,33 +309,58 @@ private:
         return {};
     }
 
-    /// Waits until nobody is inside the entries of `bus`, which have been unpublished.
-    template <class Shared>
-    static bool wait_for(const Shared& bus, std::span<typename Shared::Entry* const> entries) {
-        detail::heavy_fence();
-        detail::wait_for_lookups(bus.identity());
+    /// R2 and the first half of R4 of visitors.hpp, after something has been unpublished.
+    void quiesce() const {
+        if (detail::others_may_visit()) {
+            detail::heavy_fence();
+        }
+        detail::wait_for_lookups(pio_.identity());
+        detail::wait_for_lookups(mmio_.identity());
+    }
+    /// The second half: waits until nobody is inside the entries. False where somebody still is.
+    template <class Entry>
+    static bool wait_until_left(std::span<Entry* const> entries) {
         bool all_left = true;
-        for (auto* const entry : entries) {
-            const std::array<detail::Identity, 1> one{detail::identity_of(entry)};
-            all_left = detail::wait_for_visits(one) && all_left;
+        for (const Entry* const entry : entries) {
+            all_left = detail::wait_for_visits(detail::identity_of(entry)) && all_left;
         }
         return all_left;
+    }
+    template <class Removal>
+    static bool wait_until_left(const std::vector<Removal>& removals) {
+        bool all_left = true;
+        for (const Removal& removal : removals) {
+            all_left = wait_until_left(std::span(removal.entries)) && all_left;
+        }
+        return all_left;
+    }
+
+    template <class Shared, class Device>
+    std::expected<void, BusError> add(Shared& bus, typename Shared::Range range,
+                                      std::shared_ptr<Device> device) {
+        typename Shared::Finished finished;
+        const detail::LockGuard guard(mutex_);
+        finished = bus.take_finished(guard);
+        return bus.add(guard, range, std::move(device));
     }
 
     template <class Shared>
     auto remove(Shared& bus, typename Shared::Address address)
         -> std::optional<decltype(Shared::Removal::registration)> {
         std::optional<typename Shared::Removal> removal;
+        typename Shared::Finished finished;
         {
             const detail::LockGuard guard(mutex_);
+            finished = bus.take_finished(guard);
             removal = bus.remove(guard, address);
         }
         if (!removal) {
             return std::nullopt;
         }
-        const bool all_left = wait_for(bus, removal->entries);
+        quiesce();
+        const bool all_left = wait_until_left(std::span(std::as_const(removal->entries)));
         const detail::LockGuard guard(mutex_);
-        bus.finish(guard, removal->entries, all_left);
+        bus.finish_removal(guard, *removal, all_left);
         return std::move(removal->registration);
     }
 
@@ -283,22 +375,18 @@ private:
         if (!moved) {
             return std::unexpected(moved.error());
         }
-        const std::array<typename Shared::Entry*, 1> entries{moved->entry};
-        const bool all_left = wait_for(bus, entries);
+        quiesce();
+        const bool all_left = detail::wait_for_visits(detail::identity_of(moved->entry));
         const detail::LockGuard guard(mutex_);
         bus.finish_move(guard, to.base(), moved->entry, all_left);
         return {};
     }
 
     template <class Shared>
-    void remove_all(Shared& bus) {
-        std::vector<decltype(Shared::Removal::registration)> removed;
+    void let_go(Shared& bus) {
+        std::vector<typename Shared::Removal> removed;
         const detail::LockGuard guard(mutex_);
-        std::vector<typename Shared::Address> bases;
-        bus.for_each(guard, [&](const auto& range, const auto&) { bases.push_back(range.base()); });
-        for (const auto base : bases) {
-            removed.push_back(std::move(bus.remove(guard, base)->registration));
-        }
+        removed = bus.remove_all(guard, bus.ranges(guard));
     }
 
     mutable detail::Mutex mutex_;

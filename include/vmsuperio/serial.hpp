@@ -278,24 +278,36 @@ private:
     [[nodiscard]] constexpr detail::SerialEventCaller<E> calls() noexcept { return {events_}; }
     // Brings the line in accord with the registers; every change of them ends here. `anew`: sources that
     // fell and came up again within this access, so that the line did the same unless another held it.
+    //
+    // OUT2 is asked only where the line may move: who writes MCR calls `move_line`. The test of IER is that
+    // of the sources made cheap, for guests that poll.
     constexpr std::expected<void, Error> settle(std::uint8_t anew = 0) {
-        if (is_quiet()) [[likely]] {
+        if (!line_.level() && interrupt_enable_.value() == 0) [[likely]] {
             return {};
         }
-        return move_line(anew);
+        const std::uint8_t pending = pending_sources();
+        if (line_stays(pending, anew)) [[likely]] {
+            return {};
+        }
+        return move_line(pending, anew);
     }
-    constexpr void settle_in_read() {
-        if (!is_quiet()) [[unlikely]] {
-            move_line_in_read(0);
+    // The same within a read, which has nobody to return an error to.
+    constexpr void settle_in_read(std::uint8_t anew = 0) {
+        if (!line_.level() && interrupt_enable_.value() == 0) [[likely]] {
+            return;
+        }
+        const std::uint8_t pending = pending_sources();
+        if (!line_stays(pending, anew)) {
+            move_line_in_read(pending, anew);
         }
     }
-    // The line is low and stays so. The middle test is the last one's, made cheap for guests that poll.
-    [[nodiscard]] constexpr bool is_quiet() const noexcept {
-        return !line_.level() && (interrupt_enable_.value() == 0 || pending_sources() == 0);
+    // Low with nothing pending, or held high by a source that did not fall.
+    [[nodiscard]] constexpr bool line_stays(std::uint8_t pending, std::uint8_t anew) const noexcept {
+        return line_.level() ? (pending & static_cast<std::uint8_t>(~anew)) != 0 : pending == 0;
     }
     // Out of line, to keep the common path short.
-    [[gnu::noinline]] constexpr std::expected<void, Error> move_line(std::uint8_t anew) {
-        const std::uint8_t pending = pending_sources();
+    [[gnu::noinline]] constexpr std::expected<void, Error> move_line(std::uint8_t pending,
+                                                                     std::uint8_t anew) {
         const bool level = pending != 0 && modem_control_[uart16550::ModemControl::out2];
         const bool pulse = anew != 0 && (pending & static_cast<std::uint8_t>(~anew)) == 0;
         if (level && (pulse || !line_.level())) {
@@ -306,8 +318,8 @@ private:
         }
         return {};
     }
-    [[gnu::noinline]] constexpr void move_line_in_read(std::uint8_t anew) {
-        if (!move_line(anew)) [[unlikely]] {
+    [[gnu::noinline]] constexpr void move_line_in_read(std::uint8_t pending, std::uint8_t anew) {
+        if (!move_line(pending, anew)) [[unlikely]] {
             calls().trigger_failed();
         }
     }
@@ -327,12 +339,10 @@ private:
         if (receive_.empty()) {
             events_.in_buffer_empty();
         }
-        if (!is_quiet()) {
-            // In FIFO mode "data available" stays up until the level falls below the trigger. Otherwise this
-            // read took it down, and it comes up again with the next byte.
-            const bool held = fifo_enabled() && receive_.size() >= receive_trigger_;
-            move_line_in_read(held ? std::uint8_t{0} : received_data_source);
-        }
+        // In FIFO mode "data available" stays up until the level falls below the trigger. Otherwise this read
+        // took it down, and it comes up again with the next byte.
+        const bool held = fifo_enabled() && receive_.size() >= receive_trigger_;
+        settle_in_read(held ? std::uint8_t{0} : received_data_source);
         return byte;
     }
 
@@ -388,7 +398,7 @@ private:
         if (was_looped && !looped()) {
             calls().input_resumed();
         }
-        return settle();
+        return move_line(pending_sources(), 0);
     }
 
     constexpr std::expected<void, Error> set_modem_line(std::uint8_t mask, bool on) {
@@ -416,7 +426,7 @@ private:
     [[gnu::noinline]] constexpr std::expected<void, Error> transmit(std::span<const std::uint8_t> bytes) {
         if (auto flushed = flush(); !flushed) {
             calls().tx_lost_bytes(bytes.size());
-            static_cast<void>(settle(thr_empty_source));
+            [[maybe_unused]] const auto settled = settle(thr_empty_source);
             return flushed;
         }
         WriteResult taken{0};

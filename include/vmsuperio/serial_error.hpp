@@ -65,7 +65,7 @@ public:
 private:
     SerialErrorKind kind_;
     std::optional<TriggerError> trigger_error_{};
-    std::error_code write_error_{};
+    std::error_code write_error_;
 };
 
 template <class TriggerError>

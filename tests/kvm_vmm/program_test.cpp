@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // kvm_vmm as a user meets it: run as a process, in a terminal of its own where that matters.
 #include <fcntl.h>
+#include <poll.h>
 #include <pty.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -178,6 +181,24 @@ public:
         child_ = -1;
         return exit_code_of(status);
     }
+    [[nodiscard]] bool ended() const {
+        siginfo_t info{};
+        REQUIRE(::waitid(P_PID, static_cast<id_t>(child_), &info, WEXITED | WNOHANG | WNOWAIT) == 0);
+        return info.si_pid != 0;
+    }
+    /// All that appeared on the screen so far.
+    std::string output() {
+        std::array<char, 4096> buffer{};
+        pollfd entry{.fd = master_, .events = POLLIN, .revents = 0};
+        while (::poll(&entry, 1, 0) > 0 && (entry.revents & POLLIN) != 0) {
+            const ssize_t count = ::read(master_, buffer.data(), buffer.size());
+            if (count <= 0) {
+                break;
+            }
+            output_.append(buffer.data(), static_cast<std::size_t>(count));
+        }
+        return output_;
+    }
     [[nodiscard]] bool restored() const {
         const termios now = mode();
         return now.c_iflag == before_.c_iflag && now.c_oflag == before_.c_oflag && now.c_cflag == before_.c_cflag &&
@@ -189,6 +210,7 @@ private:
     int slave_{-1};
     termios before_{};
     pid_t child_{-1};
+    std::string output_;
 };
 
 }  // namespace
@@ -333,4 +355,166 @@ TEST_CASE("kvm_vmm: a stopped process gives the terminal back and takes it again
     terminal.type("\x01x");
     CHECK(terminal.wait() == 0);
     CHECK(terminal.restored());
+}
+
+TEST_CASE("kvm_vmm: halted for good, it ends with 13; idle with interrupts on, it goes on", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    SECTION("halted") {
+        const std::vector<std::uint8_t> halt_code{0xFA, 0xF4, 0xEB, 0xFC};  // cli; hlt; jmp back
+        const fs::path kernel = directory.write("halt", make_bzimage(halt_code));
+        const Result result = run(directory, {"--kernel", kernel.string(), "--memory", "64M"});
+        CHECK(result.exit_code == 13);
+        CHECK(line_count(result.errors) == 1);
+    }
+    SECTION("idle") {
+        // sti; hlt; jmp back, with nothing that could interrupt but a masked PIC
+        const std::vector<std::uint8_t> idle_code{0xB0, 0xFF, 0xE6, 0x21, 0xE6, 0xA1, 0xFB, 0xF4, 0xEB, 0xFC};
+        const fs::path kernel = directory.write("idle", make_bzimage(idle_code));
+        Terminal terminal({"--kernel", kernel.string(), "--memory", "64M"});
+        terminal.wait_until_raw();
+        ::usleep(300'000);
+        CHECK_FALSE(terminal.ended());
+        terminal.type("\x01s\x01x");
+        CHECK(terminal.wait() == 0);
+        CHECK_THAT(terminal.output(), Catch::Matchers::Contains("running for"));
+        CHECK(terminal.restored());
+    }
+}
+
+TEST_CASE("kvm_vmm: --on-reboot restart starts the guest again in the same process", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const fs::path kernel = directory.write("reset", make_bzimage(reset_code));
+    const std::string console = (directory / "console").string();
+    Terminal terminal({"--kernel", kernel.string(), "--memory", "64M", "--on-reboot", "restart"});
+    terminal.wait_until_raw();
+    for (int i = 0; i < 2000 && terminal.output().size() < 3; ++i) {
+        ::usleep(10'000);
+    }
+    terminal.type("\x01x");
+    CHECK(terminal.wait() == 0);
+    CHECK_THAT(terminal.output(), Catch::Matchers::StartsWith("!!!"));
+    CHECK(terminal.restored());
+}
+
+TEST_CASE("kvm_vmm: the exit port gives the exit code", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    // mov dx, 0x501; mov al, 77; out dx, al; hlt
+    const fs::path kernel =
+        directory.write("exit", make_bzimage({0x66, 0xBA, 0x01, 0x05, 0xB0, 77, 0xEE, 0xFA, 0xF4}));
+    CHECK(run(directory, {"--kernel", kernel.string(), "--memory", "64M", "--exit-port"}).exit_code == 77);
+    CHECK(run(directory, {"--kernel", kernel.string(), "--memory", "64M"}).exit_code == 13);
+}
+
+TEST_CASE("kvm_vmm: a panic told through pvpanic ends it with 11, power-off with 0, port 0xCF9 with 10",
+          "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const auto ends_with = [&](const std::vector<std::uint8_t>& code) {
+        const fs::path kernel = directory.write("kernel", make_bzimage(code));
+        return run(directory, {"--kernel", kernel.string(), "--memory", "64M"}).exit_code;
+    };
+    CHECK(ends_with({0x66, 0xBA, 0x05, 0x05, 0xB0, 0x01, 0xEE, 0xFA, 0xF4}) == 11);
+    // mov dx, 0x604; mov ax, 0x3400 (S5, SLP_EN); out dx, ax
+    CHECK(ends_with({0x66, 0xBA, 0x04, 0x06, 0x66, 0xB8, 0x00, 0x34, 0x66, 0xEF, 0xFA, 0xF4}) == 0);
+    CHECK(ends_with({0x66, 0xBA, 0xF9, 0x0C, 0xB0, 0x02, 0xEE, 0xB0, 0x06, 0xEE, 0xFA, 0xF4}) == 10);
+}
+
+TEST_CASE("kvm_vmm: a Unix socket is a serial port, for one client after the other", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    // Echoes: wait for LSR.DR, read, write back; each in a loop.
+    const fs::path kernel = directory.write(
+        "echo", make_bzimage({0x66, 0xBA, 0xFD, 0x03, 0xEC, 0xA8, 0x01, 0x74, 0xFB, 0x66, 0xBA, 0xF8, 0x03, 0xEC, 0xEE,
+                              0xEB, 0xEF}));
+    const std::string path = (directory / "socket").string();
+    // What a process that is gone left behind does not matter.
+    const auto make_address = [&] {
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
+        return address;
+    };
+    {
+        const kvm_vmm::FileDescriptor stale(::socket(AF_UNIX, SOCK_STREAM, 0));
+        const sockaddr_un address = make_address();
+        REQUIRE(::bind(stale.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
+    }
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::alarm(30);
+        exec({"--kernel", kernel.string(), "--memory", "64M", "--serial", "unix=" + path});
+    }
+    for (int client = 0; client < 3; ++client) {
+        const kvm_vmm::FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM, 0));
+        const sockaddr_un address = make_address();
+        int connected = -1;
+        for (int i = 0; i < 500 && connected != 0; ++i) {
+            connected = ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+            ::usleep(connected == 0 ? 0 : 10'000);
+        }
+        REQUIRE(connected == 0);
+        const std::string sent = "hello " + std::to_string(client);
+        REQUIRE(::send(fd.get(), sent.data(), sent.size(), 0) == static_cast<ssize_t>(sent.size()));
+        std::string back;
+        std::array<char, 64> buffer{};
+        while (back.size() < sent.size()) {
+            const ssize_t count = ::recv(fd.get(), buffer.data(), buffer.size(), 0);
+            REQUIRE(count > 0);
+            back.append(buffer.data(), static_cast<std::size_t>(count));
+        }
+        CHECK(back == sent);
+    }
+    // A path in use, and one that is no socket, are left alone.
+    CHECK(run(directory, {"--kernel", kernel.string(), "--serial", "unix=" + path}).exit_code == 3);
+    CHECK(run(directory, {"--kernel", kernel.string(), "--serial", "unix=" + kernel.string()}).exit_code == 3);
+    ::kill(child, SIGTERM);
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(exit_code_of(status) == 128 + SIGTERM);
+    CHECK_FALSE(fs::exists(path));
+}
+
+TEST_CASE("kvm_vmm: a pseudo-terminal is a serial port, and may be opened late and again", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const fs::path kernel = directory.write(
+        "echo", make_bzimage({0x66, 0xBA, 0xFD, 0x03, 0xEC, 0xA8, 0x01, 0x74, 0xFB, 0x66, 0xBA, 0xF8, 0x03, 0xEC, 0xEE,
+                              0xEB, 0xEF}));
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::alarm(30);
+        ::dup2(::open((directory / "err").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
+        exec({"--kernel", kernel.string(), "--memory", "64M", "--serial", "pty"});
+    }
+    std::string name;
+    for (int i = 0; i < 500 && name.empty(); ++i) {
+        const std::string text = slurp(directory / "err");
+        const std::size_t at = text.find("/dev/pts/");
+        if (at != std::string::npos && text.back() == '\n') {
+            name = text.substr(at, text.size() - at - 1);
+        }
+        ::usleep(10'000);
+    }
+    REQUIRE_FALSE(name.empty());
+    for (int round = 0; round < 2; ++round) {
+        const kvm_vmm::FileDescriptor fd(::open(name.c_str(), O_RDWR | O_NOCTTY));
+        REQUIRE(fd);
+        const std::string sent = "round " + std::to_string(round);
+        REQUIRE(::write(fd.get(), sent.data(), sent.size()) == static_cast<ssize_t>(sent.size()));
+        std::string back;
+        std::array<char, 64> buffer{};
+        while (back.size() < sent.size()) {
+            const ssize_t count = ::read(fd.get(), buffer.data(), buffer.size());
+            REQUIRE(count > 0);
+            back.append(buffer.data(), static_cast<std::size_t>(count));
+        }
+        CHECK(back == sent);
+    }
+    ::kill(child, SIGTERM);
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(exit_code_of(status) == 128 + SIGTERM);
 }

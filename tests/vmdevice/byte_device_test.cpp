@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <expected>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include <vmdevice/byte_device.hpp>
 #include <vmdevice/io_manager.hpp>
 #include <vmdevice/locked.hpp>
+#include <vmdevice/span_device.hpp>
 
 #include "catch.hpp"
 
@@ -150,6 +153,41 @@ TEST_CASE("ByteDevice: wraps a reference and a pointer as well as a value", "[vm
     CHECK(shared->accesses == Accesses{{4, -1}});
     CHECK(&by_reference.device() == &recorder);
     CHECK(&by_pointer.device() == shared.get());
+}
+
+TEST_CASE("SpanDevice: hands each access to the model as it is", "[vmdevice][span_device]") {
+    struct Clock {
+        std::vector<std::pair<std::uint64_t, std::size_t>> accesses;
+        void read(std::uint64_t offset, std::span<std::uint8_t> bytes) {
+            accesses.emplace_back(offset, bytes.size());
+            std::ranges::fill(bytes, std::uint8_t{0x31});
+        }
+        std::expected<void, int> write(std::uint64_t offset, std::span<const std::uint8_t> bytes) {
+            accesses.emplace_back(offset, bytes.size());
+            if (bytes.size() != 4) {
+                return std::unexpected(3);
+            }
+            return {};
+        }
+    };
+    auto device = std::make_shared<Locked<SpanDevice<Clock>>>();
+    int told = 0;
+    device->with_lock([&](auto& clock) { clock.set_error_handler([&](int error) { told += error; }); });
+    IoManager manager;
+    REQUIRE(manager.register_mmio(*MmioRange::create(MmioAddress{0x9010000}, 0x1000), device));
+    REQUIRE(manager.register_pio(*PioRange::create(PioAddress{0x70}, 8), device));
+    std::array<std::uint8_t, 4> data{};
+    CHECK(manager.mmio_read(MmioAddress{0x9010FE0}, data));
+    CHECK(data == std::array<std::uint8_t, 4>{0x31, 0x31, 0x31, 0x31});
+    CHECK(manager.mmio_write(MmioAddress{0x9010004}, data));
+    CHECK(told == 0);
+    CHECK(manager.pio_write(PioAddress{0x71}, std::span(data).first(2)));
+    CHECK(told == 3);
+    device->with_lock([&](auto& clock) {
+        CHECK(clock.device().accesses ==
+              std::vector<std::pair<std::uint64_t, std::size_t>>{{0xFE0, 4}, {4, 4}, {1, 2}});
+        CHECK(clock.write_errors() == 1);
+    });
 }
 
 TEST_CASE("Locked: sits on the buses of its device and forwards every access", "[vmdevice][locked]") {

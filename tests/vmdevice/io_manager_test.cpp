@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
+#include <random>
+#include <span>
 #include <vector>
 
 #include <vmdevice/io_manager.hpp>
@@ -139,4 +143,167 @@ TEST_CASE("IoManager: a repeated access is many accesses to one port in one disp
     CHECK(manager.pio_read_repeated(PioAddress{0x1F0}, 0, data).error() == BusError::invalid_access_length);
     CHECK(manager.pio_read_repeated(PioAddress{0x1F0}, 1, {}).error() == BusError::invalid_range);
     CHECK(device->accesses.empty());
+}
+
+TEST_CASE("IoManager: resources are registered all or none", "[vmdevice][io_manager][resources]") {
+    IoManager manager;
+    const auto device = std::make_shared<Recorder>();
+    const auto other = std::make_shared<Recorder>();
+    const DeviceResources resources{PioResource{pio(0x100, 8)}, MmioResource{mmio(0x1000, 0x1000)},
+                                    PioResource{pio(0x200, 8)}, LegacyIrqResource{5}};
+    const auto reachable = [&] {
+        std::array<std::uint8_t, 1> data{};
+        return (manager.pio_read(PioAddress{0x100}, data) ? 1 : 0) +
+               (manager.pio_read(PioAddress{0x200}, data) ? 2 : 0) +
+               (manager.mmio_read(MmioAddress{0x1000}, data) ? 4 : 0);
+    };
+
+    REQUIRE(manager.register_mmio(mmio(0x1FFF, 1), other));
+    CHECK(manager.register_resources(resources, device).error() == BusError::device_overlap);
+    CHECK(reachable() == 0);
+    REQUIRE(manager.deregister_mmio(MmioAddress{0x1FFF}));
+
+    CHECK(manager.register_resources({PioResource{pio(1, 8)}, PioResource{pio(8, 8)}}, device).error() ==
+          BusError::device_overlap);
+    CHECK(manager.register_resources(resources, std::shared_ptr<DevicePio>(device)).error() ==
+          BusError::device_not_found);
+    CHECK(manager.register_resources(resources, std::shared_ptr<Recorder>()).error() ==
+          BusError::device_not_found);
+    CHECK(manager.pio_size() + manager.mmio_size() == 0);
+
+    REQUIRE(manager.register_resources(resources, device));
+    CHECK(reachable() == 7);
+    CHECK(manager.register_resources(resources, device).error() == BusError::device_overlap);
+
+    CHECK(manager.deregister_resources({PioResource{pio(0x100, 8)}, PioResource{pio(0x200, 4)}}).error() ==
+          BusError::device_not_found);
+    CHECK(manager.deregister_resources({PioResource{pio(0x100, 8)}, MmioResource{mmio(0x3000, 4)}}).error() ==
+          BusError::device_not_found);
+    CHECK(reachable() == 7);
+    REQUIRE(manager.deregister_resources(resources));
+    CHECK(reachable() == 0);
+    CHECK(manager.deregister_resources(resources).error() == BusError::device_not_found);
+    CHECK(device.use_count() == 1);
+    CHECK(other.use_count() == 1);
+    CHECK(manager.register_resources({}, device));
+    CHECK(manager.deregister_resources({}));
+}
+
+TEST_CASE("IoManager: every port may have a device of its own", "[vmdevice][io_manager]") {
+    IoManager manager;
+    const auto device = std::make_shared<Recorder>();
+    for (int round = 0; round < 2; ++round) {
+        std::size_t failures = 0;
+        for (std::uint32_t port = 0; port <= 0xFFFF; ++port) {
+            failures +=
+                manager.register_pio(PioRange::unit({static_cast<std::uint16_t>(port)}), device) ? 0U : 1U;
+        }
+        CHECK(manager.pio_size() == 0x10000);
+        std::array<std::uint8_t, 2> data{};
+        for (std::uint32_t port = 0; port <= 0xFFFF; ++port) {
+            const PioAddress address{static_cast<std::uint16_t>(port)};
+            failures += manager.pio_read(address, std::span(data).first(1)) ? 0U : 1U;
+            failures += manager.pio_read(address, data) ? 1U : 0U;
+            failures += device->accesses.back() == Access{false, port, 0, 1} ? 0U : 1U;
+            device->accesses.clear();
+        }
+        for (std::uint32_t port = 0; port <= 0xFFFF; ++port) {
+            failures += manager.deregister_pio({static_cast<std::uint16_t>(port)}) ? 0U : 1U;
+        }
+        CHECK(failures == 0);
+        CHECK(manager.pio_size() == 0);
+        CHECK(device.use_count() == 1);
+    }
+}
+
+TEST_CASE("IoManager: agrees with Bus under random operations", "[vmdevice][io_manager][property]") {
+    const char* scale = std::getenv("VMSUPERIO_TEST_SCALE");
+    const int rounds = scale != nullptr ? 24 * std::atoi(scale) : 24;
+    for (int round = 0; round < rounds; ++round) {
+        std::mt19937_64 random(static_cast<unsigned>(round));
+        const auto any = [&](std::uint64_t n) { return random() % n; };
+        IoManager manager;
+        MmioBus<std::shared_ptr<Recorder>> model;
+        // Where the ranges begin: dense, in pages, all over the space, at its very end.
+        const auto any_base = [&]() -> std::uint64_t {
+            switch (round % 4) {
+                case 0:
+                    return any(0x400);
+                case 1:
+                    return 0xC000'0000 + any(0x200) * 0x1000;
+                case 2:
+                    return any(0x100) << any(57);
+                default:
+                    return ~0ULL - any(0x4000);
+            }
+        };
+        const auto any_size = [&]() -> std::uint64_t {
+            switch (any(4)) {
+                case 0:
+                    return 1 + any(8);
+                case 1:
+                    return 0x1000;
+                case 2:
+                    return 1 + any(0x400);
+                default:
+                    return std::uint64_t{1} << any(round % 4 == 2 ? 62 : 14);
+            }
+        };
+        std::vector<std::uint64_t> probes{0, ~0ULL};
+        for (int step = 0; step < 1500; ++step) {
+            const std::uint64_t base = any_base();
+            const auto range = MmioRange::create(MmioAddress{base}, any_size());
+            switch (any(5)) {
+                case 0:
+                case 1:
+                    if (range) {
+                        const auto device = std::make_shared<Recorder>();
+                        REQUIRE(manager.register_mmio(*range, device).has_value() ==
+                                model.register_device(*range, device).has_value());
+                        for (const std::uint64_t at : {range->base().value, range->last().value}) {
+                            probes.insert(probes.end(), {at - 1, at, at + 1});
+                        }
+                    }
+                    break;
+                case 2: {
+                    const MmioAddress address{probes[any(probes.size())]};
+                    const auto taken = manager.deregister_mmio(address);
+                    const auto expected = model.deregister(address);
+                    REQUIRE(taken.has_value() == expected.has_value());
+                    if (taken) {
+                        REQUIRE(taken->first == expected->first);
+                        REQUIRE(taken->second == expected->second);
+                    }
+                    break;
+                }
+                case 3: {
+                    const MmioAddress address{probes[any(probes.size())]};
+                    if (range) {
+                        REQUIRE(manager.move_mmio(address, *range) == model.move_range(address, *range));
+                        probes.push_back(range->last().value);
+                    }
+                    break;
+                }
+                default:
+                    for (int i = 0; i < 20; ++i) {
+                        const MmioAddress address{i == 0 ? random() : probes[any(probes.size())]};
+                        std::array<std::uint8_t, 16> data{};
+                        const std::size_t length = 1 + any(16);
+                        const auto expected = model.check_access(address, length);
+                        const auto done = manager.mmio_read(address, std::span(data).first(length));
+                        REQUIRE(done.has_value() == expected.has_value());
+                        if (done) {
+                            auto& accesses = expected->device->accesses;
+                            REQUIRE(accesses ==
+                                    std::vector<Access>{{false, expected->range.base().value,
+                                                         expected->range.offset_of(address), length}});
+                            accesses.clear();
+                        } else {
+                            REQUIRE(done.error() == BusError::device_not_found);
+                        }
+                    }
+            }
+            REQUIRE(manager.mmio_size() == model.size());
+        }
+    }
 }

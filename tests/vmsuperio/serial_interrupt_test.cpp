@@ -101,7 +101,7 @@ TEST_CASE("Serial: RDA stays while data remains", "[serial][interrupt][peers]") 
         m.out(fcr, fifo ? 0x01 : 0x00);
         m.out(ier, 0x01);
         m.type("abc");
-        for (const char expected : {'a', 'b', 'c'}) {
+        for (const std::uint8_t expected : bytes("abc")) {
             CHECK((m.in(iir) & 0x0F) == 0x04);
             CHECK(m.uart.interrupt_line());
             CHECK(m.in(rbr) == expected);
@@ -361,7 +361,7 @@ TEST_CASE("Serial: with the immediate timeout no byte waits below the trigger le
     CHECK(m.in(rbr) == 'a');
     CHECK(m.in(iir) == 0xCC);
     CHECK(m.world.take_edges() == 1);  // the timeout fell and came up again
-    for (const char expected : std::string_view("bcdefg")) {
+    for (const std::uint8_t expected : bytes("bcdefg")) {
         CHECK(m.in(rbr) == expected);
         CHECK(m.in(iir) == 0xCC);
         CHECK(m.world.take_edges() == 1);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // Saving and restoring: complete to the last latch, at any point, and safe with hostile states.
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <functional>
 #include <random>
@@ -137,7 +138,7 @@ SerialState busy_state() {
 }  // namespace
 
 TEST_CASE("Serial: a state made by default is a device just reset", "[serial][snapshot]") {
-    Machine m;
+    const Machine m;
     CHECK(m.uart.state() == SerialState{});
     World world;
     const auto restored = restore(SerialState{}, world);
@@ -288,8 +289,8 @@ TEST_CASE("Serial: a state that no device can be in is refused", "[serial][snaps
         [](SerialState& s) { s.receive_breaks = 2, s.receive_count = 1; },
         [](SerialState& s) { s.receive_parity_errors = 2; },
         [](SerialState& s) { s.receive_framing_errors = std::uint64_t{1} << 63U, s.receive_count = 63; },
-        [](SerialState& s) { s.transmit_policy = static_cast<TransmitPolicy>(2); },
-        [](SerialState& s) { s.receive_timeout = static_cast<ReceiveTimeout>(255); },
+        [](SerialState& s) { s.transmit_policy = std::bit_cast<TransmitPolicy>(std::uint8_t{2}); },
+        [](SerialState& s) { s.receive_timeout = std::bit_cast<ReceiveTimeout>(std::uint8_t{255}); },
     };
     for (std::size_t i = 0; i < mutations.size(); ++i) {
         CAPTURE(i);
@@ -352,7 +353,7 @@ TEST_CASE("Serial: cut at any step, saved and restored, a trace goes on the same
             world.raised = 0;
             auto restored = restore(*decoded, world);
             REQUIRE(restored.has_value());
-            cut = std::move(*restored);
+            cut = *restored;
             if (world.edges != (whole.uart.interrupt_line() ? 1 : 0)) {
                 FAIL("the line came back otherwise at step " << i);
             }

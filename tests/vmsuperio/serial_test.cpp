@@ -162,7 +162,7 @@ TEST_CASE("Serial: input beyond the FIFO is not taken, and nothing of it is lost
     CHECK(m.in(rbr) == 'x');
     CHECK(m.uart.fifo_capacity() == 1);
     REQUIRE(m.uart.enqueue_raw_bytes(bytes("yz")) == std::size_t{1});
-    std::string rest(63, 'x');
+    const std::string rest(63, 'x');
     CHECK(m.drain() == rest + "y");
     CHECK(m.uart.fifo_capacity() == 64);
 }
@@ -565,7 +565,8 @@ TEST_CASE("Serial: class template arguments are deduced, and the parts can be re
     CHECK(std::as_const(plain).writer().text() == "x");
     plain.writer().clear();
     REQUIRE(plain.write(thr, 'y').has_value());
-    CHECK(std::move(plain).into_writer().text() == "y");
+    const vmsuperio::BufferWriter taken = std::move(plain).into_writer();
+    CHECK(taken.text() == "y");
 
     World world;
     Events events{&world};

@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <thread>
 
 #include <vmdevice/detail/config.hpp>
@@ -50,11 +51,42 @@ inline bool asymmetric_fences() noexcept {
     return available;
 }
 
+/// Keeps heavy_fence() from being called more often than interruptions_per_second for long: each call
+/// interrupts every processor that runs this process, and a guest that makes the VMM plug devices or move PCI
+/// windows in a loop must not slow down the other vCPUs so. A burst passes at once; then callers wait their
+/// turn. (A leaky bucket, kept as the time at which it would be empty.)
+class FencePace {
+public:
+    void wait_for_turn() noexcept {
+        using namespace std::chrono;
+        const auto now = duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count();
+        std::int64_t empty_at = empty_at_.load(std::memory_order_relaxed);
+        std::int64_t next = 0;
+        do {
+            next = (empty_at > now ? empty_at : now) + interval;
+        } while (!empty_at_.compare_exchange_weak(empty_at, next, std::memory_order_relaxed));
+        if (next - now > burst * interval) {
+            std::this_thread::sleep_for(nanoseconds(next - now - burst * interval));
+        }
+    }
+
+private:
+    static constexpr std::int64_t interruptions_per_second = 5'000;
+    static constexpr std::int64_t interval = 1'000'000'000 / interruptions_per_second;
+    static constexpr std::int64_t burst = 1000;
+
+    std::atomic<std::int64_t> empty_at_{0};
+};
+[[gnu::visibility("default")]] inline constinit FencePace fence_pace;
+
 /// The dear side: every store that this thread made before is visible to each load that another thread makes
 /// after its light side, or that thread's stores before its light side are visible here after.
 inline void heavy_fence() noexcept {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (!asymmetric_fences() || membarrier(Membarrier::private_expedited)) {
+    if (!asymmetric_fences()) {
+        return;
+    }
+    fence_pace.wait_for_turn();
+    if (membarrier(Membarrier::private_expedited)) {
         return;
     }
     // A child of fork() may have lost the registration.

@@ -22,7 +22,6 @@
 #include <vector>
 
 #include <vmdevice/address.hpp>
-#include <vmdevice/detail/asymmetric_fence.hpp>
 #include <vmdevice/range.hpp>
 
 namespace vmdevice::detail {
@@ -37,16 +36,6 @@ struct TableEntry {
 
     [[nodiscard]] OffsetOf<A> last() const noexcept { return static_cast<OffsetOf<A>>(base + (size - 1)); }
 };
-
-/// R1: a store that takes something out of a table.
-template <class Word, class T>
-void store_removal(Word& word, T value) noexcept {
-    if (asymmetric_fences()) {
-        word.store(value, std::memory_order_release);  // heavy_fence() follows
-    } else {
-        word.store(value, std::memory_order_seq_cst);
-    }
-}
 
 struct FreeMemory {
     void operator()(void* memory) const noexcept { std::free(memory); }
@@ -114,7 +103,7 @@ public:
         for (std::uint32_t port = entry.base; port <= entry.last(); ++port) {
             std::atomic_ref word(words_[port]);
             if (word.load(std::memory_order_relaxed) == number) {
-                store_removal(word, std::uint32_t{0});
+                word.store(0, std::memory_order_seq_cst);
             }
         }
     }
@@ -200,7 +189,7 @@ public:
             while (table.slots[slot].load(std::memory_order_relaxed) != &entry) {
                 slot = (slot + 1) & table.mask;
             }
-            store_removal(table.slots[slot], &tombstone);
+            table.slots[slot].store(&tombstone, std::memory_order_seq_cst);
             // Tombstones that end a run serve nobody.
             if (table.slots[(slot + 1) & table.mask].load(std::memory_order_relaxed) == &empty) {
                 while (table.slots[slot].load(std::memory_order_relaxed) == &tombstone) {
@@ -346,7 +335,7 @@ private:
         retired_.reserve(retired_.size() + 1);
         // Nothing is taken out here: a lookup on either table finds the same entries. But the old table is
         // freed after a heavy fence, so this is R1 as well.
-        store_removal(table_, fresh.get());
+        table_.store(fresh.get(), std::memory_order_seq_cst);
         retired_.push_back(std::exchange(current_, std::move(fresh)));
     }
 

@@ -3,10 +3,12 @@
 
 /// One bus of IoManager: the ordered registrations, which a mutex guards, and the table that dispatch reads.
 
+#include <algorithm>
 #include <cstddef>
 #include <expected>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -38,16 +40,13 @@ public:
     [[nodiscard]] const Entry* find(Address address) const noexcept { return table_.find(address); }
 
     [[nodiscard]] std::size_t size(const LockGuard&) const noexcept { return bus_.size(); }
-    [[nodiscard]] bool overlaps(const LockGuard&, Range range) const { return bus_.overlaps(range); }
-    [[nodiscard]] std::optional<Range> range_at(const LockGuard&, Address address) const {
-        const auto found = bus_.device(address);
-        return found ? std::optional(found->range) : std::nullopt;
-    }
-    template <class F>
-    void for_each(const LockGuard&, F function) const {
-        for (const auto& [range, registration] : bus_) {
-            function(range, registration.device);
+    [[nodiscard]] std::vector<Range> ranges(const LockGuard&) const {
+        std::vector<Range> all;
+        all.reserve(bus_.size());
+        for (const auto& found : bus_) {
+            all.push_back(found.range);
         }
+        return all;
     }
 
     /// Consumes `device` only where it succeeds.
@@ -62,6 +61,35 @@ public:
         static_cast<void>(bus_.register_device(range, Registration{std::move(device), allocation.entry, {}}));
         table_.publish(*std::exchange(allocation.entry, nullptr));
         return {};
+    }
+
+    /// Whether `ranges` are free and do not overlap each other.
+    std::expected<void, BusError> check_all(const LockGuard&, std::span<const Range> ranges,
+                                            bool has_device) const {
+        Bus<Address, bool> together;
+        for (const Range& range : ranges) {
+            if (!has_device) {
+                return std::unexpected(BusError::device_not_found);
+            }
+            if (bus_.overlaps(range) || !together.register_device(range, true)) {
+                return std::unexpected(BusError::device_overlap);
+            }
+        }
+        return {};
+    }
+    /// After check_all().
+    void add_all(const LockGuard& guard, std::span<const Range> ranges,
+                 const std::shared_ptr<Device>& device) {
+        for (const Range& range : ranges) {
+            static_cast<void>(add(guard, range, std::shared_ptr<Device>(device)));
+        }
+    }
+    /// Whether `ranges` are registered, each as it is.
+    [[nodiscard]] bool has_all(const LockGuard&, std::span<const Range> ranges) const {
+        return std::ranges::all_of(ranges, [&](const Range& range) {
+            const auto found = bus_.device(range.base());
+            return found && found->range == range;
+        });
     }
 
     /// A device taken out of the bus that threads may still be inside.
@@ -86,20 +114,31 @@ public:
         return removal;
     }
 
+    /// After has_all(). A range that is named twice is taken out once.
+    [[nodiscard]] std::vector<Removal> remove_all(const LockGuard& guard, std::span<const Range> ranges) {
+        std::vector<Removal> removals;
+        removals.reserve(ranges.size());
+        for (const Range& range : ranges) {
+            if (auto removal = remove(guard, range.base())) {
+                removals.push_back(std::move(*removal));
+            }
+        }
+        return removals;
+    }
+
     /// An old entry of a device that now has another one.
     struct Move {
         Entry* entry;
         typename Table::Retired retired;
     };
 
-    std::expected<Move, BusError> move(const LockGuard& guard, Address address, Range to) {
+    std::expected<Move, BusError> move(const LockGuard&, Address address, Range to) {
         const auto found = bus_.device(address);
         if (!found) {
             return std::unexpected(BusError::device_not_found);
         }
         Registration& registration = found->device;
         Allocation allocation(*this, to, registration.device.get());
-        reserve_unfinished(guard, 1);
         registration.former.reserve(registration.former.size() + 1);
         if (const auto moved = bus_.move_range(address, to); !moved) {
             return std::unexpected(moved.error());
@@ -113,29 +152,41 @@ public:
     }
 
     /// The wait for a moved device's old entry is over; where `all_left`, it belongs to nobody.
-    void finish_move(const LockGuard& guard, Address address, Entry* old, bool all_left) {
+    void finish_move(const LockGuard&, Address address, Entry* old, bool all_left) {
         const auto found = bus_.device(address);
         if (all_left && found && std::erase(found->device.former, old) != 0) {
-            finish(guard, {&old, 1}, true);
+            table_.recycle(old);
         }
     }
 
-    /// Entries that nobody finds any more may be used again, at once where nobody is inside.
-    void finish(const LockGuard&, std::span<Entry* const> entries, bool all_left) {
-        std::erase_if(unfinished_, [&](Entry* entry) {
-            const bool left = !is_visited(identity_of(entry));
-            if (left) {
-                table_.recycle(entry);
-            }
-            return left;
-        });
-        for (Entry* const entry : entries) {
+    /// The wait for a removed device is over. Where threads are still inside, the device is kept until they
+    /// have left, whatever the caller does with the pointer that it gets.
+    void finish_removal(const LockGuard&, const Removal& removal, bool all_left) {
+        for (Entry* const entry : removal.entries) {
             if (all_left) {
                 table_.recycle(entry);
             } else {
-                unfinished_.push_back(entry);
+                unfinished_.push_back({entry, removal.registration.second});
             }
         }
+    }
+
+    /// Removals that have been finished since; to be destroyed without the lock.
+    using Finished = std::vector<std::shared_ptr<Device>>;
+    [[nodiscard]] Finished take_finished(const LockGuard&) {
+        Finished finished;
+        if (!unfinished_.empty()) {
+            finished.reserve(unfinished_.size());
+            std::erase_if(unfinished_, [&](Unfinished& unfinished) {
+                if (is_visited(identity_of(unfinished.entry))) {
+                    return false;
+                }
+                table_.recycle(unfinished.entry);
+                finished.push_back(std::move(unfinished.device));
+                return true;
+            });
+        }
+        return finished;
     }
 
 private:
@@ -166,14 +217,19 @@ private:
         Entry* entry = nullptr;
     };
 
+    struct Unfinished {
+        Entry* entry;
+        std::shared_ptr<Device> device;
+    };
+
     void reserve_unfinished(const LockGuard&, std::size_t count) {
         unfinished_.reserve(unfinished_.size() + count);
     }
 
     Table table_;
     Bus<Address, Registration> bus_;
-    /// Entries that a thread was still inside when the wait for it ended.
-    std::vector<Entry*> unfinished_;
+    /// What a thread was still inside when the wait for it ended.
+    std::vector<Unfinished> unfinished_;
 };
 
 }  // namespace vmdevice::detail

@@ -18,7 +18,10 @@
 ///     D5  call the device                   R5  hand back, reuse or free (acquire, from R3/R4)
 ///     D6  place = 0       (release)
 ///
-/// Either R3 sees D1, or D3 sees R1 (the fences of asymmetric_fence.hpp). In the second case the dispatch
+/// Either R3 sees D1, or D3 sees R1: by the fences of asymmetric_fence.hpp, or where those are not
+/// asymmetric, because all four are sequentially consistent. (R2 is left out where no other thread has a
+/// record. A thread takes one before D1 by a sequentially consistent exchange, R1 and the test of the records
+/// are of that kind too; so if the test misses the thread, its D3 sees R1.) In the second case the dispatch
 /// does not find the entry. In the first, R4 waits until the lookup has ended, and if it ended in the entry,
 /// until D6. R4 reads what D4 or D6 released, so all that the dispatch read of the tables and did in the
 /// device happens before R5. No dispatch that starts later finds the entry, so R4 ends.
@@ -106,7 +109,7 @@ inline Visitor* claim_visitor() {
     for (Visitor* visitor = visitors.head.load(std::memory_order_acquire); visitor != nullptr;
          visitor = visitor->next) {
         if (!visitor->claimed.load(std::memory_order_relaxed) &&
-            !visitor->claimed.exchange(true, std::memory_order_acquire)) {
+            !visitor->claimed.exchange(true, std::memory_order_seq_cst)) {
             return visitor;
         }
     }
@@ -322,6 +325,17 @@ inline bool wait_until_left(const Visitor& visitor, const Place& place, Identity
     return true;
 }
 
+/// Whether a thread other than this one has a record.
+[[nodiscard]] inline bool others_may_visit() noexcept {
+    for (const Visitor* visitor = visitors.head.load(std::memory_order_seq_cst); visitor != nullptr;
+         visitor = visitor->next) {
+        if (visitor != thread_state.visitor && visitor->claimed.load(std::memory_order_seq_cst)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /// R4, first half: returns when every lookup on `bus` that may have seen what was published before R2 has
 /// ended. A lookup is a few instructions, so this is short.
 inline void wait_for_lookups(Identity bus) {
@@ -363,9 +377,9 @@ inline void wait_for_lookups(Identity bus) {
     return false;
 }
 
-/// R4, second half, after wait_for_lookups(): returns when no other thread is inside any of the entries, or
-/// when waiting on would be for ever. False where a thread, maybe this one, is still inside.
-[[nodiscard]] inline bool wait_for_visits(std::span<const Identity> entries) {
+/// R4, second half, after wait_for_lookups(): returns when no other thread is inside `entry`, or when waiting
+/// on would be for ever. False where a thread, maybe this one, is still inside.
+[[nodiscard]] inline bool wait_for_visits(Identity entry) {
     bool all_left = true;
     for (const Visitor* visitor = visitors.head.load(std::memory_order_acquire); visitor != nullptr;
          visitor = visitor->next) {
@@ -374,11 +388,9 @@ inline void wait_for_lookups(Identity bus) {
             if (seen == nowhere) {
                 break;
             }
-            for (const Identity entry : entries) {
-                if (seen == entry &&
-                    (visitor == thread_state.visitor || !wait_until_left(*visitor, place, entry))) {
-                    all_left = false;
-                }
+            if (seen == entry &&
+                (visitor == thread_state.visitor || !wait_until_left(*visitor, place, entry))) {
+                all_left = false;
             }
         }
     }

@@ -47,6 +47,9 @@ public:
     /// permission), and for all else, the descriptor is duplicated.
     [[nodiscard]] static std::expected<FdWriter, std::error_code> create(int fd) {
         struct stat status{};
+        if (fd < 0) {
+            return std::unexpected(std::error_code(EBADF, std::system_category()));
+        }
         const int flags = ::fcntl(fd, F_GETFL);
         if (flags < 0 || ::fstat(fd, &status) != 0) {
             return std::unexpected(detail::last_error());
@@ -104,7 +107,7 @@ private:
 
     void inspect() noexcept {
         struct stat status{};
-        const int flags = ::fcntl(fd_, F_GETFL);
+        const int flags = fd_ < 0 ? -1 : ::fcntl(fd_, F_GETFL);
         if (flags < 0 || ::fstat(fd_, &status) != 0) {
             return;  // the first write will tell
         }

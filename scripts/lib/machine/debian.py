@@ -15,11 +15,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 from machine import cpio
 
 META_PACKAGE = "linux-image-cloud-amd64"
 BUSYBOX = pathlib.Path("/usr/bin/busybox")
+DAYS_UNUSED = 14
 HERE = pathlib.Path(__file__).resolve().parent
 
 # What a nested host needs to run a KVM guest and to talk to us. kvm-intel is left out: QEMU emulates AMD's SVM only.
@@ -181,12 +183,20 @@ def _cached_archive(cache, name, inputs, make):
         store.mkdir(exist_ok=True)
         final = store / f"{name}-{digest.hexdigest()[:16]}.cpio"
         if not final.exists():
-            for old in (*store.glob(f"{name}-*.cpio"), *store.glob(".new-*")):
-                old.unlink()
+            _remove_unused(store)
             with tempfile.NamedTemporaryFile(dir=store, prefix=".new-", delete=False) as scratch:
                 scratch.write(make())
             os.replace(scratch.name, final)
+        os.utime(final)
         return final
+
+
+def _remove_unused(store):
+    """Removes what no run has asked for lately. Other checkouts may share the cache and need archives of their own."""
+    limit = time.time() - DAYS_UNUSED * 86400
+    for old in store.iterdir():
+        if old.stat().st_mtime < limit:
+            old.unlink()
 
 
 def _busybox():

@@ -371,7 +371,9 @@ class NestedMachine(Machine):
     """A Linux with KVM under QEMU (see level1-init, which is its PID 1)."""
 
     kind = "nested"
-    _CONTROL, _FILES, _STDIO, _STDERR, _FIRST_STREAM = range(1, 6)
+    # stdin and stdout are two ports: Linux's driver may lose the arrival of input on a port (no wake-up for a thread
+    # that waits in epoll) when another thread polls the same port for room to write.
+    _CONTROL, _FILES, _STDIN, _STDOUT, _STDERR, _FIRST_STREAM = range(1, 7)
 
     def __init__(self, kernel, initramfs, log, memory_mib=1024, cpus=2, start_timeout=180):
         super().__init__()
@@ -475,18 +477,12 @@ class NestedMachine(Machine):
         mark = b"\0\xff" + token.encode() + b"\n"
         outputs = {}
         run = self._run = Run(self, outputs)
-        used = [("stdout", self._STDIO), ("stderr", self._STDERR)]
+        used = [("stdout", self._STDOUT), ("stderr", self._STDERR)]
         used += [(name, int(path.rpartition("p")[2])) for name, path in (streams or {}).items()]
         for name, port in used:
-            # Writable only while there is something to send, so _want_stdin() changes the events.
             self._new_output(outputs, name, self._files[port].fileno(), mark)
-        stdio = f"/dev/vport0p{self._STDIO}"
-        if stdin == "stream":
-            redirection = f"<>{stdio} >&0"
-        elif stdin is None:
-            redirection = f"<&- >{stdio}"
-        else:
-            redirection = f"<{shlex.quote(stdin)} >{stdio}"
+        source = {"stream": f"</dev/vport0p{self._STDIN}", None: "<&-"}.get(stdin) or f"<{shlex.quote(stdin)}"
+        redirection = f"{source} >/dev/vport0p{self._STDOUT} 2>/dev/vport0p{self._STDERR}"
         directory = directory or "/"
         # As a file rather than on the control line: arguments may hold a line break. The shell tells its process id
         # and becomes the program.
@@ -499,7 +495,7 @@ class NestedMachine(Machine):
         identity = self._identity(lambda words: run._finish(int(words[0])))
         self._pid = None
         run.started = time.monotonic()
-        self._command(f"( sh {path} {redirection} 2>/dev/vport0p{self._STDERR}; finish {identity} $? {token} {ports} ) &")
+        self._command(f"( sh {path} {redirection}; finish {identity} $? {token} {ports} ) &")
         self._stdin_open = stdin == "stream"
         return run
 
@@ -508,7 +504,7 @@ class NestedMachine(Machine):
         token = secrets.token_hex(16)
         answer = self._call("drain", token)
         view = memoryview(b"\n" + token.encode() + b"\n")
-        port = self._files[self._STDIO]
+        port = self._files[self._STDIN]
         while view:
             with contextlib.suppress(BlockingIOError):
                 view = view[port.send(view):]
@@ -520,22 +516,11 @@ class NestedMachine(Machine):
     def _want_stdin(self, run):
         if run is not self._run or run.status is not None or not self._stdin_open:
             run._pending.clear()
-            return
-        port = self._files[self._STDIO]
-        key = self.selector.get_map().get(port.fileno())
-        if not run._pending or key is None or key.events & selectors.EVENT_WRITE:
-            return
-        read = key.data
+        elif run._pending and self._files[self._STDIN].fileno() not in self.selector.get_map():
+            self.watch(self._files[self._STDIN].fileno(), selectors.EVENT_WRITE, lambda _: self._write_stdin(run))
 
-        def ready(events):
-            if events & selectors.EVENT_WRITE:
-                self._write_stdin(run, port, read)
-            if events & selectors.EVENT_READ:
-                read(events)
-
-        self.selector.modify(port.fileno(), selectors.EVENT_READ | selectors.EVENT_WRITE, ready)
-
-    def _write_stdin(self, run, port, read):
+    def _write_stdin(self, run):
+        port = self._files[self._STDIN]
         if run.status is not None:
             run._pending.clear()
         else:
@@ -543,7 +528,7 @@ class NestedMachine(Machine):
             with contextlib.suppress(BlockingIOError):
                 del run._pending[:port.send(run._pending[:CHUNK])]
         if not run._pending:
-            self.selector.modify(port.fileno(), selectors.EVENT_READ, read)
+            self.unwatch(port.fileno())
             run._drained()
 
     def _close_stdin(self, run):

@@ -161,6 +161,8 @@ void SerialConsole::read_input(std::size_t room) {
 
 void SerialConsole::deliver_pending() {
     std::deque<std::uint8_t>& pending = backend_.read_ahead();
+    // Also what a FIFO reset threw away and the UART hands out again.
+    (void)with_uart([](auto& uart) { return uart.input_room(); });
     while (!pending.empty()) {
         std::array<std::uint8_t, 64> bytes{};
         const std::size_t size = std::min(bytes.size(), pending.size());

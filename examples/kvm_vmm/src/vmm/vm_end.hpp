@@ -21,17 +21,11 @@ struct VmEnd {
 /// Where anything that ends the VM says so: vCPU threads, devices, the event loop. The first one counts.
 class EndLatch {
 public:
-    void request(ExitCode code, std::string message = {}) {
-        {
-            const std::lock_guard lock(mutex_);
-            if (end_) {
-                return;
-            }
-            end_ = VmEnd{code, std::move(message)};
-            requested_.store(true, std::memory_order_release);
-        }
-        notifier_.notify();
-    }
+    void request(ExitCode code, std::string message = {}) { set(code, std::move(message), false); }
+
+    /// The host's own wish goes before what the guest did at the same time: a guest that reboots all the time
+    /// could not be ended otherwise.
+    void request_by_host(ExitCode code, std::string message = {}) { set(code, std::move(message), true); }
 
     [[nodiscard]] std::optional<VmEnd> get() const {
         const std::lock_guard lock(mutex_);
@@ -45,6 +39,18 @@ public:
     [[nodiscard]] int fd() const noexcept { return notifier_.fd(); }
 
 private:
+    void set(ExitCode code, std::string message, bool replace) {
+        {
+            const std::lock_guard lock(mutex_);
+            if (end_ && !replace) {
+                return;
+            }
+            end_ = VmEnd{code, std::move(message)};
+            requested_.store(true, std::memory_order_release);
+        }
+        notifier_.notify();
+    }
+
     mutable std::mutex mutex_;
     std::optional<VmEnd> end_;
     std::atomic<bool> requested_{false};

@@ -92,13 +92,13 @@ void Vmm::create_vcpus() {
 void Vmm::on_console_command(SerialConsole& console, ConsoleCommand command) {
     switch (command) {
         case ConsoleCommand::exit:
-            end_.request(ExitCode::power_off);
+            request_end(ExitCode::power_off);
             break;
         case ConsoleCommand::send_break:
             console.send_break();
             break;
         case ConsoleCommand::help:
-            report("Ctrl-A x: end the VM, c: Ctrl-Alt-Del, p: power button, b: BREAK, h: help, Ctrl-A: Ctrl-A");
+            report("Ctrl-A x: end the VM, c: Ctrl-Alt-Del, p: power button, b: BREAK, s: status, h: help, Ctrl-A: Ctrl-A");
             break;
         case ConsoleCommand::ctrl_alt_del:
             if (!legacy_->ctrl_alt_del()) {
@@ -109,8 +109,21 @@ void Vmm::on_console_command(SerialConsole& console, ConsoleCommand command) {
             legacy_->press_power_button();
             break;
         case ConsoleCommand::status:
+            report(status());
             break;
     }
+}
+
+std::string Vmm::status() const {
+    using std::chrono::duration_cast;
+    using std::chrono::milliseconds;
+    const auto up = duration_cast<milliseconds>(std::chrono::steady_clock::now() - started_);
+    std::string text = "running for " + std::to_string(up.count()) + " ms with " +
+                       std::to_string(memory_.size() >> 20U) + " MiB; CPU time used:";
+    for (const std::unique_ptr<VcpuThread>& thread : threads_) {
+        text += ' ' + std::to_string(duration_cast<milliseconds>(thread->cpu_time()).count()) + " ms";
+    }
+    return text;
 }
 
 // A CPU that halts with interrupts off stays so, but KVM does not tell. The guest is looked at only where it did
@@ -162,14 +175,16 @@ VmEnd Vmm::run() {
     for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) {
         threads_.push_back(std::make_unique<VcpuThread>(*vcpu, exit_handler_));
     }
+    started_ = std::chrono::steady_clock::now();
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
         thread->start();
     }
     halt_timer_.emplace(events_, CLOCK_MONOTONIC, [this] { look_for_halt(); });
     halt_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + halt_check_interval);
-    while (!end_.requested()) {
+    // At least once, so that the host is heard however fast the guest ends.
+    do {
         events_.run_once(-1);
-    }
+    } while (!end_.requested());
     stop_vcpus();
     halt_timer_.reset();
     events_.remove(*subscription);

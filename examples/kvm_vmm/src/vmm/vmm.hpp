@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "boot/loader.hpp"
@@ -43,12 +44,13 @@ public:
     VmEnd run();
 
     /// Ends the VM from outside. From any thread.
-    void request_end(ExitCode code, std::string message = {}) { end_.request(code, std::move(message)); }
+    void request_end(ExitCode code, std::string message = {}) { end_.request_by_host(code, std::move(message)); }
 
 private:
     void add_serial_console(unsigned index, SerialBackend& backend);
     void load_kernel();
     void create_vcpus();
+    [[nodiscard]] std::string status() const;
     void look_for_halt();
     void stop_vcpus();
     void on_console_command(SerialConsole& console, ConsoleCommand command);
@@ -65,6 +67,7 @@ private:
     std::optional<LegacyDevices> legacy_;
     std::optional<LoadedGuest> guest_;
     std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
+    std::chrono::steady_clock::time_point started_;
     std::optional<Timer> halt_timer_;
     std::chrono::nanoseconds cpu_time_seen_{};
     bool halt_check_due_{true};

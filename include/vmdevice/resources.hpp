@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+/// What a device asks for (ResourceConstraint) and what it gets (Resource, DeviceResources).
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <span>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <vmdevice/range.hpp>
+
+namespace vmdevice {
+
+/// How a device's message-signalled interrupts are delivered.
+enum class MsiIrqType : std::uint8_t {
+    /// PCI MSI: one message address, `count` consecutive vectors.
+    pci_msi,
+    /// PCI MSI-X: a table in the device.
+    pci_msix,
+    /// Not on PCI, for example a platform device on a GIC ITS.
+    generic,
+};
+
+using MacAddress = std::array<std::uint8_t, 6>;
+
+/// Ports.
+struct PioResource {
+    PioRange range;
+    friend bool operator==(const PioResource&, const PioResource&) = default;
+};
+/// Guest physical memory.
+struct MmioResource {
+    MmioRange range;
+    friend bool operator==(const MmioResource&, const MmioResource&) = default;
+};
+/// A line of the interrupt controller (its global number, GSI).
+struct LegacyIrqResource {
+    std::uint32_t irq;
+    friend bool operator==(const LegacyIrqResource&, const LegacyIrqResource&) = default;
+};
+/// `count` consecutive message-signalled interrupts from `base` on.
+struct MsiIrqResource {
+    MsiIrqType type;
+    std::uint32_t base;
+    std::uint32_t count;
+    friend bool operator==(const MsiIrqResource&, const MsiIrqResource&) = default;
+};
+struct MacAddressResource {
+    MacAddress address;
+    friend bool operator==(const MacAddressResource&, const MacAddressResource&) = default;
+};
+/// A memory slot of the hypervisor (the `slot` of KVM_SET_USER_MEMORY_REGION).
+struct KvmMemSlotResource {
+    std::uint32_t slot;
+    friend bool operator==(const KvmMemSlotResource&, const KvmMemSlotResource&) = default;
+};
+
+/// One thing that a device owns.
+using Resource = std::variant<PioResource, MmioResource, LegacyIrqResource, MsiIrqResource,
+                              MacAddressResource, KvmMemSlotResource>;
+
+/// `size` ports, at `base` or, without one, anywhere inside `within` at a multiple of `align` (a power of 2).
+struct PioConstraint {
+    PioOffset size;
+    std::optional<PioAddress> base = std::nullopt;
+    PioOffset align = 1;
+    std::optional<PioRange> within = std::nullopt;
+};
+/// `size` bytes of memory space, likewise. Devices whose driver maps whole pages want an align of 4096.
+struct MmioConstraint {
+    MmioOffset size;
+    std::optional<MmioAddress> base = std::nullopt;
+    MmioOffset align = 4096;
+    std::optional<MmioRange> within = std::nullopt;
+};
+/// One interrupt line, `irq` or any.
+struct LegacyIrqConstraint {
+    std::optional<std::uint32_t> irq = std::nullopt;
+};
+/// `count` consecutive message-signalled interrupts.
+struct MsiIrqConstraint {
+    MsiIrqType type;
+    std::uint32_t count = 1;
+};
+/// A MAC address, `address` or any.
+struct MacAddressConstraint {
+    std::optional<MacAddress> address = std::nullopt;
+};
+/// `count` memory slots, from `slot` on or any.
+struct KvmMemSlotConstraint {
+    std::uint32_t count = 1;
+    std::optional<std::uint32_t> slot = std::nullopt;
+};
+
+/// One thing that a device asks for.
+using ResourceConstraint = std::variant<PioConstraint, MmioConstraint, LegacyIrqConstraint, MsiIrqConstraint,
+                                        MacAddressConstraint, KvmMemSlotConstraint>;
+
+/// All that one device owns, in the order in which it was given.
+///
+/// Thread safety: that of a std::vector.
+class DeviceResources {
+public:
+    /// Consecutive interrupts: the number of the first, and how many.
+    struct IrqRange {
+        std::uint32_t base;
+        std::uint32_t count;
+        friend bool operator==(const IrqRange&, const IrqRange&) = default;
+    };
+
+    DeviceResources() = default;
+    DeviceResources(std::initializer_list<Resource> resources) : resources_(resources) {}
+
+    void append(Resource resource) { resources_.push_back(resource); }
+
+    [[nodiscard]] std::vector<PioRange> get_pio_address_ranges() const {
+        return collect<PioResource>([](const PioResource& found) { return found.range; });
+    }
+    [[nodiscard]] std::vector<MmioRange> get_mmio_address_ranges() const {
+        return collect<MmioResource>([](const MmioResource& found) { return found.range; });
+    }
+    /// The first interrupt line.
+    [[nodiscard]] std::optional<std::uint32_t> get_legacy_irq() const {
+        return first<LegacyIrqResource>([](const LegacyIrqResource& found) { return found.irq; });
+    }
+    [[nodiscard]] std::vector<std::uint32_t> get_legacy_irqs() const {
+        return collect<LegacyIrqResource>([](const LegacyIrqResource& found) { return found.irq; });
+    }
+    /// The PCI MSI vectors.
+    [[nodiscard]] std::optional<IrqRange> get_pci_msi_irqs() const { return msi(MsiIrqType::pci_msi); }
+    /// The PCI MSI-X vectors.
+    [[nodiscard]] std::optional<IrqRange> get_pci_msix_irqs() const { return msi(MsiIrqType::pci_msix); }
+    /// The message-signalled interrupts that are not PCI's.
+    [[nodiscard]] std::optional<IrqRange> get_generic_msi_irqs() const { return msi(MsiIrqType::generic); }
+    [[nodiscard]] std::optional<MacAddress> get_mac_address() const {
+        return first<MacAddressResource>([](const MacAddressResource& found) { return found.address; });
+    }
+    [[nodiscard]] std::vector<std::uint32_t> get_kvm_mem_slots() const {
+        return collect<KvmMemSlotResource>([](const KvmMemSlotResource& found) { return found.slot; });
+    }
+    [[nodiscard]] std::span<const Resource> get_all_resources() const { return resources_; }
+
+    [[nodiscard]] std::size_t size() const noexcept { return resources_.size(); }
+    [[nodiscard]] bool empty() const noexcept { return resources_.empty(); }
+    [[nodiscard]] auto begin() const noexcept { return resources_.begin(); }
+    [[nodiscard]] auto end() const noexcept { return resources_.end(); }
+
+    friend bool operator==(const DeviceResources&, const DeviceResources&) = default;
+
+private:
+    template <class Kind, class F>
+    [[nodiscard]] auto collect(F value_of) const
+        -> std::vector<decltype(value_of(std::declval<const Kind&>()))> {
+        std::vector<decltype(value_of(std::declval<const Kind&>()))> values;
+        for (const Resource& resource : resources_) {
+            if (const auto* const found = std::get_if<Kind>(&resource)) {
+                values.push_back(value_of(*found));
+            }
+        }
+        return values;
+    }
+    template <class Kind, class F>
+    [[nodiscard]] auto first(F value_of) const
+        -> std::optional<decltype(value_of(std::declval<const Kind&>()))> {
+        for (const Resource& resource : resources_) {
+            if (const auto* const found = std::get_if<Kind>(&resource)) {
+                return value_of(*found);
+            }
+        }
+        return std::nullopt;
+    }
+    [[nodiscard]] std::optional<IrqRange> msi(MsiIrqType type) const {
+        for (const Resource& resource : resources_) {
+            if (const auto* const found = std::get_if<MsiIrqResource>(&resource);
+                found != nullptr && found->type == type) {
+                return IrqRange{found->base, found->count};
+            }
+        }
+        return std::nullopt;
+    }
+
+    std::vector<Resource> resources_;
+};
+
+}  // namespace vmdevice

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// Runs inside the guest: what BusyBox has no command for. Prints what it measured; any failure is one line and status 1.
+#include <fcntl.h>
+#include <linux/rtc.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+[[noreturn]] void fail(const std::string& what) {
+    std::fprintf(stderr, "guest_tool: %s: %s\n", what.c_str(), std::strerror(errno));
+    std::exit(1);
+}
+
+int open_device(const char* path) {
+    const int fd = ::open(path, O_RDWR | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0) {
+        fail(path);
+    }
+    return fd;
+}
+
+template <class Argument>
+void control(int fd, unsigned long request, Argument argument, const char* name) {
+    if (::ioctl(fd, request, argument) != 0) {
+        fail(name);
+    }
+}
+
+long long ms_since(Clock::time_point start) {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start).count();
+}
+
+// Waits until `fd` is ready; a device that stays silent is a failure, not a hang.
+void wait_for(int fd, short events, int timeout_ms, const char* what) {
+    pollfd entry{.fd = fd, .events = events, .revents = 0};
+    if (::poll(&entry, 1, timeout_ms) != 1) {
+        errno = ETIMEDOUT;
+        fail(what);
+    }
+}
+
+// Sends random bytes through a port in loopback mode (MCR.LOOP) and compares what comes back.
+void loopback(const char* tty, std::size_t size) {
+    const int fd = open_device(tty);
+    termios mode{};
+    if (::tcgetattr(fd, &mode) != 0) {
+        fail("tcgetattr");
+    }
+    ::cfmakeraw(&mode);
+    mode.c_cflag |= CLOCAL;
+    mode.c_cflag &= ~CRTSCTS;
+    ::cfsetspeed(&mode, B115200);
+    if (::tcsetattr(fd, TCSAFLUSH, &mode) != 0) {
+        fail("tcsetattr");
+    }
+    constexpr int modem_loop = 0x8000;  // TIOCM_LOOP of <asm/termios.h>, which does not go with <termios.h>
+    int lines = modem_loop | TIOCM_RTS | TIOCM_DTR;
+    control(fd, TIOCMSET, &lines, "TIOCMSET");
+    std::mt19937 random(16550);
+    std::vector<std::uint8_t> block(256);
+    std::vector<std::uint8_t> back(block.size());
+    for (std::size_t done = 0; done < size; done += block.size()) {
+        for (std::uint8_t& byte : block) {
+            byte = static_cast<std::uint8_t>(random());
+        }
+        for (std::size_t sent = 0; sent < block.size();) {
+            wait_for(fd, POLLOUT, 10'000, "write");
+            const ssize_t count = ::write(fd, block.data() + sent, block.size() - sent);
+            if (count < 0) {
+                fail("write");
+            }
+            sent += static_cast<std::size_t>(count);
+        }
+        for (std::size_t read = 0; read < back.size();) {
+            wait_for(fd, POLLIN, 10'000, "read");
+            const ssize_t count = ::read(fd, back.data() + read, back.size() - read);
+            if (count <= 0) {
+                fail("read");
+            }
+            read += static_cast<std::size_t>(count);
+        }
+        if (back != block) {
+            errno = EIO;
+            fail("block at " + std::to_string(done) + " came back changed");
+        }
+    }
+    lines = TIOCM_RTS | TIOCM_DTR;
+    control(fd, TIOCMSET, &lines, "TIOCMSET");
+    std::printf("loopback of %zu bytes is right\n", size);
+}
+
+// An alarm of the clock's own, by interrupt.
+void rtc_alarm(int seconds) {
+    const int fd = open_device("/dev/rtc0");
+    rtc_time now{};
+    control(fd, RTC_RD_TIME, &now, "RTC_RD_TIME");
+    std::tm time{};
+    std::memcpy(&time, &now, sizeof(int) * 9);  // the same first nine fields, by rtc_time's definition
+    const std::time_t at = ::timegm(&time) + seconds;
+    ::gmtime_r(&at, &time);
+    rtc_wkalrm alarm{};
+    alarm.enabled = 1;
+    std::memcpy(&alarm.time, &time, sizeof(int) * 9);
+    const auto start = Clock::now();
+    control(fd, RTC_WKALM_SET, &alarm, "RTC_WKALM_SET");
+    wait_for(fd, POLLIN, (seconds + 10) * 1000, "alarm");
+    unsigned long data = 0;
+    if (::read(fd, &data, sizeof(data)) != sizeof(data) || (data & RTC_AF) == 0) {
+        fail("alarm flag");
+    }
+    std::printf("alarm after %lld ms\n", ms_since(start));
+}
+
+// Interrupts once a second (RTC_UIE), which Linux makes of the clock's alarm.
+void rtc_updates(int count) {
+    const int fd = open_device("/dev/rtc0");
+    control(fd, RTC_UIE_ON, 0, "RTC_UIE_ON");
+    const auto start = Clock::now();
+    for (int i = 0; i < count; ++i) {
+        wait_for(fd, POLLIN, 10'000, "update");
+        unsigned long data = 0;
+        if (::read(fd, &data, sizeof(data)) != sizeof(data)) {
+            fail("update");
+        }
+    }
+    control(fd, RTC_UIE_OFF, 0, "RTC_UIE_OFF");
+    std::printf("%d updates in %lld ms\n", count, ms_since(start));
+}
+
+void rtc_periodic(int frequency, int count) {
+    const int fd = open_device("/dev/rtc0");
+    control(fd, RTC_IRQP_SET, static_cast<unsigned long>(frequency), "RTC_IRQP_SET");
+    control(fd, RTC_PIE_ON, 0, "RTC_PIE_ON");
+    const auto start = Clock::now();
+    for (int seen = 0; seen < count;) {
+        wait_for(fd, POLLIN, 10'000, "periodic interrupt");
+        unsigned long data = 0;
+        if (::read(fd, &data, sizeof(data)) != sizeof(data)) {
+            fail("periodic interrupt");
+        }
+        seen += static_cast<int>(data >> 8U);
+    }
+    control(fd, RTC_PIE_OFF, 0, "RTC_PIE_OFF");
+    std::printf("%d interrupts in %lld ms\n", count, ms_since(start));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const std::vector<std::string> words(argv + 1, argv + argc);
+    if (words.size() == 3 && words[0] == "loopback") {
+        loopback(words[1].c_str(), std::stoul(words[2]));
+    } else if (words.size() == 2 && words[0] == "rtc-alarm") {
+        rtc_alarm(std::stoi(words[1]));
+    } else if (words.size() == 2 && words[0] == "rtc-updates") {
+        rtc_updates(std::stoi(words[1]));
+    } else if (words.size() == 3 && words[0] == "rtc-periodic") {
+        rtc_periodic(std::stoi(words[1]), std::stoi(words[2]));
+    } else {
+        std::fputs("usage: guest_tool loopback TTY BYTES | rtc-alarm S | rtc-updates N | rtc-periodic HZ N\n", stderr);
+        return 2;
+    }
+    return 0;
+}
