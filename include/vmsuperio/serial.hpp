@@ -478,10 +478,12 @@ private:
     }
 
     [[gnu::noinline]] constexpr std::expected<void, Error> loop_back(std::span<const std::uint8_t> bytes) {
+        const unsigned before = pending_sources();
         for (std::size_t lost = receive_looped(bytes); lost != 0; --lost) {
             calls().overrun();
         }
-        return settle(thr_empty_source);
+        // The write took THRE down, and what these bytes brought came up after that.
+        return settle(static_cast<std::uint8_t>(thr_empty_source | ~before));
     }
 
     detail::InterruptLine<T> line_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <concepts>
 #include <cstdint>
 #include <expected>
 #include <optional>
@@ -21,7 +22,10 @@ namespace vmsuperio {
 template <Clock C = SteadyClock>
 class SerialTimeout {
 public:
-    explicit constexpr SerialTimeout(C clock = C{}) : clock_(std::move(clock)) {}
+    constexpr SerialTimeout()
+        requires std::default_initializable<C>
+        : SerialTimeout(C{}) {}
+    explicit constexpr SerialTimeout(C clock) : clock_(std::move(clock)) {}
 
     /// Lets the timeout happen if its time is over. Returns how long until it will be, or nothing where no
     /// byte waits for it. Errors: those of `Serial::character_timeout`.

@@ -85,7 +85,8 @@ public:
     }
 
     constexpr void clear() noexcept {
-        position_ = 0;
+        // As if all had been read: the position tells of the change when as many bytes come again.
+        position_ = static_cast<std::uint16_t>((position_ & 0xFF00U) + (size() << 8U));
         parity_errors_ = 0;
         framing_errors_ = 0;
         breaks_ = 0;
@@ -108,7 +109,8 @@ public:
     constexpr void restore(std::uint8_t count, const std::array<std::uint8_t, capacity>& data,
                            std::uint64_t parity_errors, std::uint64_t framing_errors,
                            std::uint64_t breaks) noexcept {
-        position_ = count;
+        // The oldest goes to slot 0, but not to the position that it was at.
+        position_ = static_cast<std::uint16_t>((((position_ >> 8U) / capacity + 1) * capacity << 8U) + count);
         std::copy_n(data.begin(), count, data_.begin());
         parity_errors_ = parity_errors;
         framing_errors_ = framing_errors;

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//
+// DebugPort (both kinds), ExitPort and Pvpanic against what a few lines say that they do.
+//
+// Input: one byte, the events that pvpanic takes, then operations; the low digit's bits 1:0 choose the
+// device (0 POST code, 1 console, 2 exit port, 3 pvpanic):
+//   0d     read        2d n b...  write n modulo 64 bytes at once   5n  the sinks take at most n bytes a call
+//   1d vv  write vv    4d         save, encode, decode and restore      (15: any number)
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include <vmsuperio/debug_port.hpp>
+#include <vmsuperio/exit_port.hpp>
+#include <vmsuperio/pvpanic.hpp>
+#include <vmsuperio/snapshot.hpp>
+
+#include "support/target.hpp"
+
+namespace fuzz {
+namespace {
+
+using vmsuperio::DebugPort;
+using vmsuperio::ExitPort;
+using vmsuperio::Pvpanic;
+using vmsuperio::PvpanicEvent;
+
+template <class Device>
+void save_and_restore(Device& device, Device fresh) {
+    const auto state = device.state();
+    const auto decoded = vmsuperio::decode<std::remove_cv_t<decltype(state)>>(vmsuperio::encode(state));
+    check(decoded && *decoded == state, "a state survives encode and decode");
+    fresh.restore(*decoded);
+    check(fresh.state() == state, "the restored device has the state that was saved");
+    device = std::move(fresh);
+}
+
+class PortsTarget {
+public:
+    PortsTarget(const Trace& trace, std::uint8_t supported) : trace_(trace), supported_(supported) {
+        trace_("// ports: post (0x80), console (0xE9), exit_port, pvpanic of events ", Hex{supported});
+    }
+
+    void step(Input& input) {
+        const Op op = next_op(input);
+        const unsigned which = op.detail & 3U;
+        switch (op.kind) {
+            case OpKind::read:
+                read(which);
+                break;
+            case OpKind::write: {
+                const std::uint8_t value = input.byte();
+                write(which, {&value, 1}, false);
+                break;
+            }
+            case OpKind::enqueue: {
+                const std::size_t count = input.byte() % 64U;
+                write(which, input.bytes(count), true);
+                break;
+            }
+            case OpKind::snapshot:
+                trace_("// ", names[which], " is saved and restored");
+                restore(which);
+                break;
+            case OpKind::sink:
+                limit_ = op.detail == 15 ? SIZE_MAX : op.detail;
+                break;
+            default:
+                break;
+        }
+        compare();
+    }
+
+private:
+    static constexpr const char* names[] = {"post", "console", "exit_port", "pvpanic"};
+
+    DebugPort::Sink sink() {
+        return [this](std::span<const std::uint8_t> bytes) {
+            check(!bytes.empty(), "a sink is offered at least one byte");
+            offered_ += bytes.size();
+            // A sink that claims more than it was offered must not confuse the count.
+            return limit_ == SIZE_MAX ? SIZE_MAX : std::min(bytes.size(), limit_);
+        };
+    }
+    ExitPort make_exit_port() {
+        return ExitPort([this](std::uint8_t status) {
+            ++exits_;
+            exit_status_ = status;
+        });
+    }
+    Pvpanic make_pvpanic() {
+        return Pvpanic([this](PvpanicEvent event) { told_ |= static_cast<std::uint8_t>(event); }, supported_);
+    }
+
+    void read(unsigned which) {
+        std::uint8_t value = 0;
+        std::uint8_t expected = 0;
+        if (which == 0) {
+            value = post_.read();
+            expected = last_[0];
+        } else if (which == 1) {
+            value = console_.read();
+            expected = 0xE9;
+        } else if (which == 2) {
+            value = exit_port_.read();
+        } else {
+            value = pvpanic_.read();
+            expected = supported_ & 7;
+        }
+        trace_("CHECK(", names[which], ".read(0) == ", Hex{value}, ");");
+        check_equal(value, expected, "what the port reads as");
+    }
+    void write(unsigned which, std::span<const std::uint8_t> bytes, bool at_once) {
+        trace_(names[which], at_once ? ".write_data(" : ".write(0, ", Bytes{bytes}, ");");
+        const NoAllocation none;
+        told_ = 0;
+        const auto put = [&](auto& device) {
+            if (at_once) {
+                device.write_data(bytes);
+            } else {
+                device.write(0, bytes.front());
+            }
+        };
+        if (which <= 1) {
+            put(which == 0 ? post_ : console_);
+            written_[which] += bytes.size();
+            last_[which] = bytes.empty() ? last_[which] : bytes.back();
+            dropped_ += which == 1 && bytes.size() > limit_ ? bytes.size() - limit_ : 0;
+        } else if (which == 2) {
+            put(exit_port_);
+            if (!bytes.empty() && !expected_exit_) {
+                expected_exit_ = bytes.front();
+            }
+        } else {
+            put(pvpanic_);
+            unsigned expected = 0;
+            for (const std::uint8_t byte : bytes) {
+                expected |= byte & supported_ & 7U;
+            }
+            check_equal(told_, expected, "the events that pvpanic tells");
+            seen_ |= expected;
+        }
+    }
+    void restore(unsigned which) {
+        if (which == 0) {
+            save_and_restore(post_, DebugPort());
+        } else if (which == 1) {
+            save_and_restore(console_, DebugPort::console(sink()));
+        } else if (which == 2) {
+            save_and_restore(exit_port_, make_exit_port());
+        } else {
+            save_and_restore(pvpanic_, make_pvpanic());
+        }
+    }
+
+    void compare() const {
+        check_equal(post_.written(), written_[0], "bytes written to the POST code port");
+        check_equal(post_.last(), last_[0], "the last POST code");
+        check_equal(post_.dropped(), 0, "nothing is dropped without a sink");
+        check_equal(console_.written(), written_[1], "bytes written to the console");
+        check_equal(offered_, written_[1], "the sink is offered every byte once");
+        check_equal(console_.dropped(), dropped_, "bytes that the sink did not take");
+        check(exit_port_.status() == expected_exit_, "the first byte is the exit status");
+        check_equal(exits_, expected_exit_ ? 1 : 0, "on_exit is called once");
+        check(!expected_exit_ || exit_status_ == *expected_exit_, "on_exit is told the status");
+        check_equal(pvpanic_.state().seen, seen_, "pvpanic remembers what was told");
+    }
+
+    const Trace& trace_;
+    std::uint8_t supported_;
+    std::size_t limit_{SIZE_MAX};
+    std::uint64_t written_[2]{};
+    std::uint8_t last_[2]{};
+    std::uint64_t dropped_{0};
+    std::uint64_t offered_{0};
+    std::uint64_t exits_{0};
+    std::uint8_t exit_status_{0};
+    std::optional<std::uint8_t> expected_exit_{};
+    unsigned told_{0};
+    unsigned seen_{0};
+    DebugPort post_{};
+    DebugPort console_{DebugPort::console(sink())};
+    ExitPort exit_port_{make_exit_port()};
+    Pvpanic pvpanic_{make_pvpanic()};
+};
+
+}  // namespace
+
+void run_target(Input& input, const Trace& trace) {
+    PortsTarget target(trace, input.byte());
+    while (!input.empty()) {
+        target.step(input);
+    }
+}
+
+}  // namespace fuzz

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <vmsuperio/i8042.hpp>
+#include <vmsuperio/snapshot.hpp>
+
+#include "support/target.hpp"
+#include "support/world.hpp"
+
+namespace fuzz {
+
+using vmsuperio::I8042Options;
+using vmsuperio::I8042Profile;
+using vmsuperio::I8042State;
+using vmsuperio::Key;
+
+struct KeyboardWorlds {
+    World reset;
+    World keyboard;
+    World mouse;
+};
+
+/// One device with all that is checked about it; i8042_fuzz.cpp describes the operations.
+template <class Trigger>
+class I8042Target {
+    using Device = vmsuperio::I8042<Edge, Trigger, Trigger>;
+
+public:
+    I8042Target(const Trace& trace, I8042Options options, bool with_twin)
+        : trace_(trace),
+          with_twin_(with_twin),
+          device_(std::in_place, Edge{&worlds_.reset}, Trigger{&worlds_.keyboard}, Trigger{&worlds_.mouse},
+                  vmsuperio::NoI8042Events(), options) {
+        trace_("fuzz::World reset, keyboard, mouse;");
+        trace_("using Device = vmsuperio::I8042<fuzz::Edge, ", name(), ", ", name(), ">;");
+        trace_("std::optional<Device> device(std::in_place, fuzz::Edge{&reset}, ", name(), "{&keyboard}, ",
+               name(),
+               "{&mouse}, vmsuperio::NoI8042Events(), vmsuperio::I8042Options{.profile = "
+               "static_cast<vmsuperio::I8042Profile>(",
+               static_cast<unsigned>(options.profile), "), .keyboard = ", options.keyboard,
+               ", .mouse = ", options.mouse, "});");
+    }
+
+    void step(Input& input) {
+        const Op op = next_op(input);
+        std::optional<Device> twin = make_twin();
+        switch (op.kind) {
+            case OpKind::read:
+                read(op.detail, twin);
+                break;
+            case OpKind::write:
+                write(op.detail >= 8 ? 4 : op.detail, input.byte(), twin);
+                break;
+            case OpKind::enqueue:
+                write(0, input.byte(), twin);
+                break;
+            case OpKind::tick: {
+                write(4, 0xD4, twin);
+                std::optional<Device> second = make_twin();
+                write(0, input.byte(), second);
+                twin.reset();
+                break;
+            }
+            case OpKind::snapshot:
+                snapshot();
+                twin.reset();
+                break;
+            case OpKind::sink:
+                worlds_.keyboard.trigger_fails = worlds_.mouse.trigger_fails = op.detail % 2 != 0;
+                worlds_.reset.trigger_fails = op.detail % 4 == 3;
+                trace_("keyboard.trigger_fails = mouse.trigger_fails = ", worlds_.mouse.trigger_fails,
+                       "; reset.trigger_fails = ", worlds_.reset.trigger_fails, ";");
+                break;
+            case OpKind::host:
+                host_call(op.detail, input, twin);
+                break;
+            case OpKind::other:
+                key(static_cast<Key>(input.byte()), op.detail % 2 == 0, twin);
+                break;
+        }
+        compare(twin);
+    }
+
+    /// All that the device remembers and shows, as bytes.
+    [[nodiscard]] std::vector<std::uint8_t> fingerprint() const {
+        std::vector<std::uint8_t> bytes = vmsuperio::encode(device_->state());
+        bytes.push_back(
+            static_cast<std::uint8_t>((worlds_.keyboard.level ? 1 : 0) | (worlds_.mouse.level ? 2 : 0)));
+        return bytes;
+    }
+
+private:
+    static constexpr const char* name() {
+        return std::is_same_v<Trigger, Edge> ? "fuzz::Edge" : "fuzz::Level";
+    }
+
+    // A device from the saved state of this one, with triggers of its own.
+    std::optional<Device> make_twin() {
+        if (!with_twin_) {
+            return std::nullopt;
+        }
+        twin_worlds_ = {};
+        auto made = Device::from_state(device_->state(), Edge{&twin_worlds_.reset},
+                                       Trigger{&twin_worlds_.keyboard}, Trigger{&twin_worlds_.mouse});
+        check(made.has_value(), "what a device has saved can be restored");
+        return std::optional<Device>(std::move(*made));
+    }
+
+    void read(std::uint8_t offset, std::optional<Device>& twin) {
+        const std::uint8_t shown = device_->peek(offset);
+        std::uint8_t value = 0;
+        {
+            const NoAllocation none;
+            value = device_->read(offset);
+        }
+        trace_("CHECK(device->read(", offset, ") == ", Hex{value}, ");");
+        check_equal(value, shown, "a read gives what peek() told");
+        if (twin) {
+            check_equal(twin->read(offset), value, "the twin reads the same");
+        }
+    }
+    void write(std::uint8_t offset, std::uint8_t value, std::optional<Device>& twin) {
+        trace_("(void)device->write(", offset, ", ", Hex{value}, ");");
+        const std::uint64_t resets = worlds_.reset.edges;
+        {
+            const NoAllocation none;
+            const auto written = device_->write(offset, value);
+            check_equal(written.has_value(), worlds_.reset.edges == resets || !worlds_.reset.trigger_fails,
+                        "a write fails with the reset trigger and only with it");
+        }
+        check(worlds_.reset.edges - resets <= 1, "one reset at most");
+        if (twin) {
+            const bool reset = twin->write(offset, value) && twin_worlds_.reset.edges != 0;
+            check_equal(reset, worlds_.reset.edges != resets, "the twin resets the CPU at the same writes");
+        }
+    }
+    void key(Key key, bool down, std::optional<Device>& twin) {
+        trace_("(void)device->key(static_cast<vmsuperio::Key>(", static_cast<unsigned>(key), "), ", down,
+               ");");
+        const NoAllocation none;
+        const bool sent = device_->key(key, down);
+        if (twin) {
+            check_equal(twin->key(key, down), sent, "the twin takes the same keys");
+        }
+    }
+    void host_call(std::uint8_t call, Input& input, std::optional<Device>& twin) {
+        switch (call) {
+            case 0:
+                trace_("(void)device->ctrl_alt_del();");
+                static_cast<void>(device_->ctrl_alt_del());
+                if (twin) {
+                    static_cast<void>(twin->ctrl_alt_del());
+                }
+                break;
+            case 1:
+                trace_("device->reset();");
+                device_->reset();
+                if (twin) {
+                    twin->reset();
+                }
+                break;
+            case 3:
+                key(static_cast<Key>(input.u16()), true, twin);
+                break;
+            default: {
+                const auto amount = [&](std::uint8_t byte, unsigned shift) {
+                    return static_cast<std::int32_t>(static_cast<std::uint32_t>(byte) << shift);
+                };
+                const std::uint8_t x = input.byte();
+                const std::uint8_t y = input.byte();
+                const std::uint8_t wheel = input.byte();
+                const unsigned shift = call == 2 ? 0 : 2U * call - 6U;  // up to 2^31
+                const vmsuperio::MouseMotion motion{.x = amount(x, shift),
+                                                    .y = -1 - amount(y, shift),
+                                                    .wheel = static_cast<std::int8_t>(wheel),
+                                                    .buttons = input.byte()};
+                trace_("device->move_mouse({.x = ", motion.x, ", .y = ", motion.y,
+                       ", .wheel = ", motion.wheel, ", .buttons = ", unsigned{motion.buttons}, "});");
+                const NoAllocation none;
+                device_->move_mouse(motion);
+                if (twin) {
+                    twin->move_mouse(motion);
+                }
+                break;
+            }
+        }
+    }
+    void snapshot() {
+        trace_("{");
+        trace_(
+            "    const auto state = "
+            "vmsuperio::decode<vmsuperio::I8042State>(vmsuperio::encode(device->state()));");
+        trace_("    REQUIRE(state);");
+        trace_("    auto restored = Device::from_state(*state, fuzz::Edge{&reset}, ", name(), "{&keyboard}, ",
+               name(), "{&mouse});");
+        trace_("    REQUIRE(restored);");
+        trace_("    device.emplace(std::move(*restored));");
+        trace_("}");
+        const I8042State state = device_->state();
+        const auto decoded = vmsuperio::decode<I8042State>(vmsuperio::encode(state));
+        check(decoded && *decoded == state, "a state survives encode and decode");
+        worlds_.keyboard.level = worlds_.mouse.level = false;
+        auto restored = Device::from_state(*decoded, Edge{&worlds_.reset}, Trigger{&worlds_.keyboard},
+                                           Trigger{&worlds_.mouse});
+        check(restored.has_value(), "what a device has saved can be restored");
+        device_.emplace(std::move(*restored));
+        check(device_->state() == state, "the restored device has the state that was saved");
+    }
+
+    void compare(const std::optional<Device>& twin) const {
+        const I8042State state = device_->state();
+        check(vmsuperio::detail::I8042Core::first_invalid(state) == nullptr, "the state can be restored");
+        if (twin) {
+            check(twin->state() == state, "the twin has the same state");
+        }
+        if (device_->profile() != I8042Profile::full) {
+            check_equal(device_->peek(0), device_->profile() == I8042Profile::absent ? 0xFF : 0,
+                        "no data port");
+            return;
+        }
+        // The status, bit by bit (IBM PS/2 Technical Reference, "Status register").
+        const std::uint8_t status = device_->peek(4);
+        const std::uint8_t command_byte = state.ram[0];
+        const bool full = (status & 0x01) != 0;
+        const bool from_mouse = full && (status & 0x20) != 0;
+        check_equal(full, state.output_full, "OBF");
+        check_equal(status & 0x02, 0, "IBF is never set: nothing takes time");
+        check_equal((status & 0x04) != 0, (command_byte & 0x04) != 0, "SYS mirrors the command byte");
+        check_equal(status & 0x10, 0x10, "the keyboard is not locked");
+        check(full || (status & 0xE0) == 0, "no flags without a byte");
+        check_equal(command_byte & 0x80, 0, "the reserved bit of the command byte");
+        check_equal(device_->a20_enabled(), (state.output_port & 0x02) != 0,
+                    "A20 is bit 1 of the output port");
+        check_equal(state.output_port & 0x01, 1, "bit 0 of the output port is never kept low");
+        check(device_->leds() <= 7, "there are three LEDs");
+        // Each line is up while its byte waits and its interrupt is enabled.
+        if constexpr (std::is_same_v<Trigger, Level>) {
+            check_equal(worlds_.keyboard.level, full && !from_mouse && (command_byte & 0x01) != 0, "IRQ 1");
+            check_equal(worlds_.mouse.level, from_mouse && (command_byte & 0x02) != 0, "IRQ 12");
+        }
+        // Nothing waits behind an empty output buffer unless its port is off.
+        if (!full) {
+            check(!state.response_waiting, "the controller's answer does not wait behind an empty buffer");
+            check((command_byte & 0x10) != 0 || state.keyboard.replies.empty(),
+                  "the keyboard's answers do not wait either");
+        }
+        check(state.keyboard.replies.count <= 4 && state.keyboard.keys.count <= 15, "the queues' bounds");
+    }
+
+    const Trace& trace_;
+    bool with_twin_;
+    KeyboardWorlds worlds_;
+    KeyboardWorlds twin_worlds_;
+    std::optional<Device> device_;
+};
+
+}  // namespace fuzz
