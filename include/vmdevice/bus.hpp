@@ -24,6 +24,16 @@ namespace vmdevice {
 /// deregistered or the bus ends; other registrations do not disturb it.
 template <BusAddress A, class Dev>
 struct BusEntry {
+    constexpr BusEntry(BusRange<A> at, Dev& found) noexcept : range(at), device(found) {}
+    constexpr BusEntry(const BusEntry&) noexcept = default;
+    /// Makes this entry name what `other` names; the devices are not touched.
+    constexpr BusEntry& operator=(const BusEntry& other) noexcept {
+        if (this != &other) {
+            std::construct_at(this, other);
+        }
+        return *this;
+    }
+
     BusRange<A> range;
     Dev& device;
 };
@@ -57,7 +67,7 @@ class Bus {
 
         value_type operator*() const {
             Node& node = index_->at(position_);
-            return {node.range, node.device};
+            return value_type(node.range, node.device);
         }
         Iterator& operator++() {
             position_ = index_->next(position_);
@@ -191,7 +201,7 @@ private:
             return std::nullopt;
         }
         Node& node = index_.at(position);
-        return Entry{node.range, node.device};
+        return Entry(node.range, node.device);
     }
 
     template <class Entry>
@@ -204,7 +214,7 @@ private:
             return std::unexpected(BusError::device_not_found);
         }
         Node& node = index_.at(position);
-        return Entry{node.range, node.device};
+        return Entry(node.range, node.device);
     }
 
     Index index_;

@@ -97,7 +97,16 @@ public:
     /// A model of `register_count` registers.
     ByteDevice(D device, std::size_t register_count)
         : ByteDevice(std::forward<D>(device), ByteDeviceOptions{.register_count = register_count}) {}
-    /// Builds the model in place, for one that cannot be moved.
+    /// Builds the model from what it is built from.
+    template <class First, class... Rest>
+        requires(std::constructible_from<D, First, Rest...> &&
+                 !std::same_as<std::remove_cvref_t<First>, std::remove_cvref_t<D>> &&
+                 !std::same_as<std::remove_cvref_t<First>, ByteDevice> &&
+                 !std::same_as<std::remove_cvref_t<First>, std::in_place_t>)
+    explicit ByteDevice(First&& first, Rest&&... rest)
+        : ByteDevice(std::in_place, ByteDeviceOptions{}, std::forward<First>(first),
+                     std::forward<Rest>(rest)...) {}
+    /// The same with options.
     template <class... Args>
         requires std::constructible_from<D, Args...>
     explicit ByteDevice(std::in_place_t, ByteDeviceOptions options, Args&&... args)

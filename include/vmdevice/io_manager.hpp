@@ -164,27 +164,27 @@ public:
 
     /// One access of data.size() bytes. `invalid_range` where that is 0, `device_not_found` where no device
     /// owns all of it.
-    [[nodiscard, gnu::always_inline]] std::expected<void, BusError> pio_read(PioAddress address,
-                                                                             std::span<std::uint8_t> data) {
+    [[nodiscard, gnu::always_inline]] std::expected<void, BusError> pio_read(
+        PioAddress address, std::span<std::uint8_t> data) const {
         return dispatch<PioRead>(pio_, address, data.size(), data);
     }
     [[nodiscard, gnu::always_inline]] std::expected<void, BusError> pio_write(
-        PioAddress address, std::span<const std::uint8_t> data) {
+        PioAddress address, std::span<const std::uint8_t> data) const {
         return dispatch<PioWrite>(pio_, address, data.size(), data);
     }
-    [[nodiscard, gnu::always_inline]] std::expected<void, BusError> mmio_read(MmioAddress address,
-                                                                              std::span<std::uint8_t> data) {
+    [[nodiscard, gnu::always_inline]] std::expected<void, BusError> mmio_read(
+        MmioAddress address, std::span<std::uint8_t> data) const {
         return dispatch<MmioRead>(mmio_, address, data.size(), data);
     }
     [[nodiscard, gnu::always_inline]] std::expected<void, BusError> mmio_write(
-        MmioAddress address, std::span<const std::uint8_t> data) {
+        MmioAddress address, std::span<const std::uint8_t> data) const {
         return dispatch<MmioWrite>(mmio_, address, data.size(), data);
     }
 
     /// String input (REP INS): data.size() / width reads of `width` bytes each at one port, in one dispatch.
     /// `invalid_access_length` where width is not 1, 2, 4 or 8 or does not divide the size of `data`.
     [[nodiscard]] std::expected<void, BusError> pio_read_repeated(PioAddress address, std::size_t width,
-                                                                  std::span<std::uint8_t> data) {
+                                                                  std::span<std::uint8_t> data) const {
         if (!repeatable(width, data.size())) {
             return std::unexpected(BusError::invalid_access_length);
         }
@@ -193,7 +193,7 @@ public:
     /// String output (REP OUTS): data.size() / width writes of `width` bytes each at one port, in one
     /// dispatch.
     [[nodiscard]] std::expected<void, BusError> pio_write_repeated(PioAddress address, std::size_t width,
-                                                                   std::span<const std::uint8_t> data) {
+                                                                   std::span<const std::uint8_t> data) const {
         if (!repeatable(width, data.size())) {
             return std::unexpected(BusError::invalid_access_length);
         }

@@ -114,6 +114,35 @@ TEST_CASE("Bus: a found device can be changed and its reference outlives other r
     CHECK(std::as_const(bus).device(MmioAddress{5000})->device == 8);
 }
 
+TEST_CASE("Bus: what a lookup found can be assigned and taken apart", "[vmdevice][bus]") {
+    PioBus<int> bus;
+    REQUIRE(bus.register_device(pio(0, 1), 1));
+    REQUIRE(bus.register_device(pio(1, 1), 2));
+    auto found = bus.device(PioAddress{0});
+    found = bus.device(PioAddress{1});
+    CHECK(found->device == 2);
+    auto checked = bus.check_access(PioAddress{1}, 1);
+    checked = bus.check_access(PioAddress{0}, 1);
+    auto& [range, device] = *checked;
+    CHECK(range == pio(0, 1));
+    CHECK(device == 1);
+    CHECK(bus.device(PioAddress{1})->device == 2);
+}
+
+TEST_CASE("Bus: moves with its devices and leaves an empty one behind", "[vmdevice][bus]") {
+    PioBus<int> bus;
+    REQUIRE(bus.register_device(pio(0, 1), 1));
+    PioBus<int> other = std::move(bus);
+    CHECK(other.device(PioAddress{0})->device == 1);
+    bus = PioBus<int>();
+    CHECK(bus.empty());
+    CHECK(bus.begin() == bus.end());
+    REQUIRE(bus.register_device(pio(0, 1), 2));
+    other = std::move(bus);
+    CHECK(other.size() == 1);
+    CHECK(other.device(PioAddress{0})->device == 2);
+}
+
 TEST_CASE("Bus: move_range keeps the device whatever happens", "[vmdevice][bus]") {
     PioBus<std::unique_ptr<int>> bus;
     REQUIRE(bus.register_device(pio(0x10, 0x10), std::make_unique<int>(1)).has_value());

@@ -155,6 +155,25 @@ TEST_CASE("ByteDevice: wraps a reference and a pointer as well as a value", "[vm
     CHECK(&by_pointer.device() == shared.get());
 }
 
+TEST_CASE("ByteDevice: builds its model in place from what it is built from", "[vmdevice][byte_device]") {
+    struct Fixed {
+        explicit Fixed(std::uint8_t a, int b = 0) : value(static_cast<std::uint8_t>(a + b)) {}
+        Fixed(const Fixed&) = delete;
+        Fixed& operator=(const Fixed&) = delete;
+        std::uint8_t value;
+        [[nodiscard]] std::uint8_t read(std::uint8_t) const { return value; }
+        void write(std::uint8_t, std::uint8_t) {}
+    };
+    CHECK(ByteDevice<Fixed>(std::uint8_t{3}).device().value == 3);
+    CHECK(ByteDevice<Fixed>(std::uint8_t{3}, 4).device().value == 7);
+    const ByteDevice<Fixed> device(std::in_place, {.register_count = 2}, std::uint8_t{5});
+    CHECK(device.device().value == 5);
+    CHECK(device.window() == 2);
+    CHECK(std::make_shared<Locked<ByteDevice<Fixed>>>(std::uint8_t{3}, 1)->with_lock([](auto& locked) {
+        return locked.device().value;
+    }) == 4);
+}
+
 TEST_CASE("SpanDevice: hands each access to the model as it is", "[vmdevice][span_device]") {
     struct Clock {
         std::vector<std::pair<std::uint64_t, std::size_t>> accesses;

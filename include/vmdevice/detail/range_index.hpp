@@ -41,6 +41,18 @@ public:
         friend bool operator==(const Position&, const Position&) = default;
     };
 
+    RangeIndex() = default;
+    RangeIndex(RangeIndex&& other) noexcept
+        : firsts_(std::exchange(other.firsts_, {})),
+          leaves_(std::exchange(other.leaves_, {})),
+          size_(std::exchange(other.size_, 0)) {}
+    RangeIndex& operator=(RangeIndex&& other) noexcept {
+        firsts_ = std::exchange(other.firsts_, {});
+        leaves_ = std::exchange(other.leaves_, {});
+        size_ = std::exchange(other.size_, 0);
+        return *this;
+    }
+
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
     [[nodiscard]] Position begin() const noexcept { return {0, 0}; }
     [[nodiscard]] Position end() const noexcept { return {leaves_.size(), 0}; }
