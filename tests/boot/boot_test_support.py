@@ -30,7 +30,7 @@ sys.path.insert(0, str(REPOSITORY / "scripts" / "lib"))
 from machine import guest, machine  # noqa: E402  pylint: disable=wrong-import-position
 
 # Seconds. Only a hang should ever meet it: an emulated machine on a busy host is slow.
-PATIENCE = 240
+PATIENCE = 150
 PROMPT = rb"guest:[^\r\n]*# "
 
 
