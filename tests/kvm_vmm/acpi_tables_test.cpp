@@ -4,8 +4,8 @@
 #include <numeric>
 #include <string>
 
-#include "acpi/tables.hpp"
 #include "acpi/aml.hpp"
+#include "acpi/tables.hpp"
 #include "boot/layout.hpp"
 #include "boot_images.hpp"
 #include "catch.hpp"

@@ -17,8 +17,8 @@ kvm_cpuid_entry2 entry(std::uint32_t function, std::uint32_t index = 0) {
 
 const kvm_cpuid_entry2& find(const std::vector<kvm_cpuid_entry2>& table, std::uint32_t function,
                              std::uint32_t index = 0) {
-    const auto found =
-        std::ranges::find_if(table, [&](const auto& e) { return e.function == function && e.index == index; });
+    const auto found = std::ranges::find_if(
+        table, [&](const auto& e) { return e.function == function && e.index == index; });
     REQUIRE(found != table.end());
     return *found;
 }

@@ -49,18 +49,21 @@ TEST_CASE("EscapeParser: every byte but Ctrl-A passes as it is", "[console]") {
 TEST_CASE("EscapeParser: Ctrl-A Ctrl-A sends one Ctrl-A", "[console]") {
     CHECK(type("a\x01\x01"
                "b")
-              .bytes == "a\x01"
-                        "b");
+              .bytes ==
+          "a\x01"
+          "b");
     CHECK(type("\x01\x01\x01\x01").bytes == "\x01\x01");
 }
 
 TEST_CASE("EscapeParser: Ctrl-A and a command key give the command and no byte", "[console]") {
-    const Outcome outcome = type("\x01x\x01"
-                                 "c\x01"
-                                 "b\x01s\x01h");
+    const Outcome outcome = type(
+        "\x01x\x01"
+        "c\x01"
+        "b\x01s\x01h");
     CHECK(outcome.bytes.empty());
     CHECK(outcome.commands == std::vector{ConsoleCommand::exit, ConsoleCommand::ctrl_alt_del,
-                                          ConsoleCommand::send_break, ConsoleCommand::status, ConsoleCommand::help});
+                                          ConsoleCommand::send_break, ConsoleCommand::status,
+                                          ConsoleCommand::help});
 }
 
 TEST_CASE("EscapeParser: Ctrl-A and any other key are dropped together", "[console]") {

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "event/event_manager.hpp"
 
+#include <array>
+#include <csignal>
+#include <cstdio>
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <unistd.h>
-
-#include <array>
-#include <cstdio>
-#include <csignal>
 #include <vector>
 
 #include "catch.hpp"
@@ -187,7 +186,8 @@ TEST_CASE("SignalEvents: a signal reaches the handler and the mask is put back",
     pthread_sigmask(SIG_SETMASK, nullptr, &before);
     std::vector<int> seen;
     {
-        const kvm_vmm::SignalEvents signals(events, {SIGUSR1, SIGUSR2}, [&](int signal) { seen.push_back(signal); });
+        const kvm_vmm::SignalEvents signals(events, {SIGUSR1, SIGUSR2},
+                                            [&](int signal) { seen.push_back(signal); });
         REQUIRE(::raise(SIGUSR2) == 0);
         events.run_once(1000);
         CHECK(seen == std::vector{SIGUSR2});

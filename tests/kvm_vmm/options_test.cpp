@@ -51,8 +51,8 @@ TEST_CASE("Options: a size has an optional unit, MiB without", "[options]") {
 }
 
 TEST_CASE("Options: what is no size is refused", "[options]") {
-    for (const char* const text : {"", "M", "-1M", "+1M", "1.5G", "1X", "1MM", " 1M", "1M ", "0x10", "1Mi", "1BM",
-                                   "99999999999999999999", "9999999999T", "1iB"}) {
+    for (const char* const text : {"", "M", "-1M", "+1M", "1.5G", "1X", "1MM", " 1M", "1M ", "0x10", "1Mi",
+                                   "1BM", "99999999999999999999", "9999999999T", "1iB"}) {
         INFO(text);
         CHECK_FALSE(parse_size(text).has_value());
     }
@@ -69,8 +69,9 @@ TEST_CASE("Options: the defaults are as documented", "[options]") {
 }
 
 TEST_CASE("Options: all are read, with = or without", "[options]") {
-    const VmmConfig config = config_of({"--kernel=k", "--initrd", "i", "--cmdline", "a=b,c \"d e\"", "--memory=1G",
-                                        "--cpus", "4", "--serial", "null", "--serial=file=/tmp/a=b"});
+    const VmmConfig config =
+        config_of({"--kernel=k", "--initrd", "i", "--cmdline", "a=b,c \"d e\"", "--memory=1G", "--cpus", "4",
+                   "--serial", "null", "--serial=file=/tmp/a=b"});
     CHECK(config.initrd == "i");
     CHECK(config.cmdline == "a=b,c \"d e\"");
     CHECK(config.memory == 1ULL << 30U);
@@ -100,8 +101,8 @@ TEST_CASE("Options: a mistake is one line that names it", "[options]") {
     CHECK_THAT(usage_error({"--kernel", "k", "--serial", "file="}), Catch::Matchers::Contains("file="));
     CHECK_THAT(usage_error({"--kernel", "k", "--serial", "stdio", "--serial", "stdio"}),
                Catch::Matchers::Contains("stdio"));
-    CHECK_THAT(usage_error({"--kernel", "k", "--serial", "null", "--serial", "null", "--serial", "null", "--serial",
-                            "null", "--serial", "null"}),
+    CHECK_THAT(usage_error({"--kernel", "k", "--serial", "null", "--serial", "null", "--serial", "null",
+                            "--serial", "null", "--serial", "null"}),
                Catch::Matchers::Contains("4"));
     CHECK_THAT(usage_error({"--kernel", "k", "--bad\noption"}), Catch::Matchers::Contains("--bad option"));
 }
@@ -109,8 +110,8 @@ TEST_CASE("Options: a mistake is one line that names it", "[options]") {
 TEST_CASE("Options: --help names every option and exit code", "[options]") {
     const auto parsed = parse({"--help"});
     const std::string text = std::get<PrintAndExit>(parsed).text;
-    for (const char* const word : {"--kernel", "--initrd", "--cmdline", "--memory", "--cpus", "--serial", "--help",
-                                   "--version", "Exit codes", "Ctrl-A x"}) {
+    for (const char* const word : {"--kernel", "--initrd", "--cmdline", "--memory", "--cpus", "--serial",
+                                   "--help", "--version", "Exit codes", "Ctrl-A x"}) {
         INFO(word);
         CHECK(text.find(word) != std::string::npos);
     }

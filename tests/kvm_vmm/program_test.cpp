@@ -2,10 +2,9 @@
 // kvm_vmm as a user meets it: run as a process, in a terminal of its own where that matters.
 #include "program.hpp"
 
+#include <string>
 #include <sys/socket.h>
 #include <sys/un.h>
-
-#include <string>
 #include <vector>
 
 using namespace kvm_vmm::test;
@@ -58,7 +57,8 @@ TEST_CASE("kvm_vmm: too little memory for the kernel is one line", "[program]") 
     CHECK_THAT(result.errors, Catch::Matchers::Contains("1 MiB"));
 }
 
-TEST_CASE("kvm_vmm: the guest's output comes out and its reset ends with 10, whatever stdin is", "[program]") {
+TEST_CASE("kvm_vmm: the guest's output comes out and its reset ends with 10, whatever stdin is",
+          "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const fs::path kernel = directory.write("kernel", make_bzimage(reset_code));
@@ -77,14 +77,16 @@ TEST_CASE("kvm_vmm: output can go to a file or nowhere", "[program]") {
     const ScratchDirectory directory;
     const fs::path kernel = directory.write("kernel", make_bzimage(reset_code));
     const std::string file = (directory / "console").string();
-    Result result = run(directory, {"--kernel", kernel.string(), "--memory", "64M", "--serial", "file=" + file});
+    Result result =
+        run(directory, {"--kernel", kernel.string(), "--memory", "64M", "--serial", "file=" + file});
     CHECK(result.exit_code == 10);
     CHECK(result.output.empty());
     CHECK(slurp(file) == "!");
     result = run(directory, {"--kernel", kernel.string(), "--memory", "64M", "--serial", "null"});
     CHECK(result.exit_code == 10);
     CHECK(result.output.empty());
-    result = run(directory, {"--kernel", kernel.string(), "--serial", "file=" + (directory / "no/such").string()});
+    result =
+        run(directory, {"--kernel", kernel.string(), "--serial", "file=" + (directory / "no/such").string()});
     CHECK(result.exit_code == 3);
     CHECK(line_count(result.errors) == 1);
 }
@@ -221,9 +223,9 @@ TEST_CASE("kvm_vmm: a Unix socket is a serial port, for one client after the oth
     REQUIRE_KVM();
     const ScratchDirectory directory;
     // Echoes: wait for LSR.DR, read, write back; each in a loop.
-    const fs::path kernel = directory.write(
-        "echo", make_bzimage({0x66, 0xBA, 0xFD, 0x03, 0xEC, 0xA8, 0x01, 0x74, 0xFB, 0x66, 0xBA, 0xF8, 0x03, 0xEC, 0xEE,
-                              0xEB, 0xEF}));
+    const fs::path kernel =
+        directory.write("echo", make_bzimage({0x66, 0xBA, 0xFD, 0x03, 0xEC, 0xA8, 0x01, 0x74, 0xFB, 0x66,
+                                              0xBA, 0xF8, 0x03, 0xEC, 0xEE, 0xEB, 0xEF}));
     const std::string path = (directory / "socket").string();
     // What a process that is gone left behind does not matter.
     const auto make_address = [&] {
@@ -264,7 +266,8 @@ TEST_CASE("kvm_vmm: a Unix socket is a serial port, for one client after the oth
     }
     // A path in use, and one that is no socket, are left alone.
     CHECK(run(directory, {"--kernel", kernel.string(), "--serial", "unix=" + path}).exit_code == 3);
-    CHECK(run(directory, {"--kernel", kernel.string(), "--serial", "unix=" + kernel.string()}).exit_code == 3);
+    CHECK(run(directory, {"--kernel", kernel.string(), "--serial", "unix=" + kernel.string()}).exit_code ==
+          3);
     ::kill(child, SIGTERM);
     int status = 0;
     REQUIRE(::waitpid(child, &status, 0) == child);
@@ -275,9 +278,9 @@ TEST_CASE("kvm_vmm: a Unix socket is a serial port, for one client after the oth
 TEST_CASE("kvm_vmm: a pseudo-terminal is a serial port, and may be opened late and again", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
-    const fs::path kernel = directory.write(
-        "echo", make_bzimage({0x66, 0xBA, 0xFD, 0x03, 0xEC, 0xA8, 0x01, 0x74, 0xFB, 0x66, 0xBA, 0xF8, 0x03, 0xEC, 0xEE,
-                              0xEB, 0xEF}));
+    const fs::path kernel =
+        directory.write("echo", make_bzimage({0x66, 0xBA, 0xFD, 0x03, 0xEC, 0xA8, 0x01, 0x74, 0xFB, 0x66,
+                                              0xBA, 0xF8, 0x03, 0xEC, 0xEE, 0xEB, 0xEF}));
     const pid_t child = ::fork();
     if (child == 0) {
         ::alarm(30);

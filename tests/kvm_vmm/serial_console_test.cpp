@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "devices/serial_console.hpp"
 
-#include <fcntl.h>
-#include <sys/epoll.h>
-#include <unistd.h>
-
 #include <array>
 #include <csignal>
 #include <cstdio>
+#include <fcntl.h>
 #include <optional>
 #include <random>
 #include <string>
+#include <sys/epoll.h>
+#include <unistd.h>
 #include <vector>
 
 #include "catch.hpp"
@@ -55,7 +54,9 @@ public:
         device_->pio_read(base, offset, {&value, 1});
         return value;
     }
-    void write(vmdevice::PioOffset offset, std::uint8_t value) { device_->pio_write(base, offset, {&value, 1}); }
+    void write(vmdevice::PioOffset offset, std::uint8_t value) {
+        device_->pio_write(base, offset, {&value, 1});
+    }
     void loop() { events_.run_once(0); }
     std::uint64_t interrupts() { return *interrupt_->take(); }
     SerialConsole& console() { return console_; }
@@ -184,7 +185,8 @@ TEST_CASE("SerialConsole: input waits while the guest has the UART in loopback m
     CHECK(harness.drain(3) == "abc");
 }
 
-TEST_CASE("SerialConsole: input raises the interrupt, with the FIFOs on and below the trigger level too", "[console]") {
+TEST_CASE("SerialConsole: input raises the interrupt, with the FIFOs on and below the trigger level too",
+          "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1);
     harness.write(fifo_control, 0xC1);
@@ -285,7 +287,8 @@ TEST_CASE("SerialConsole: commands are found in interactive input only", "[conso
     }
 }
 
-TEST_CASE("SerialConsole: a command is found while the guest reads nothing, and the input waits", "[console]") {
+TEST_CASE("SerialConsole: a command is found while the guest reads nothing, and the input waits",
+          "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1, true);
     const std::string sent(3000, 'y');

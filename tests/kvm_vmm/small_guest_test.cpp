@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "small_guest.hpp"
 
+#include <chrono>
+#include <mutex>
+#include <thread>
+
 #include <vmdevice/byte_device.hpp>
 #include <vmdevice/locked.hpp>
 #include <vmsuperio/i8042.hpp>
 #include <vmsuperio/linux/eventfd.hpp>
 #include <vmsuperio/serial.hpp>
 #include <vmsuperio/writer.hpp>
-
-#include <chrono>
-#include <mutex>
-#include <thread>
 
 #include "devices/reset_trigger.hpp"
 
@@ -35,13 +35,16 @@ public:
     void pio_read(vmdevice::PioAddress, vmdevice::PioOffset offset, std::span<std::uint8_t> data) override {
         read(offset, data);
     }
-    void pio_write(vmdevice::PioAddress, vmdevice::PioOffset offset, std::span<const std::uint8_t> data) override {
+    void pio_write(vmdevice::PioAddress, vmdevice::PioOffset offset,
+                   std::span<const std::uint8_t> data) override {
         write(offset, data);
     }
-    void mmio_read(vmdevice::MmioAddress, vmdevice::MmioOffset offset, std::span<std::uint8_t> data) override {
+    void mmio_read(vmdevice::MmioAddress, vmdevice::MmioOffset offset,
+                   std::span<std::uint8_t> data) override {
         read(offset, data);
     }
-    void mmio_write(vmdevice::MmioAddress, vmdevice::MmioOffset offset, std::span<const std::uint8_t> data) override {
+    void mmio_write(vmdevice::MmioAddress, vmdevice::MmioOffset offset,
+                    std::span<const std::uint8_t> data) override {
         write(offset, data);
     }
 
@@ -71,7 +74,8 @@ private:
 void add_reset_port(SmallGuest& guest) {
     using Controller = vmdevice::ByteDevice<vmsuperio::I8042<ResetTrigger>>;
     const auto range = vmdevice::PioRange::create(vmdevice::PioAddress{0x60}, 5);
-    REQUIRE(guest.io().register_pio(*range, std::make_shared<Controller>(vmsuperio::I8042(ResetTrigger(guest.end())))));
+    REQUIRE(guest.io().register_pio(
+        *range, std::make_shared<Controller>(vmsuperio::I8042(ResetTrigger(guest.end())))));
 }
 
 template <class Device>
@@ -99,7 +103,7 @@ TEST_CASE("Small guest: OUT and REP OUTSB reach the UART, the i8042 reset ends t
     const std::string text = "Hello from real mode, in one instruction";
     guest.load_real_mode(Bytes{
                              0xBA, 0xF8, 0x03,                                 // mov dx, 0x3F8
-                             0xB0, '>',  0xEE,                                 // mov al, '>'; out dx, al
+                             0xB0, '>', 0xEE,                                  // mov al, '>'; out dx, al
                              0xBE, 0x00, 0x20,                                 // mov si, 0x2000
                              0xB9, static_cast<std::uint8_t>(text.size()), 0,  // mov cx, size
                              0xFC, 0xF3, 0x6E,                                 // cld; rep outsb
@@ -107,7 +111,8 @@ TEST_CASE("Small guest: OUT and REP OUTSB reach the UART, the i8042 reset ends t
                          reset_code);
     REQUIRE(guest.memory().write(0x2000, Bytes(text.begin(), text.end())));
     CHECK(guest.run().code == ExitCode::guest_reset);
-    CHECK(uart->with_lock([](auto& device) { return std::string(device.device().writer().text()); }) == ">" + text);
+    CHECK(uart->with_lock([](auto& device) { return std::string(device.device().writer().text()); }) ==
+          ">" + text);
 }
 
 TEST_CASE("Small guest: IN and REP INSB read the UART's FIFO in order", "[kvm]") {
@@ -138,12 +143,12 @@ TEST_CASE("Small guest: unclaimed ports read as all ones, whatever the width", "
     SmallGuest guest;
     add_reset_port(guest);
     guest.load_real_mode(Bytes{
-                             0xBA, 0x00, 0x05,              // mov dx, 0x500
+                             0xBA, 0x00, 0x05,                    // mov dx, 0x500
                              0x66, 0xB8, 0x78, 0x56, 0x34, 0x12,  // mov eax, 0x12345678
-                             0xEC, 0xA2, 0x00, 0x20,        // in al, dx; mov [0x2000], al
-                             0xED, 0xA3, 0x02, 0x20,        // in ax, dx; mov [0x2002], ax
+                             0xEC, 0xA2, 0x00, 0x20,              // in al, dx; mov [0x2000], al
+                             0xED, 0xA3, 0x02, 0x20,              // in ax, dx; mov [0x2002], ax
                              0x66, 0xED, 0x66, 0xA3, 0x04, 0x20,  // in eax, dx; mov [0x2004], eax
-                             0xEE,                          // out dx, al
+                             0xEE,                                // out dx, al
                          } +
                          reset_code);
     CHECK(guest.run().code == ExitCode::guest_reset);
@@ -181,8 +186,8 @@ TEST_CASE("Small guest: a port access that runs past the device reaches no devic
     add_pio(guest, 0x500, 2, recorder);
     add_reset_port(guest);
     guest.load_real_mode(Bytes{
-                             0xBA, 0x01, 0x05,  // mov dx, 0x501
-                             0xEF,              // out dx, ax
+                             0xBA, 0x01, 0x05,        // mov dx, 0x501
+                             0xEF,                    // out dx, ax
                              0xED, 0xA3, 0x00, 0x20,  // in ax, dx; mov [0x2000], ax
                          } +
                          reset_code);
@@ -199,13 +204,13 @@ TEST_CASE("Small guest: MMIO from long mode, in every width", "[kvm]") {
                                      recorder));
     add_reset_port(guest);
     guest.load_long_mode(Bytes{
-                             0xBB, 0x00, 0x00, 0x00, 0xD0,              // mov ebx, 0xD0000000
-                             0xC6, 0x03, 0x5A,                          // mov byte [rbx], 0x5A
-                             0x66, 0xC7, 0x43, 0x02, 0x34, 0x12,        // mov word [rbx+2], 0x1234
-                             0xC7, 0x43, 0x04, 0x78, 0x56, 0x34, 0x12,  // mov dword [rbx+4], 0x12345678
-                             0x48, 0x8B, 0x43, 0x10,                    // mov rax, [rbx+0x10]
+                             0xBB, 0x00, 0x00, 0x00, 0xD0,                    // mov ebx, 0xD0000000
+                             0xC6, 0x03, 0x5A,                                // mov byte [rbx], 0x5A
+                             0x66, 0xC7, 0x43, 0x02, 0x34, 0x12,              // mov word [rbx+2], 0x1234
+                             0xC7, 0x43, 0x04, 0x78, 0x56, 0x34, 0x12,        // mov dword [rbx+4], 0x12345678
+                             0x48, 0x8B, 0x43, 0x10,                          // mov rax, [rbx+0x10]
                              0x48, 0x89, 0x04, 0x25, 0x00, 0x20, 0x00, 0x00,  // mov [0x2000], rax
-                             0x8B, 0x83, 0x00, 0x10, 0x00, 0x00,        // mov eax, [rbx+0x1000]: nothing there
+                             0x8B, 0x83, 0x00, 0x10, 0x00, 0x00,  // mov eax, [rbx+0x1000]: nothing there
                              0x89, 0x04, 0x25, 0x08, 0x20, 0x00, 0x00,  // mov [0x2008], eax
                          } +
                          reset_code);
@@ -231,14 +236,15 @@ TEST_CASE("Small guest: an interrupt through irqfd runs the guest's handler", "[
     REQUIRE(event_fd.has_value());
     guest.vm().register_irqfd(event_fd->fd(), 4);
     // Handler at 0x1800 for vector 0x0C (IRQ 4): out 0x500, ack the PIC, and reset after the third.
-    const Bytes handler = Bytes{
-                              0xBA, 0x00, 0x05, 0xB0, 0x77, 0xEE,  // mov dx, 0x500; mov al, 0x77; out dx, al
-                              0xB0, 0x20, 0xE6, 0x20,              // mov al, 0x20; out 0x20, al (EOI)
-                              0xFE, 0x06, 0x00, 0x20,              // inc byte [0x2000]
-                              0x80, 0x3E, 0x00, 0x20, 0x03,        // cmp byte [0x2000], 3
-                              0x74, 0x01, 0xCF,                    // je +1; iret
-                          } +
-                          reset_code;
+    const Bytes handler =
+        Bytes{
+            0xBA, 0x00, 0x05, 0xB0, 0x77, 0xEE,  // mov dx, 0x500; mov al, 0x77; out dx, al
+            0xB0, 0x20, 0xE6, 0x20,              // mov al, 0x20; out 0x20, al (EOI)
+            0xFE, 0x06, 0x00, 0x20,              // inc byte [0x2000]
+            0x80, 0x3E, 0x00, 0x20, 0x03,        // cmp byte [0x2000], 3
+            0x74, 0x01, 0xCF,                    // je +1; iret
+        } +
+        reset_code;
     REQUIRE(guest.memory().write(0x1800, handler));
     REQUIRE(guest.memory().write(0x0C * 4, Bytes{0x00, 0x18, 0x00, 0x00}));
     guest.load_real_mode(Bytes{

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "kvm/vcpu_exit.hpp"
 
-#include <linux/kvm.h>
-
 #include <array>
 #include <cstring>
+#include <linux/kvm.h>
 
 #include "catch.hpp"
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <csignal>
 #include <cstdlib>
 #include <exception>
+#include <fcntl.h>
 #include <iostream>
 #include <string>
+#include <unistd.h>
 #include <variant>
 
 #include "console/raw_terminal.hpp"
@@ -65,7 +64,8 @@ int main(int argc, char** argv) {
         kvm_vmm::Observer observer(config.observe);
         const kvm_vmm::VmEnd end = run(config, observer);
         observer.flush(end.code);
-        kvm_vmm::log(kvm_vmm::LogLevel::info, "ended with exit code " + std::to_string(static_cast<int>(end.code)));
+        kvm_vmm::log(kvm_vmm::LogLevel::info,
+                     "ended with exit code " + std::to_string(static_cast<int>(end.code)));
         if (!end.message.empty()) {
             kvm_vmm::report(end.message);
         }

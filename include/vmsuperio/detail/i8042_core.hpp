@@ -19,7 +19,7 @@ enum class I8042Profile : std::uint8_t {
     full,     ///< controller, keyboard and mouse
     minimal,  ///< CPU reset only and every read gives 0, as rust-vmm's vm-superio has it. A Linux guest that
               ///< is not told with i8042.noprobe or ACPI waits half a second for it.
-    absent,  ///< nothing there: reads give 0xFF, writes do nothing
+    absent,   ///< nothing there: reads give 0xFF, writes do nothing
 };
 
 /// What the controller is made of.

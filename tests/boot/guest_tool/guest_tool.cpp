@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// Runs inside the guest: what BusyBox has no command for. Prints what it measured; any failure is one line and status 1.
-#include <fcntl.h>
-#include <linux/rtc.h>
-#include <poll.h>
-#include <sys/ioctl.h>
-#include <termios.h>
-#include <unistd.h>
-
+// Runs inside the guest: what BusyBox has no command for. Prints what it measured; any failure is one line
+// and status 1.
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -14,8 +8,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
+#include <linux/rtc.h>
+#include <poll.h>
 #include <random>
 #include <string>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <unistd.h>
 #include <vector>
 
 namespace {
@@ -70,8 +70,9 @@ void loopback(const char* tty, std::size_t size) {
         fail("tcsetattr");
     }
     constexpr int modem_loop = 0x8000;  // TIOCM_LOOP of <asm/termios.h>, which does not go with <termios.h>
-    int lines = modem_loop | TIOCM_RTS | TIOCM_DTR;
-    control(fd, TIOCMSET, &lines, "TIOCMSET");
+    const int lines = modem_loop;
+    // Not TIOCMSET, which would turn OUT2 off and with it the port's interrupts.
+    control(fd, TIOCMBIS, &lines, "TIOCMBIS");
     std::mt19937 random(16550);
     std::vector<std::uint8_t> block(256);
     std::vector<std::uint8_t> back(block.size());
@@ -100,8 +101,7 @@ void loopback(const char* tty, std::size_t size) {
             fail("block at " + std::to_string(done) + " came back changed");
         }
     }
-    lines = TIOCM_RTS | TIOCM_DTR;
-    control(fd, TIOCMSET, &lines, "TIOCMSET");
+    control(fd, TIOCMBIC, &lines, "TIOCMBIC");
     std::printf("loopback of %zu bytes is right\n", size);
 }
 
@@ -173,7 +173,8 @@ int main(int argc, char** argv) {
     } else if (words.size() == 3 && words[0] == "rtc-periodic") {
         rtc_periodic(std::stoi(words[1]), std::stoi(words[2]));
     } else {
-        std::fputs("usage: guest_tool loopback TTY BYTES | rtc-alarm S | rtc-updates N | rtc-periodic HZ N\n", stderr);
+        std::fputs("usage: guest_tool loopback TTY BYTES | rtc-alarm S | rtc-updates N | rtc-periodic HZ N\n",
+                   stderr);
         return 2;
     }
     return 0;

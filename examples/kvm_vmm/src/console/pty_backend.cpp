@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "console/pty_backend.hpp"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <stdlib.h>  // NOLINT(modernize-deprecated-headers): posix_openpt is not in <cstdlib>
-#include <termios.h>
-
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>  // NOLINT(modernize-deprecated-headers): posix_openpt is not in <cstdlib>
 #include <string>
+#include <termios.h>
 
 #include "error.hpp"
 #include "util/log.hpp"
@@ -18,7 +17,8 @@ namespace kvm_vmm {
 namespace {
 
 [[noreturn]] void fail(const char* what) {
-    throw VmmError(ExitCode::vmm_error, errno_message(std::string("cannot make a pseudo-terminal: ") + what, errno));
+    throw VmmError(ExitCode::vmm_error,
+                   errno_message(std::string("cannot make a pseudo-terminal: ") + what, errno));
 }
 
 FileDescriptor open_master() {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <vmsuperio/linux/fd_writer.hpp>
-
 #include <atomic>
 #include <optional>
+
+#include <vmsuperio/linux/fd_writer.hpp>
 
 #include "console/serial_backend.hpp"
 #include "event/timer.hpp"
@@ -20,7 +20,8 @@ public:
 
     [[nodiscard]] int input_fd() const noexcept override { return connected_ ? master_.get() : -1; }
     [[nodiscard]] int output_fd() const noexcept override { return input_fd(); }
-    [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) override;
+    [[nodiscard]] std::expected<std::size_t, std::error_code> write(
+        std::span<const std::uint8_t> bytes) override;
     void on_hangup() override;
 
 private:

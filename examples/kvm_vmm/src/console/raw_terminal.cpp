@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "console/raw_terminal.hpp"
 
-#include <sys/mman.h>
-#include <termios.h>
-#include <unistd.h>
-
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <sys/mman.h>
+#include <termios.h>
+#include <unistd.h>
 
 namespace kvm_vmm {
 namespace {
@@ -50,7 +49,7 @@ extern "C" void restore_and_die(int signal) {
 }
 
 void install_handlers() {
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = restore_and_die;
     action.sa_flags = static_cast<int>(SA_RESETHAND | SA_NODEFER | SA_ONSTACK);
     sigemptyset(&action.sa_mask);

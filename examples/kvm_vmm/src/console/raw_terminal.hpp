@@ -6,9 +6,9 @@ namespace kvm_vmm {
 /// Puts the terminal of a descriptor into raw mode, so that every key reaches the guest, and back.
 ///
 /// The terminal is restored by the destructor, by exit(3), and by the crash signals (SIGSEGV, SIGBUS, SIGILL,
-/// SIGFPE, SIGABRT, SIGTRAP, SIGSYS), after which the process dies of the signal as it would have without us. Signals that end
-/// the process in an orderly way (SIGINT, SIGTERM, ...) have to be handled by the event loop. At most one
-/// object at a time. Does nothing where the descriptor is no terminal.
+/// SIGFPE, SIGABRT, SIGTRAP, SIGSYS), after which the process dies of the signal as it would have without us.
+/// Signals that end the process in an orderly way (SIGINT, SIGTERM, ...) have to be handled by the event
+/// loop. At most one object at a time. Does nothing where the descriptor is no terminal.
 class RawTerminal {
 public:
     explicit RawTerminal(int fd);

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "console/serial_backend.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <vmsuperio/linux/fd_writer.hpp>
-
 #include <cerrno>
+#include <fcntl.h>
 #include <optional>
 #include <string>
+#include <unistd.h>
 #include <utility>
+
+#include <vmsuperio/linux/fd_writer.hpp>
 
 #include "console/pty_backend.hpp"
 #include "console/unix_socket_backend.hpp"
@@ -27,7 +26,8 @@ public:
     [[nodiscard]] int input_fd() const noexcept override { return input_fd_; }
     [[nodiscard]] int output_fd() const noexcept override { return writer_ ? writer_->fd() : -1; }
     [[nodiscard]] bool interactive() const noexcept override { return interactive_; }
-    [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) override {
+    [[nodiscard]] std::expected<std::size_t, std::error_code> write(
+        std::span<const std::uint8_t> bytes) override {
         if (!writer_) {
             return bytes.size();
         }
@@ -52,7 +52,8 @@ std::unique_ptr<SerialBackend> open_stdio() {
 std::unique_ptr<SerialBackend> open_file(const std::string& path) {
     // Non-blocking, so that a FIFO or a device with a slow reader never holds a vCPU. A FIFO needs its reader
     // to be there first (ENXIO otherwise).
-    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0644);
+    const int fd =
+        ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0644);
     if (fd < 0) {
         throw VmmError(ExitCode::bad_file, errno_message("cannot open serial file '" + path + "'", errno));
     }

@@ -33,7 +33,8 @@ public:
     /// Whether Ctrl-A commands are looked for in the input.
     [[nodiscard]] virtual bool interactive() const noexcept { return false; }
     /// Never blocks; see vmsuperio::Writer. From any thread.
-    [[nodiscard]] virtual std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) = 0;
+    [[nodiscard]] virtual std::expected<std::size_t, std::error_code> write(
+        std::span<const std::uint8_t> bytes) = 0;
     /// Reading found the end of the input, or an error.
     virtual void on_hangup() = 0;
 
@@ -57,8 +58,10 @@ private:
     EscapeParser escape_;
 };
 
-/// Opens what the user asked for. Throws VmmError(bad_file) where that is not possible. `events` must outlive it.
-[[nodiscard]] std::unique_ptr<SerialBackend> open_serial_backend(const SerialConfig& config, EventManager& events);
+/// Opens what the user asked for. Throws VmmError(bad_file) where that is not possible. `events` must outlive
+/// it.
+[[nodiscard]] std::unique_ptr<SerialBackend> open_serial_backend(const SerialConfig& config,
+                                                                 EventManager& events);
 
 /// A back end on descriptors that stay the caller's; -1 for none.
 [[nodiscard]] std::unique_ptr<SerialBackend> use_descriptors(int input_fd, int output_fd, bool interactive);

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "console/unix_socket_backend.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
 #include <utility>
 
 #include "error.hpp"
@@ -16,7 +15,8 @@ namespace kvm_vmm {
 namespace {
 
 [[noreturn]] void fail(const std::string& path, int error_number) {
-    throw VmmError(ExitCode::bad_file, errno_message("cannot listen on serial socket '" + path + "'", error_number));
+    throw VmmError(ExitCode::bad_file,
+                   errno_message("cannot listen on serial socket '" + path + "'", error_number));
 }
 
 FileDescriptor make_socket(const std::string& path) {

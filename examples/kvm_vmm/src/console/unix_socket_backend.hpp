@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <vmsuperio/linux/fd_writer.hpp>
-
 #include <mutex>
 #include <optional>
 #include <string>
+
+#include <vmsuperio/linux/fd_writer.hpp>
 
 #include "console/serial_backend.hpp"
 #include "util/file_descriptor.hpp"
@@ -22,7 +22,8 @@ public:
 
     [[nodiscard]] int input_fd() const noexcept override { return client_ ? client_->fd() : -1; }
     [[nodiscard]] int output_fd() const noexcept override { return input_fd(); }
-    [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) override;
+    [[nodiscard]] std::expected<std::size_t, std::error_code> write(
+        std::span<const std::uint8_t> bytes) override;
     void on_hangup() override;
 
 private:

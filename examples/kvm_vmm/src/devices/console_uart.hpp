@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <vmsuperio/registers/uart16550.hpp>
-
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -11,14 +9,16 @@
 #include <span>
 #include <utility>
 
+#include <vmsuperio/registers/uart16550.hpp>
+
 namespace kvm_vmm {
 
 /// A UART that loses none of the host's input, however early it comes.
 ///
-/// A driver that opens a port clears the receiver's FIFO several times and reads RBR to be rid of old bytes. What
-/// was typed until then, or piped in before the kernel was up, would go with it. So input is taken only while the
-/// guest listens: it has receive interrupts on, or keeps polling LSR. And host bytes that a FIFO reset throws away
-/// unread come back to the front of the input, as if their sender had been a little slower.
+/// A driver that opens a port clears the receiver's FIFO several times and reads RBR to be rid of old bytes.
+/// What was typed until then, or piped in before the kernel was up, would go with it. So input is taken only
+/// while the guest listens: it has receive interrupts on, or keeps polling LSR. And host bytes that a FIFO
+/// reset throws away unread come back to the front of the input, as if their sender had been a little slower.
 template <class Serial>
 class ConsoleUart {
 public:

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <vmsuperio/trigger.hpp>
-
 #include <cstdint>
 #include <expected>
+
+#include <vmsuperio/trigger.hpp>
 
 #include "error.hpp"
 #include "kvm/kvm_vm.hpp"

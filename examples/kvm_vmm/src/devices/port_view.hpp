@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <vmdevice/address.hpp>
-#include <vmdevice/device.hpp>
-
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <utility>
+
+#include <vmdevice/address.hpp>
+#include <vmdevice/device.hpp>
 
 namespace kvm_vmm {
 
@@ -18,7 +18,8 @@ public:
     PortView(vmdevice::PioAddress origin, std::shared_ptr<vmdevice::DevicePio> device)
         : origin_(origin), device_(std::move(device)) {}
 
-    void pio_read(vmdevice::PioAddress base, vmdevice::PioOffset offset, std::span<std::uint8_t> data) override {
+    void pio_read(vmdevice::PioAddress base, vmdevice::PioOffset offset,
+                  std::span<std::uint8_t> data) override {
         device_->pio_read(origin_, from_origin(base, offset), data);
     }
     void pio_write(vmdevice::PioAddress base, vmdevice::PioOffset offset,
@@ -27,7 +28,8 @@ public:
     }
 
 private:
-    [[nodiscard]] vmdevice::PioOffset from_origin(vmdevice::PioAddress base, vmdevice::PioOffset offset) const {
+    [[nodiscard]] vmdevice::PioOffset from_origin(vmdevice::PioAddress base,
+                                                  vmdevice::PioOffset offset) const {
         return static_cast<vmdevice::PioOffset>(base.value - origin_.value + offset);
     }
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <vmsuperio/registers/register.hpp>
-
 #include <cstdint>
 #include <functional>
 #include <utility>
+
+#include <vmsuperio/registers/register.hpp>
 
 namespace kvm_vmm {
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <vmsuperio/trigger.hpp>
-
 #include <expected>
+
+#include <vmsuperio/trigger.hpp>
 
 #include "vmm/vm_end.hpp"
 

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "devices/serial_console.hpp"
 
-#include <fcntl.h>
-#include <sys/epoll.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <deque>
+#include <fcntl.h>
 #include <string>
+#include <sys/epoll.h>
+#include <unistd.h>
 #include <utility>
 
 #include "error.hpp"
@@ -21,22 +20,23 @@ EventManager::SubscriptionId subscribe(EventManager& events, int fd, std::uint32
                                        EventManager::Handler handler) {
     const auto id = events.add(fd, bits, std::move(handler));
     if (!id) {
-        throw VmmError(ExitCode::vmm_error, "cannot wait for a serial port's back end: " + id.error().message());
+        throw VmmError(ExitCode::vmm_error,
+                       "cannot wait for a serial port's back end: " + id.error().message());
     }
     return *id;
 }
 
 }  // namespace
 
-SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend, vmsuperio::EventFdTrigger interrupt,
-                             vmsuperio::TransmitPolicy transmit_policy, CommandHandler on_command,
-                             std::shared_ptr<vmsuperio::SerialMetrics> metrics)
+SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend,
+                             vmsuperio::EventFdTrigger interrupt, vmsuperio::TransmitPolicy transmit_policy,
+                             CommandHandler on_command, std::shared_ptr<vmsuperio::SerialMetrics> metrics)
     : events_(events),
       backend_(backend),
       on_command_(std::move(on_command)),
       metrics_(std::move(metrics)),
-      device_(std::make_shared<Device>(
-          ConsoleUart<Serial>(Serial(std::move(interrupt), Metrics(*metrics_), Writer{this}), [this] { wake_.notify(); }))) {
+      device_(std::make_shared<Device>(ConsoleUart<Serial>(
+          Serial(std::move(interrupt), Metrics(*metrics_), Writer{this}), [this] { wake_.notify(); }))) {
     with_uart([transmit_policy](auto& uart) {
         // The host's bytes come without a line speed, so a pause in them is known at once.
         (void)uart.serial().set_receive_timeout(vmsuperio::ReceiveTimeout::immediate);
@@ -68,7 +68,8 @@ void SerialConsole::connect() {
     } else if (backend_.output_fd() >= 0) {
         // One descriptor can be in an epoll set once only.
         output_fd_ = FileDescriptor(::fcntl(backend_.output_fd(), F_DUPFD_CLOEXEC, 0));
-        output_subscription_ = subscribe(events_, output_fd_.get(), 0, [this](std::uint32_t) { resume_output(); });
+        output_subscription_ =
+            subscribe(events_, output_fd_.get(), 0, [this](std::uint32_t) { resume_output(); });
     }
 }
 
@@ -169,8 +170,8 @@ void SerialConsole::deliver_pending() {
         std::array<std::uint8_t, 64> bytes{};
         const std::size_t size = std::min(bytes.size(), pending.size());
         std::copy_n(pending.begin(), size, bytes.begin());
-        const std::size_t taken =
-            with_uart([offered = std::span(bytes).first(size)](auto& uart) { return uart.take_input(offered); });
+        const std::size_t taken = with_uart(
+            [offered = std::span(bytes).first(size)](auto& uart) { return uart.take_input(offered); });
         pending.erase(pending.begin(), pending.begin() + static_cast<std::ptrdiff_t>(taken));
         if (taken < size) {
             break;

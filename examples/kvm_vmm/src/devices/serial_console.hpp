@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <vmdevice/byte_device.hpp>
-#include <vmdevice/locked.hpp>
-#include <vmsuperio/linux/eventfd.hpp>
-#include <vmsuperio/serial.hpp>
-#include <vmsuperio/serial_metrics.hpp>
-
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+
+#include <vmdevice/byte_device.hpp>
+#include <vmdevice/locked.hpp>
+#include <vmsuperio/linux/eventfd.hpp>
+#include <vmsuperio/serial.hpp>
+#include <vmsuperio/serial_metrics.hpp>
 
 #include "console/escape.hpp"
 #include "console/serial_backend.hpp"
@@ -37,11 +37,12 @@ class SerialConsole {
 public:
     using CommandHandler = std::function<void(ConsoleCommand)>;
 
-    /// `interrupt` is the eventfd of the port's interrupt line. `events` and `backend` must outlive the console.
-    /// The UART is counted in `metrics`, which may be read from any thread.
-    SerialConsole(EventManager& events, SerialBackend& backend, vmsuperio::EventFdTrigger interrupt,
-                  vmsuperio::TransmitPolicy transmit_policy, CommandHandler on_command,
-                  std::shared_ptr<vmsuperio::SerialMetrics> metrics = std::make_shared<vmsuperio::SerialMetrics>());
+    /// `interrupt` is the eventfd of the port's interrupt line. `events` and `backend` must outlive the
+    /// console. The UART is counted in `metrics`, which may be read from any thread.
+    SerialConsole(
+        EventManager& events, SerialBackend& backend, vmsuperio::EventFdTrigger interrupt,
+        vmsuperio::TransmitPolicy transmit_policy, CommandHandler on_command,
+        std::shared_ptr<vmsuperio::SerialMetrics> metrics = std::make_shared<vmsuperio::SerialMetrics>());
     ~SerialConsole();
     SerialConsole(const SerialConsole&) = delete;
     SerialConsole& operator=(const SerialConsole&) = delete;
@@ -62,7 +63,8 @@ private:
     struct Writer {
         SerialConsole* console;
 
-        [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) const {
+        [[nodiscard]] std::expected<std::size_t, std::error_code> write(
+            std::span<const std::uint8_t> bytes) const {
             return console->write_output(bytes);
         }
     };

@@ -10,7 +10,8 @@
 
 namespace kvm_vmm {
 
-/// Keeps a timer at the next deadline of a device that has `next_deadline()` and `tick()`, whoever accesses it.
+/// Keeps a timer at the next deadline of a device that has `next_deadline()` and `tick()`, whoever accesses
+/// it.
 template <class Device>
 class TimedDevice {
 public:

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "event/event_manager.hpp"
 
-#include <sys/epoll.h>
-
 #include <array>
 #include <cerrno>
+#include <sys/epoll.h>
 #include <utility>
 #include <vector>
 
@@ -18,7 +17,8 @@ EventManager::EventManager() : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
     }
 }
 
-std::error_code EventManager::update_epoll(SubscriptionId id, Subscription& subscription, std::uint32_t events) const {
+std::error_code EventManager::update_epoll(SubscriptionId id, Subscription& subscription,
+                                           std::uint32_t events) const {
     subscription.events = events;
     if (subscription.always_ready) {
         return {};
@@ -48,7 +48,8 @@ std::error_code EventManager::update_epoll(SubscriptionId id, Subscription& subs
 std::expected<EventManager::SubscriptionId, std::error_code> EventManager::add(int fd, std::uint32_t events,
                                                                                Handler handler) {
     const SubscriptionId id{next_id_++};
-    auto subscription = std::make_shared<Subscription>(Subscription{fd, events, false, false, std::move(handler)});
+    auto subscription =
+        std::make_shared<Subscription>(Subscription{fd, events, false, false, std::move(handler)});
     if (const std::error_code error = update_epoll(id, *subscription, events)) {
         return std::unexpected(error);
     }

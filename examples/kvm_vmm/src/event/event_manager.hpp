@@ -29,9 +29,10 @@ public:
     /// Throws VmmError where the system has no epoll descriptor left.
     EventManager();
 
-    /// Calls `handler` whenever one of `events` (EPOLLIN, EPOLLOUT), EPOLLHUP or EPOLLERR holds for `fd`, which
-    /// stays the caller's and must be open until the subscription is removed. `events` 0 starts paused.
-    [[nodiscard]] std::expected<SubscriptionId, std::error_code> add(int fd, std::uint32_t events, Handler handler);
+    /// Calls `handler` whenever one of `events` (EPOLLIN, EPOLLOUT), EPOLLHUP or EPOLLERR holds for `fd`,
+    /// which stays the caller's and must be open until the subscription is removed. `events` 0 starts paused.
+    [[nodiscard]] std::expected<SubscriptionId, std::error_code> add(int fd, std::uint32_t events,
+                                                                     Handler handler);
 
     /// Waits for other events from now on. With 0 the subscription is paused: it is not called at all,
     /// not even for EPOLLHUP. False where there is no such subscription, or the descriptor was closed.

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "event/notifier.hpp"
 
+#include <cerrno>
 #include <sys/eventfd.h>
 #include <unistd.h>
-
-#include <cerrno>
 
 #include "error.hpp"
 

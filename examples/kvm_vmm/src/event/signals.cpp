@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "event/signals.hpp"
 
+#include <cerrno>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
-
-#include <cerrno>
 #include <utility>
 
 #include "error.hpp"
@@ -19,7 +18,7 @@ SignalEvents::SignalEvents(EventManager& events, std::initializer_list<int> sign
     sigemptyset(&set);
     for (const int signal : signals) {
         // A signal that our parent made us ignore (nohup, a background job) stays ignored.
-        struct sigaction action {};
+        struct sigaction action{};
         if (::sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) {
             sigaddset(&set, signal);
         }

@@ -15,7 +15,8 @@ namespace kvm_vmm {
 /// that it starts later, and as before again after destruction.
 class SignalEvents {
 public:
-    SignalEvents(EventManager& events, std::initializer_list<int> signals, std::function<void(int signal)> handler);
+    SignalEvents(EventManager& events, std::initializer_list<int> signals,
+                 std::function<void(int signal)> handler);
     ~SignalEvents();
     SignalEvents(const SignalEvents&) = delete;
     SignalEvents& operator=(const SignalEvents&) = delete;

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <linux/ioctl.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <linux/ioctl.h>
 #include <span>
 #include <vector>
 
@@ -18,7 +17,9 @@ namespace kvm_vmm {
 template <class Entry>
 class CountedList {
 public:
-    explicit CountedList(std::size_t count) : bytes_(header_size + (count * sizeof(Entry))) { set_count(count); }
+    explicit CountedList(std::size_t count) : bytes_(header_size + (count * sizeof(Entry))) {
+        set_count(count);
+    }
     explicit CountedList(std::span<const Entry> entries) : CountedList(entries.size()) {
         std::memcpy(bytes_.data() + header_size, entries.data(), entries.size_bytes());
     }

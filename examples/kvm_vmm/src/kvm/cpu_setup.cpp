@@ -125,8 +125,8 @@ constexpr kvm_msr_entry msr(std::uint32_t index, std::uint64_t value) {
 
 }  // namespace
 
-std::vector<kvm_cpuid_entry2> guest_cpuid(std::vector<kvm_cpuid_entry2> supported, unsigned index, unsigned cpus,
-                                          bool tsc_deadline_timer) {
+std::vector<kvm_cpuid_entry2> guest_cpuid(std::vector<kvm_cpuid_entry2> supported, unsigned index,
+                                          unsigned cpus, bool tsc_deadline_timer) {
     const auto id_bits = static_cast<unsigned>(std::bit_width(cpus - 1U));
     bool amd = false;
     bool has_extended_topology = false;
@@ -150,7 +150,8 @@ std::vector<kvm_cpuid_entry2> guest_cpuid(std::vector<kvm_cpuid_entry2> supporte
 }
 
 void set_up_cpu(KvmVcpu& vcpu, const Kvm& kvm, unsigned cpus) {
-    vcpu.set_cpuid(guest_cpuid(kvm.supported_cpuid(), vcpu.id(), cpus, kvm.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0));
+    vcpu.set_cpuid(
+        guest_cpuid(kvm.supported_cpuid(), vcpu.id(), cpus, kvm.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0));
 
     // Architectural MSRs at their reset value, but for two that firmware sets: fast string operations on,
     // and memory that no MTRR names is write-back.

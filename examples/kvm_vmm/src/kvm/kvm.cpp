@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "kvm/kvm.hpp"
 
+#include <array>
 #include <fcntl.h>
 #include <linux/kvm.h>
-
-#include <array>
 
 #include "kvm/counted_list.hpp"
 #include "kvm/kvm_ioctl.hpp"

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <sys/ioctl.h>
-
 #include <cerrno>
 #include <string>
+#include <sys/ioctl.h>
 
 #include "error.hpp"
 

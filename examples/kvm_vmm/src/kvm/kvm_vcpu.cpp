@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "kvm/kvm_vcpu.hpp"
 
-#include <sys/mman.h>
-
 #include <array>
 #include <cinttypes>
 #include <cstdio>
+#include <sys/mman.h>
 
 #include "kvm/counted_list.hpp"
 #include "kvm/kvm_ioctl.hpp"
@@ -29,8 +28,9 @@ VcpuExit KvmVcpu::run() {
         if (errno == EINTR || errno == EAGAIN) {
             return exits::Resume{};
         }
-        throw VmmError(ExitCode::unhandled_exit,
-                       errno_message("KVM_RUN failed on CPU " + std::to_string(id_), errno) + "; " + describe());
+        throw VmmError(
+            ExitCode::unhandled_exit,
+            errno_message("KVM_RUN failed on CPU " + std::to_string(id_), errno) + "; " + describe());
     }
     return decode_exit(*run_, run_size_);
 }
@@ -57,7 +57,9 @@ kvm_sregs KvmVcpu::sregs() const {
     return sregs;
 }
 
-void KvmVcpu::set_sregs(const kvm_sregs& sregs) { kvm_ioctl(fd_.get(), KVM_SET_SREGS, &sregs, "KVM_SET_SREGS"); }
+void KvmVcpu::set_sregs(const kvm_sregs& sregs) {
+    kvm_ioctl(fd_.get(), KVM_SET_SREGS, &sregs, "KVM_SET_SREGS");
+}
 
 void KvmVcpu::set_cpuid(std::span<const kvm_cpuid_entry2> entries) {
     CountedList list(entries);
@@ -104,8 +106,9 @@ std::string KvmVcpu::describe() const noexcept {
         const kvm_sregs s = sregs();
         std::array<char, 320> text{};
         std::snprintf(text.data(), text.size(),
-                      "CPU %u at rip=0x%" PRIx64 " rsp=0x%" PRIx64 " rflags=0x%" PRIx64 " cs=0x%x cr0=0x%" PRIx64
-                      " cr2=0x%" PRIx64 " cr3=0x%" PRIx64 " cr4=0x%" PRIx64 " efer=0x%" PRIx64,
+                      "CPU %u at rip=0x%" PRIx64 " rsp=0x%" PRIx64 " rflags=0x%" PRIx64
+                      " cs=0x%x cr0=0x%" PRIx64 " cr2=0x%" PRIx64 " cr3=0x%" PRIx64 " cr4=0x%" PRIx64
+                      " efer=0x%" PRIx64,
                       id_, static_cast<std::uint64_t>(r.rip), static_cast<std::uint64_t>(r.rsp),
                       static_cast<std::uint64_t>(r.rflags), s.cs.selector, static_cast<std::uint64_t>(s.cr0),
                       static_cast<std::uint64_t>(s.cr2), static_cast<std::uint64_t>(s.cr3),

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <linux/kvm.h>
-
 #include <atomic>
 #include <cstddef>
+#include <linux/kvm.h>
 #include <span>
 #include <string>
 
@@ -31,8 +30,8 @@ public:
     /// Throws VmmError where KVM itself fails.
     [[nodiscard]] VcpuExit run();
 
-    /// Makes this or the next `run` return at once. From any thread; send the thread a signal as well, so that
-    /// it leaves guest mode.
+    /// Makes this or the next `run` return at once. From any thread; send the thread a signal as well, so
+    /// that it leaves guest mode.
     void request_exit() noexcept;
     void clear_exit_request() noexcept;
 

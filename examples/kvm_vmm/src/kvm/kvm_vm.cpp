@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "kvm/kvm_vm.hpp"
 
-#include <linux/kvm.h>
-
 #include <bit>
+#include <linux/kvm.h>
 
 #include "kvm/kvm_ioctl.hpp"
 
@@ -65,7 +64,8 @@ void KvmVm::set_irq_line(std::uint32_t gsi, bool level) {
 }
 
 FileDescriptor KvmVm::create_vcpu(unsigned id) const {
-    return FileDescriptor(kvm_ioctl(fd(), KVM_CREATE_VCPU, static_cast<unsigned long>(id), "KVM_CREATE_VCPU"));
+    return FileDescriptor(
+        kvm_ioctl(fd(), KVM_CREATE_VCPU, static_cast<unsigned long>(id), "KVM_CREATE_VCPU"));
 }
 
 }  // namespace kvm_vmm

@@ -1,22 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "kvm/vcpu_exit.hpp"
 
-#include <linux/kvm.h>
-
 #include <algorithm>
 #include <array>
+#include <linux/kvm.h>
 
 namespace kvm_vmm {
 namespace {
 
-constexpr std::array<std::string_view, 38> reason_names{
-    "UNKNOWN",       "EXCEPTION",     "IO",        "HYPERCALL",       "DEBUG",          "HLT",
-    "MMIO",          "IRQ_WINDOW_OPEN", "SHUTDOWN", "FAIL_ENTRY",     "INTR",           "SET_TPR",
-    "TPR_ACCESS",    "S390_SIEIC",    "S390_RESET", "DCR",            "NMI",            "INTERNAL_ERROR",
-    "OSI",           "PAPR_HCALL",    "S390_UCONTROL", "WATCHDOG",    "S390_TSCH",      "EPR",
-    "SYSTEM_EVENT",  "S390_STSI",     "IOAPIC_EOI", "HYPERV",         "ARM_NISV",       "X86_RDMSR",
-    "X86_WRMSR",     "DIRTY_RING_FULL", "AP_RESET_HOLD", "X86_BUS_LOCK", "XEN",         "RISCV_SBI",
-    "RISCV_CSR",     "NOTIFY"};
+constexpr std::array<std::string_view, 38> reason_names{"UNKNOWN",
+                                                        "EXCEPTION",
+                                                        "IO",
+                                                        "HYPERCALL",
+                                                        "DEBUG",
+                                                        "HLT",
+                                                        "MMIO",
+                                                        "IRQ_WINDOW_OPEN",
+                                                        "SHUTDOWN",
+                                                        "FAIL_ENTRY",
+                                                        "INTR",
+                                                        "SET_TPR",
+                                                        "TPR_ACCESS",
+                                                        "S390_SIEIC",
+                                                        "S390_RESET",
+                                                        "DCR",
+                                                        "NMI",
+                                                        "INTERNAL_ERROR",
+                                                        "OSI",
+                                                        "PAPR_HCALL",
+                                                        "S390_UCONTROL",
+                                                        "WATCHDOG",
+                                                        "S390_TSCH",
+                                                        "EPR",
+                                                        "SYSTEM_EVENT",
+                                                        "S390_STSI",
+                                                        "IOAPIC_EOI",
+                                                        "HYPERV",
+                                                        "ARM_NISV",
+                                                        "X86_RDMSR",
+                                                        "X86_WRMSR",
+                                                        "DIRTY_RING_FULL",
+                                                        "AP_RESET_HOLD",
+                                                        "X86_BUS_LOCK",
+                                                        "XEN",
+                                                        "RISCV_SBI",
+                                                        "RISCV_CSR",
+                                                        "NOTIFY"};
 
 VcpuExit decode_port(kvm_run& run, std::size_t run_size) {
     const std::size_t width = run.io.size;
@@ -32,7 +61,8 @@ VcpuExit decode_port(kvm_run& run, std::size_t run_size) {
 }
 
 VcpuExit decode_mmio(kvm_run& run) {
-    const std::span<std::uint8_t> data{run.mmio.data, std::min<std::size_t>(run.mmio.len, sizeof(run.mmio.data))};
+    const std::span<std::uint8_t> data{run.mmio.data,
+                                       std::min<std::size_t>(run.mmio.len, sizeof(run.mmio.data))};
     if (run.mmio.is_write != 0) {
         return exits::MmioWrite{run.mmio.phys_addr, data};
     }

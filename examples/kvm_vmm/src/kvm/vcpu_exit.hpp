@@ -64,9 +64,9 @@ struct Unknown {
 
 }  // namespace exits
 
-using VcpuExit = std::variant<exits::PortRead, exits::PortWrite, exits::MmioRead, exits::MmioWrite, exits::Resume,
-                              exits::Halt, exits::Shutdown, exits::SystemEvent, exits::FailEntry,
-                              exits::InternalError, exits::Unknown>;
+using VcpuExit = std::variant<exits::PortRead, exits::PortWrite, exits::MmioRead, exits::MmioWrite,
+                              exits::Resume, exits::Halt, exits::Shutdown, exits::SystemEvent,
+                              exits::FailEntry, exits::InternalError, exits::Unknown>;
 
 /// Reads the exit from the shared page. `run_size` bounds what is believed of it.
 [[nodiscard]] VcpuExit decode_exit(kvm_run& run, std::size_t run_size);

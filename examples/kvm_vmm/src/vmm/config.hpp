@@ -33,7 +33,7 @@ struct VmmConfig {
     vmsuperio::I8042Profile i8042{vmsuperio::I8042Profile::full};
     std::optional<SerialConfig> debug_console;  ///< of ports 0xE9 and 0x402
     bool restart_on_reboot{false};
-    bool exit_port{false};                      ///< port 0x501 ends the process with the byte written
+    bool exit_port{false};  ///< port 0x501 ends the process with the byte written
     ObserveConfig observe;
 };
 

@@ -47,15 +47,18 @@ bool ExitHandler::on(const KvmVcpu& vcpu, exits::PortRead& exit) {
     const vmdevice::PioAddress port{exit.port};
     const auto answered = exit.data.size() == exit.width ? io_.pio_read(port, exit.data)
                                                          : io_.pio_read_repeated(port, exit.width, exit.data);
-    observer_.record({IoAccess::Bus::pio, false, vcpu.id(), exit.port, exit.width, exit.data}, answered.has_value());
+    observer_.record({IoAccess::Bus::pio, false, vcpu.id(), exit.port, exit.width, exit.data},
+                     answered.has_value());
     return true;
 }
 
 bool ExitHandler::on(const KvmVcpu& vcpu, exits::PortWrite& exit) {
     const vmdevice::PioAddress port{exit.port};
-    const auto answered = exit.data.size() == exit.width ? io_.pio_write(port, exit.data)
-                                                         : io_.pio_write_repeated(port, exit.width, exit.data);
-    observer_.record({IoAccess::Bus::pio, true, vcpu.id(), exit.port, exit.width, exit.data}, answered.has_value());
+    const auto answered = exit.data.size() == exit.width
+                              ? io_.pio_write(port, exit.data)
+                              : io_.pio_write_repeated(port, exit.width, exit.data);
+    observer_.record({IoAccess::Bus::pio, true, vcpu.id(), exit.port, exit.width, exit.data},
+                     answered.has_value());
     // A write may have been the guest's last: it must not run on behind a reset.
     return !end_.requested();
 }
@@ -63,13 +66,15 @@ bool ExitHandler::on(const KvmVcpu& vcpu, exits::PortWrite& exit) {
 bool ExitHandler::on(const KvmVcpu& vcpu, exits::MmioRead& exit) {
     std::ranges::fill(exit.data, floating_bus);
     const bool claimed = io_.mmio_read(vmdevice::MmioAddress{exit.address}, exit.data).has_value();
-    observer_.record({IoAccess::Bus::mmio, false, vcpu.id(), exit.address, exit.data.size(), exit.data}, claimed);
+    observer_.record({IoAccess::Bus::mmio, false, vcpu.id(), exit.address, exit.data.size(), exit.data},
+                     claimed);
     return true;
 }
 
 bool ExitHandler::on(const KvmVcpu& vcpu, exits::MmioWrite& exit) {
     const bool claimed = io_.mmio_write(vmdevice::MmioAddress{exit.address}, exit.data).has_value();
-    observer_.record({IoAccess::Bus::mmio, true, vcpu.id(), exit.address, exit.data.size(), exit.data}, claimed);
+    observer_.record({IoAccess::Bus::mmio, true, vcpu.id(), exit.address, exit.data.size(), exit.data},
+                     claimed);
     return !end_.requested();
 }
 
@@ -105,9 +110,8 @@ bool ExitHandler::on(const KvmVcpu&, exits::SystemEvent& exit) {
 }
 
 bool ExitHandler::on(const KvmVcpu& vcpu, exits::FailEntry& exit) {
-    end_.request(ExitCode::unhandled_exit,
-                 "the CPU refused to enter the guest, hardware reason " + hex(exit.hardware_reason) + "; " +
-                     vcpu.describe());
+    end_.request(ExitCode::unhandled_exit, "the CPU refused to enter the guest, hardware reason " +
+                                               hex(exit.hardware_reason) + "; " + vcpu.describe());
     return false;
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <vmdevice/io_manager.hpp>
-
 #include <string>
+
+#include <vmdevice/io_manager.hpp>
 
 #include "kvm/kvm_vcpu.hpp"
 #include "kvm/vcpu_exit.hpp"

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "vmm/legacy_devices.hpp"
 
+#include <ctime>
+#include <string>
+#include <utility>
+
 #include <vmsuperio/debug_port.hpp>
 #include <vmsuperio/exit_port.hpp>
 #include <vmsuperio/linux/fd_writer.hpp>
 #include <vmsuperio/pvpanic.hpp>
-
-#include <ctime>
-#include <string>
-#include <utility>
 
 #include "console/serial_backend.hpp"
 #include "devices/port_view.hpp"
@@ -76,20 +76,19 @@ void LegacyDevices::add_i8042_device(const VmmConfig& config, KvmVm& vm, NamedBu
         return;  // ports that nothing claims read 0xFF
     }
     using Controller = vmsuperio::I8042<ResetTrigger, Interrupt, Interrupt>;
-    keyboard_ = on_bus(bus, keyboard_name, Controller(ResetTrigger(end), make_interrupt(vm, platform::keyboard_irq),
+    keyboard_ = on_bus(bus, keyboard_name,
+                       Controller(ResetTrigger(end), make_interrupt(vm, platform::keyboard_irq),
                                   make_interrupt(vm, platform::mouse_irq), {}, {.profile = config.i8042}));
     // Between the two ports lies 0x61, which is the PIT's.
-    const auto view =
-        std::make_shared<PortView>(vmdevice::PioAddress{platform::i8042_data_port}, keyboard_);
+    const auto view = std::make_shared<PortView>(vmdevice::PioAddress{platform::i8042_data_port}, keyboard_);
     register_port(bus, platform::i8042_data_port, 1, view, keyboard_name);
     register_port(bus, platform::i8042_command_port, 1, view, keyboard_name);
 }
 
 void LegacyDevices::add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, EventManager& events) {
     // The timer belongs to the loop, the device to whichever thread holds its lock.
-    clock_timer_.emplace(events, CLOCK_REALTIME, [this] {
-        clock_->with_lock([](auto& device) { device.device().expired(); });
-    });
+    clock_timer_.emplace(events, CLOCK_REALTIME,
+                         [this] { clock_->with_lock([](auto& device) { device.device().expired(); }); });
     vmsuperio::RtcCmos rtc(make_interrupt(vm, platform::rtc_irq));
     const std::uint64_t high = memory.size() - memory.low_end();
     rtc.set_memory_size(memory.low_end(), high);
@@ -98,36 +97,44 @@ void LegacyDevices::add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, 
 }
 
 void LegacyDevices::add_power_management(KvmVm& vm, NamedBus bus, EndLatch& end) {
-    power_ = on_bus(bus, power_name, AcpiPm<IrqLine, PowerEvents>(IrqLine(vm, platform::sci_irq), PowerEvents{&end}));
+    power_ = on_bus(bus, power_name,
+                    AcpiPm<IrqLine, PowerEvents>(IrqLine(vm, platform::sci_irq), PowerEvents{&end}));
     register_port(bus, platform::pm_block_port, platform::pm_block_length, power_, power_name);
 }
 
 void LegacyDevices::add_reset_and_panic_ports(NamedBus bus, EndLatch& end) {
     register_port(bus, platform::reset_port, 1,
-                  on_bus(bus, reset_name, ResetControl([&end] { end.request(ExitCode::guest_reset); })), reset_name);
+                  on_bus(bus, reset_name, ResetControl([&end] { end.request(ExitCode::guest_reset); })),
+                  reset_name);
     register_port(bus, platform::pvpanic_port, 1,
                   on_bus(bus, pvpanic_name, vmsuperio::Pvpanic([&end](vmsuperio::PvpanicEvent event) {
-                      if (event == vmsuperio::PvpanicEvent::panicked) {
-                          end.request(ExitCode::guest_panic, "the guest panicked");
-                      }
-                  })),
+                             if (event == vmsuperio::PvpanicEvent::panicked) {
+                                 end.request(ExitCode::guest_panic, "the guest panicked");
+                             }
+                         })),
                   pvpanic_name);
 }
 
 void LegacyDevices::add_debug_ports(const VmmConfig& config, NamedBus bus, EventManager& events,
                                     EndLatch& end) {
-    register_port(bus, post_code_port, 1, on_bus(bus, post_code_name, vmsuperio::DebugPort()), post_code_name);
+    register_port(bus, post_code_port, 1, on_bus(bus, post_code_name, vmsuperio::DebugPort()),
+                  post_code_name);
     if (config.debug_console) {
         const std::shared_ptr<SerialBackend> file = open_serial_backend(*config.debug_console, events);
-        const auto console = on_bus(bus, debug_console_name, vmsuperio::DebugPort::console(
-            [file](std::span<const std::uint8_t> bytes) { return file->write(bytes).value_or(0); }));
+        const auto console =
+            on_bus(bus, debug_console_name,
+                   vmsuperio::DebugPort::console([file](std::span<const std::uint8_t> bytes) {
+                       return file->write(bytes).value_or(0);
+                   }));
         register_port(bus, bochs_debug_port, 1, console, debug_console_name);
         register_port(bus, firmware_debug_port, 1, console, debug_console_name);
     }
     if (config.exit_port) {
-        register_port(bus, exit_port, 1, on_bus(bus, exit_port_name, vmsuperio::ExitPort([&end](std::uint8_t status) {
-                          end.request(static_cast<ExitCode>(status));
-                      })), exit_port_name);
+        register_port(bus, exit_port, 1,
+                      on_bus(bus, exit_port_name, vmsuperio::ExitPort([&end](std::uint8_t status) {
+                                 end.request(static_cast<ExitCode>(status));
+                             })),
+                      exit_port_name);
     }
 }
 

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <cstdint>
+#include <memory>
+#include <optional>
+
 #include <vmdevice/byte_device.hpp>
 #include <vmdevice/io_manager.hpp>
 #include <vmdevice/locked.hpp>
 #include <vmsuperio/i8042.hpp>
 #include <vmsuperio/linux/eventfd.hpp>
 #include <vmsuperio/rtc_cmos.hpp>
-
-#include <cstdint>
-#include <memory>
-#include <optional>
 
 #include "acpi/platform.hpp"
 #include "devices/acpi_pm.hpp"
@@ -69,8 +69,7 @@ private:
     void add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, EventManager& events);
     void add_power_management(KvmVm& vm, NamedBus bus, EndLatch& end);
     static void add_reset_and_panic_ports(NamedBus bus, EndLatch& end);
-    static void add_debug_ports(const VmmConfig& config, NamedBus bus, EventManager& events,
-                                EndLatch& end);
+    static void add_debug_ports(const VmmConfig& config, NamedBus bus, EventManager& events, EndLatch& end);
 
     std::optional<Timer> clock_timer_;
     std::shared_ptr<Keyboard> keyboard_;

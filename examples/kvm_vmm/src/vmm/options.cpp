@@ -2,7 +2,6 @@
 #include "vmm/options.hpp"
 
 #include <CLI/CLI.hpp>
-
 #include <charconv>
 #include <cstddef>
 #include <limits>
@@ -60,7 +59,8 @@ BootProtocol parse_protocol(const std::string& text) {
 
 std::string check_debug_console(const std::string& text) {
     const auto config = parse_serial(text);
-    if (!config || config->kind == SerialConfig::Kind::pty || config->kind == SerialConfig::Kind::unix_socket) {
+    if (!config || config->kind == SerialConfig::Kind::pty ||
+        config->kind == SerialConfig::Kind::unix_socket) {
         return "'" + text + "' is not one of stdio, file=PATH, null";
     }
     return {};
@@ -142,7 +142,9 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
     app.set_version_flag("--version", "kvm_vmm 0.1.0");
     app.add_option("--kernel", config.kernel, "Kernel image")->required()->type_name("IMAGE");
     app.add_option("--initrd", initrd, "Initial RAM disk")->type_name("FILE");
-    app.add_option("--cmdline", config.cmdline, "Kernel command line")->type_name("STRING")->capture_default_str();
+    app.add_option("--cmdline", config.cmdline, "Kernel command line")
+        ->type_name("STRING")
+        ->capture_default_str();
     app.add_option("--memory", memory, "Guest RAM, with unit K, M, G or T; MiB without")
         ->type_name("SIZE")
         ->check(check_memory)
@@ -151,9 +153,11 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->type_name("N")
         ->check(CLI::Range(1U, max_cpus))
         ->capture_default_str();
-    app.add_option("--serial", serials,
-                   "What a serial port is connected to: stdio, pty (its name is told on stderr), file=PATH (output "
-                   "only), unix=PATH (a socket that listens there) or null. The first is COM1; up to four may be given")
+    app.add_option(
+           "--serial", serials,
+           "What a serial port is connected to: stdio, pty (its name is told on stderr), file=PATH (output "
+           "only), unix=PATH (a socket that listens there) or null. The first is COM1; up to four may be "
+           "given")
         ->type_name("TARGET")
         ->check(check_serial)
         ->take_all()
@@ -161,14 +165,16 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->capture_default_str();
     std::string overflow = "wait";
     app.add_option("--serial-overflow", overflow,
-                   "Where a serial port's reader is too slow: wait (the guest's driver waits, nothing is lost) or drop")
+                   "Where a serial port's reader is too slow: wait (the guest's driver waits, nothing is "
+                   "lost) or drop")
         ->type_name("POLICY")
         ->check(CLI::IsMember({"wait", "drop"}))
         ->capture_default_str();
     std::string protocol = "auto";
-    app.add_option("--boot-protocol", protocol,
-                   "How an ELF kernel is entered: linux (64-bit boot protocol), pvh, or auto (pvh where the kernel "
-                   "offers it)")
+    app.add_option(
+           "--boot-protocol", protocol,
+           "How an ELF kernel is entered: linux (64-bit boot protocol), pvh, or auto (pvh where the kernel "
+           "offers it)")
         ->type_name("PROTOCOL")
         ->check(CLI::IsMember({"auto", "linux", "pvh"}))
         ->capture_default_str();
@@ -178,8 +184,9 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->check(CLI::IsMember({"exit", "restart"}))
         ->capture_default_str();
     std::string i8042 = "full";
-    app.add_option("--i8042", i8042,
-                   "Keyboard controller: full (with keyboard and mouse), minimal (reset command only) or absent")
+    app.add_option(
+           "--i8042", i8042,
+           "Keyboard controller: full (with keyboard and mouse), minimal (reset command only) or absent")
         ->type_name("PROFILE")
         ->check(CLI::IsMember({"full", "minimal", "absent"}))
         ->capture_default_str();
@@ -188,16 +195,21 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
                    "What the debug ports 0xE9 and 0x402 write to: stdio, null or file=PATH")
         ->type_name("TARGET")
         ->check(check_debug_console);
-    app.add_flag("--exit-port", config.exit_port, "Port 0x501 ends this program with the byte written as its exit code");
+    app.add_flag("--exit-port", config.exit_port,
+                 "Port 0x501 ends this program with the byte written as its exit code");
     std::string log_level;
-    app.add_option("--log", config.observe.log, "Append log messages to this file instead of stderr")->type_name("FILE");
-    app.add_option("--log-level", log_level,
-                   "How much to log: error, warning, info or debug (default: info in a file, warning on stderr)")
+    app.add_option("--log", config.observe.log, "Append log messages to this file instead of stderr")
+        ->type_name("FILE");
+    app.add_option(
+           "--log-level", log_level,
+           "How much to log: error, warning, info or debug (default: info in a file, warning on stderr)")
         ->type_name("LEVEL")
         ->check(CLI::IsMember({"error", "warning", "info", "debug"}));
-    app.add_option("--metrics", config.observe.metrics, "Write counters as JSON here, in the end and on SIGUSR1")
+    app.add_option("--metrics", config.observe.metrics,
+                   "Write counters as JSON here, in the end and on SIGUSR1")
         ->type_name("FILE");
-    app.add_option("--trace-io", config.observe.trace_io, "Write a line for each access of the guest to a device here")
+    app.add_option("--trace-io", config.observe.trace_io,
+                   "Write a line for each access of the guest to a device here")
         ->type_name("FILE");
     try {
         app.parse(argc, argv);

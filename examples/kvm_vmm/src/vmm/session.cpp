@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "vmm/session.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <csignal>
 #include <memory>
 #include <optional>
+#include <unistd.h>
 #include <vector>
 
 #include "console/raw_terminal.hpp"
@@ -20,8 +19,8 @@ namespace kvm_vmm {
 namespace {
 
 bool uses_stdio(const VmmConfig& config) {
-    return std::ranges::any_of(config.serials,
-                               [](const SerialConfig& serial) { return serial.kind == SerialConfig::Kind::stdio; });
+    return std::ranges::any_of(
+        config.serials, [](const SerialConfig& serial) { return serial.kind == SerialConfig::Kind::stdio; });
 }
 
 void on_signal(int signal, Vmm& vmm, Observer& observer) {

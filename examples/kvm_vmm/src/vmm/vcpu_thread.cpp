@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "vmm/vcpu_thread.hpp"
 
-#include <pthread.h>
-#include <time.h>  // NOLINT(modernize-deprecated-headers): clock_gettime is not in <ctime>
-
 #include <csignal>
+#include <pthread.h>
 #include <string>
+#include <time.h>  // NOLINT(modernize-deprecated-headers): clock_gettime is not in <ctime>
 
 #include "console/raw_terminal.hpp"
 
@@ -16,7 +15,7 @@ int kick_signal() noexcept { return SIGRTMIN; }
 
 // The signal only has to make KVM_RUN return with EINTR.
 void install_kick_handler() {
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = [](int) {};
     sigemptyset(&action.sa_mask);
     ::sigaction(kick_signal(), &action, nullptr);

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "vmm/vmm.hpp"
 
-#include <sys/epoll.h>
-
 #include <array>
 #include <cstdlib>
 #include <string>
+#include <sys/epoll.h>
 #include <utility>
 
 #include "acpi/platform.hpp"
@@ -46,8 +45,8 @@ Platform describe_platform(const VmmConfig& config) {
 
 }  // namespace
 
-Vmm::Vmm(const VmmConfig& config, EventManager& events, std::span<const std::unique_ptr<SerialBackend>> backends,
-         Observer& observer)
+Vmm::Vmm(const VmmConfig& config, EventManager& events,
+         std::span<const std::unique_ptr<SerialBackend>> backends, Observer& observer)
     : config_(config),
       events_(events),
       observer_(observer),
@@ -73,7 +72,8 @@ Vmm::~Vmm() = default;
 void Vmm::log_set_up() const {
     log(LogLevel::info, "a VM with " + std::to_string(config_.cpus) + " CPU(s) and " +
                             std::to_string(memory_.size() >> 20U) + " MiB, kernel " + config_.kernel +
-                            ", initrd " + config_.initrd.value_or("none") + ", command line: " + config_.cmdline);
+                            ", initrd " + config_.initrd.value_or("none") +
+                            ", command line: " + config_.cmdline);
     std::string devices;
     for (const ObservedDevice& device : observer_.devices().devices()) {
         devices += ' ' + device.name;
@@ -82,9 +82,12 @@ void Vmm::log_set_up() const {
 }
 
 void Vmm::load_kernel() {
-    guest_ = load_guest(
-        memory_, {.kernel_path = config_.kernel, .initrd_path = config_.initrd, .command_line = config_.cmdline, .protocol = config_.protocol},
-        describe_platform(config_));
+    guest_ = load_guest(memory_,
+                        {.kernel_path = config_.kernel,
+                         .initrd_path = config_.initrd,
+                         .command_line = config_.cmdline,
+                         .protocol = config_.protocol},
+                        describe_platform(config_));
 }
 
 void Vmm::add_serial_console(unsigned index, SerialBackend& backend) {
@@ -101,8 +104,8 @@ void Vmm::add_serial_console(unsigned index, SerialBackend& backend) {
 
 void Vmm::create_vcpus() {
     if (config_.cpus > kvm_.max_vcpus()) {
-        throw VmmError(ExitCode::usage,
-                       "--cpus: KVM allows " + std::to_string(kvm_.max_vcpus()) + " CPUs at most on this host");
+        throw VmmError(ExitCode::usage, "--cpus: KVM allows " + std::to_string(kvm_.max_vcpus()) +
+                                            " CPUs at most on this host");
     }
     for (unsigned id = 0; id < config_.cpus; ++id) {
         vcpus_.push_back(std::make_unique<KvmVcpu>(kvm_, vm_, id));
@@ -120,7 +123,9 @@ void Vmm::on_console_command(SerialConsole& console, ConsoleCommand command) {
             console.send_break();
             break;
         case ConsoleCommand::help:
-            report("Ctrl-A x: end the VM, c: Ctrl-Alt-Del, p: power button, b: BREAK, s: status, h: help, Ctrl-A: Ctrl-A");
+            report(
+                "Ctrl-A x: end the VM, c: Ctrl-Alt-Del, p: power button, b: BREAK, s: status, h: help, "
+                "Ctrl-A: Ctrl-A");
             break;
         case ConsoleCommand::ctrl_alt_del:
             if (!legacy_->ctrl_alt_del()) {
@@ -148,8 +153,8 @@ std::string Vmm::status() const {
     return text;
 }
 
-// A CPU that halts with interrupts off stays so, but KVM does not tell. The guest is looked at only where it did
-// something and then came to rest: a guest that idles as usual costs one kick each time.
+// A CPU that halts with interrupts off stays so, but KVM does not tell. The guest is looked at only where it
+// did something and then came to rest: a guest that idles as usual costs one kick each time.
 void Vmm::look_for_halt() {
     std::chrono::nanoseconds cpu_time{};
     bool all_halted = true;
@@ -193,7 +198,8 @@ void Vmm::stop_vcpus() {
 VmEnd Vmm::run() {
     const auto subscription = events_.add(end_.fd(), EPOLLIN, [](std::uint32_t) {});
     if (!subscription) {
-        throw VmmError(ExitCode::vmm_error, "cannot wait for the end of the VM: " + subscription.error().message());
+        throw VmmError(ExitCode::vmm_error,
+                       "cannot wait for the end of the VM: " + subscription.error().message());
     }
     for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) {
         threads_.push_back(std::make_unique<VcpuThread>(*vcpu, exit_handler_));

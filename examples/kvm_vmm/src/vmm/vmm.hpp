@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <vmdevice/io_manager.hpp>
-
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -10,6 +8,8 @@
 #include <span>
 #include <string>
 #include <vector>
+
+#include <vmdevice/io_manager.hpp>
 
 #include "boot/loader.hpp"
 #include "console/serial_backend.hpp"
@@ -31,13 +31,13 @@ namespace kvm_vmm {
 
 /// One virtual machine, from power-on to its end.
 ///
-/// Made, it has its memory, interrupt controllers, devices and CPUs, and the kernel is loaded; run() starts it.
-/// All set-up errors are VmmError.
+/// Made, it has its memory, interrupt controllers, devices and CPUs, and the kernel is loaded; run() starts
+/// it. All set-up errors are VmmError.
 class Vmm {
 public:
     /// `events`, `observer` and the back ends, one for each serial port of `config`, must outlive the VM.
-    Vmm(const VmmConfig& config, EventManager& events, std::span<const std::unique_ptr<SerialBackend>> backends,
-        Observer& observer);
+    Vmm(const VmmConfig& config, EventManager& events,
+        std::span<const std::unique_ptr<SerialBackend>> backends, Observer& observer);
     ~Vmm();
     Vmm(const Vmm&) = delete;
     Vmm& operator=(const Vmm&) = delete;
@@ -46,7 +46,9 @@ public:
     VmEnd run();
 
     /// Ends the VM from outside. From any thread.
-    void request_end(ExitCode code, std::string message = {}) { end_.request_by_host(code, std::move(message)); }
+    void request_end(ExitCode code, std::string message = {}) {
+        end_.request_by_host(code, std::move(message));
+    }
 
 private:
     void add_serial_console(unsigned index, SerialBackend& backend);
