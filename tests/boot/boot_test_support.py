@@ -12,6 +12,7 @@ Environment: VMSUPERIO_KVM_VMM is the program (a static one, where the machine i
 """
 
 import dataclasses
+import fcntl
 import os
 import pathlib
 import pty
@@ -21,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 
@@ -95,8 +97,13 @@ class Terminal:
         self._matched = 0
         subprocess.run(["stty", "rows", str(rows), "cols", str(columns)], stdin=slave, check=True)
         self.mode_before = self.mode()
+
+        def own_terminal():
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
         # pylint: disable-next=consider-using-with
-        self.process = subprocess.Popen(["setsid", "--ctty", "--wait", *command], stdin=slave, stdout=slave, stderr=slave)
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+                                        preexec_fn=own_terminal)
 
     def __enter__(self):
         return self
@@ -139,13 +146,8 @@ class Terminal:
             pass
         return self.process.returncode
 
-    def child(self):
-        """The process id of the program itself."""
-        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
-        return int(children.split()[0]) if children.strip() else self.process.pid
-
     def kill(self, number=signal.SIGTERM):
-        os.kill(self.child(), number)
+        self.process.send_signal(number)
 
     def _read(self, timeout):
         if not select.select([self._file], [], [], timeout)[0]:
