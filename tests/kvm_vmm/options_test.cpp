@@ -107,6 +107,21 @@ TEST_CASE("Options: a mistake is one line that names it", "[options]") {
     CHECK_THAT(usage_error({"--kernel", "k", "--bad\noption"}), Catch::Matchers::Contains("--bad option"));
 }
 
+TEST_CASE("Options: what is to be written about the VM", "[options]") {
+    const VmmConfig none = config_of({"--kernel", "k"});
+    CHECK_FALSE(none.observe.log.has_value());
+    CHECK_FALSE(none.observe.log_level.has_value());
+    CHECK_FALSE(none.observe.metrics.has_value());
+    CHECK_FALSE(none.observe.trace_io.has_value());
+    const VmmConfig all = config_of(
+        {"--kernel", "k", "--log", "l", "--log-level", "debug", "--metrics", "m", "--trace-io=t"});
+    CHECK(all.observe.log == "l");
+    CHECK(all.observe.log_level == kvm_vmm::LogLevel::debug);
+    CHECK(all.observe.metrics == "m");
+    CHECK(all.observe.trace_io == "t");
+    CHECK_THAT(usage_error({"--kernel", "k", "--log-level", "loud"}), Catch::Matchers::Contains("loud"));
+}
+
 TEST_CASE("Options: --help names every option and exit code", "[options]") {
     const auto parsed = parse({"--help"});
     const std::string text = std::get<PrintAndExit>(parsed).text;
