@@ -79,6 +79,9 @@ public:
                 break;
             }
         }
+        if (depth_ == 0) {
+            kept_.clear();
+        }
         check_equal(io_.pio_size(), pio_.size(), "pio_size()");
         check_equal(io_.mmio_size(), mmio_.size(), "mmio_size()");
     }
@@ -215,12 +218,16 @@ private:
         next_ = (next_ + 1) % 128;
     }
     template <class Removed>
-    static void check_removed(const Removed& removed, const std::optional<model::NaiveBus::Entry>& expected) {
+    void check_removed(const Removed& removed, const std::optional<model::NaiveBus::Entry>& expected) {
         check_equal(removed.has_value(), expected.has_value(), "deregister finds who owns the address");
         if (removed) {
             check_equal(removed->first.base().value, expected->first, "the range's base");
             check_equal(removed->first.last().value, expected->last, "the range's end");
             check(dynamic_cast<const Device&>(*removed->second).id == expected->device, "the device");
+            // A handler that takes out its own device must keep it alive until it has returned.
+            if (depth_ != 0) {
+                kept_.push_back(removed->second);
+            }
         }
     }
     void remove(bool mmio, std::uint64_t at) {
@@ -246,6 +253,7 @@ private:
     const Trace& trace_;
     model::NaiveBus pio_{0xFFFF};
     model::NaiveBus mmio_{~std::uint64_t{0}};
+    std::vector<std::shared_ptr<void>> kept_{};
     IoManager io_{};
     std::vector<Access> reached_{};
     bool nested_{false};

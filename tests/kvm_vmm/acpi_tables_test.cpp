@@ -217,6 +217,17 @@ TEST_CASE("ACPI: as many devices as have names fit; what does not fit is refused
                Catch::Matchers::Contains("do not fit"));
 }
 
+TEST_CASE("ACPI: a machine that AML has no words for is refused as wrong usage", "[acpi]") {
+    GuestMemory memory(0x10'0000);
+    Platform machine;
+    machine.serial_ports.assign(17, com1);
+    CHECK_THAT(boot_images::error_of(ExitCode::usage, [&] { write_acpi_tables(memory, machine); }),
+               Catch::Matchers::Contains("too many devices"));
+    machine.serial_ports = {{0x3F8, 16}};
+    CHECK_THAT(boot_images::error_of(ExitCode::usage, [&] { write_acpi_tables(memory, machine); }),
+               Catch::Matchers::Contains("no interrupt 16"));
+}
+
 TEST_CASE("AML: integers and package lengths take the shortest form that holds them", "[acpi][aml]") {
     CHECK(aml::integer(0) == Bytes{0x00});
     CHECK(aml::integer(1) == Bytes{0x01});

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <numeric>
 #include <span>
+#include <stdexcept>
 #include <string>
 
 #include "acpi/dsdt.hpp"
@@ -238,6 +239,19 @@ AcpiTable make_rsdp(std::uint64_t xsdt) {
     return rsdp;
 }
 
+namespace {
+
+// AML has no words for some machines: 17 serial ports, an ISA interrupt above 15.
+AcpiTable checked_dsdt(const Platform& platform) {
+    try {
+        return make_dsdt(platform);
+    } catch (const std::logic_error& error) {
+        throw VmmError(ExitCode::usage, error.what());
+    }
+}
+
+}  // namespace
+
 std::uint64_t write_acpi_tables(GuestMemory& memory, const Platform& platform) {
     constexpr std::uint64_t alignment = 64;         // the FACS's; the others ask for less
     std::uint64_t next = layout::acpi + alignment;  // after the RSDP
@@ -250,7 +264,7 @@ std::uint64_t write_acpi_tables(GuestMemory& memory, const Platform& platform) {
         return address;
     };
     const std::uint64_t facs = place(make_facs());
-    const std::uint64_t dsdt = place(make_dsdt(platform));
+    const std::uint64_t dsdt = place(checked_dsdt(platform));
     const std::uint64_t fadt =
         place(make_fadt(platform, static_cast<std::uint32_t>(facs), static_cast<std::uint32_t>(dsdt)));
     const std::uint64_t madt = place(make_madt(platform));

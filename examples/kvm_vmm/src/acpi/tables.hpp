@@ -26,7 +26,8 @@ using AcpiTable = std::vector<std::uint8_t>;
 [[nodiscard]] AcpiTable make_rsdp(std::uint64_t xsdt);
 
 /// Writes RSDP, XSDT, FADT, FACS, DSDT and MADT into the BIOS area and returns the RSDP's address.
-/// Throws VmmError(ExitCode::usage) where they do not fit: too many devices, or too little RAM.
+/// Throws VmmError(ExitCode::usage) where they do not fit (too many devices, or too little RAM), and where
+/// ACPI cannot tell of a device.
 std::uint64_t write_acpi_tables(GuestMemory& memory, const Platform& platform);
 
 }  // namespace kvm_vmm

@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//
+// SystemAllocator and DeviceManager: what is handed out never overlaps and lies where it was asked for; what
+// fails changes nothing; what is given back can be had again. A map of single addresses is the oracle.
+//
+// The spaces are small (128 ports, 64 pages of memory, 12 interrupts, 16 memory slots), so that they fill up.
+//
+// Input: operations; policy: n modulo 3 (lowest, highest, exactly at):
+//   0n s a t     allocate s ports at a multiple of 2^(a mod 8), at t     4n k  free the k-th allocation
+//   1n s a t     s pages of memory likewise                             5n n constraint...  register a device
+//   2n i         an interrupt: any (n even) or i                        6n k  unregister the k-th device
+//   3n b s       free ports that perhaps nobody has                     7n ... an access to a device's range
+// A constraint is a byte (bits 2:0 the kind, 3 at a fixed place, 7:4 the size less 1) and a place.
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <vmdevice/allocator.hpp>
+#include <vmdevice/device_manager.hpp>
+
+#include "support/target.hpp"
+
+namespace fuzz {
+namespace {
+
+using namespace vmdevice;
+
+constexpr std::uint64_t ports_first = 0x100;
+constexpr std::uint64_t ports_last = 0x17F;
+constexpr std::uint64_t memory_first = 0xD000'0000;
+constexpr std::uint64_t page = 0x1000;
+constexpr std::uint64_t memory_last = memory_first + 64 * page - 1;
+
+class Tester : public Device {
+public:
+    [[nodiscard]] std::string name() const override { return "tester"; }
+    void read(std::uint64_t address, std::span<std::uint8_t> data, IoType type) override {
+        check_inside(address, data.size(), type);
+        std::ranges::fill(data, std::uint8_t{0x5A});
+    }
+    void write(std::uint64_t address, std::span<const std::uint8_t> data, IoType type) override {
+        check_inside(address, data.size(), type);
+    }
+    void set_resources(const DeviceResources& resources) override { resources_ = resources; }
+    [[nodiscard]] const DeviceResources& resources() const { return resources_; }
+
+private:
+    void check_inside(std::uint64_t address, std::size_t length, IoType type) const {
+        const auto holds = [&](const auto& range) {
+            return address >= range.base().value && address + (length - 1) <= range.last().value;
+        };
+        check(type == IoType::pio ? std::ranges::any_of(resources_.get_pio_address_ranges(), holds)
+                                  : std::ranges::any_of(resources_.get_mmio_address_ranges(), holds),
+              "a device is reached inside its own ranges only");
+    }
+    DeviceResources resources_;
+};
+
+class AllocatorTarget {
+public:
+    explicit AllocatorTarget(const Trace& trace) : trace_(trace) {
+        trace_(
+            "// ports 0x100-0x17F, memory of 64 pages from 0xD0000000, interrupts 5-16, MSI 32-63, slots "
+            "0-15");
+    }
+
+    void step(Input& input) {
+        const Op op = next_op(input);
+        switch (op.kind) {
+            case OpKind::read: {
+                const auto size = static_cast<PioOffset>(input.byte() % 34U);
+                const auto align =
+                    static_cast<PioOffset>((1U << (input.byte() % 8U)) + (op.detail >= 14 ? 2U : 0U));
+                const auto at = static_cast<std::uint16_t>(ports_first - 8 + input.byte());
+                allocate<PioResource>(allocator_.allocate_pio(size, align, policy(op), PioAddress{at}),
+                                      ports_, size, align, op, at, ports_first, ports_last);
+                break;
+            }
+            case OpKind::write: {
+                const MmioOffset size = (input.byte() % 20U) * page;
+                const MmioOffset align = page << (input.byte() % 6U);
+                const MmioOffset at = memory_first + (input.byte() % 70U) * page;
+                allocate<MmioResource>(allocator_.allocate_mmio(size, align, policy(op), MmioAddress{at}),
+                                       memory_, size, align, op, at, memory_first, memory_last);
+                break;
+            }
+            case OpKind::enqueue: {
+                const std::uint32_t wanted = input.byte() % 20U;
+                const bool any = op.detail % 2 == 0;
+                const auto irq = allocator_.allocate_irq(any ? std::nullopt : std::optional(wanted));
+                trace_("allocator.allocate_irq(", any ? "" : "any or ", wanted, ");  // ",
+                       irq ? static_cast<int>(*irq) : -1);
+                const bool free =
+                    any ? irqs_.size() < 12 : wanted >= 5 && wanted <= 16 && !irqs_.contains(wanted);
+                check_equal(irq.has_value(), free, "an interrupt is had where one is free");
+                if (irq) {
+                    check(*irq >= 5 && *irq <= 16, "it is one of those managed");
+                    check(any || *irq == wanted, "it is the one asked for");
+                    check(irqs_.insert(*irq).second, "nobody else has it");
+                    held_.emplace_back(LegacyIrqResource{*irq});
+                }
+                break;
+            }
+            case OpKind::tick: {
+                const auto range = PioRange::create({static_cast<std::uint16_t>(ports_first + input.byte())},
+                                                    static_cast<PioOffset>(input.byte() % 34U));
+                if (range && !held(PioResource{*range})) {
+                    trace_("allocator.free_pio of what nobody holds");
+                    check(!allocator_.free_pio(*range), "what nobody holds cannot be freed");
+                }
+                break;
+            }
+            case OpKind::snapshot:
+                free_one(input.byte());
+                break;
+            case OpKind::sink:
+                add_device(op.detail, input);
+                break;
+            case OpKind::host:
+                remove_device(input.byte());
+                break;
+            case OpKind::other:
+                access(input);
+                break;
+        }
+        check_equal(manager_.size(), devices_.size(), "size()");
+    }
+
+private:
+    static AllocPolicy policy(Op op) { return static_cast<AllocPolicy>(op.detail % 3U); }
+
+    bool held(const Resource& resource) const {
+        return std::ranges::find(held_, resource) != held_.end() ||
+               std::ranges::any_of(devices_, [&](const Held& one) {
+                   return std::ranges::count(one.device->resources().get_all_resources(), resource) != 0;
+               });
+    }
+
+    // One resource that was handed out: nobody else has any part of it.
+    void claim(const Resource& resource) {
+        struct Visitor {
+            AllocatorTarget& target;
+            void operator()(const PioResource& owned) const {
+                target.claim_range(target.ports_, owned.range, 1, ports_first, ports_last);
+            }
+            void operator()(const MmioResource& owned) const {
+                target.claim_range(target.memory_, owned.range, page, memory_first, memory_last);
+            }
+            void operator()(const LegacyIrqResource& owned) const {
+                check(owned.irq >= 5 && owned.irq <= 16 && target.irqs_.insert(owned.irq).second,
+                      "a free interrupt");
+            }
+            void operator()(const MsiIrqResource& owned) const {
+                for (std::uint32_t i = 0; i < owned.count; ++i) {
+                    const std::uint32_t number = owned.base + i;
+                    check(number >= 32 && number < 64 && target.msis_.insert(number).second, "free MSIs");
+                }
+            }
+            void operator()(const MacAddressResource& owned) const {
+                check((owned.address[0] & 3) == 2 && target.macs_.insert(owned.address).second,
+                      "a free address");
+            }
+            void operator()(const KvmMemSlotResource& owned) const {
+                check(owned.slot < 16 && target.slots_.insert(owned.slot).second, "a free slot");
+            }
+        };
+        std::visit(Visitor{*this}, resource);
+    }
+    void release(const Resource& resource) {
+        struct Visitor {
+            AllocatorTarget& target;
+            void operator()(const PioResource& owned) const {
+                target.release_range(target.ports_, owned.range, 1);
+            }
+            void operator()(const MmioResource& owned) const {
+                target.release_range(target.memory_, owned.range, page);
+            }
+            void operator()(const LegacyIrqResource& owned) const { target.irqs_.erase(owned.irq); }
+            void operator()(const MsiIrqResource& owned) const {
+                for (std::uint32_t i = 0; i < owned.count; ++i) {
+                    target.msis_.erase(owned.base + i);
+                }
+            }
+            void operator()(const MacAddressResource& owned) const { target.macs_.erase(owned.address); }
+            void operator()(const KvmMemSlotResource& owned) const { target.slots_.erase(owned.slot); }
+        };
+        std::visit(Visitor{*this}, resource);
+    }
+    template <class Range>
+    void claim_range(std::set<std::uint64_t>& used, const Range& range, std::uint64_t unit,
+                     std::uint64_t first, std::uint64_t last) {
+        check(range.base().value >= first && range.last().value <= last, "inside the space");
+        // Sizes that are no whole number of pages count as the pages that they touch only in part.
+        for (std::uint64_t at = range.base().value; at <= range.last().value; at += unit) {
+            check(used.insert(at / unit).second, "nobody else has any part of it");
+        }
+    }
+    template <class Range>
+    static void release_range(std::set<std::uint64_t>& used, const Range& range, std::uint64_t unit) {
+        for (std::uint64_t at = range.base().value; at <= range.last().value; at += unit) {
+            used.erase(at / unit);
+        }
+    }
+    // Whether `size` from `at` on is free.
+    static bool is_free(const std::set<std::uint64_t>& used, std::uint64_t at, std::uint64_t size,
+                        std::uint64_t unit, std::uint64_t first, std::uint64_t last) {
+        if (at < first || at + (size - 1) > last) {
+            return false;
+        }
+        for (std::uint64_t one = at; one < at + size; one += unit) {
+            if (used.contains(one / unit)) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    template <class Kind, class Result>
+    void allocate(const Result& result, std::set<std::uint64_t>& used, std::uint64_t size,
+                  std::uint64_t align, Op op, std::uint64_t at, std::uint64_t first, std::uint64_t last) {
+        const std::uint64_t unit = std::is_same_v<Kind, PioResource> ? 1 : page;
+        trace_("allocator.allocate_", unit == 1 ? "pio" : "mmio", "(", size, ", ", align, ", policy ",
+               static_cast<unsigned>(policy(op)), ", at ", Hex{at}, ");  // ", result ? "given" : "refused");
+        std::optional<std::uint64_t> expected;
+        if (size != 0 && std::has_single_bit(align)) {
+            if (policy(op) == AllocPolicy::exact_match) {
+                if (at % align == 0 && is_free(used, at, size, unit, first, last)) {
+                    expected = at;
+                }
+            } else {
+                // The lowest or the highest place, by trying them all.
+                const std::uint64_t step = std::max(align, unit);
+                for (std::uint64_t place = (first + step - 1) / step * step; place <= last; place += step) {
+                    if (is_free(used, place, size, unit, first, last)) {
+                        expected = place;
+                        if (policy(op) == AllocPolicy::first_match) {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        check_equal(result.has_value(), expected.has_value(), "had where there is a place");
+        if (result) {
+            check_equal(result->base().value, *expected, "at the place that the policy tells");
+            check_equal(result->size(), size, "of the size asked for");
+            claim(Kind{*result});
+            held_.emplace_back(Kind{*result});
+        }
+    }
+    void free_one(std::uint8_t which) {
+        if (held_.empty()) {
+            return;
+        }
+        const std::size_t at = which % held_.size();
+        trace_("allocator.free(allocation ", at, ");");
+        const Resource resource = held_[at];
+        DeviceResources one;
+        one.append(resource);
+        allocator_.free(one);
+        release(resource);
+        held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(at));
+    }
+
+    static ResourceConstraint constraint(Input& input) {
+        const std::uint8_t what = input.byte();
+        const std::uint8_t place = input.byte();
+        const bool fixed = (what & 8U) != 0;
+        const unsigned size = 1U + (what >> 4U);
+        switch (what & 7U) {
+            case 0:
+            case 6: {
+                PioConstraint wanted{.size = static_cast<PioOffset>(size)};
+                if (fixed) {
+                    wanted.base = PioAddress{static_cast<std::uint16_t>(ports_first + place)};
+                }
+                return wanted;
+            }
+            case 1:
+            case 7: {
+                MmioConstraint wanted{.size = size * page};
+                if (fixed) {
+                    wanted.base = MmioAddress{memory_first + (place % 70U) * page};
+                }
+                return wanted;
+            }
+            case 2: {
+                LegacyIrqConstraint wanted;
+                if (fixed) {
+                    wanted.irq = place % 20U;
+                }
+                return wanted;
+            }
+            case 3:
+                return MsiIrqConstraint{.type = static_cast<MsiIrqType>(place % 3U), .count = size};
+            case 4: {
+                MacAddressConstraint wanted;
+                if (fixed) {
+                    wanted.address = MacAddress{0x52, 0x54, 0, 0, 0, static_cast<std::uint8_t>(place % 8U)};
+                }
+                return wanted;
+            }
+            default: {
+                KvmMemSlotConstraint wanted{.count = size % 5U};
+                if (fixed) {
+                    wanted.slot = place % 18U;
+                }
+                return wanted;
+            }
+        }
+    }
+    void add_device(std::uint8_t detail, Input& input) {
+        std::vector<ResourceConstraint> wanted;
+        for (std::size_t count = input.byte() % 5U; count != 0; --count) {
+            wanted.push_back(constraint(input));
+        }
+        std::optional<InstanceId> parent;
+        if (detail >= 12) {
+            parent = 9999;
+        } else if (detail >= 6 && !devices_.empty()) {
+            parent = devices_[detail % devices_.size()].id;
+        }
+        auto device = std::make_shared<Tester>();
+        const auto id = manager_.register_device(device, parent, std::span<const ResourceConstraint>(wanted));
+        trace_("manager.register_device of ", wanted.size(), " resources;  // ", id ? "done" : "refused");
+        if (!id) {
+            check(device->resources().empty(), "a device that is refused has nothing in the end");
+            check(detail < 12 || id.error() == DeviceManagerError::unknown_parent, "there is no such parent");
+            return;
+        }
+        check(detail < 12, "a parent must be registered");
+        check(std::ranges::none_of(devices_, [&](const Held& other) { return other.id == *id; }),
+              "ids are unique");
+        std::size_t resources = 0;
+        for (const ResourceConstraint& one : wanted) {
+            const auto* const slots = std::get_if<KvmMemSlotConstraint>(&one);
+            resources += slots != nullptr ? slots->count : 1;
+        }
+        check_equal(device->resources().size(), resources, "all that was asked for");
+        for (const Resource& resource : device->resources().get_all_resources()) {
+            claim(resource);
+        }
+        if (parent) {
+            ++std::ranges::find(devices_, *parent, &Held::id)->children;
+        }
+        devices_.push_back({*id, device, parent, 0});
+    }
+    void remove_device(std::uint8_t which) {
+        if (devices_.empty()) {
+            check(!manager_.unregister_device(which), "there is no such device");
+            return;
+        }
+        const auto at = devices_.begin() + static_cast<std::ptrdiff_t>(which % devices_.size());
+        trace_("manager.unregister_device(", at->id, ");");
+        const DeviceResources had = at->device->resources();
+        const auto removed = manager_.unregister_device(at->id);
+        check_equal(removed.has_value(), at->children == 0, "a bus with devices stays");
+        if (removed) {
+            check(at->device->resources().empty(), "the device is told that it has nothing");
+            for (const Resource& resource : had.get_all_resources()) {
+                release(resource);
+            }
+            if (at->parent) {
+                --std::ranges::find(devices_, *at->parent, &Held::id)->children;
+            }
+            devices_.erase(at);
+        }
+    }
+    void access(Input& input) {
+        const std::uint8_t where = input.byte();
+        const bool pio = where < 128;
+        const std::uint64_t at =
+            pio ? ports_first + input.byte() : memory_first + input.u16() * std::uint64_t{4};
+        std::array<std::uint8_t, 8> bytes{};
+        const auto data = std::span(bytes).first(std::size_t{1} << (where & 3U));
+        const auto result = manager_.read(at, data, pio ? IoType::pio : IoType::mmio);
+        const bool owned = std::ranges::any_of(devices_, [&](const Held& one) {
+            const auto holds = [&](const auto& range) {
+                return at >= range.base().value && at + (data.size() - 1) <= range.last().value;
+            };
+            const DeviceResources& resources = one.device->resources();
+            return pio ? std::ranges::any_of(resources.get_pio_address_ranges(), holds)
+                       : std::ranges::any_of(resources.get_mmio_address_ranges(), holds);
+        });
+        check_equal(result.has_value(), owned, "an access is delivered where a device owns it");
+        check(!result || bytes[0] == 0x5A, "and the device answers");
+    }
+
+    struct Held {
+        InstanceId id;
+        std::shared_ptr<Tester> device;
+        std::optional<InstanceId> parent;
+        int children;
+    };
+
+    const Trace& trace_;
+    SystemAllocator allocator_{
+        SystemAllocatorConfig{.pio = PioRange::from_bounds({ports_first}, {ports_last}).value(),
+                              .mmio = MmioRange::from_bounds({memory_first}, {memory_last}).value(),
+                              .irq = NumberRange::from_bounds({5}, {16}).value(),
+                              .msi = NumberRange::from_bounds({32}, {63}).value(),
+                              .kvm_mem_slots = NumberRange::from_bounds({0}, {15}).value()}};
+    DeviceManager manager_{allocator_};
+    std::vector<Resource> held_{};
+    std::vector<Held> devices_{};
+    std::set<std::uint64_t> ports_{};
+    std::set<std::uint64_t> memory_{};
+    std::set<std::uint32_t> irqs_{};
+    std::set<std::uint32_t> msis_{};
+    std::set<std::uint32_t> slots_{};
+    std::set<MacAddress> macs_{};
+};
+
+}  // namespace
+
+void run_target(Input& input, const Trace& trace) {
+    AllocatorTarget target(trace);
+    while (!input.empty()) {
+        target.step(input);
+    }
+}
+
+}  // namespace fuzz

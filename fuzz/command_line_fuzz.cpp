@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//
+// The builder of the kernel's command line, against the kernel's own rules (lib/cmdline.c, next_arg): what
+// was added is what a parser by these rules finds, or it was refused.
+//
+// Input: operations; text is a byte with its length modulo 32, then that many bytes:
+//   0x text  append text     1x text text  add name=value     2x text  add name
+//   3x text  contains(name)  others: write to guest memory with a limit of one byte * 16
+
+#include <cctype>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "boot/command_line.hpp"
+#include "boot/layout.hpp"
+#include "error.hpp"
+#include "memory/guest_memory.hpp"
+#include "support/target.hpp"
+
+namespace fuzz {
+namespace {
+
+using kvm_vmm::CommandLine;
+using kvm_vmm::VmmError;
+
+std::string text_of(Input& input) {
+    const auto bytes = input.bytes(input.byte() % 32U);
+    return {bytes.begin(), bytes.end()};
+}
+
+// The words that the kernel sees, quotes kept: they toggle anywhere in a word, and white space outside them
+// ends it.
+std::vector<std::string> words_of(std::string_view text) {
+    std::vector<std::string> words;
+    std::string word;
+    bool quoted = false;
+    for (const char c : text) {
+        quoted = quoted != (c == '"');
+        if (!quoted && (c == ' ' || c == '\t')) {
+            if (!word.empty()) {
+                words.push_back(word);
+            }
+            word.clear();
+        } else {
+            word += c;
+        }
+    }
+    if (!word.empty()) {
+        words.push_back(word);
+    }
+    return words;
+}
+
+void check_sound(const std::string& text) {
+    bool quoted = false;
+    for (const char c : text) {
+        check((c >= 0x20 && c <= 0x7E) || c == '\t', "printable ASCII and tabs only");
+        quoted = quoted != (c == '"');
+    }
+    check(!quoted, "every quote is closed");
+}
+
+// Carries out `action`; true unless it was refused.
+template <class Action>
+bool accepted(Action action) {
+    try {
+        action();
+        return true;
+    } catch (const VmmError& error) {
+        const std::string_view text = error.what();
+        check(error.code() == kvm_vmm::ExitCode::usage, "refused as wrong usage");
+        check(text.find('\n') == std::string_view::npos && text.size() < 300, "with one clear line");
+        return false;
+    }
+}
+
+void step(Input& input, const Trace& trace, CommandLine& line, kvm_vmm::GuestMemory& memory) {
+    const std::vector<std::string> before = words_of(line.text());
+    const std::string text_before = line.text();
+    const Op op = next_op(input);
+    bool done = true;
+    switch (op.kind) {
+        case OpKind::read: {
+            const std::string text = text_of(input);
+            trace("line.append(", Bytes{{reinterpret_cast<const std::uint8_t*>(text.data()), text.size()}},
+                  ");");
+            done = accepted([&] { line.append(text); });
+            if (done) {
+                std::vector<std::string> expected = before;
+                for (const std::string& word : words_of(text)) {
+                    expected.push_back(word);
+                }
+                check(words_of(line.text()) == expected, "append() adds its words at the end");
+            }
+            break;
+        }
+        case OpKind::write:
+        case OpKind::enqueue: {
+            const std::string name = text_of(input);
+            const bool with_value = op.kind == OpKind::write;
+            const std::string value = with_value ? text_of(input) : "";
+            trace("line.add of a name of ", name.size(), " and a value of ", value.size(), " bytes");
+            done = accepted([&] {
+                if (with_value) {
+                    line.add(name, value);
+                } else {
+                    line.add(name);
+                }
+            });
+            if (done) {
+                check(line.contains(name), "a parameter that was added is there");
+                check_equal(words_of(line.text()).size(), before.size() + 1, "one parameter more");
+            }
+            break;
+        }
+        case OpKind::tick: {
+            const std::string name = text_of(input);
+            static_cast<void>(line.contains(name));
+            break;
+        }
+        default: {
+            const std::uint32_t limit = input.byte() * 16U;
+            memory.clear();
+            if (accepted([&] { kvm_vmm::write_command_line(memory, line.text(), limit); })) {
+                check(line.text().size() <= limit, "no longer than the kernel takes");
+                std::vector<std::uint8_t> bytes(line.text().size() + 1, 0xFF);
+                check(memory.read(kvm_vmm::layout::command_line, bytes), "it is in RAM");
+                check(bytes.back() == 0 && std::equal(line.text().begin(), line.text().end(), bytes.begin()),
+                      "as it is, with a NUL behind it");
+            } else {
+                check(line.text().size() > limit, "what fits is taken");
+            }
+            break;
+        }
+    }
+    check(done || line.text() == text_before, "what is refused changes nothing");
+    check_sound(line.text());
+}
+
+}  // namespace
+
+void run_target(Input& input, const Trace& trace) {
+    static kvm_vmm::GuestMemory memory(1U << 20U);
+    CommandLine line;
+    trace("CommandLine line;");
+    while (!input.empty()) {
+        step(input, trace, line, memory);
+    }
+}
+
+}  // namespace fuzz
