@@ -51,6 +51,11 @@ class Bus {
     };
     using Index = detail::RangeIndex<OffsetOf<A>, Node>;
 
+    template <class Entry>
+    static Entry entry_of(Node& node) noexcept {
+        return Entry(node.range, node.device);
+    }
+
     template <class Device>
     class Iterator {
     public:
@@ -65,10 +70,7 @@ class Bus {
         Iterator(const Index& index, typename Index::Position position)
             : index_(&index), position_(position) {}
 
-        value_type operator*() const {
-            Node& node = index_->at(position_);
-            return value_type(node.range, node.device);
-        }
+        value_type operator*() const { return entry_of<value_type>(index_->at(position_)); }
         Iterator& operator++() {
             position_ = index_->next(position_);
             return *this;
@@ -200,8 +202,7 @@ private:
         if (position == index_.end()) {
             return std::nullopt;
         }
-        Node& node = index_.at(position);
-        return Entry(node.range, node.device);
+        return entry_of<Entry>(index_.at(position));
     }
 
     template <class Entry>
@@ -213,8 +214,7 @@ private:
         if (position == index_.end() || !index_.at(position).range.contains_access(address, length)) {
             return std::unexpected(BusError::device_not_found);
         }
-        Node& node = index_.at(position);
-        return Entry(node.range, node.device);
+        return entry_of<Entry>(index_.at(position));
     }
 
     Index index_;

@@ -124,7 +124,7 @@ public:
     /// Allocates what is `requested`, tells the device of it, and puts it on the buses. Where any of that
     /// fails all of it is undone, and a device that was told of resources is told that it has none.
     [[nodiscard]] std::expected<InstanceId, DeviceManagerError> register_device(
-        std::shared_ptr<Device> device, std::optional<InstanceId> parent,
+        const std::shared_ptr<Device>& device, std::optional<InstanceId> parent,
         std::span<const ResourceConstraint> requested) {
         if (!device) {
             return std::unexpected(DeviceManagerError::no_device);
@@ -145,9 +145,9 @@ public:
         return pending.id;
     }
     [[nodiscard]] std::expected<InstanceId, DeviceManagerError> register_device(
-        std::shared_ptr<Device> device, std::optional<InstanceId> parent = std::nullopt,
+        const std::shared_ptr<Device>& device, std::optional<InstanceId> parent = std::nullopt,
         std::initializer_list<ResourceConstraint> requested = {}) {
-        return register_device(std::move(device), parent, std::span(requested.begin(), requested.size()));
+        return register_device(device, parent, std::span(requested.begin(), requested.size()));
     }
 
     /// Takes a device off the buses, returns when nobody is inside it, and frees its resources.

@@ -110,15 +110,7 @@ public:
         requires std::derived_from<D, DevicePio> || std::derived_from<D, DeviceMmio>
     [[nodiscard]] std::expected<void, BusError> register_resources(const DeviceResources& resources,
                                                                    const std::shared_ptr<D>& device) {
-        std::shared_ptr<DevicePio> pio_device;
-        std::shared_ptr<DeviceMmio> mmio_device;
-        if constexpr (std::derived_from<D, DevicePio>) {
-            pio_device = device;
-        }
-        if constexpr (std::derived_from<D, DeviceMmio>) {
-            mmio_device = device;
-        }
-        return register_resources(resources, pio_device, mmio_device);
+        return register_resources(resources, as<DevicePio>(device), as<DeviceMmio>(device));
     }
 
     /// Takes out what is registered at exactly the port and memory ranges of `resources`, and waits until
@@ -213,6 +205,16 @@ public:
 private:
     using PioShared = detail::SharedBus<DevicePio, detail::PortTable<DevicePio>>;
     using MmioShared = detail::SharedBus<DeviceMmio, detail::AddressTable<DeviceMmio>>;
+
+    /// The device as an `Interface`, or nothing where it is none.
+    template <class Interface, class D>
+    static std::shared_ptr<Interface> as(const std::shared_ptr<D>& device) {
+        if constexpr (std::derived_from<D, Interface>) {
+            return device;
+        } else {
+            return nullptr;
+        }
+    }
 
     static bool repeatable(std::size_t width, std::size_t length) noexcept {
         return (width == 1 || width == 2 || width == 4 || width == 8) && length % width == 0;

@@ -112,6 +112,8 @@ public:
         device_.mmio_write(base, offset, data);
     }
 
+    // NOLINTEND(modernize-use-override)
+
     template <std::unsigned_integral Offset>
     auto read(Offset offset)
         requires requires(D& device) { device.read(offset); }

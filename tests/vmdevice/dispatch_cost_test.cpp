@@ -49,12 +49,14 @@ void* operator new(std::size_t size, std::align_val_t alignment) {
     }
     return memory;
 }
+// NOLINTBEGIN(clang-analyzer-cplusplus.NewDelete): these are the ones that free.
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
 void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+// NOLINTEND(clang-analyzer-cplusplus.NewDelete)
 
 extern "C" {
 int pthread_mutex_lock(pthread_mutex_t* mutex) {

@@ -149,10 +149,10 @@ TEST_CASE("IoManager: deregister returns when no thread is inside the device",
         Gate gate;
         REQUIRE(manager.register_pio(pio(1, 1), gate.device));
         REQUIRE(manager.register_pio(pio(2, 1), hook([&] { read(manager, 1); })));
-        std::jthread vcpu([&] { read(manager, nested ? 2 : 1); });
+        const std::jthread vcpu([&] { read(manager, nested ? 2 : 1); });
         gate.entered.wait();
         std::atomic<bool> returned = false;
-        std::jthread registrar([&] {
+        const std::jthread registrar([&] {
             const auto taken = manager.deregister_pio(PioAddress{1});
             expect(gate.left);
             expect(taken->second == gate.device);
@@ -176,7 +176,7 @@ TEST_CASE("IoManager: deregister does not wait for a thread inside another devic
     REQUIRE(manager.register_pio(pio(1, 1), gate.device));
     REQUIRE(manager.register_pio(pio(2, 1), hook([] {})));
     REQUIRE(manager.register_mmio(mmio(1, 1), hook([] {})));
-    std::jthread vcpu([&] { read(manager, 1); });
+    const std::jthread vcpu([&] { read(manager, 1); });
     gate.entered.wait();
     CHECK(manager.deregister_pio(PioAddress{2}));
     CHECK(manager.deregister_mmio(MmioAddress{1}));
@@ -192,7 +192,7 @@ TEST_CASE("IoManager: a range is free as soon as its device is unreachable",
     Gate gate;
     std::atomic<int> calls = 0;
     REQUIRE(manager.register_pio(pio(1, 1), gate.device));
-    std::jthread vcpu([&] { read(manager, 1); });
+    const std::jthread vcpu([&] { read(manager, 1); });
     gate.entered.wait();
     std::jthread registrar([&] { deregister(manager, 1); });
     while (!manager.register_pio(pio(1, 1), hook([&] { ++calls; })).has_value()) {
@@ -215,7 +215,7 @@ TEST_CASE("IoManager: a handler may take out its own device", "[vmdevice][io_man
     };
     auto flag = std::make_shared<Flag>(destroyed);
     bool alive_after = false;
-    REQUIRE(manager.register_pio(pio(1, 1), hook([&, flag = std::move(flag)] {
+    REQUIRE(manager.register_pio(pio(1, 1), hook([&, held = std::exchange(flag, nullptr)] {
                                      const auto self = manager.deregister_pio(PioAddress{1});
                                      CHECK(self.has_value());
                                      CHECK_FALSE(read(manager, 1));
@@ -248,9 +248,9 @@ TEST_CASE("IoManager: a handler that takes out its own device waits for the othe
                                          expect(gate.left);
                                      }
                                  })));
-    std::jthread first([&] { read(manager, 1); });
+    const std::jthread first([&] { read(manager, 1); });
     gate.entered.wait();
-    std::jthread second([&] { expect(read(manager, 1)); });
+    const std::jthread second([&] { expect(read(manager, 1)); });
     while (manager.pio_size() != 0) {
         std::this_thread::yield();
     }
@@ -320,8 +320,8 @@ TEST_CASE("IoManager: a circle goes through several managers and both buses",
                                   all_inside.arrive_and_wait();
                                   deregister(one, 1);
                               })));
-    std::jthread a([&] { expect(read(one, 1)); });
-    std::jthread b([&] { expect(read_memory(two, 0x1800)); });
+    const std::jthread a([&] { expect(read(one, 1)); });
+    const std::jthread b([&] { expect(read_memory(two, 0x1800)); });
 }
 
 TEST_CASE(
@@ -349,9 +349,9 @@ TEST_CASE(
                                      expect(manager.move_pio(PioAddress{0x10}, pio(0x14, 8)));
                                      gate.device->function();
                                  })));
-    std::jthread vcpu([&] { expect(read(manager, 0x17)); });
+    const std::jthread vcpu([&] { expect(read(manager, 0x17)); });
     gate.entered.wait();
-    std::jthread registrar([&] {
+    const std::jthread registrar([&] {
         expect(manager.deregister_pio(PioAddress{0x1B}));
         expect(gate.left);
     });
@@ -405,7 +405,7 @@ TEST_CASE("IoManager: a thread outlives the managers it used", "[vmdevice][io_ma
     std::optional<IoManager> manager;
     std::binary_semaphore go(0);
     std::binary_semaphore done(0);
-    std::jthread thread([&] {
+    const std::jthread thread([&] {
         for (int i = 0; i < 100; ++i) {
             go.acquire();
             expect(read(*manager, 1));
@@ -607,7 +607,7 @@ TEST_CASE("IoManager: devices that come and go leave their neighbours reachable"
         REQUIRE(manager.register_mmio(mmio(i * 0x20, 0x10), hook([] {})));
     }
     {
-        std::jthread registrar([&] {
+        const std::jthread registrar([&] {
             std::uint64_t round = 0;
             while (!stop) {
                 const std::size_t i = round % 64;

@@ -100,7 +100,7 @@ inline void heavy_fence() noexcept {
 
 #else
 
-inline constexpr bool asymmetric_fences() noexcept { return false; }
+constexpr bool asymmetric_fences() noexcept { return false; }
 /// Nothing: both sides use sequentially consistent loads and stores.
 inline void heavy_fence() noexcept {}
 

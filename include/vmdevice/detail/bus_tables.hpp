@@ -101,7 +101,7 @@ public:
     void unpublish(const Entry& entry) noexcept {
         const auto number = static_cast<std::uint32_t>(&entry - entries_.get());
         for (std::uint32_t port = entry.base; port <= entry.last(); ++port) {
-            std::atomic_ref word(words_[port]);
+            const std::atomic_ref word(words_[port]);
             if (word.load(std::memory_order_relaxed) == number) {
                 word.store(0, std::memory_order_seq_cst);
             }
@@ -279,7 +279,9 @@ private:
     static std::size_t block_count(std::uint64_t base, std::uint64_t last, unsigned shift) noexcept {
         return static_cast<std::size_t>((last >> shift) - (base >> shift) + 1);
     }
-    static std::uint32_t class_bit(unsigned shift) noexcept { return std::uint32_t{1} << (shift / 4); }
+    static std::uint32_t class_bit(unsigned shift) noexcept {
+        return std::uint32_t{1} << ((shift / 4) & 15U);
+    }
 
     template <class Live>
     static std::uint32_t table_classes(const Live& live) noexcept {

@@ -14,6 +14,19 @@
 
 namespace vmdevice::detail {
 
+/// `yes` or `no`, chosen without a branch. GCC makes a conditional move of the expression; Clang branches
+/// unless it is not shown what the mask is made of.
+template <class T>
+[[nodiscard]] inline const T* select(bool condition, const T* yes, const T* no) noexcept {
+#if defined(__clang__)
+    std::ptrdiff_t mask = -static_cast<std::ptrdiff_t>(condition);
+    __asm__("" : "+r"(mask));
+    return no + ((yes - no) & mask);
+#else
+    return condition ? yes : no;
+#endif
+}
+
 /// How many of the `count` ascending keys are not above `key`. The loop has no branch that depends on the
 /// data: a mispredicted one costs more than all the steps of a search in a leaf.
 template <class Key>
@@ -21,7 +34,8 @@ template <class Key>
     const Key* first = keys;
     while (count > 1) {
         const std::size_t half = count / 2;
-        first += static_cast<std::size_t>(first[half - 1] <= key) * half;
+        const Key* const upper = first + half;
+        first = select(upper[-1] <= key, upper, first);
         count -= half;
     }
     return static_cast<std::size_t>(first - keys) + static_cast<std::size_t>(count == 1 && *first <= key);
