@@ -52,6 +52,9 @@ class DeviceTest(MachineTest):
             self.assertNotIn("bugs", text.lower().split("\n[")[0])
         with self.subTest("no warning about the serial ports, the keyboard controller, the clock or ACPI"):
             for line in text.splitlines():
+                # Advice that the kernel gives on every machine without PCI.
+                if line.endswith("and report a bug"):
+                    continue
                 if re.search(r"serial|ttyS|8250|i8042|atkbd|psmouse|rtc|ACPI", line):
                     self.assertNotRegex(line, r"(?i)warn|error|fail|bug\b|timeout|broken|overrun|unable|can't")
         with self.subTest("controller, keyboard, mouse port and clock are found"):
