@@ -16,7 +16,7 @@ class MachineKindsTest(MachineTest):
     memory_mib = 5 * 1024
 
     def check_boot(self, *arguments, cpus=1, memory_mib=512, cmdline=""):
-        """Boots, and checks CPUs, RAM and the log."""
+        """Boots, and checks CPUs, RAM and that the log has no complaint about ACPI."""
         done = self.in_guest(
             "nproc; awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo; dmesg",
             "--cpus", str(cpus), "--memory", f"{memory_mib}M", *arguments, cmdline=cmdline)
@@ -25,8 +25,9 @@ class MachineKindsTest(MachineTest):
         self.assertEqual(int(seen_cpus), cpus)
         # The kernel keeps its own code and its page array out of the total.
         self.assertTrue(0.85 * memory_mib - 60 < int(seen_memory) <= memory_mib, seen_memory)
+        # Less the advice that the kernel gives on every machine without PCI.
+        log = re.sub(rb"[^\n]*and report a bug\n", b"", log)
         self.assertNotRegex(log, rb"(?i)ACPI[^\n]*(error|warn|fail|bug)")
-        return log
 
     def vmlinux(self):
         """Debian's kernel as an ELF file."""
@@ -38,9 +39,9 @@ class MachineKindsTest(MachineTest):
     def test_bzimage_with_one_cpu_and_little_memory(self):
         self.check_boot(memory_mib=128)
 
-    def test_two_cpus_with_the_mp_table_only(self):
-        # Debian's cloud kernel has no parser for it: it finds one CPU and works.
-        self.check_boot(cpus=1, cmdline="acpi=off noapic")
+    def test_without_acpi_and_io_apic(self):
+        # Debian's cloud kernel has no parser for MP tables either, so that it finds one CPU.
+        self.check_boot(cmdline="acpi=off noapic")
 
     def test_four_cpus_and_memory_beyond_4_gib(self):
         self.check_boot(cpus=4, memory_mib=4608)
