@@ -73,6 +73,7 @@ public:
 
     // These override the virtual functions of the interfaces that D implements. Where it implements one not
     // at all, they are plain members that nothing calls, hence no `override`.
+    // NOLINTBEGIN(modernize-use-override)
     void pio_read(PioAddress base, PioOffset offset, std::span<std::uint8_t> data) {
         const detail::LockGuard guard(mutex_);
         device_.pio_read(base, offset, data);

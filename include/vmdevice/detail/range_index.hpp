@@ -19,6 +19,7 @@ namespace vmdevice::detail {
 template <class T>
 [[nodiscard]] inline const T* select(bool condition, const T* yes, const T* no) noexcept {
 #if defined(__clang__)
+    // NOLINTNEXTLINE(misc-const-correctness): for all the compiler knows, the next line changes it
     std::ptrdiff_t mask = -static_cast<std::ptrdiff_t>(condition);
     __asm__("" : "+r"(mask));
     return no + ((yes - no) & mask);

@@ -81,7 +81,7 @@ public:
     void add_all(const LockGuard& guard, std::span<const Range> ranges,
                  const std::shared_ptr<Device>& device) {
         for (const Range& range : ranges) {
-            static_cast<void>(add(guard, range, std::shared_ptr<Device>(device)));
+            [[maybe_unused]] const auto added = add(guard, range, std::shared_ptr<Device>(device));
         }
     }
     /// Whether `ranges` are registered, each as it is.

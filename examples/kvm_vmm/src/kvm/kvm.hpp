@@ -7,7 +7,7 @@
 
 #include "util/file_descriptor.hpp"
 
-struct kvm_cpuid_entry2;
+struct kvm_cpuid_entry2;  // NOLINT(readability-identifier-naming): the kernel's name
 
 namespace kvm_vmm {
 

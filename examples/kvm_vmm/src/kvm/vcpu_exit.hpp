@@ -8,7 +8,7 @@
 #include <variant>
 #include <vector>
 
-struct kvm_run;
+struct kvm_run;  // NOLINT(readability-identifier-naming): the kernel's name
 
 namespace kvm_vmm {
 

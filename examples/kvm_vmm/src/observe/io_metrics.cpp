@@ -20,7 +20,7 @@ static_assert(std::is_same_v<std::variant_alternative_t<10, VcpuExit>, exits::Un
 }  // namespace
 
 IoMetrics::~IoMetrics() {
-    for (std::atomic<Page*>& page : pages_) {
+    for (const std::atomic<Page*>& page : pages_) {
         const std::unique_ptr<Page> owned(page.load());
     }
 }
