@@ -64,11 +64,11 @@ int main(int argc, char** argv) {
         kvm_vmm::Observer observer(config.observe);
         const kvm_vmm::VmEnd end = run(config, observer);
         observer.flush(end.code);
-        kvm_vmm::log(kvm_vmm::LogLevel::info,
-                     "ended with exit code " + std::to_string(static_cast<int>(end.code)));
         if (!end.message.empty()) {
             kvm_vmm::report(end.message);
         }
+        kvm_vmm::log(kvm_vmm::LogLevel::info,
+                     "ended with exit code " + std::to_string(static_cast<int>(end.code)));
         return static_cast<int>(end.code);
     } catch (const kvm_vmm::VmmError& error) {
         kvm_vmm::report(error.what());
