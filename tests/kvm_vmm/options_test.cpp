@@ -113,8 +113,8 @@ TEST_CASE("Options: what is to be written about the VM", "[options]") {
     CHECK_FALSE(none.observe.log_level.has_value());
     CHECK_FALSE(none.observe.metrics.has_value());
     CHECK_FALSE(none.observe.trace_io.has_value());
-    const VmmConfig all = config_of(
-        {"--kernel", "k", "--log", "l", "--log-level", "debug", "--metrics", "m", "--trace-io=t"});
+    const VmmConfig all =
+        config_of({"--kernel", "k", "--log", "l", "--log-level", "debug", "--metrics", "m", "--trace-io=t"});
     CHECK(all.observe.log == "l");
     CHECK(all.observe.log_level == kvm_vmm::LogLevel::debug);
     CHECK(all.observe.metrics == "m");
