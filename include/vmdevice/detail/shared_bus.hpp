@@ -57,9 +57,7 @@ public:
         if (bus_.overlaps(range)) {
             return std::unexpected(BusError::device_overlap);
         }
-        Allocation allocation(*this, range, device.get());
-        static_cast<void>(bus_.register_device(range, Registration{std::move(device), allocation.entry, {}}));
-        table_.publish(*std::exchange(allocation.entry, nullptr));
+        place(range, std::move(device));
         return {};
     }
 
@@ -78,10 +76,9 @@ public:
         return {};
     }
     /// After check_all().
-    void add_all(const LockGuard& guard, std::span<const Range> ranges,
-                 const std::shared_ptr<Device>& device) {
+    void add_all(const LockGuard&, std::span<const Range> ranges, const std::shared_ptr<Device>& device) {
         for (const Range& range : ranges) {
-            [[maybe_unused]] const auto added = add(guard, range, std::shared_ptr<Device>(device));
+            place(range, std::shared_ptr<Device>(device));
         }
     }
     /// Whether `ranges` are registered, each as it is.
@@ -221,6 +218,13 @@ private:
         Entry* entry;
         std::shared_ptr<Device> device;
     };
+
+    /// Adds a device at a range that is free.
+    void place(Range range, std::shared_ptr<Device>&& device) {
+        Allocation allocation(*this, range, device.get());
+        static_cast<void>(bus_.register_device(range, Registration{std::move(device), allocation.entry, {}}));
+        table_.publish(*std::exchange(allocation.entry, nullptr));
+    }
 
     void reserve_unfinished(const LockGuard&, std::size_t count) {
         unfinished_.reserve(unfinished_.size() + count);
