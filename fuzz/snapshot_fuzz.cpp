@@ -70,6 +70,11 @@ struct I8042Subject {
     bool restore(const State& state, World& world, ManualClock&) {
         auto made = I8042<Edge, Edge, Edge>::from_state(state, Edge{&world}, Edge{&world}, Edge{&world});
         if (made) {
+            // No sanitizer looks inside an object, so the bounds are checked here.
+            check(state.keyboard.keys.count <= state.keyboard.keys.bytes.size() &&
+                      state.keyboard.replies.count <= state.keyboard.replies.bytes.size() &&
+                      state.mouse.replies.count <= state.mouse.replies.bytes.size(),
+                  "no queue holds more than it has room for");
             device.emplace(std::move(*made));
         }
         return made.has_value();

@@ -60,6 +60,7 @@ TEST_CASE("CommandLine: text that the kernel would misread is refused with one c
     CHECK_THAT(error_of(ExitCode::usage, [] { CommandLine().add("x", "say \"hi\""); }),
                Contains("double quote"));
     CHECK_THAT(error_of(ExitCode::usage, [] { CommandLine().add("a b"); }), Contains("not a parameter name"));
+    CHECK_THAT(error_of(ExitCode::usage, [] { CommandLine().add("--"); }), Contains("not a parameter name"));
     CHECK_THAT(error_of(ExitCode::usage, [] { CommandLine().add("", "x"); }),
                Contains("not a parameter name"));
     CHECK_THAT(error_of(ExitCode::usage, [] { CommandLine().add("a=b", "x"); }),

@@ -35,6 +35,14 @@ void check_text(std::string_view text) {
     }
 }
 
+void check_name(std::string_view name) {
+    check_text(name);
+    // "--" would hand all that follows to init.
+    if (name.empty() || name == "--" || name.find_first_of(" \t\"=") != std::string_view::npos) {
+        refuse("'" + std::string(name) + "' is not a parameter name");
+    }
+}
+
 /// Calls `visit(parameter, start)` for each parameter until it returns false.
 void for_each_parameter(std::string_view text,
                         const std::function<bool(std::string_view parameter, std::size_t start)>& visit) {
@@ -84,19 +92,13 @@ CommandLine& CommandLine::append(std::string_view text) {
 }
 
 CommandLine& CommandLine::add(std::string_view name) {
-    check_text(name);
-    if (name.empty() || name.find_first_of(" \t\"=") != std::string_view::npos) {
-        refuse("'" + std::string(name) + "' is not a parameter name");
-    }
+    check_name(name);
     insert(std::string(name));
     return *this;
 }
 
 CommandLine& CommandLine::add(std::string_view name, std::string_view value) {
-    check_text(name);
-    if (name.empty() || name.find_first_of(" \t\"=") != std::string_view::npos) {
-        refuse("'" + std::string(name) + "' is not a parameter name");
-    }
+    check_name(name);
     if (value.find('"') != std::string_view::npos) {
         refuse("the value of " + std::string(name) +
                " holds a double quote, which the kernel cannot be given");
