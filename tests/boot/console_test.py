@@ -2,12 +2,19 @@
 """kvm_vmm boots an unmodified Debian kernel to user space, and its console works."""
 
 import hashlib
+import os
 import random
+import re
+import shlex
 import unittest
 
 from boot_test_support import PATIENCE, PROMPT, MachineTest
+from machine import guest
 
 CTRL_A = b"\x01"
+# Seconds for which a reader of the console pauses, and what a guest prints meanwhile and afterwards.
+PAUSE = 10
+LINES = int(os.environ.get("VMSUPERIO_PAUSE_LINES", "2000"))
 
 
 class ConsoleTest(MachineTest):
@@ -53,6 +60,33 @@ class ConsoleTest(MachineTest):
         checksum = run.expect(rb"([0-9a-f]{32})  /tmp/pasted", PATIENCE).group(1).decode()
         run.expect(PROMPT, PATIENCE)
         return checksum
+
+    def test_a_reader_that_pauses_costs_the_guest_no_time_and_no_byte(self):
+        line, streams = guest.shell_session(self.machine, self.image)
+        tool = self.machine.put(os.environ["VMSUPERIO_GUEST_TOOL"])
+        run = self.machine.run(["sh", "-c", f"{shlex.join(line)} | {tool} pausing-cat PAUSE {PAUSE}"], streams)
+        run.expect(PROMPT, PATIENCE)
+        run.send(b"echo 8 >/proc/sys/kernel/printk; echo on >/proc/sys/kernel/printk_devkmsg\n"
+                 b"(while :; do cut -d' ' -f1 /proc/uptime >>/tmp/ticks; sleep 0.5; done) &\n")
+        # A program's output waits for the transmitter's interrupt; the kernel's own only so long for each byte.
+        for name, command, number in (("a program", b"seq 1 %d", rb"(?:^|\n)(\d+)\r"),
+                                      ("the kernel", b"for i in $(seq 1 %d); do echo number $i. >/dev/kmsg; done",
+                                       rb"number (\d+)\.")):
+            with self.subTest(name):
+                start = len(run.stdout)
+                run.send(b"echo PA''USE; " + command % LINES + b"; echo all''-said\n")
+                run.expect(rb"PAUSE\r\n.*all-said.*" + PROMPT, PATIENCE)
+                numbers = [int(found) for found in re.findall(number, run.stdout[start:])]
+                self.assertEqual(numbers, list(range(1, LINES + 1)))
+        # Something else in the guest went on all the while.
+        run.send(b"awk 'NR > 1 && $1 - last > gap { gap = $1 - last } { last = $1 } END { print \"gap of\", gap \".\" }'"
+                 b" /tmp/ticks\n")
+        gap = float(run.expect(rb"gap of ([\d.]+)\.\r", PATIENCE).group(1))
+        print(f"with its console's reader pausing for {PAUSE} s, the guest stood still for {gap - 0.5:.2f} s at most")
+        self.assertLess(gap, PAUSE / 2)
+        self.assertNotRegex(run.stdout, rb"stall|lockup|blocked for")
+        run.send(CTRL_A + b"x")
+        run.wait(PATIENCE)
 
     def test_ctrl_a_x_ends_the_guest_and_boots_again(self):
         for _ in range(2):

@@ -2,7 +2,9 @@
 // kvm_vmm as a user meets it: run as a process, in a terminal of its own where that matters.
 #include "program.hpp"
 
+#include <array>
 #include <string>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <vector>
@@ -217,6 +219,92 @@ TEST_CASE("kvm_vmm: a panic told through pvpanic ends it with 11, power-off with
     // mov dx, 0x604; mov ax, 0x3400 (S5, SLP_EN); out dx, ax
     CHECK(ends_with({0x66, 0xBA, 0x04, 0x06, 0x66, 0xB8, 0x00, 0x34, 0x66, 0xEF, 0xFA, 0xF4}) == 0);
     CHECK(ends_with({0x66, 0xBA, 0xF9, 0x0C, 0xB0, 0x02, 0xEE, 0xB0, 0x06, 0xEE, 0xFA, 0xF4}) == 10);
+}
+
+namespace {
+
+/// kvm_vmm with a guest that sends `size` bytes and resets; nobody reads the pipe by itself.
+class Flood {
+public:
+    Flood(const ScratchDirectory& directory, std::uint32_t size) {
+        // mov dx, 0x3F8; lea rsi, [rip]; mov ecx, size; cld; rep outsb; mov al, 0xFE; out 0x64, al; hlt
+        std::vector<std::uint8_t> code{0x66, 0xBA, 0xF8, 0x03, 0x48, 0x8D, 0x35, 0, 0, 0, 0, 0xB9};
+        for (const unsigned shift : {0U, 8U, 16U, 24U}) {
+            code.push_back(static_cast<std::uint8_t>(size >> shift));
+        }
+        code.insert(code.end(), {0xFC, 0xF3, 0x6E, 0xB0, 0xFE, 0xE6, 0x64, 0xF4});
+        expected.assign(code.begin() + 11, code.end());
+        expected.resize(size, '\0');
+        const std::string kernel = directory.write("kernel", make_bzimage(code)).string();
+        std::array<int, 2> ends{};
+        REQUIRE(::pipe(ends.data()) == 0);
+        child = ::fork();
+        if (child == 0) {
+            ::dup2(::open("/dev/null", O_RDONLY), STDIN_FILENO);
+            ::dup2(ends[1], STDOUT_FILENO);
+            ::close(ends[0]);
+            ::close(ends[1]);
+            ::alarm(25);  // less than the patience of kvm_vmm
+            exec({"--kernel", kernel, "--memory", "64M"});
+        }
+        ::close(ends[1]);
+        pipe = ends[0];
+    }
+    ~Flood() { ::close(pipe); }
+    Flood(const Flood&) = delete;
+    Flood& operator=(const Flood&) = delete;
+
+    [[nodiscard]] bool ended() const {
+        siginfo_t info{};
+        REQUIRE(::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) == 0);
+        return info.si_pid != 0;
+    }
+    /// Until the pipe takes no more.
+    void wait_until_full() const {
+        for (int before = -1, queued = 0; queued != before || queued == 0;) {
+            REQUIRE_FALSE(ended());
+            before = queued;
+            ::usleep(500'000);
+            REQUIRE(::ioctl(pipe, FIONREAD, &queued) == 0);
+        }
+    }
+    [[nodiscard]] int wait() const {
+        int status = 0;
+        REQUIRE(::waitpid(child, &status, 0) == child);
+        return exit_code_of(status);
+    }
+
+    std::string expected;
+    pid_t child;
+    int pipe;
+};
+
+}  // namespace
+
+TEST_CASE("kvm_vmm: it stays for a reader that pauses, even if the guest has ended", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const Flood flood(directory, 300'000);
+    flood.wait_until_full();
+    CHECK_FALSE(flood.ended());
+    std::string received;
+    std::array<char, 20'000> buffer{};
+    for (ssize_t count = 0; (count = ::read(flood.pipe, buffer.data(), buffer.size())) > 0;) {
+        received.append(buffer.data(), static_cast<std::size_t>(count));
+    }
+    CHECK(flood.wait() == 10);
+    CHECK((received == flood.expected));
+}
+
+TEST_CASE("kvm_vmm: a signal ends it while it waits for a reader that takes nothing", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const Flood flood(directory, 300'000);
+    flood.wait_until_full();
+    REQUIRE(::kill(flood.child, SIGTERM) == 0);
+    // The guest's own end, unless it was not there yet.
+    const int code = flood.wait();
+    CHECK((code == 10 || code == 128 + SIGTERM));
 }
 
 TEST_CASE("kvm_vmm: a Unix socket is a serial port, for one client after the other", "[program]") {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "devices/serial_console.hpp"
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdio>
@@ -43,8 +44,9 @@ public:
     Harness(int input_fd, int output_fd, bool interactive = false)
         : backend_(use_descriptors(input_fd, output_fd, interactive)),
           interrupt_(vmsuperio::EventFdTrigger::create()),
-          console_(events_, *backend_, *interrupt_->duplicate(), vmsuperio::TransmitPolicy::back_pressure,
-                   [this](ConsoleCommand command) { commands.push_back(command); }),
+          console_(
+              events_, *backend_, *interrupt_->duplicate(), vmsuperio::TransmitPolicy::back_pressure,
+              [this](ConsoleCommand command) { commands.push_back(command); }, metrics_),
           device_(console_.device()) {
         write(interrupt_enable, 0x01);  // the guest listens
     }
@@ -60,6 +62,7 @@ public:
     void loop() { events_.run_once(0); }
     std::uint64_t interrupts() { return *interrupt_->take(); }
     SerialConsole& console() { return console_; }
+    [[nodiscard]] vmsuperio::SerialCounts counts() const { return metrics_->counts(); }
 
     /// Reads as a polling driver does, giving the event loop its turn, until nothing more comes.
     std::string drain(std::size_t wanted) {
@@ -81,6 +84,7 @@ private:
     EventManager events_;
     std::unique_ptr<SerialBackend> backend_;
     std::expected<vmsuperio::EventFdTrigger, std::error_code> interrupt_;
+    std::shared_ptr<vmsuperio::SerialMetrics> metrics_ = std::make_shared<vmsuperio::SerialMetrics>();
     SerialConsole console_;
     std::shared_ptr<vmdevice::DevicePio> device_;
 };
@@ -228,31 +232,91 @@ TEST_CASE("SerialConsole: a regular file and /dev/null are input like any other"
     CHECK((harness.read(line_status) & thr_empty) != 0);
 }
 
-TEST_CASE("SerialConsole: a full back end holds the bytes back and loses none", "[console]") {
+TEST_CASE("SerialConsole: a reader that pauses holds the guest only after a MiB, and nothing is lost",
+          "[console]") {
     const Pipe output = make_pipe();
     Harness harness(-1, output.write_end.get());
     std::string sent;
-    bool was_full = false;
+    std::size_t held_first_at = 0;
     std::string received;
-    // A driver that waits for THRE before each byte; the reader comes to life only when the pipe is full.
-    for (std::uint32_t i = 0; sent.size() < 200'000; ++i) {
-        harness.loop();
+    // A driver that waits for THRE before each byte; the reader comes to life only when the guest is held.
+    for (std::uint32_t i = 0; sent.size() < 1'500'000; ++i) {
+        REQUIRE(i < 3'000'000);
+        if (i % 64 == 0) {
+            harness.loop();
+        }
         if ((harness.read(line_status) & thr_empty) == 0) {
-            was_full = true;
+            if (held_first_at == 0) {
+                held_first_at = sent.size();
+            }
             received += read_all(output.read_end.get());
+            harness.loop();
             continue;
         }
         const auto byte = static_cast<std::uint8_t>(i * 7);
         harness.write(data_register, byte);
         sent += static_cast<char>(byte);
-        REQUIRE(i < 1'000'000);
     }
-    for (int i = 0; i < 10; ++i) {
+    CHECK(harness.console().unsent() != 0);
+    for (int i = 0; i < 100 && received.size() < sent.size(); ++i) {
         received += read_all(output.read_end.get());
         harness.loop();
     }
-    CHECK(was_full);
+    CHECK(held_first_at > OutputQueue::capacity);
     CHECK(received == sent);
+    CHECK(harness.console().unsent() == 0);
+    CHECK(harness.counts().bytes_lost == 0);
+}
+
+TEST_CASE("SerialConsole: what was kept for a reader that went away is counted as lost", "[console]") {
+    std::signal(SIGPIPE, SIG_IGN);
+    Pipe output = make_pipe();
+    Harness harness(-1, output.write_end.get());
+    for (int i = 0; i < 100'000; ++i) {
+        harness.write(data_register, 'x');
+    }
+    const std::size_t waiting = harness.console().unsent();
+    REQUIRE(waiting >= 100'000 - 65'536);
+    harness.loop();
+    CHECK(harness.counts().bytes_lost == 0);
+    output.read_end.reset();
+    harness.loop();
+    CHECK(harness.console().unsent() == 0);
+    CHECK(harness.counts().bytes_lost == waiting);
+    CHECK((harness.read(line_status) & thr_empty) != 0);
+}
+
+TEST_CASE("OutputQueue: bytes come out in order however they are put in and taken, never more than fit",
+          "[console]") {
+    std::mt19937 random(3);
+    OutputQueue queue;
+    std::uint8_t next_in = 0;
+    std::uint8_t next_out = 0;
+    std::size_t inside = 0;
+    bool was_full = false;
+    for (int step = 0; step < 300; ++step) {
+        std::vector<std::uint8_t> bytes(random() % 100'000);
+        for (std::uint8_t& byte : bytes) {
+            byte = next_in++;
+        }
+        const std::size_t taken = queue.push(bytes);
+        REQUIRE(taken == std::min(bytes.size(), OutputQueue::capacity - inside));
+        was_full = was_full || taken < bytes.size();
+        next_in = static_cast<std::uint8_t>(next_in - (bytes.size() - taken));
+        inside += taken;
+        REQUIRE(queue.size() == inside);
+        const std::size_t out = std::min<std::size_t>(random() % 80'000, inside);
+        bool in_order = true;
+        for (const std::uint8_t byte : queue.bytes().first(out)) {
+            in_order = in_order && byte == next_out++;
+        }
+        REQUIRE(in_order);
+        queue.drop_front(out);
+        inside -= out;
+    }
+    CHECK(was_full);
+    queue.drop_front(inside + 1);
+    CHECK(queue.empty());
 }
 
 TEST_CASE("SerialConsole: a reader that went away does not stop the guest", "[console]") {

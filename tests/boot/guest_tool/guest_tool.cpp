@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// Runs inside the guest: what BusyBox has no command for. Prints what it measured; any failure is one line
-// and status 1.
+// Runs inside the guest or the nested host: what BusyBox has no command for. Prints what it measured; any
+// failure is one line and status 1.
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -160,6 +160,26 @@ void rtc_periodic(int frequency, int count) {
     std::printf("%d interrupts in %lld ms\n", count, ms_since(start));
 }
 
+// Passes stdin on to stdout. Each time `marker` has come by, reads nothing for so many seconds. What waits in
+// between is no more than the least that a pipe holds.
+void pausing_cat(const std::string& marker, int seconds) {
+    if (::fcntl(STDIN_FILENO, F_SETPIPE_SZ, 4096) < 0) {
+        fail("stdin");
+    }
+    std::size_t matched = 0;
+    for (char byte = 0; ::read(STDIN_FILENO, &byte, 1) == 1;) {
+        if (::write(STDOUT_FILENO, &byte, 1) != 1) {
+            fail("stdout");
+        }
+        // The marker's first character occurs in it only once.
+        matched = byte == marker[matched] ? matched + 1 : (byte == marker[0] ? 1U : 0U);
+        if (matched == marker.size()) {
+            matched = 0;
+            ::sleep(static_cast<unsigned>(seconds));
+        }
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -172,9 +192,13 @@ int main(int argc, char** argv) {
         rtc_updates(std::stoi(words[1]));
     } else if (words.size() == 3 && words[0] == "rtc-periodic") {
         rtc_periodic(std::stoi(words[1]), std::stoi(words[2]));
+    } else if (words.size() == 3 && words[0] == "pausing-cat" && !words[1].empty()) {
+        pausing_cat(words[1], std::stoi(words[2]));
     } else {
-        std::fputs("usage: guest_tool loopback TTY BYTES | rtc-alarm S | rtc-updates N | rtc-periodic HZ N\n",
-                   stderr);
+        std::fputs(
+            "usage: guest_tool loopback TTY BYTES | rtc-alarm S | rtc-updates N | rtc-periodic HZ N |\n"
+            "                  pausing-cat MARKER SECONDS\n",
+            stderr);
         return 2;
     }
     return 0;

@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "console/escape.hpp"
+#include "console/output_queue.hpp"
 #include "event/event_manager.hpp"
 #include "vmm/config.hpp"
 
@@ -43,6 +44,8 @@ public:
 
     /// Read from the host and not yet taken by the guest.
     [[nodiscard]] std::deque<std::uint8_t>& read_ahead() noexcept { return read_ahead_; }
+    /// Sent by the guest and not yet taken by write(). Guarded by whoever calls that.
+    [[nodiscard]] OutputQueue& unsent() noexcept { return unsent_; }
     [[nodiscard]] EscapeParser& escape() noexcept { return escape_; }
 
 protected:
@@ -55,6 +58,7 @@ protected:
 private:
     std::function<void()> on_change_;
     std::deque<std::uint8_t> read_ahead_;
+    OutputQueue unsent_;
     EscapeParser escape_;
 };
 

@@ -90,12 +90,29 @@ void SerialConsole::send_break() {
 }
 
 std::expected<std::size_t, std::error_code> SerialConsole::write_output(std::span<const std::uint8_t> bytes) {
-    const auto taken = backend_.write(bytes);
-    if (taken && *taken < bytes.size() && !output_waiting_) {
+    OutputQueue& unsent = backend_.unsent();
+    std::size_t taken = 0;
+    if (unsent.empty()) {
+        const auto written = backend_.write(bytes);
+        if (!written) {
+            return written;
+        }
+        taken = *written;
+    }
+    taken += unsent.push(bytes.subspan(taken));
+    if (!unsent.empty() && !output_waiting_) {
         output_waiting_ = true;
         wake_.notify();
     }
     return taken;
+}
+
+std::size_t SerialConsole::unsent() {
+    using namespace vmsuperio::uart16550;
+    return with_uart([this](auto& uart) {
+        const LineStatus status(uart.serial().peek(offset::line_status));
+        return backend_.unsent().size() + (status[LineStatus::transmitter_empty] ? 0 : 1);
+    });
 }
 
 void SerialConsole::on_wake() {
@@ -106,16 +123,38 @@ void SerialConsole::on_wake() {
     }
 }
 
+// With the UART's lock held, for which a vCPU may wait: so not more than this at a time.
+void SerialConsole::write_unsent() {
+    constexpr std::size_t at_a_time = 64UL * 1024;
+    OutputQueue& unsent = backend_.unsent();
+    const auto bytes = unsent.bytes();
+    const auto written = backend_.write(bytes.first(std::min(bytes.size(), at_a_time)));
+    if (written) {
+        unsent.drop_front(*written);
+        return;
+    }
+    for (std::size_t lost = unsent.size(); lost != 0; --lost) {
+        metrics_->tx_lost_byte();
+    }
+    unsent.clear();
+}
+
 void SerialConsole::resume_output() {
     const bool done = with_uart([this](auto& uart) {
-        output_waiting_ = false;
+        OutputQueue& unsent = backend_.unsent();
+        if (!unsent.empty()) {
+            write_unsent();
+        }
+        if (!output_subscription_) {
+            unsent.clear();  // nobody is there any more
+        }
+        output_waiting_ = !unsent.empty();
         // A failing back end loses bytes, which the UART counts; the guest goes on.
         (void)uart.serial().resume_transmit();
-        // Set again by write_output() where the back end is full once more.
         return !output_waiting_;
     });
-    if (done && output_subscription_) {
-        events_.modify(*output_subscription_, 0);
+    if (output_subscription_) {
+        events_.modify(*output_subscription_, done ? 0 : std::uint32_t{EPOLLOUT});
     }
 }
 

@@ -26,7 +26,8 @@ namespace kvm_vmm {
 /// A UART of the guest joined to its back end.
 ///
 /// Output: the guest's write reaches the back end in the vCPU's thread, without waiting. What the back end
-/// does not take stays in the UART's FIFO; the event loop goes on with it when the back end is writable.
+/// does not take is kept, a MiB of it and then what the UART's FIFO holds; the event loop goes on with it
+/// when the back end is writable.
 ///
 /// Input: the event loop reads as much as the UART has room for, and for the sake of Ctrl-A commands a little
 /// more. While there is no room, or the guest does not listen, the back end is left unread: nothing is lost
@@ -52,6 +53,9 @@ public:
 
     /// A BREAK on the guest's line.
     void send_break();
+
+    /// How many bytes the back end has not taken yet, or one more where the guest's driver waits as well.
+    [[nodiscard]] std::size_t unsent();
 
     /// Where the failures of the guest's accesses on the host's side are told of.
     void log_errors(const DeviceErrorLog& log) {
@@ -83,6 +87,7 @@ private:
     void connect();
     void disconnect();
     void resume_output();
+    void write_unsent();
     [[nodiscard]] std::size_t input_room();
     void read_input(std::size_t room);
     void deliver_pending();

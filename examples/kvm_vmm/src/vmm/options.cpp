@@ -165,7 +165,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->capture_default_str();
     std::string overflow = "wait";
     app.add_option("--serial-overflow", overflow,
-                   "Where a serial port's reader is too slow: wait (the guest's driver waits, nothing is "
+                   "When 1 MiB waits for a serial port's reader: wait (the guest's driver waits, nothing is "
                    "lost) or drop")
         ->type_name("POLICY")
         ->check(CLI::IsMember({"wait", "drop"}))

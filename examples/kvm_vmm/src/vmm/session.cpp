@@ -61,6 +61,7 @@ VmEnd run_session(const VmmConfig& config, Observer& observer) {
     for (;;) {
         VmEnd end = vmm->run();
         if (end.code != ExitCode::guest_reset || !config.restart_on_reboot) {
+            vmm->finish_output();
             return end;
         }
         log(LogLevel::info, "the guest is restarted");

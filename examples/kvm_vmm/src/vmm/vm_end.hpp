@@ -25,7 +25,10 @@ public:
 
     /// The host's own wish goes before what the guest did at the same time: a guest that reboots all the time
     /// could not be ended otherwise.
-    void request_by_host(ExitCode code, std::string message = {}) { set(code, std::move(message), true); }
+    void request_by_host(ExitCode code, std::string message = {}) {
+        requested_by_host_.store(true, std::memory_order_release);
+        set(code, std::move(message), true);
+    }
 
     [[nodiscard]] std::optional<VmEnd> get() const {
         const std::lock_guard lock(mutex_);
@@ -34,6 +37,11 @@ public:
 
     /// Whether get() has something, at the cost of one load.
     [[nodiscard]] bool requested() const noexcept { return requested_.load(std::memory_order_acquire); }
+
+    /// Whether the host asked for the end.
+    [[nodiscard]] bool requested_by_host() const noexcept {
+        return requested_by_host_.load(std::memory_order_acquire);
+    }
 
     /// Readable from the first request on.
     [[nodiscard]] int fd() const noexcept { return notifier_.fd(); }
@@ -54,6 +62,7 @@ private:
     mutable std::mutex mutex_;
     std::optional<VmEnd> end_;
     std::atomic<bool> requested_{false};
+    std::atomic<bool> requested_by_host_{false};
     Notifier notifier_;
 };
 

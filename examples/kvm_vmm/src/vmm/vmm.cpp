@@ -19,6 +19,7 @@ namespace {
 constexpr std::array com_ports{com1, com2, com3, com4};
 constexpr std::chrono::milliseconds halt_check_interval{25};
 constexpr std::chrono::milliseconds stop_timeout{2000};
+constexpr std::chrono::seconds reader_patience{30};
 
 I8042Profile describe(vmsuperio::I8042Profile profile) {
     switch (profile) {
@@ -218,6 +219,30 @@ VmEnd Vmm::run() {
     halt_timer_.reset();
     events_.remove(*subscription);
     return *end_.get();
+}
+
+void Vmm::finish_output() {
+    using std::chrono::steady_clock;
+    const auto unsent = [this] {
+        std::size_t bytes = 0;
+        for (const std::unique_ptr<SerialConsole>& console : consoles_) {
+            bytes += console->unsent();
+        }
+        return bytes;
+    };
+    std::size_t left = unsent();
+    auto taken_at = steady_clock::now();
+    while (left != 0 && !end_.requested_by_host()) {
+        events_.run_once(100);
+        const auto now = steady_clock::now();
+        if (const std::size_t before = std::exchange(left, unsent()); left != before) {
+            taken_at = now;
+        } else if (now - taken_at >= reader_patience) {
+            report("the reader of a serial port does not take the guest's last " + std::to_string(left) +
+                   " bytes");
+            return;
+        }
+    }
 }
 
 }  // namespace kvm_vmm

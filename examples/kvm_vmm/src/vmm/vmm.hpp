@@ -45,6 +45,10 @@ public:
     /// Runs the guest, and the event loop in this thread, until something ends the VM.
     VmEnd run();
 
+    /// After run(): lets slow readers of the serial ports take what the guest sent last. Waits as long as
+    /// they take something at least every 30 seconds and the host does not ask for the end.
+    void finish_output();
+
     /// Ends the VM from outside. From any thread.
     void request_end(ExitCode code, std::string message = {}) {
         end_.request_by_host(code, std::move(message));
