@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // What real drivers do to the port: their probes as sequences of accesses, and interrupt-driven drivers run
 // by an interrupt controller that sees edges only.
+#include <array>
 #include <deque>
 #include <functional>
 #include <random>
@@ -249,6 +250,101 @@ FreeBsdProbe freebsd_probe(auto& m) {
     return probe;
 }
 
+// --- NetBSD, sys/dev/ic/com.c, with COM_16650 and COM_16750
+
+bool netbsd_probe(auto& m) {
+    m.out(lcr, 0x03);
+    m.out(fcr, 0x00);
+    return m.in(lcr) == 0x03 && (m.in(iir) & 0x38) == 0;
+}
+
+std::string netbsd_attach(auto& m) {
+    std::string name = "8250";
+    m.out(ier, 0x00);
+    m.out(fcr, 0xC7);
+    if ((m.in(iir) & 0xC0) == 0xC0) {
+        name = "16550, broken";
+        if ((m.in(fcr) & 0xC0) == 0xC0) {
+            name = "16550A";
+            const std::uint8_t old_lcr = m.in(lcr);
+            m.out(lcr, 0xBF);
+            m.out(2, 0x00);
+            if (m.in(2) == 0x00) {
+                name = "16650";
+            }
+            m.out(lcr, old_lcr & 0x7F);
+            m.out(fcr, 0xE1);
+            const std::uint8_t without = m.in(iir) & 0x20;
+            m.out(fcr, 0xC1);
+            m.out(lcr, old_lcr | 0x80);
+            m.out(fcr, 0xE1);
+            const std::uint8_t with = m.in(iir) & 0x20;
+            m.out(lcr, old_lcr);
+            if (without == 0 && with != 0) {
+                name = "16750";
+            } else {
+                m.out(fcr, 0xC1);
+            }
+        }
+    }
+    m.out(fcr, 0x00);
+    return name;
+}
+
+// --- OpenBSD, sys/dev/ic/com.c
+
+std::string openbsd_attach(auto& m) {
+    m.out(ier, 0x00);
+    const std::uint8_t old_lcr = m.in(lcr);
+    m.out(lcr, 0xBF);
+    m.out(2, 0x00);
+    m.out(lcr, 0x00);
+    m.out(fcr, 0x01);
+    constexpr std::array<const char*, 4> names{"16450", "unknown", "16550", "16550A"};
+    std::string name = names.at(m.in(iir) >> 6);
+    if (name == "16550A") {
+        m.out(lcr, old_lcr | 0x80);
+        if (m.in(2) == 0x00) {
+            name = "16650";
+        } else {
+            m.out(lcr, 0xBF);
+            name = m.in(2) == 0x00 ? "16650V2" : name;
+        }
+    }
+    if (name == "16550A") {
+        m.out(lcr, old_lcr | 0x80);
+        m.out(fcr, 0x21);
+        name = (m.in(iir) >> 5) == 7 ? "16750" : name;
+        m.out(fcr, 0x01);
+    }
+    m.out(lcr, old_lcr);
+    m.out(fcr, 0x06);
+    static_cast<void>(m.in(rbr));
+    m.out(fcr, 0x00);
+    m.out(mcr, 0x00);
+    return name;
+}
+
+// com_fifo_probe(): how many of 256 bytes come back in order.
+unsigned openbsd_fifo_depth(auto& m, bool large) {
+    m.out(ier, 0x00);
+    m.out(lcr, 0x80);
+    m.out(dll, 0x03);
+    m.out(dlm, 0x00);
+    m.out(lcr, 0x03);
+    m.out(mcr, loop);
+    m.out(fcr, large ? 0x27 : 0x07);
+    for (unsigned i = 0; i < 256; ++i) {
+        m.out(thr, static_cast<std::uint8_t>(i + 1));
+        REQUIRE((m.in(lsr) & 0x20) != 0);
+    }
+    unsigned depth = 0;
+    while (depth < 256 && (m.in(lsr) & 0x01) != 0 && m.in(rbr) == static_cast<std::uint8_t>(depth + 1)) {
+        ++depth;
+    }
+    return depth;
+}
+
 }  // namespace
 
 TEST_CASE("Serial: Linux takes the port for a plain 16550A", "[serial][linux][peers]") {  // PEERS 1.4
@@ -297,6 +393,32 @@ TEST_CASE("Serial: FreeBSD finds a 16550 with FIFOs of 16 bytes", "[serial][free
     CHECK(probe.depth == 16);  // uart(4) names 14 to 16 a 16550
     CHECK(m.in(lsr) == 0x60);  // and its flush leaves no NULs behind
     CHECK(m.world.output.empty());
+}
+
+TEST_CASE("Serial: NetBSD finds a 16550A, and a 16750 where that is allowed", "[serial][netbsd]") {
+    Machine m;
+    m.type("typed ahead");
+    CHECK(netbsd_probe(m));
+    CHECK(netbsd_attach(m) == "16550A");
+    CHECK(m.world.output.empty());
+    Machine large;
+    REQUIRE(large.uart.allow_64_byte_fifo(true).has_value());
+    CHECK(netbsd_probe(large));
+    CHECK(netbsd_attach(large) == "16750");
+}
+
+TEST_CASE("Serial: OpenBSD finds a 16550A with 16 bytes, and a 16750 where that is allowed",
+          "[serial][openbsd]") {
+    Machine m;
+    m.type("typed ahead");
+    CHECK(openbsd_attach(m) == "16550A");
+    CHECK(openbsd_fifo_depth(m, false) == 16);
+    CHECK(m.world.output.empty());
+    Machine large;
+    REQUIRE(large.uart.allow_64_byte_fifo(true).has_value());
+    CHECK(openbsd_attach(large) == "16750");
+    // It asks for 64 bytes without DLAB, which the chip ignores: 16 are what it is to find.
+    CHECK(openbsd_fifo_depth(large, true) == 16);
 }
 
 TEST_CASE("Serial: FreeBSD's transmitter goes on beyond the first 16 bytes", "[serial][freebsd][peers]") {
