@@ -90,38 +90,10 @@ public:
     /// The guest writes the register at `offset`; above 7 there is none. An error tells of the host's side
     /// only, and the guest's access has taken effect all the same.
     constexpr std::expected<void, Error> write(std::uint8_t offset, std::uint8_t value) {
-        using namespace uart16550;
-        switch (offset) {
-            case offset::transmitter_holding:
-                if (divisor_latch_access()) [[unlikely]] {
-                    divisor_low_ = value;
-                    return {};
-                }
-                return transmit_byte(value);
-            case offset::interrupt_enable:
-                if (divisor_latch_access()) {
-                    divisor_high_ = value;
-                    return {};
-                }
-                set_interrupt_enable(value);
-                return settle();
-            case offset::fifo_control:
-                return write_fifo_control(value);
-            case offset::line_control:
-                write_line_control(value);
-                return {};
-            case offset::modem_control:
-                return write_modem_control(value);
-            case offset::line_status:
-            case offset::modem_status:
-                return {};
-            case offset::scratch:
-                scratch_.guest_write(value);
-                return {};
-            default:
-                calls().invalid_access();
-                return {};
+        if (offset == uart16550::offset::transmitter_holding && !divisor_latch_access()) [[likely]] {
+            return transmit_byte(value);
         }
+        return write_register(offset, value);
     }
 
     /// As if each byte had been written to offset 0, with as few calls of the writer and the trigger as
@@ -371,6 +343,40 @@ private:
 
     // --- Writes
 
+    // Out of line, as what follows for most of them: nearly all writes are bytes to send.
+    [[gnu::noinline]] constexpr std::expected<void, Error> write_register(std::uint8_t offset,
+                                                                          std::uint8_t value) {
+        using namespace uart16550;
+        switch (offset) {
+            case offset::divisor_latch_low:
+                divisor_low_ = value;
+                return {};
+            case offset::interrupt_enable:
+                if (divisor_latch_access()) {
+                    divisor_high_ = value;
+                    return {};
+                }
+                set_interrupt_enable(value);
+                return settle();
+            case offset::fifo_control:
+                return write_fifo_control(value);
+            case offset::line_control:
+                write_line_control(value);
+                return {};
+            case offset::modem_control:
+                return write_modem_control(value);
+            case offset::line_status:
+            case offset::modem_status:
+                return {};
+            case offset::scratch:
+                scratch_.guest_write(value);
+                return {};
+            default:
+                calls().invalid_access();
+                return {};
+        }
+    }
+
     constexpr std::expected<void, Error> write_fifo_control(std::uint8_t value) {
         const FifoReset reset = set_fifo_control(value);
         if (reset.happened) {
@@ -407,7 +413,7 @@ private:
     }
     // --- Transmission
 
-    constexpr std::expected<void, Error> transmit_byte(std::uint8_t value) {
+    [[gnu::always_inline]] constexpr std::expected<void, Error> transmit_byte(std::uint8_t value) {
         if (looped()) [[unlikely]] {
             return loop_back({&value, 1});
         }
