@@ -84,7 +84,8 @@ public:
     }
 
     /// Registers a device at all port and memory ranges of `resources`, or at none. `device_not_found` where
-    /// there is a range of a kind whose pointer is empty.
+    /// there is a range of a kind whose pointer is empty. Here and elsewhere nothing has changed where memory
+    /// runs out (std::bad_alloc).
     [[nodiscard]] std::expected<void, BusError> register_resources(
         const DeviceResources& resources, const std::shared_ptr<DevicePio>& pio_device,
         const std::shared_ptr<DeviceMmio>& mmio_device) {
@@ -101,8 +102,12 @@ public:
         if (auto checked = mmio_.check_all(guard, memory, mmio_device != nullptr); !checked) {
             return checked;
         }
-        pio_.add_all(guard, ports, pio_device);
-        mmio_.add_all(guard, memory, mmio_device);
+        typename PioShared::Addition on_ports(guard, pio_);
+        typename MmioShared::Addition in_memory(guard, mmio_);
+        on_ports.prepare(ports, pio_device);
+        in_memory.prepare(memory, mmio_device);
+        on_ports.commit();
+        in_memory.commit();
         return {};
     }
     /// The same for a device that is on both buses, or on one and `resources` has ranges of that one only.
@@ -126,8 +131,10 @@ public:
             if (!pio_.has_all(guard, port_ranges) || !mmio_.has_all(guard, memory_ranges)) {
                 return std::unexpected(BusError::device_not_found);
             }
-            ports = pio_.remove_all(guard, port_ranges);
-            memory = mmio_.remove_all(guard, memory_ranges);
+            ports = pio_.prepare_removals(guard, port_ranges);
+            memory = mmio_.prepare_removals(guard, memory_ranges);
+            pio_.take_out(guard, ports);
+            mmio_.take_out(guard, memory);
         }
         quiesce();
         const bool ports_left = wait_until_left(ports);
@@ -388,7 +395,8 @@ private:
     void let_go(Shared& bus) {
         std::vector<typename Shared::Removal> removed;
         const detail::LockGuard guard(mutex_);
-        removed = bus.remove_all(guard, bus.ranges(guard));
+        removed = bus.prepare_removals(guard, bus.ranges(guard));
+        bus.take_out(guard, removed);
     }
 
     mutable detail::Mutex mutex_;

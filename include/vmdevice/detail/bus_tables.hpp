@@ -71,7 +71,8 @@ public:
         return number == 0 ? nullptr : &entries_[number];
     }
 
-    /// An entry that can be published without fail. `live`, which visits the published ones, is not needed.
+    /// An entry that can be published without fail, until it is discarded. `live`, which visits the published
+    /// ones, is not needed.
     template <class Live>
     [[nodiscard]] Entry* allocate(PioRange range, Device* device, const Live& /*live*/) {
         if (free_.capacity() <= used_) {
@@ -90,6 +91,8 @@ public:
         return entry;
     }
     void recycle(Entry* entry) noexcept { free_.push_back(entry); }
+    /// Takes back an entry that was not published.
+    void discard(Entry* entry) noexcept { recycle(entry); }
 
     void publish(const Entry& entry) noexcept {
         const auto number = static_cast<std::uint32_t>(&entry - entries_.get());
@@ -158,7 +161,8 @@ public:
         return find_further(table, address.value, slot, entry);
     }
 
-    /// An entry that can be published without fail. `live` calls its argument with each entry now published.
+    /// An entry that can be published without fail, until it is discarded. `live` calls its argument with
+    /// each entry now published.
     template <class Live>
     [[nodiscard]] Entry* allocate(MmioRange range, Device* device, const Live& live) {
         if (free_.empty()) {
@@ -168,17 +172,27 @@ public:
         const std::size_t blocks = block_count(range.base().value, range.last().value, shift);
         Table* table = current_.get();
         if ((table->classes & class_bit(shift)) == 0 ||
-            (table->used + blocks) * inverse_load > table->mask + 1) {
-            rebuild(live, table_classes(live) | class_bit(shift), blocks);
+            (table->used + promised_ + blocks) * inverse_load > table->mask + 1) {
+            rebuild(live, table_classes(live) | promised_classes_ | class_bit(shift), promised_ + blocks);
         }
         Entry* const entry = free_.back();
         free_.pop_back();
         *entry = {device, range.base().value, range.size()};
+        promised_ += blocks;
+        promised_classes_ |= class_bit(shift);
         return entry;
     }
     void recycle(Entry* entry) noexcept { free_.push_back(entry); }
+    /// Takes back an entry that was not published.
+    void discard(Entry* entry) noexcept {
+        release_promise(*entry);
+        recycle(entry);
+    }
 
-    void publish(const Entry& entry) noexcept { insert(*current_, entry); }
+    void publish(const Entry& entry) noexcept {
+        release_promise(entry);
+        insert(*current_, entry);
+    }
 
     void unpublish(const Entry& entry) noexcept {
         Table& table = *current_;
@@ -283,6 +297,13 @@ private:
         return std::uint32_t{1} << ((shift / 4) & 15U);
     }
 
+    void release_promise(const Entry& entry) noexcept {
+        promised_ -= block_count(entry.base, entry.last(), class_shift(entry.base, entry.last()));
+        if (promised_ == 0) {
+            promised_classes_ = 0;
+        }
+    }
+
     template <class Live>
     static std::uint32_t table_classes(const Live& live) noexcept {
         std::uint32_t classes = 0;
@@ -358,6 +379,9 @@ private:
     std::vector<std::unique_ptr<Entry[]>> pool_;
     std::size_t pool_size_ = 0;
     std::vector<Entry*> free_;
+    /// Slots and classes that allocated entries will need when they are published.
+    std::size_t promised_ = 0;
+    std::uint32_t promised_classes_ = 0;
 };
 
 }  // namespace vmdevice::detail

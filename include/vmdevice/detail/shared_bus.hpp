@@ -75,12 +75,6 @@ public:
         }
         return {};
     }
-    /// After check_all().
-    void add_all(const LockGuard&, std::span<const Range> ranges, const std::shared_ptr<Device>& device) {
-        for (const Range& range : ranges) {
-            place(range, std::shared_ptr<Device>(device));
-        }
-    }
     /// Whether `ranges` are registered, each as it is.
     [[nodiscard]] bool has_all(const LockGuard&, std::span<const Range> ranges) const {
         return std::ranges::all_of(ranges, [&](const Range& range) {
@@ -88,6 +82,49 @@ public:
             return found && found->range == range;
         });
     }
+
+    /// A device on its way to several ranges. Nobody sees it at any of them before commit(); without that,
+    /// all is taken back. The mutex must be held throughout.
+    class Addition {
+    public:
+        explicit Addition(const LockGuard&, SharedBus& bus) noexcept : bus_(bus) {}
+        Addition(const Addition&) = delete;
+        Addition& operator=(const Addition&) = delete;
+        ~Addition() {
+            for (std::size_t i = 0; i < registered_; ++i) {
+                static_cast<void>(bus_.bus_.deregister(Address{entries_[i]->base}));
+            }
+            for (Entry* const entry : entries_) {
+                bus_.table_.discard(entry);
+            }
+        }
+
+        /// After check_all(). Once.
+        void prepare(std::span<const Range> ranges, const std::shared_ptr<Device>& device) {
+            entries_.reserve(ranges.size());
+            // The table first: it looks at what is registered.
+            for (const Range& range : ranges) {
+                entries_.push_back(bus_.allocate(range, device.get()));
+            }
+            for (const Range& range : ranges) {
+                static_cast<void>(
+                    bus_.bus_.register_device(range, Registration{device, entries_[registered_], {}}));
+                ++registered_;
+            }
+        }
+        void commit() noexcept {
+            for (const Entry* const entry : entries_) {
+                bus_.table_.publish(*entry);
+            }
+            entries_.clear();
+            registered_ = 0;
+        }
+
+    private:
+        SharedBus& bus_;
+        std::vector<Entry*> entries_;
+        std::size_t registered_ = 0;
+    };
 
     /// A device taken out of the bus that threads may still be inside.
     struct Removal {
@@ -102,25 +139,30 @@ public:
         if (!found) {
             return std::nullopt;
         }
-        Removal removal{{found->range, nullptr}, std::move(found->device.former), {}};
-        removal.entries.push_back(found->device.entry);
-        reserve_unfinished(guard, removal.entries.size());
-        table_.unpublish(*found->device.entry);
-        removal.retired = table_.take_retired();
-        removal.registration.second = std::move(bus_.deregister(address)->second.device);
+        Removal removal{{found->range, nullptr}, {}, {}};
+        reserve(guard, removal, found->device, 0);
+        take_out(guard, removal);
         return removal;
     }
 
-    /// After has_all(). A range that is named twice is taken out once.
-    [[nodiscard]] std::vector<Removal> remove_all(const LockGuard& guard, std::span<const Range> ranges) {
+    /// The removals of what is registered at `ranges`, after has_all(), for take_out(). Nothing has changed
+    /// yet.
+    [[nodiscard]] std::vector<Removal> prepare_removals(const LockGuard& guard,
+                                                        std::span<const Range> ranges) {
         std::vector<Removal> removals;
         removals.reserve(ranges.size());
+        std::size_t entries = 0;
         for (const Range& range : ranges) {
-            if (auto removal = remove(guard, range.base())) {
-                removals.push_back(std::move(*removal));
-            }
+            Removal& removal = removals.emplace_back(Removal{{range, nullptr}, {}, {}});
+            entries = reserve(guard, removal, bus_.device(range.base())->device, entries);
         }
         return removals;
+    }
+    /// Does what was prepared while the mutex was held. A range that is named twice is taken out once.
+    void take_out(const LockGuard& guard, std::span<Removal> removals) noexcept {
+        for (Removal& removal : removals) {
+            take_out(guard, removal);
+        }
     }
 
     /// An old entry of a device that now has another one.
@@ -158,7 +200,8 @@ public:
 
     /// The wait for a removed device is over. Where threads are still inside, the device is kept until they
     /// have left, whatever the caller does with the pointer that it gets.
-    void finish_removal(const LockGuard&, const Removal& removal, bool all_left) {
+    void finish_removal(const LockGuard&, const Removal& removal, bool all_left) noexcept {
+        removing_ -= removal.entries.size();
         for (Entry* const entry : removal.entries) {
             if (all_left) {
                 table_.recycle(entry);
@@ -194,24 +237,43 @@ private:
         std::vector<Entry*> former;
     };
 
+    /// Makes room for what take_out() is going to note. `entries`: of the other removals prepared together
+    /// with this one; returns their number with this one.
+    std::size_t reserve(const LockGuard&, Removal& removal, const Registration& registration,
+                        std::size_t entries) {
+        removal.entries.reserve(registration.former.size() + 1);
+        entries += removal.entries.capacity();
+        unfinished_.reserve(unfinished_.size() + removing_ + entries);
+        return entries;
+    }
+    void take_out(const LockGuard&, Removal& removal) noexcept {
+        const Address address = removal.registration.first.base();
+        const auto found = bus_.device(address);
+        if (!found) {
+            return;
+        }
+        Registration& registration = found->device;
+        removal.entries.assign(registration.former.begin(), registration.former.end());
+        removal.entries.push_back(registration.entry);
+        removing_ += removal.entries.size();
+        table_.unpublish(*registration.entry);
+        removal.retired = table_.take_retired();
+        removal.registration.second = std::move(bus_.deregister(address)->second.device);
+    }
+
     /// An entry taken from the table's pool, given back unless it was used.
     struct Allocation {
-        Allocation(SharedBus& bus, Range range, Device* device) : table(bus.table_) {
-            entry = table.allocate(range, device, [&bus](auto visit) {
-                for (const auto& found : std::as_const(bus.bus_)) {
-                    visit(std::as_const(*found.device.entry));
-                }
-            });
-        }
+        Allocation(SharedBus& bus, Range range, Device* device)
+            : table(bus.table_), entry(bus.allocate(range, device)) {}
         Allocation(const Allocation&) = delete;
         Allocation& operator=(const Allocation&) = delete;
         ~Allocation() {
             if (entry != nullptr) {
-                table.recycle(entry);
+                table.discard(entry);
             }
         }
         Table& table;
-        Entry* entry = nullptr;
+        Entry* entry;
     };
 
     struct Unfinished {
@@ -226,14 +288,20 @@ private:
         table_.publish(*std::exchange(allocation.entry, nullptr));
     }
 
-    void reserve_unfinished(const LockGuard&, std::size_t count) {
-        unfinished_.reserve(unfinished_.size() + count);
+    [[nodiscard]] Entry* allocate(Range range, Device* device) {
+        return table_.allocate(range, device, [this](auto visit) {
+            for (const auto& found : std::as_const(bus_)) {
+                visit(std::as_const(*found.device.entry));
+            }
+        });
     }
 
     Table table_;
     Bus<Address, Registration> bus_;
     /// What a thread was still inside when the wait for it ended.
     std::vector<Unfinished> unfinished_;
+    /// Entries that were taken out and whose removal is not finished; unfinished_ has room for them.
+    std::size_t removing_ = 0;
 };
 
 }  // namespace vmdevice::detail
