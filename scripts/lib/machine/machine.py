@@ -476,7 +476,8 @@ class NestedMachine(Machine):
 
     def get(self, path):
         """A file of the nested host."""
-        answer = self._wait_answer(self._call("send", path), 60)
+        closed = []
+        answer = self._wait_answer(self._call("send", self._identity(closed.extend), path), 60)
         if answer[0] != "0":
             raise MachineError(f"the nested host has no file {path}")
         content = bytearray()
@@ -486,6 +487,7 @@ class NestedMachine(Machine):
             self.pump_until(lambda: len(content) >= int(answer[1]), 300, lambda: f"{path} did not arrive")
         finally:
             self.unwatch(port)
+        self._wait_answer(closed, 60)
         return bytes(content)
 
     def shell(self, script, timeout):

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// Runs inside the guest: what BusyBox has no command for. Prints what it measured; any failure is one line
-// and status 1.
+// Runs inside the guest, or beside kvm_vmm on its host: what BusyBox has no command for. Prints what it
+// measured; any failure is one line and status 1.
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -13,7 +13,10 @@
 #include <poll.h>
 #include <random>
 #include <string>
+#include <string_view>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 #include <vector>
@@ -160,6 +163,48 @@ void rtc_periodic(int frequency, int count) {
     std::printf("%d interrupts in %lld ms\n", count, ms_since(start));
 }
 
+int connect_to(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (fd < 0 || ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+        fail(path);
+    }
+    return fd;
+}
+
+// Opens a terminal, or connects to a socket ("unix:PATH"), sends `text`, and prints what comes back until
+// `expected` is in it. The text goes again from time to time: whoever is to answer may not listen yet.
+void talk(const std::string& target, const std::string& text, const std::string& expected) {
+    constexpr std::string_view scheme = "unix:";
+    const int fd =
+        target.starts_with(scheme) ? connect_to(target.substr(scheme.size())) : open_device(target.c_str());
+    const auto start = Clock::now();
+    std::string heard;
+    for (int round = 0; heard.find(expected) == std::string::npos; ++round) {
+        if (ms_since(start) > 120'000) {
+            std::fwrite(heard.data(), 1, heard.size(), stdout);
+            errno = ETIMEDOUT;
+            fail(target);
+        }
+        if (round % 50 == 0 && ::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+            fail("write");
+        }
+        pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
+        std::array<char, 4096> buffer{};
+        if (::poll(&entry, 1, 100) == 1) {
+            const ssize_t count = ::read(fd, buffer.data(), buffer.size());
+            if (count <= 0) {
+                std::fwrite(heard.data(), 1, heard.size(), stdout);
+                fail("end of " + target);
+            }
+            heard.append(buffer.data(), static_cast<std::size_t>(count));
+        }
+    }
+    std::fwrite(heard.data(), 1, heard.size(), stdout);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -172,9 +217,13 @@ int main(int argc, char** argv) {
         rtc_updates(std::stoi(words[1]));
     } else if (words.size() == 3 && words[0] == "rtc-periodic") {
         rtc_periodic(std::stoi(words[1]), std::stoi(words[2]));
+    } else if (words.size() == 4 && words[0] == "talk") {
+        talk(words[1], words[2], words[3]);
     } else {
-        std::fputs("usage: guest_tool loopback TTY BYTES | rtc-alarm S | rtc-updates N | rtc-periodic HZ N\n",
-                   stderr);
+        std::fputs(
+            "usage: guest_tool loopback TTY BYTES | rtc-alarm S | rtc-updates N | rtc-periodic HZ N | talk "
+            "TTY|unix:PATH TEXT EXPECTED\n",
+            stderr);
         return 2;
     }
     return 0;
