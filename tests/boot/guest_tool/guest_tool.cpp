@@ -175,34 +175,26 @@ int connect_to(const std::string& path) {
 }
 
 // Opens a terminal, or connects to a socket ("unix:PATH"), sends `text`, and prints what comes back until
-// `expected` is in it. The text goes again from time to time: whoever is to answer may not listen yet.
+// `expected` is in it.
 void talk(const std::string& target, const std::string& text, const std::string& expected) {
     constexpr std::string_view scheme = "unix:";
     const int fd =
         target.starts_with(scheme) ? connect_to(target.substr(scheme.size())) : open_device(target.c_str());
-    const auto start = Clock::now();
-    std::string heard;
-    for (int round = 0; heard.find(expected) == std::string::npos; ++round) {
-        if (ms_since(start) > 120'000) {
-            std::fwrite(heard.data(), 1, heard.size(), stdout);
-            errno = ETIMEDOUT;
-            fail(target);
-        }
-        if (round % 50 == 0 && ::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
-            fail("write");
-        }
-        pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
-        std::array<char, 4096> buffer{};
-        if (::poll(&entry, 1, 100) == 1) {
-            const ssize_t count = ::read(fd, buffer.data(), buffer.size());
-            if (count <= 0) {
-                std::fwrite(heard.data(), 1, heard.size(), stdout);
-                fail("end of " + target);
-            }
-            heard.append(buffer.data(), static_cast<std::size_t>(count));
-        }
+    if (::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+        fail("write");
     }
-    std::fwrite(heard.data(), 1, heard.size(), stdout);
+    std::string heard;
+    while (heard.find(expected) == std::string::npos) {
+        wait_for(fd, POLLIN, 100'000, expected.c_str());
+        std::array<char, 4096> buffer{};
+        const ssize_t count = ::read(fd, buffer.data(), buffer.size());
+        if (count <= 0) {
+            fail("end of " + target);
+        }
+        std::fwrite(buffer.data(), 1, static_cast<std::size_t>(count), stdout);
+        std::fflush(stdout);
+        heard.append(buffer.data(), static_cast<std::size_t>(count));
+    }
 }
 
 }  // namespace

@@ -80,8 +80,8 @@ std::chrono::nanoseconds VcpuThread::cpu_time() const noexcept {
 }
 
 void VcpuThread::on_kick() {
-    // After every kick, or the CPU would never enter the guest again; and before the flags are looked at, so that a
-    // request that comes in between kicks once more.
+    // After every kick, or the CPU would never enter the guest again; and before the flags are looked at, so
+    // that a request that comes in between kicks once more.
     vcpu_.clear_exit_request();
     if (!check_halt_.exchange(false)) {
         return;
