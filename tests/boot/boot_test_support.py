@@ -33,6 +33,7 @@ from machine import guest, machine  # noqa: E402  pylint: disable=wrong-import-p
 
 # Seconds. Only a hang should ever meet it: an emulated machine on a busy host is slow.
 PATIENCE = 150
+STOP_PATIENCE = 60
 PROMPT = rb"guest:[^\r\n]*# "
 
 
@@ -62,8 +63,31 @@ class MachineTest(unittest.TestCase):
         cls.image = guest.Image.of_debian(kvm_vmm, print)
         cls._log = tempfile.NamedTemporaryFile(prefix="vmsuperio-boot-test-", suffix=".log")
         cls.addClassCleanup(cls._log.close)
-        cls.machine = machine.open_machine(kind, print, cls._log.name, cls.memory_mib)
-        cls.addClassCleanup(cls.machine.close)
+        cls.machine_kind = kind
+        cls.open_machine()
+        cls.addClassCleanup(cls.close_machine)
+
+    @classmethod
+    def open_machine(cls):
+        cls.machine = machine.open_machine(cls.machine_kind, print, cls._log.name, cls.memory_mib)
+
+    @classmethod
+    def close_machine(cls):
+        if cls.machine is not None:
+            cls.machine.close()
+            cls.machine = None
+
+    def setUp(self):
+        if self.machine is None:
+            self.open_machine()
+
+    def tearDown(self):
+        """A test that failed leaves its guest running: the next one must find nothing of it."""
+        try:
+            self.machine.stop_run(STOP_PATIENCE)
+        except machine.MachineError as error:
+            print(f"a new machine is started, because {error}")
+            self.close_machine()
 
     def shell(self, *arguments):
         """A guest that has come to its shell's prompt."""

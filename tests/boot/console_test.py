@@ -46,6 +46,15 @@ class ConsoleTest(MachineTest):
         run.send(b"echo status $?\n")
         run.expect(rb"status 130\r\n", PATIENCE)
 
+        # A BREAK is the kernel's key to its own menu.
+        run.send(b"echo 1 >/proc/sys/kernel/sysrq; echo 7 >/proc/sys/kernel/printk; echo sys''rq is on\n")
+        run.expect(rb"sysrq is on", PATIENCE)
+        run.expect(PROMPT, PATIENCE)
+        run.send(CTRL_A + b"b" + b"m")
+        run.expect(rb"sysrq: Show Memory", PATIENCE)
+        run.send(b"\n")
+        run.expect(PROMPT, PATIENCE)
+
         # A reboot ends kvm_vmm with the documented code.
         run.send(b"reboot -f\n")
         self.assertEqual(run.wait(PATIENCE), 10)

@@ -53,7 +53,9 @@ class MachineKindsTest(MachineTest):
                 self.check_boot("--kernel", vmlinux, "--boot-protocol", protocol, cpus=cpus)
 
     def test_the_ways_to_end(self):
-        for command, code in (("poweroff -f", 0), ("reboot -f", 10), ("halt -f", 13), ("echo c >/proc/sysrq-trigger", 10)):
+        for command, code in (("poweroff -f", 0), ("reboot -f", 10), ("halt -f", 13), ("echo c >/proc/sysrq-trigger", 10),
+                              # The panic is told of before the reset.
+                              ("modprobe pvpanic-mmio; echo c >/proc/sysrq-trigger", 11)):
             with self.subTest(command):
                 done = self.in_guest(command)
                 self.assertEqual(done.vmm_status, code, done.vmm_stderr)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "small_guest.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <mutex>
 #include <thread>
@@ -69,6 +70,15 @@ private:
     mutable std::mutex mutex_;
     std::uint8_t next_{0x10};
     std::vector<Access> accesses_;
+};
+
+/// Counts accesses.
+struct Counter final : vmdevice::DevicePio {
+    void pio_read(vmdevice::PioAddress, vmdevice::PioOffset, std::span<std::uint8_t>) override { ++count; }
+    void pio_write(vmdevice::PioAddress, vmdevice::PioOffset, std::span<const std::uint8_t>) override {
+        ++count;
+    }
+    std::atomic<std::uint64_t> count{0};
 };
 
 void add_reset_port(SmallGuest& guest) {
@@ -315,4 +325,25 @@ TEST_CASE("VcpuThread: a spinning guest is stopped, and a halted one, as often a
         }
         CHECK_FALSE(guest.end().get().has_value());
     }
+}
+
+TEST_CASE("VcpuThread: a guest that is asked again and again whether it is halted goes on running", "[kvm]") {
+    REQUIRE_KVM();
+    SmallGuest guest;
+    const auto device = std::make_shared<Counter>();
+    add_pio(guest, 0x500, 1, device);
+    guest.load_real_mode(Bytes{0xBA, 0x00, 0x05, 0xEE, 0xEB, 0xFD});  // mov dx, 0x500; out dx, al; jmp to the out
+    VcpuThread thread(guest.vcpu(), guest.handler());
+    thread.start();
+    for (int round = 0; round < 2000; ++round) {
+        // Each kick meets the thread somewhere else: in the guest, about to enter it, or in the device.
+        thread.request_halt_check();
+        const std::uint64_t before = device->count.load();
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+        while (device->count.load() < before + 3 && std::chrono::steady_clock::now() < deadline) {
+            std::this_thread::yield();
+        }
+        REQUIRE(device->count.load() >= before + 3);
+    }
+    CHECK_FALSE(thread.halted());
 }

@@ -26,9 +26,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 # What a nested host needs to run a KVM guest and to talk to us. kvm-intel is left out: QEMU emulates AMD's SVM only.
 LEVEL1_MODULES = ("virtio_pci", "virtio_console", "kvm-amd")
-# What a guest may find useful: every virtio driver that a VMM of this kind can serve.
+# What a guest may find useful: every virtio driver that a VMM of this kind can serve, and the way to tell of a panic.
 GUEST_MODULES = ("virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_balloon", "virtio-rng",
-                 "vmw_vsock_virtio_transport", "virtiofs")
+                 "vmw_vsock_virtio_transport", "virtiofs", "pvpanic-mmio")
 
 
 class PrepareError(Exception):

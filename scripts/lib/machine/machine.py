@@ -210,14 +210,24 @@ class Machine:
             if key.fd in self.selector.get_map():
                 key.data(events)
 
-    def pump_until(self, condition, timeout, describe):
+    def pump_until(self, condition, timeout, describe, interval=1.0):
+        """Serves the files until the condition holds; it is looked at after each event and each interval (seconds)."""
         deadline = time.monotonic() + timeout
         while not condition():
             self._check()
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutExpired(f"{describe()}\n(waited {timeout:.0f} s)")
-            self.pump(min(left, 1.0))
+            self.pump(min(left, interval))
+
+    def stop_run(self, timeout):
+        """Kills whatever still runs and waits for its end, so that another program can be started."""
+        for run in self._running():
+            run.kill(signal.SIGKILL)
+            run.wait(timeout)
+
+    def _running(self):
+        return []
 
     def _check(self):
         """Raises where the machine has died."""
@@ -270,6 +280,21 @@ class DirectMachine(Machine):
 
     def get(self, path):
         return pathlib.Path(path).read_bytes()
+
+    def shell(self, script, timeout):
+        """Runs `script` with sh beside the program under way; its status, and its stdout and stderr as one."""
+        with tempfile.TemporaryFile(dir=self._directory) as output:
+            with subprocess.Popen(["sh", "-c", script], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                  preexec_fn=_die_with_parent) as process:
+                try:
+                    self.pump_until(lambda: process.poll() is not None, timeout, lambda: f"{script!r} did not end", 0.02)
+                finally:
+                    self._end(process)
+            output.seek(0)
+            return process.returncode, output.read()
+
+    def _running(self):
+        return [run for run, process in self._processes.items() if run.status is None]
 
     def streams(self, *names):
         """Paths of new streams: what the next run writes there comes out of `run.stream(name)`."""
@@ -451,7 +476,8 @@ class NestedMachine(Machine):
 
     def get(self, path):
         """A file of the nested host."""
-        answer = self._wait_answer(self._call("send", path), 60)
+        closed = []
+        answer = self._wait_answer(self._call("send", self._identity(closed.extend), path), 60)
         if answer[0] != "0":
             raise MachineError(f"the nested host has no file {path}")
         content = bytearray()
@@ -461,7 +487,20 @@ class NestedMachine(Machine):
             self.pump_until(lambda: len(content) >= int(answer[1]), 300, lambda: f"{path} did not arrive")
         finally:
             self.unwatch(port)
+        self._wait_answer(closed, 60)
         return bytes(content)
+
+    def shell(self, script, timeout):
+        """Runs `script` with sh beside the program under way; its status, and its stdout and stderr as one."""
+        path = self.put(os.fsencode(script))
+        answer = self._call("execute", path, path + ".output", background=True)
+        self.pump_until(lambda: answer, timeout, lambda: f"{script!r} did not end on the nested host")
+        output = self.get(path + ".output")
+        self._wait_answer(self._call("remove", path, path + ".output"), 60)
+        return int(answer[0]), output
+
+    def _running(self):
+        return [self._run] if self._run is not None and not self._run.done() else []
 
     def streams(self, *names):
         """Paths of the streams of the next run: what it writes there comes out of `run.stream(name)`."""
@@ -557,10 +596,11 @@ class NestedMachine(Machine):
                 self.pump(0.1)
                 self._check()
 
-    def _call(self, function, *arguments):
+    def _call(self, function, *arguments, background=False):
         answer = []
         identity = self._identity(answer.extend)
-        self._command(" ".join([function, identity, *(shlex.quote(argument) for argument in arguments)]))
+        self._command(" ".join([function, identity, *(shlex.quote(argument) for argument in arguments)])
+                      + (" &" if background else ""))
         return answer
 
     def _wait_answer(self, answer, timeout):

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// Runs inside the guest or the nested host: what BusyBox has no command for. Prints what it measured; any
-// failure is one line and status 1.
+// Runs inside the guest, or beside kvm_vmm on its host: what BusyBox has no command for. Prints what it
+// measured; any failure is one line and status 1.
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -13,7 +13,10 @@
 #include <poll.h>
 #include <random>
 #include <string>
+#include <string_view>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 #include <vector>
@@ -180,6 +183,40 @@ void pausing_cat(const std::string& marker, int seconds) {
     }
 }
 
+int connect_to(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (fd < 0 || ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+        fail(path);
+    }
+    return fd;
+}
+
+// Opens a terminal, or connects to a socket ("unix:PATH"), sends `text`, and prints what comes back until
+// `expected` is in it.
+void talk(const std::string& target, const std::string& text, const std::string& expected) {
+    constexpr std::string_view scheme = "unix:";
+    const int fd =
+        target.starts_with(scheme) ? connect_to(target.substr(scheme.size())) : open_device(target.c_str());
+    if (::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+        fail("write");
+    }
+    std::string heard;
+    while (heard.find(expected) == std::string::npos) {
+        wait_for(fd, POLLIN, 100'000, expected.c_str());
+        std::array<char, 4096> buffer{};
+        const ssize_t count = ::read(fd, buffer.data(), buffer.size());
+        if (count <= 0) {
+            fail("end of " + target);
+        }
+        std::fwrite(buffer.data(), 1, static_cast<std::size_t>(count), stdout);
+        std::fflush(stdout);
+        heard.append(buffer.data(), static_cast<std::size_t>(count));
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -194,10 +231,12 @@ int main(int argc, char** argv) {
         rtc_periodic(std::stoi(words[1]), std::stoi(words[2]));
     } else if (words.size() == 3 && words[0] == "pausing-cat" && !words[1].empty()) {
         pausing_cat(words[1], std::stoi(words[2]));
+    } else if (words.size() == 4 && words[0] == "talk") {
+        talk(words[1], words[2], words[3]);
     } else {
         std::fputs(
             "usage: guest_tool loopback TTY BYTES | rtc-alarm S | rtc-updates N | rtc-periodic HZ N |\n"
-            "                  pausing-cat MARKER SECONDS\n",
+            "                  pausing-cat MARKER SECONDS | talk TTY|unix:PATH TEXT EXPECTED\n",
             stderr);
         return 2;
     }

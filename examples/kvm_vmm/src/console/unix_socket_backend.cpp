@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 
@@ -77,7 +78,14 @@ std::expected<std::size_t, std::error_code> UnixSocketBackend::write(std::span<c
     if (!client_) {
         return bytes.size();
     }
-    return client_->write(bytes);
+    const auto written = client_->write(bytes);
+    // A client that has just gone away is no error: the event loop hears of it soon, and until then there is
+    // none.
+    if (!written &&
+        (written.error() == std::errc::broken_pipe || written.error() == std::errc::connection_reset)) {
+        return bytes.size();
+    }
+    return written;
 }
 
 void UnixSocketBackend::accept_client() {

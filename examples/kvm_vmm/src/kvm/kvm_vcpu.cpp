@@ -40,7 +40,8 @@ void KvmVcpu::request_exit() noexcept {
 }
 
 void KvmVcpu::clear_exit_request() noexcept {
-    std::atomic_ref(run_->immediate_exit).store(0, std::memory_order_release);
+    // The strongest order: what the caller reads next must not be read before this.
+    std::atomic_ref(run_->immediate_exit).store(0, std::memory_order_seq_cst);
 }
 
 kvm_regs KvmVcpu::regs() const {

@@ -2,6 +2,7 @@
 #include "memory/guest_memory.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <string>
 #include <sys/mman.h>
@@ -12,15 +13,25 @@
 namespace kvm_vmm {
 namespace {
 
+constexpr std::uint64_t huge_page = 2ULL << 20U;
+
+// At a multiple of 2 MiB, as guest addresses are: only then can KVM map a huge page of the host as one for
+// the guest.
 std::span<std::uint8_t> map_ram(std::uint64_t size) {
-    void* const address =
-        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (address == MAP_FAILED) {
+    void* const mapped = ::mmap(nullptr, size + huge_page, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED) {
         throw VmmError(
             ExitCode::vmm_error,
             errno_message("cannot reserve " + std::to_string(size >> 20U) + " MiB of guest memory", errno));
     }
-    return {static_cast<std::uint8_t*>(address), size};
+    auto* const start = static_cast<std::uint8_t*>(mapped);
+    const std::uint64_t before = -std::bit_cast<std::uintptr_t>(start) % huge_page;
+    if (before != 0) {
+        ::munmap(start, before);
+    }
+    ::munmap(start + before + size, huge_page - before);
+    return {start + before, size};
 }
 
 }  // namespace
@@ -67,6 +78,21 @@ bool GuestMemory::write(std::uint64_t address, std::span<const std::uint8_t> byt
         std::ranges::copy(bytes, target->begin());
     }
     return target.has_value();
+}
+
+std::optional<std::span<std::uint8_t>> GuestMemory::slice_to_fill(std::uint64_t address,
+                                                                  std::uint64_t length) noexcept {
+    const auto target = slice(address, length);
+    if (target) {
+        const std::uintptr_t start = std::bit_cast<std::uintptr_t>(target->data());
+        const std::uint64_t skipped = -start % huge_page;
+        if (skipped < length && length - skipped >= huge_page) {
+            // Where the host has no huge pages it fills small ones, as it would have done.
+            (void)::madvise(target->data() + skipped, (length - skipped) / huge_page * huge_page,
+                            MADV_HUGEPAGE);
+        }
+    }
+    return target;
 }
 
 bool GuestMemory::read(std::uint64_t address, std::span<std::uint8_t> bytes) const noexcept {

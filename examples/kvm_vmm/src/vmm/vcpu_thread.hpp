@@ -38,7 +38,7 @@ public:
 
 private:
     void run();
-    void check_halt();
+    void on_kick();
     void kick();
 
     KvmVcpu& vcpu_;

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+"""Where serial ports lead to, and what can be seen of a VM from outside, with a real kernel."""
+
+import collections
+import json
+import os
+import re
+import shlex
+import unittest
+
+from boot_test_support import PATIENCE, MachineTest
+from machine import guest
+
+SOCKET, FILE = "/tmp/com1", "/tmp/com3"
+METRICS, TRACE, LOG = "/tmp/metrics.json", "/tmp/trace", "/tmp/log"
+
+
+class BackendsTest(MachineTest):
+    """One guest with a port of each kind; the rest of it is in the other files, which use stdio."""
+
+    def talk(self, target, text, expected):
+        """Has a program on the host talk to one of the guest's ports; what it heard."""
+        tool = self.machine.put(os.environ["VMSUPERIO_GUEST_TOOL"])
+        status, heard = self.machine.shell(shlex.join([tool, "talk", target, text, expected]), PATIENCE)
+        self.assertEqual(status, 0, heard.decode(errors="replace")[-3000:])
+        return heard
+
+    def command(self, text, expected):
+        return self.talk(f"unix:{SOCKET}", f"{text}\n", expected)
+
+    def test_each_back_end_and_the_observers(self):
+        ports = [f"unix={SOCKET}", "pty", f"file={FILE}", "null"]
+        line, streams = guest.shell_session(
+            self.machine, self.image,
+            [*(word for port in ports for word in ("--serial", port)),
+             "--metrics", METRICS, "--trace-io", TRACE, "--log", LOG, "--log-level", "debug"])
+        run = self.machine.run(line, streams, stdin="/dev/null")
+        pty = run.expect(rb"serial port on (/dev/pts/\d+)\n", PATIENCE, "stderr").group(1).decode()
+
+        # The console is a socket; each connection is another client, and what comes in between is thrown away.
+        self.command("", "guest:~# ")
+        self.command("echo $((6 * 7)) answered", "42 answered")
+        self.command("echo 8 >/dev/ttyS3; echo eight''-sent", "eight-sent")
+
+        # Whoever opens the terminal talks to COM2, again and again.
+        self.command("stty -F /dev/ttyS1 raw -echo clocal; while read word; do echo got-$word; done </dev/ttyS1 >/dev/ttyS1 &"
+                     " echo listen''ing", "listening")
+        for word in ("ping", "again"):
+            self.talk(pty, f"{word}\n", f"got-{word}")
+
+        self.command("echo to a file >/dev/ttyS2; cat /proc/uptime; echo writ''ten", "written")
+        self.assertEqual(self.machine.get(FILE), b"to a file\r\n")
+
+        with self.subTest("a signal writes the metrics"):
+            before = json.loads(self.machine.get(METRICS))
+            self.assertEqual(before["exits"]["total"], 0)
+            run.kill(10)  # SIGUSR1
+            # The event loop does it; the clock of the test is a command that the guest answers.
+            self.command("echo still''-here", "still-here")
+            during = json.loads(self.machine.get(METRICS))
+            self.assertIsNone(during["exit_code"])
+            self.assertGreater(during["exits"]["total"], 1000)
+
+        tool = self.machine.put(os.environ["VMSUPERIO_GUEST_TOOL"])
+        status, heard = self.machine.shell(
+            shlex.join([tool, "talk", f"unix:{SOCKET}", "poweroff -f\n", "never"]) + f"; ls {SOCKET}", PATIENCE)
+        self.assertEqual(run.wait(PATIENCE), 0, run.stderr)
+        self.assertIn(f"{SOCKET}: No such file".encode(), heard, "the socket is still there")
+        self.assertNotEqual(status, 0)
+        self.assertEqual(run.stdout, b"")
+
+        self.check_observers()
+
+    def check_observers(self):
+        """What the three files say of the whole run, and of each other."""
+        metrics = json.loads(self.machine.get(METRICS))
+        trace = self.machine.get(TRACE).decode().splitlines()
+        log = self.machine.get(LOG).decode()
+        ports = metrics["ports"]
+        exits = metrics["exits"]
+        with self.subTest("counts add up"):
+            self.assertEqual(metrics["exit_code"], 0)
+            self.assertEqual(sum(count for name, count in exits.items() if name != "total"), exits["total"])
+            # Fewer exits than accesses, as string I/O is one exit.
+            accesses = {way: sum(port[way] for port in ports.values()) for way in ("reads", "writes", "unclaimed")}
+            self.assertLessEqual(exits["port_read"], accesses["reads"])
+            self.assertLessEqual(exits["port_write"], accesses["writes"])
+            self.assertEqual(metrics["unclaimed"]["port_accesses"], accesses["unclaimed"])
+            for name, device in metrics["devices"].items():
+                of_device = [port for port in ports.values() if port["device"] == name]
+                self.assertEqual(device["port_reads"], sum(port["reads"] for port in of_device), name)
+                self.assertEqual(device["port_writes"], sum(port["writes"] for port in of_device), name)
+                self.assertEqual(device["errors"], 0, name)
+        with self.subTest("the serial ports' bytes"):
+            self.assertEqual(metrics["serial"]["COM3"]["bytes_out"], len(b"to a file\r\n"))
+            self.assertGreater(metrics["serial"]["COM1"]["bytes_out"], 10000)
+            self.assertGreater(metrics["serial"]["COM1"]["bytes_in"], 200)
+            for name, serial in metrics["serial"].items():
+                self.assertEqual((serial["bytes_lost"], serial["overruns"], serial["trigger_failures"]), (0, 0, 0), name)
+        with self.subTest("the trace has each access with its register's name"):
+            self.assertRegex(trace[0], r"\A# ")
+            counted = collections.Counter()
+            names = {}
+            last = 0.0
+            for line in trace[1:]:
+                match = re.fullmatch(r"(\d+\.\d{6}) \d+ pio ([rw]) 0x([0-9a-f]{4}) [124] ((?:,?0x[0-9a-f]+)+) (\S+)", line)
+                self.assertIsNotNone(match, line)
+                seconds, way, port, values, name = match.groups()
+                self.assertGreaterEqual(float(seconds), last)
+                last = float(seconds)
+                counted[port, way] += values.count("0x")
+                names.setdefault(port, set()).add(name)
+            for port, counts in ports.items():
+                self.assertEqual((counted[port[2:], "r"], counted[port[2:], "w"]), (counts["reads"], counts["writes"]), port)
+                self.assertEqual(any(name == "-" for name in names[port[2:]]), counts["device"] is None, port)
+            self.assertEqual(names["03f8"], {"COM1.RBR", "COM1.THR", "COM1.DLL"})
+            self.assertEqual(names["03fd"], {"COM1.LSR"})
+            self.assertIn("CMOS.index", names["0070"])
+            print(f"{exits['total']} exits, {len(trace) - 1} lines of trace; the busiest ports:",
+                  sorted(((port["reads"] + port["writes"], name) for name, port in ports.items()), reverse=True)[:6])
+        with self.subTest("the log tells what happened"):
+            for pattern in (r"info: a VM with 1 CPU", r"debug: CPU 0 starts\n", r"info: ended with exit code 0\n\Z"):
+                self.assertRegex(log, pattern)
+            self.assertNotRegex(log, r" (warning|error): ")
+
+
+if __name__ == "__main__":
+    unittest.main()
