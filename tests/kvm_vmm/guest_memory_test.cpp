@@ -76,23 +76,6 @@ TEST_CASE("GuestMemory: more than the address space is one clear error", "[memor
     CHECK_THROWS_AS(GuestMemory(1ULL << 62U), kvm_vmm::VmmError);
 }
 
-TEST_CASE("GuestMemory: a slice to fill is the same bytes, of any size and at any address", "[memory]") {
-    GuestMemory memory(16 * mib);
-    for (const std::uint64_t address : {std::uint64_t{0}, mib - 1, 2 * mib, 2 * mib + 1}) {
-        for (const std::uint64_t length :
-             {std::uint64_t{0}, std::uint64_t{1}, mib, 2 * mib, 2 * mib - 1, 7 * mib}) {
-            const auto slice = memory.slice(address, length);
-            const auto to_fill = memory.slice_to_fill(address, length);
-            REQUIRE(slice.has_value());
-            REQUIRE(to_fill.has_value());
-            CHECK(to_fill->data() == slice->data());
-            CHECK(to_fill->size() == length);
-        }
-    }
-    CHECK_FALSE(memory.slice_to_fill(10 * mib, 6 * mib + 1).has_value());
-    CHECK_FALSE(memory.slice_to_fill(1, std::numeric_limits<std::uint64_t>::max()).has_value());
-}
-
 TEST_CASE("GuestMemory: RAM lies at a multiple of 2 MiB of the host's addresses", "[memory]") {
     for (const std::uint64_t size : {4096 * std::uint64_t{1}, 3 * mib, 128 * mib, 5 * gib}) {
         const GuestMemory memory(size);

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from machine import cpio
+from machine import cpio, kvm_holder
 
 META_PACKAGE = "linux-image-cloud-amd64"
 BUSYBOX = pathlib.Path("/usr/bin/busybox")
@@ -213,6 +213,7 @@ def _own_sources():
 def level1_initramfs(cache, the_kernel):
     """The root file system of the nested host: BusyBox, the modules it loads, and its agent."""
     agent = (HERE / "level1-init").read_bytes()
+    holder = kvm_holder.program()
     busybox = _busybox()
 
     def make():
@@ -220,10 +221,11 @@ def level1_initramfs(cache, the_kernel):
         _base(archive, busybox, ())
         for number, file in enumerate(the_kernel.with_dependencies(LEVEL1_MODULES)):
             archive.file(f"modules/{number:02}-{file.name}", file.read_bytes())
+        archive.file("bin/kvm-holder", holder, 0o755)
         archive.file("init", agent, 0o755)
         return archive.finish()
 
-    return _cached_archive(cache, "level1", [busybox, agent, the_kernel.path.name.encode(), *_own_sources()], make)
+    return _cached_archive(cache, "level1", [busybox, agent, holder, the_kernel.path.name.encode(), *_own_sources()], make)
 
 
 def guest_initramfs(cache, the_kernel):

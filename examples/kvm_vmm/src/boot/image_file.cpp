@@ -75,7 +75,7 @@ void ImageFile::read(std::uint64_t offset, std::span<std::uint8_t> target) const
 
 void ImageFile::read_into(GuestMemory& memory, std::uint64_t address, std::uint64_t offset,
                           std::uint64_t length) const {
-    const auto target = memory.slice_to_fill(address, length);
+    const auto target = memory.slice(address, length);
     if (!target) {
         fail("needs RAM at " + hex(address) + " to " + hex(address + length) + ", where the guest has none");
     }

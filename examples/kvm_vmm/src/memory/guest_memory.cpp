@@ -80,21 +80,6 @@ bool GuestMemory::write(std::uint64_t address, std::span<const std::uint8_t> byt
     return target.has_value();
 }
 
-std::optional<std::span<std::uint8_t>> GuestMemory::slice_to_fill(std::uint64_t address,
-                                                                  std::uint64_t length) noexcept {
-    const auto target = slice(address, length);
-    if (target) {
-        const std::uintptr_t start = std::bit_cast<std::uintptr_t>(target->data());
-        const std::uint64_t skipped = -start % huge_page;
-        if (skipped < length && length - skipped >= huge_page) {
-            // Where the host has no huge pages it fills small ones, as it would have done.
-            (void)::madvise(target->data() + skipped, (length - skipped) / huge_page * huge_page,
-                            MADV_HUGEPAGE);
-        }
-    }
-    return target;
-}
-
 bool GuestMemory::read(std::uint64_t address, std::span<std::uint8_t> bytes) const noexcept {
     const auto source = slice(address, bytes.size());
     if (source) {

@@ -44,11 +44,6 @@ public:
     [[nodiscard]] std::optional<std::span<std::uint8_t>> slice(std::uint64_t address,
                                                                std::uint64_t length) const noexcept;
 
-    /// The same for a caller that is about to fill all of it: what lies in it is taken from the host in huge
-    /// pages, which is several times faster and here costs no memory.
-    [[nodiscard]] std::optional<std::span<std::uint8_t>> slice_to_fill(std::uint64_t address,
-                                                                       std::uint64_t length) noexcept;
-
     [[nodiscard]] bool write(std::uint64_t address, std::span<const std::uint8_t> bytes) noexcept;
     [[nodiscard]] bool read(std::uint64_t address, std::span<std::uint8_t> bytes) const noexcept;
 

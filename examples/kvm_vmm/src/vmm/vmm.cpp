@@ -17,7 +17,9 @@ namespace kvm_vmm {
 namespace {
 
 constexpr std::array com_ports{com1, com2, com3, com4};
-constexpr std::chrono::milliseconds halt_check_interval{25};
+constexpr std::chrono::milliseconds halt_check_interval{20};
+// By then a CPU that is not in the middle of something has looked.
+constexpr std::chrono::milliseconds halt_answer_time{2};
 constexpr std::chrono::milliseconds stop_timeout{2000};
 constexpr std::chrono::seconds reader_patience{30};
 
@@ -166,6 +168,7 @@ void Vmm::look_for_halt() {
     if (all_halted) {
         end_.request(ExitCode::guest_halted, "all CPUs of the guest are halted");
     }
+    auto next = halt_check_interval;
     if (cpu_time != cpu_time_seen_) {
         // The check itself takes CPU time, which is no reason for another.
         halt_check_due_ = !std::exchange(halt_checked_, false);
@@ -175,9 +178,10 @@ void Vmm::look_for_halt() {
             thread->request_halt_check();
         }
         halt_checked_ = true;
+        next = halt_answer_time;
     }
     cpu_time_seen_ = cpu_time;
-    halt_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + halt_check_interval);
+    halt_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + next);
 }
 
 void Vmm::stop_vcpus() {

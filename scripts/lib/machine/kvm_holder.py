@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+"""A program for the nested host that holds a VM with one CPU open, and never runs it.
+
+The first VM of a host, and the last one gone, make Linux patch its own code under all CPUs (static keys such as
+preempt_notifier_key). QEMU's emulation of several CPUs loses such a patch now and then: a CPU then executes the
+breakpoint that was there in between for ever, and one boot in a hundred found its host hung. With a VM that stays there
+is no first and no last.
+"""
+
+import struct
+
+_LOAD_ADDRESS = 0x400000
+_HEADERS = 64 + 56
+
+# open, ioctl, pause: Linux arch/x86/entry/syscalls/syscall_64.tbl; the requests: include/uapi/linux/kvm.h
+_SYS_OPEN, _SYS_IOCTL, _SYS_PAUSE = 2, 16, 34
+_KVM_CREATE_VM, _KVM_CREATE_VCPU, _KVM_CREATE_IRQCHIP = 0xAE01, 0xAE41, 0xAE60
+_SYSCALL = b"\x0f\x05"
+
+
+def _system_call(number, second):
+    """With the first argument in edi already, and a third one of 0."""
+    return b"\xb8" + struct.pack("<I", number) + b"\xbe" + struct.pack("<I", second) + b"\x31\xd2" + _SYSCALL
+
+
+def program():
+    """A static ELF executable."""
+    parts = [
+        _system_call(_SYS_OPEN, 2),  # O_RDWR
+        b"\x89\xc7", _system_call(_SYS_IOCTL, _KVM_CREATE_VM),  # mov edi, eax
+        b"\x89\xc3\x89\xdf", _system_call(_SYS_IOCTL, _KVM_CREATE_IRQCHIP),  # mov ebx, eax; mov edi, ebx
+        b"\x89\xdf", _system_call(_SYS_IOCTL, _KVM_CREATE_VCPU),
+        b"\xb8" + struct.pack("<I", _SYS_PAUSE) + _SYSCALL + b"\xeb\xf7",  # again and again
+    ]
+    code = b"".join(parts)
+    # mov edi, the path behind the code
+    code = b"\xbf" + struct.pack("<I", _LOAD_ADDRESS + _HEADERS + 5 + len(code)) + code
+    image = code + b"/dev/kvm\0"
+    size = _HEADERS + len(image)
+    ident = b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)
+    header = struct.pack("<16sHHIQQQIHHHHHH", ident, 2, 62, 1, _LOAD_ADDRESS + _HEADERS, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _LOAD_ADDRESS, _LOAD_ADDRESS, size, size, 0x1000)
+    return header + segment + image
