@@ -7,8 +7,9 @@
 //   0x text  append text     1x text text  add name=value     2x text  add name
 //   3x text  contains(name)  others: write to guest memory with a limit of one byte * 16
 
-#include <cctype>
+#include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,6 +52,51 @@ std::vector<std::string> words_of(std::string_view text) {
         words.push_back(word);
     }
     return words;
+}
+
+// A parameter as the kernel takes it apart. A quote in front of it goes, and one at its end with it; "="
+// counts from the second character on; a quote in front of the value goes, and one at its end with it.
+struct Parameter {
+    std::string name;
+    std::optional<std::string> value;
+
+    bool operator==(const Parameter&) const = default;
+};
+Parameter parameter_of(std::string word) {
+    const bool quoted = word[0] == '"';
+    if (quoted) {
+        word.erase(0, 1);
+    }
+    Parameter parameter;
+    const std::size_t equals = word.find('=', 1);
+    if (equals != std::string::npos) {
+        parameter.value = word.substr(equals + 1);
+        if (parameter.value->starts_with('"')) {
+            parameter.value->erase(0, 1);
+            if (parameter.value->ends_with('"')) {
+                parameter.value->pop_back();
+            }
+        } else if (quoted && parameter.value->ends_with('"')) {
+            parameter.value->pop_back();
+        }
+        word.resize(equals);
+    } else if (quoted && word.ends_with('"')) {
+        word.pop_back();
+    }
+    parameter.name = word;
+    return parameter;
+}
+// The kernel's parameters: up to "--" without a value.
+std::vector<Parameter> parameters_of(std::string_view text) {
+    std::vector<Parameter> parameters;
+    for (const std::string& word : words_of(text)) {
+        parameters.push_back(parameter_of(word));
+        if (parameters.back() == Parameter{"--", std::nullopt}) {
+            parameters.pop_back();
+            break;
+        }
+    }
+    return parameters;
 }
 
 void check_sound(const std::string& text) {
@@ -112,17 +158,29 @@ void step(Input& input, const Trace& trace, CommandLine& line, kvm_vmm::GuestMem
             if (done) {
                 check(line.contains(name), "a parameter that was added is there");
                 check_equal(words_of(line.text()).size(), before.size() + 1, "one parameter more");
+                std::vector<Parameter> expected = parameters_of(text_before);
+                expected.push_back({name, with_value ? std::optional(value) : std::nullopt});
+                check(parameters_of(line.text()) == expected, "it is the kernel's last one, as it was given");
             }
             break;
         }
         case OpKind::tick: {
             const std::string name = text_of(input);
-            static_cast<void>(line.contains(name));
+            const auto dashed = [](std::string text) {
+                std::ranges::replace(text, '_', '-');
+                return text;
+            };
+            const auto all = parameters_of(line.text());
+            const bool there = std::ranges::any_of(
+                all, [&](const Parameter& one) { return dashed(one.name) == dashed(name); });
+            check(line.contains(name) == there, "contains() finds what the kernel finds");
             break;
         }
         default: {
             const std::uint32_t limit = input.byte() * 16U;
-            memory.clear();
+            // So that the NUL is not one that lay there before.
+            check(memory.write_object(kvm_vmm::layout::command_line + line.text().size(), std::uint8_t{0xFF}),
+                  "there is room");
             if (accepted([&] { kvm_vmm::write_command_line(memory, line.text(), limit); })) {
                 check(line.text().size() <= limit, "no longer than the kernel takes");
                 std::vector<std::uint8_t> bytes(line.text().size() + 1, 0xFF);

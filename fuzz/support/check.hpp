@@ -28,7 +28,7 @@ inline void check_equal(std::uint64_t is, std::uint64_t should_be, std::string_v
     }
 }
 
-/// How often the program has allocated memory.
+/// How often the calling thread has allocated memory.
 [[nodiscard]] std::size_t allocation_count() noexcept;
 
 /// The calls of a device between construction and end must not allocate.

@@ -23,7 +23,8 @@ namespace {
 // What runs now, for the trace of a failure.
 std::span<const std::uint8_t> current_input;
 bool tracing = false;
-std::size_t allocations = 0;
+// Of the thread that runs the inputs: libFuzzer has others, which allocate at their own pace.
+thread_local constinit std::size_t allocations = 0;
 
 [[noreturn]] void stop(std::string_view what, const std::string& values, std::source_location where) {
     if (!tracing) {
@@ -81,7 +82,7 @@ std::size_t allocation_count() noexcept { return allocations; }
 
 }  // namespace fuzz
 
-// All allocations of the program are counted; see NoAllocation.
+// The allocations of each thread are counted; see NoAllocation.
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) || __has_feature(thread_sanitizer)
 #define VMSUPERIO_SANITIZER_HOOKS

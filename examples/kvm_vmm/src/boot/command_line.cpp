@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 
 #include "boot/layout.hpp"
 #include "boot/text.hpp"
@@ -37,8 +38,7 @@ void check_text(std::string_view text) {
 
 void check_name(std::string_view name) {
     check_text(name);
-    // "--" would hand all that follows to init.
-    if (name.empty() || name == "--" || name.find_first_of(" \t\"=") != std::string_view::npos) {
+    if (name.empty() || name.find_first_of(" \t\"=") != std::string_view::npos) {
         refuse("'" + std::string(name) + "' is not a parameter name");
     }
 }
@@ -60,6 +60,24 @@ void for_each_parameter(std::string_view text,
             return;
         }
     }
+}
+
+/// What the kernel takes for the name of a parameter; nothing for the "--" that ends the kernel's part.
+/// A quote in front of the parameter goes, and with it the last one; any other is part of the name, and so is
+/// a
+/// "=" in front of everything.
+std::optional<std::string_view> name_of(std::string_view parameter) {
+    const bool quoted = parameter.front() == '"';
+    if (quoted) {
+        parameter.remove_prefix(1);
+    }
+    if (const std::size_t equals = parameter.find('=', 1); equals != std::string_view::npos) {
+        return parameter.substr(0, equals);  // "--=x" is a parameter like any other
+    }
+    if (quoted && parameter.ends_with('"')) {
+        parameter.remove_suffix(1);
+    }
+    return parameter == "--" ? std::nullopt : std::optional(parameter);
 }
 
 bool same_name(std::string_view a, std::string_view b) {
@@ -93,6 +111,9 @@ CommandLine& CommandLine::append(std::string_view text) {
 
 CommandLine& CommandLine::add(std::string_view name) {
     check_name(name);
+    if (name == "--") {
+        refuse("'--' is not a parameter: it would hand to init what follows");
+    }
     insert(std::string(name));
     return *this;
 }
@@ -114,14 +135,9 @@ CommandLine& CommandLine::add(std::string_view name, std::string_view value) {
 bool CommandLine::contains(std::string_view name) const {
     bool found = false;
     for_each_parameter(text_, [&](std::string_view parameter, std::size_t) {
-        if (parameter == "--") {
-            return false;
-        }
-        if (parameter.front() == '"') {
-            parameter.remove_prefix(1);  // "name=some value" is quoted as a whole
-        }
-        found = same_name(parameter.substr(0, parameter.find_first_of("=\"")), name);
-        return !found;
+        const auto its_name = name_of(parameter);
+        found = its_name && same_name(*its_name, name);
+        return its_name && !found;
     });
     return found;
 }
@@ -129,7 +145,7 @@ bool CommandLine::contains(std::string_view name) const {
 void CommandLine::insert(const std::string& parameter) {
     std::size_t place = std::string::npos;
     for_each_parameter(text_, [&](std::string_view other, std::size_t start) {
-        if (other == "--") {
+        if (!name_of(other)) {
             place = start;
         }
         return place == std::string::npos;

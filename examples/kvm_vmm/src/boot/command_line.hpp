@@ -12,7 +12,7 @@ namespace kvm_vmm {
 
 /// Puts a kernel command line together, by the rules of the kernel's parser (lib/cmdline.c, next_arg):
 /// parameters are separated by white space; double quotes keep white space together and cannot be
-/// escaped; what follows a parameter "--" is for init.
+/// escaped; what follows a parameter "--" (quoted or not, without "=") is for init.
 ///
 /// Text that the kernel would not see as it was meant is refused with VmmError(ExitCode::usage): bytes
 /// outside printable ASCII (tab excepted), or a quote that is never closed.
