@@ -32,9 +32,12 @@ void append32(Bytes& code, std::uint32_t value) {
     }
 }
 
+enum class Addressing : std::uint8_t { all_but_self, by_apic_id };
+
 /// 64-bit code that starts all other CPUs, which count themselves and then run `others`; it writes '!' to
 /// COM1 when all are there, and does `act`.
-Bytes guest_code(unsigned cpus, const Bytes& others, const Bytes& act) {
+Bytes guest_code(unsigned cpus, const Bytes& others, const Bytes& act,
+                 Addressing addressing = Addressing::all_but_self) {
     Bytes start{0xF0, 0x2E, 0x66, 0xFF, 0x06, 0x00, 0x10};  // lock inc dword [cs:0x1000]
     append(start, others);
     Bytes code{0xBC, 0x00, 0x00, 0x06, 0x00};  // mov esp, 0x60000
@@ -43,10 +46,16 @@ Bytes guest_code(unsigned cpus, const Bytes& others, const Bytes& act) {
     for (const std::uint8_t byte : start) {
         append(code, {0xC6, 0x07, byte, 0xFF, 0xC7});  // mov byte [rdi], byte; inc edi
     }
-    append(code, {0xBB, 0x00, 0x03, 0xE0, 0xFE});        // mov ebx, 0xFEE00300: the LAPIC's command register
-    append(code, {0xC7, 0x03, 0x00, 0x45, 0x0C, 0x00});  // INIT to all but this one
-    append(code, {0xC7, 0x03, 0x40, 0x46, 0x0C, 0x00});  // start-up at 0x40000
-    append(code, {0xBF});                                // mov edi, counter
+    append(code, {0xBB, 0x00, 0x03, 0xE0, 0xFE});  // mov ebx, 0xFEE00300: the LAPIC's command register
+    const bool at_once = addressing == Addressing::all_but_self;
+    const std::uint8_t shorthand = at_once ? 0x0C : 0x00;
+    for (unsigned id = 1; id < (at_once ? 2 : cpus); ++id) {
+        append(code, {0xC7, 0x43, 0x10});  // mov dword [rbx + 0x10], id << 24
+        append32(code, id << 24U);
+        append(code, {0xC7, 0x03, 0x00, 0x45, shorthand, 0x00});  // INIT
+        append(code, {0xC7, 0x03, 0x40, 0x46, shorthand, 0x00});  // start-up at 0x40000
+    }
+    append(code, {0xBF});  // mov edi, counter
     append32(code, counter);
     append(code, {0xF3, 0x90, 0x81, 0x3F});  // pause; cmp dword [rdi], cpus - 1
     append32(code, cpus - 1);
@@ -146,4 +155,14 @@ TEST_CASE("kvm_vmm: 64 CPUs start", "[program][smp]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     CHECK(run_guest(directory, guest_code(64, halted, ways.front().act), 64).exit_code == 0);
+}
+
+TEST_CASE("kvm_vmm: each CPU is found by its APIC id, though the guest has not enabled its local APIC",
+          "[program][smp]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    for (const unsigned cpus : {2U, 4U}) {
+        const Bytes code = guest_code(cpus, halted, ways.front().act, Addressing::by_apic_id);
+        CHECK(run_guest(directory, code, cpus).exit_code == 0);
+    }
 }

@@ -105,14 +105,19 @@ void ensure_extended_topology(std::vector<kvm_cpuid_entry2>& entries) {
 }
 
 void set_local_apic(KvmVcpu& vcpu) {
-    // SDM vol. 3A 11.5.1: LINT0 takes the PIC's interrupts (ExtINT), LINT1 the NMI, on the boot CPU.
-    constexpr std::size_t lvt_lint0 = 0x350;
-    constexpr std::size_t lvt_lint1 = 0x360;
-    constexpr std::uint32_t delivery_nmi = 4U << 8U;
-    constexpr std::uint32_t delivery_extint = 7U << 8U;
     kvm_lapic_state lapic = vcpu.lapic();
-    std::memcpy(lapic.regs + lvt_lint0, &delivery_extint, sizeof(delivery_extint));
-    std::memcpy(lapic.regs + lvt_lint1, &delivery_nmi, sizeof(delivery_nmi));
+    if (vcpu.id() == 0) {
+        // SDM vol. 3A 11.5.1: LINT0 takes the PIC's interrupts (ExtINT), LINT1 the NMI, on the boot CPU.
+        constexpr std::size_t lvt_lint0 = 0x350;
+        constexpr std::size_t lvt_lint1 = 0x360;
+        constexpr std::uint32_t delivery_nmi = 4U << 8U;
+        constexpr std::uint32_t delivery_extint = 7U << 8U;
+        std::memcpy(lapic.regs + lvt_lint0, &delivery_extint, sizeof(delivery_extint));
+        std::memcpy(lapic.regs + lvt_lint1, &delivery_nmi, sizeof(delivery_nmi));
+    }
+    // For the others as well: KVM finds a new CPU by its APIC id only after something has made it rebuild its
+    // map. Without this, INIT to such a CPU is lost where the guest does not happen to enable its own local
+    // APIC before.
     vcpu.set_lapic(lapic);
 }
 
@@ -175,9 +180,7 @@ void set_up_cpu(KvmVcpu& vcpu, const Kvm& kvm, unsigned cpus) {
     fpu.mxcsr = 0x1F80;
     vcpu.set_fpu(fpu);
 
-    if (vcpu.id() == 0) {
-        set_local_apic(vcpu);
-    }
+    set_local_apic(vcpu);
 }
 
 }  // namespace kvm_vmm
