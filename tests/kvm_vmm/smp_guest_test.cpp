@@ -81,7 +81,11 @@ End run_guest(const ScratchDirectory& directory, const Bytes& code, unsigned cpu
     REQUIRE(::pipe2(pipe.data(), O_CLOEXEC) == 0);
     const pid_t child = ::fork();
     if (child == 0) {
-        ::dup2(::open("/dev/null", O_RDWR), STDIN_FILENO);
+        const int null = ::open("/dev/null", O_RDWR);
+        if (null < 0) {
+            ::_exit(127);
+        }
+        ::dup2(null, STDIN_FILENO);
         ::dup2(pipe[1], STDOUT_FILENO);
         ::dup2(STDIN_FILENO, STDERR_FILENO);
         ::alarm(30);
