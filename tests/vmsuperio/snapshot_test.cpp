@@ -125,6 +125,10 @@ TEST_CASE("Snapshot: malformed bytes are refused with the reason", "[snapshot]")
         bytes[6] = 2;
         CHECK(error_of(bytes) == SnapshotError::invalid_value);
     }
+    SECTION("readable since version 0") {
+        bytes[6] = 0;
+        CHECK(error_of(bytes) == SnapshotError::invalid_value);
+    }
     SECTION("a boolean that is 2") {
         bytes[12 + 7] = 2;
         CHECK(error_of(bytes) == SnapshotError::invalid_value);
@@ -133,6 +137,7 @@ TEST_CASE("Snapshot: malformed bytes are refused with the reason", "[snapshot]")
 
 TEST_CASE("Snapshot: every error has a text of its own", "[snapshot]") {
     std::vector<std::string_view> seen;
+    CHECK(to_string(static_cast<SnapshotError>(0xFF)) == "unknown snapshot error");
     for (const auto error :
          {SnapshotError::truncated, SnapshotError::wrong_tag, SnapshotError::unsupported_version,
           SnapshotError::trailing_bytes, SnapshotError::invalid_value}) {
