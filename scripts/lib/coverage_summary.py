@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-"""coverage_summary.py [--missing] DIRECTORY... < list of "PROFILE PROGRAM" lines
+"""coverage_summary.py [--missing] [--only REGEX] DIRECTORY... < list of "PROFILE PROGRAM" lines
 
 Line and branch coverage of the sources below the directories. Each program is asked about its own profile, and a line
 or the side of a branch counts as covered when any program, in any instantiation, has been there. (llvm-cov's own
-report of several programs takes the best instantiation of each function instead of all of them together.)
+report of several programs takes the best instantiation of each function instead of all of them together.) Lines
+without code and the branches of comparisons that the compiler writes (`= default`) do not count.
 """
+import argparse
 import collections
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -17,9 +20,19 @@ def export(program, profile, directories, kind):
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True).stdout
 
 
+def sources(name):
+    """The lines of a source without their comments; the first has the index 1."""
+    return [""] + [line.split("//")[0] for line in pathlib.Path(name).read_text().split("\n")]
+
+
 def main():
-    missing = "--missing" in sys.argv
-    directories = [str(pathlib.Path(name).resolve()) for name in sys.argv[1:] if name != "--missing"]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--missing", action="store_true")
+    parser.add_argument("--only", type=re.compile, default=re.compile(""))
+    parser.add_argument("directories", nargs="+")
+    options = parser.parse_args()
+    missing = options.missing
+    directories = [str(pathlib.Path(name).resolve()) for name in options.directories]
     lines = collections.defaultdict(dict)     # file -> line -> whether covered
     branches = collections.defaultdict(dict)  # file -> position -> [true taken, false taken]
     for entry in sys.stdin.read().split("\n"):
@@ -48,10 +61,16 @@ def main():
         print(f"{name:44} lines {taken:5} of {of:5} {share(taken, of)}   branches {sides:5} of {of_sides:5} {share(sides, of_sides)}")
 
     for name in sorted(lines):
+        # llvm-cov shows all files where none is in the directories.
+        if not name.startswith(tuple(directory + "/" for directory in directories)) or not options.only.search(name):
+            continue
+        code = sources(name)
+        lines[name] = {number: hit for number, hit in lines[name].items() if code[number].strip(" }")}
+        branches[name] = {at: pair for at, pair in branches[name].items() if not code[at[0]].rstrip().endswith("= default;")}
         covered = lines[name].values()
         sides = [side for pair in branches[name].values() for side in pair]
-        if not any(covered) or not name.startswith(tuple(directory + "/" for directory in directories)):
-            continue  # none of it is in these programs; llvm-cov shows all files where none is in the directories
+        if not any(covered):
+            continue  # none of it is in these programs
         counts = [sum(covered), len(covered), sum(sides), len(sides)]
         totals = [a + b for a, b in zip(totals, counts)]
         short = name
