@@ -69,8 +69,8 @@ def main():
         branches[name] = {at: pair for at, pair in branches[name].items() if not code[at[0]].rstrip().endswith("= default;")}
         covered = lines[name].values()
         sides = [side for pair in branches[name].values() for side in pair]
-        if not any(covered):
-            continue  # none of it is in these programs
+        if options.only.pattern and not any(covered):
+            continue  # not part of this program
         counts = [sum(covered), len(covered), sum(sides), len(sides)]
         totals = [a + b for a, b in zip(totals, counts)]
         short = name

@@ -71,6 +71,16 @@ TEST_CASE("Snapshot: older bytes leave added fields at their default", "[snapsho
     CHECK(*back == StateV2{.old = sample, .added = 42});
 }
 
+TEST_CASE("Snapshot: fields that a version added come back with it", "[snapshot]") {
+    const StateV2 newer{.old = sample, .added = 7};
+    const auto back = vmsuperio::decode<StateV2>(vmsuperio::encode(newer));
+    REQUIRE(back.has_value());
+    CHECK(*back == newer);
+    auto bytes = vmsuperio::encode(newer);
+    bytes.pop_back();
+    CHECK(vmsuperio::decode<StateV2>(bytes).error() == SnapshotError::truncated);
+}
+
 TEST_CASE("Snapshot: a newer version that allows it is read, its added fields ignored", "[snapshot]") {
     const auto back = vmsuperio::decode<StateV1>(vmsuperio::encode(StateV2{sample, 7}));
     REQUIRE(back.has_value());
