@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -114,8 +115,23 @@ private:
         return std::optional<Device>(std::move(*made));
     }
 
+    // Whether `now` begins with what is left of `before` after at most two of its oldest bytes went: the
+    // controller takes one, or with translation a release prefix and its code.
+    template <class Queue>
+    static bool goes_on(const Queue& before, const Queue& now) {
+        for (std::size_t gone = 0; gone <= 2 && gone <= before.size(); ++gone) {
+            const auto left = std::span(before.bytes).first(before.size()).subspan(gone);
+            if (left.size() <= now.size() &&
+                std::ranges::equal(left, std::span(now.bytes).first(left.size()))) {
+                return true;
+            }
+        }
+        return false;
+    }
+
     void read(std::uint8_t offset, std::optional<Device>& twin) {
         const std::uint8_t shown = device_->peek(offset);
+        const I8042State before = device_->state();
         std::uint8_t value = 0;
         {
             const NoAllocation none;
@@ -123,6 +139,15 @@ private:
         }
         trace_("CHECK(device->read(", offset, ") == ", Hex{value}, ");");
         check_equal(value, shown, "a read gives what peek() told");
+        // What a read takes from a queue is its oldest; the keyboard's get nothing new by it.
+        const I8042State after = device_->state();
+        check(goes_on(before.keyboard.keys, after.keyboard.keys) &&
+                  after.keyboard.keys.size() <= before.keyboard.keys.size(),
+              "scan codes leave in their order");
+        check(goes_on(before.keyboard.replies, after.keyboard.replies) &&
+                  after.keyboard.replies.size() <= before.keyboard.replies.size(),
+              "the keyboard's answers leave in their order");
+        check(goes_on(before.mouse.packets, after.mouse.packets), "motion leaves in its order");
         if (twin) {
             check_equal(twin->read(offset), value, "the twin reads the same");
         }
@@ -146,7 +171,15 @@ private:
         trace_("(void)device->key(static_cast<vmsuperio::Key>(", static_cast<unsigned>(key), "), ", down,
                ");");
         const NoAllocation none;
+        const vmsuperio::detail::ByteQueue before = device_->state().keyboard.keys;
         const bool sent = device_->key(key, down);
+        const vmsuperio::Ps2KeyboardState keyboard = device_->state().keyboard;
+        check(goes_on(before, keyboard.keys), "a scan code goes behind those that wait");
+        if (!sent) {
+            check(
+                !keyboard.keys.empty() && keyboard.keys.back() == (keyboard.scan_code_set == 1 ? 0xFF : 0x00),
+                "a key that is lost leaves the overrun code");
+        }
         if (twin) {
             check_equal(twin->key(key, down), sent, "the twin takes the same keys");
         }

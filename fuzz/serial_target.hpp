@@ -72,9 +72,12 @@ public:
         compare();
     }
 
-    /// All that the device remembers and shows, as bytes.
+    /// All that the device and its model remember and show, as bytes. Both: where a step has led them apart,
+    /// the state of one alone may be one that was seen before.
     [[nodiscard]] std::vector<std::uint8_t> fingerprint() const {
         std::vector<std::uint8_t> bytes = vmsuperio::encode(device_->state());
+        const std::vector<std::uint8_t> models = model_.fingerprint();
+        bytes.insert(bytes.end(), models.begin(), models.end());
         bytes.push_back(device_->interrupt_line() ? 1 : 0);
         bytes.push_back(world_.room == 0 ? 1 : 0);
         return bytes;

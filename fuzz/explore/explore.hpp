@@ -19,8 +19,9 @@ namespace fuzz {
 
 /// All sequences of the operations in `alphabet` up to a depth, breadth first, where a state that has been
 /// seen is not gone on from. A state is known by a 64-bit hash of its fingerprint; what the target checks is
-/// checked after every operation. Each sequence is replayed from the start, with the model if there is one:
-/// two states that look alike to the device but not to its model would differ in what they show, and fail.
+/// checked after every operation. Each sequence is replayed from the start, with the model if there is one,
+/// whose state belongs to the fingerprint: else the difference that a wrong step has made inside would be
+/// left out as seen before it shows.
 template <class Target>
 class Explorer {
 public:

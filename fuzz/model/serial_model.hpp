@@ -7,6 +7,7 @@
 #include <deque>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "support/world.hpp"
 
@@ -445,6 +446,24 @@ private:
         thr_interrupt_ = waiting_.empty();
     }
 
+public:
+    /// All that the model remembers but for its clock, as bytes.
+    [[nodiscard]] std::vector<std::uint8_t> fingerprint() const {
+        std::vector<std::uint8_t> bytes{ier_, fcr_, lcr_,         mcr_,    scr_,
+                                        dll_, dlm_, line_errors_, inputs_, deltas_};
+        for (const bool flag : {thr_interrupt_, timeout_, allow_64_, drop_, immediate_, level_}) {
+            bytes.push_back(flag ? 1 : 0);
+        }
+        bytes.push_back(static_cast<std::uint8_t>(received_.size()));
+        for (const Received& one : received_) {
+            bytes.push_back(one.byte);
+            bytes.push_back(one.errors);
+        }
+        bytes.insert(bytes.end(), waiting_.begin(), waiting_.end());
+        return bytes;
+    }
+
+private:
     World& world_;
     std::deque<Received> received_{};
     std::deque<std::uint8_t> waiting_{};

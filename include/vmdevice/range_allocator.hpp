@@ -164,7 +164,7 @@ private:
             return std::nullopt;  // rounding up would wrap
         }
         const auto base = static_cast<offset_type>((first + mask) & static_cast<offset_type>(~mask));
-        if (base < first || base > last || static_cast<offset_type>(size - 1) > last - base) {
+        if (base > last || static_cast<offset_type>(size - 1) > last - base) {
             return std::nullopt;
         }
         return base;

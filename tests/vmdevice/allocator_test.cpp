@@ -272,6 +272,82 @@ TEST_CASE("SystemAllocator: a request that fails half way leaves nothing behind"
     CHECK(machine.allocate({MacAddressConstraint{}})->get_mac_address()->back() == 0);
 }
 
+TEST_CASE("SystemAllocator: a fixed address need not be aligned, and must lie in the space",
+          "[vmdevice][allocator][resources]") {
+    SystemAllocator machine = small_machine();
+    const auto fixed = machine.allocate({MmioConstraint{.size = 8, .base = MmioAddress{0xC000'0FF9}}});
+    REQUIRE(fixed);
+    CHECK(fixed->get_mmio_address_ranges() == std::vector{mmio(0xC000'0FF9, 8)});
+    CHECK(machine.allocate({MmioConstraint{.size = 1, .base = MmioAddress{0xC000'1000}}}).error() ==
+          AllocError::taken);
+    CHECK(machine.allocate({MmioConstraint{.size = 1, .base = MmioAddress{0xBFFF'FFFF}}}).error() ==
+          AllocError::out_of_range);
+    CHECK(machine.allocate({PioConstraint{.size = 0x1000}}).error() == AllocError::exhausted);
+    CHECK(machine.allocate({MsiIrqConstraint{.type = MsiIrqType::generic, .count = 33}}).error() ==
+          AllocError::exhausted);
+    CHECK(machine.allocate({LegacyIrqConstraint{.irq = 16}}).error() == AllocError::out_of_range);
+}
+
+TEST_CASE("SystemAllocator: an interrupt range that runs past the last number was never given",
+          "[vmdevice][allocator]") {
+    SystemAllocator machine = small_machine();
+    CHECK(machine.free_msi(0xFFFF'FFFF, 2).error() == AllocError::not_allocated);
+    CHECK(machine.free_msi(32, 0).error() == AllocError::not_allocated);
+}
+
+TEST_CASE("SystemAllocator: a MAC address of somebody else's is taken as it is",
+          "[vmdevice][allocator][resources]") {
+    SystemAllocator machine = small_machine();
+    for (const MacAddress& foreign :
+         {MacAddress{0x02, 0x54, 0x00, 0, 0, 0}, MacAddress{0x52, 0x55, 0x00, 0, 0, 0},
+          MacAddress{0x52, 0x54, 0x01, 0, 0, 0}}) {
+        // Nobody here knows who else has it, so it is not refused a second time, and giving it back frees
+        // nothing.
+        for (int i = 0; i < 2; ++i) {
+            const auto got = machine.allocate({MacAddressConstraint{.address = foreign}});
+            REQUIRE(got);
+            CHECK(got->get_mac_address() == foreign);
+            machine.free(*got);
+        }
+    }
+    const auto ours = machine.allocate({MacAddressConstraint{.address = MacAddress{0x52, 0x54, 0, 0, 0, 1}}});
+    REQUIRE(ours);
+    CHECK(machine.allocate({MacAddressConstraint{}})->get_mac_address() ==
+          MacAddress{0x52, 0x54, 0, 0, 0, 0});
+    CHECK(machine.allocate({MacAddressConstraint{}})->get_mac_address() ==
+          MacAddress{0x52, 0x54, 0, 0, 0, 2});
+}
+
+TEST_CASE("SystemAllocator: instance ids may start at 0", "[vmdevice][allocator]") {
+    SystemAllocator machine({.first_instance_id = 0});
+    CHECK(machine.allocate_instance_id() == 0);
+    CHECK(machine.allocate_instance_id() == 1);
+    CHECK(machine.free_instance_id(0));
+    CHECK(machine.allocate_instance_id() == 0);
+}
+
+TEST_CASE("Resources: two are the same when all they say is", "[vmdevice][resources]") {
+    const std::vector<Resource> all = {PioResource{pio(1, 2)},
+                                       PioResource{pio(1, 3)},
+                                       MmioResource{mmio(1, 2)},
+                                       MmioResource{mmio(2, 2)},
+                                       LegacyIrqResource{1},
+                                       LegacyIrqResource{2},
+                                       MsiIrqResource{MsiIrqType::pci_msi, 1, 2},
+                                       MsiIrqResource{MsiIrqType::pci_msix, 1, 2},
+                                       MsiIrqResource{MsiIrqType::pci_msi, 2, 2},
+                                       MsiIrqResource{MsiIrqType::pci_msi, 1, 1},
+                                       MacAddressResource{{1, 2, 3, 4, 5, 6}},
+                                       MacAddressResource{{1, 2, 3, 4, 5, 7}},
+                                       KvmMemSlotResource{1},
+                                       KvmMemSlotResource{2}};
+    for (std::size_t a = 0; a < all.size(); ++a) {
+        for (std::size_t b = 0; b < all.size(); ++b) {
+            CHECK((all[a] == all[b]) == (a == b));
+        }
+    }
+}
+
 TEST_CASE("DeviceResources: an empty set has nothing of any kind", "[vmdevice][resources]") {
     const DeviceResources none;
     CHECK(none.empty());
@@ -290,6 +366,7 @@ TEST_CASE("AllocError: every error has words of its own", "[vmdevice][error]") {
     const auto all = {AllocError::exhausted,         AllocError::taken,
                       AllocError::out_of_range,      AllocError::invalid_size,
                       AllocError::invalid_alignment, AllocError::not_allocated};
+    CHECK(to_string(static_cast<AllocError>(0xFF)) == "unknown allocation error");
     for (const AllocError a : all) {
         for (const AllocError b : all) {
             CHECK((to_string(a) == to_string(b)) == (a == b));

@@ -202,9 +202,12 @@ TEST_CASE("SpanDevice: hands each access to the model as it is", "[vmdevice][spa
     CHECK(told == 0);
     CHECK(manager.pio_write(PioAddress{0x71}, std::span(data).first(2)));
     CHECK(told == 3);
+    data = {};
+    CHECK(manager.pio_read(PioAddress{0x75}, std::span(data).first(1)));
+    CHECK(data == std::array<std::uint8_t, 4>{0x31, 0, 0, 0});
     device->with_lock([&](auto& clock) {
         CHECK(clock.device().accesses ==
-              std::vector<std::pair<std::uint64_t, std::size_t>>{{0xFE0, 4}, {4, 4}, {1, 2}});
+              std::vector<std::pair<std::uint64_t, std::size_t>>{{0xFE0, 4}, {4, 4}, {1, 2}, {5, 1}});
         CHECK(clock.write_errors() == 1);
     });
 }
@@ -232,4 +235,10 @@ TEST_CASE("Locked: a bare register model stays one", "[vmdevice][locked]") {
     std::array<std::uint8_t, 1> data{};
     device.pio_read(com1, 3, data);
     CHECK(data[0] == 0x13);
+    const std::array<std::uint8_t, 2> out{0x41, 0xEE};
+    device.pio_write(com1, 4, out);
+    CHECK(device.write_errors() == 1);
+    device.device().with_lock([](const Recorder& recorder) {
+        CHECK(recorder.accesses == Accesses{{3, -1}, {4, 0x41}, {5, 0xEE}});
+    });
 }

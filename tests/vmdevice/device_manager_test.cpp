@@ -78,15 +78,19 @@ TEST_CASE("DeviceManager: a device gets its resources, is told, and is reached",
     CHECK(manager.read(0xCFC, data, IoType::pio));
     CHECK(data[3] == 0x5A);
     CHECK(manager.write(0xC000'0FFC, data, IoType::mmio));
+    data = {};
+    CHECK(manager.read(0xC000'0010, data, IoType::mmio));
+    CHECK(data[0] == 0x5A);
     CHECK(manager.io_manager().pio_read(PioAddress{0xCF8}, std::span(data).first(1)));
     CHECK(device->accesses == std::vector<Access>{{0xCFC, 4, IoType::pio, false},
                                                   {0xC000'0FFC, 4, IoType::mmio, true},
+                                                  {0xC000'0010, 4, IoType::mmio, false},
                                                   {0xCF8, 1, IoType::pio, false}});
     CHECK(manager.read(0xCFD, data, IoType::pio).error() == BusError::device_not_found);
     CHECK(manager.read(0x1'0CF8, data, IoType::pio).error() == BusError::device_not_found);
     CHECK(manager.write(0x1'0CF8, data, IoType::pio).error() == BusError::device_not_found);
     CHECK(manager.write(0xC000'1000, data, IoType::mmio).error() == BusError::device_not_found);
-    CHECK(device->accesses.size() == 3);
+    CHECK(device->accesses.size() == 4);
 }
 
 TEST_CASE("DeviceManager: unregistering gives everything back", "[vmdevice][device_manager]") {
@@ -253,6 +257,80 @@ TEST_CASE("DeviceManager: a device with a bus interface of its own is called thr
     CHECK(device->accesses.empty());
 }
 
+TEST_CASE("DeviceManager: the tree names resources of every kind", "[vmdevice][device_manager]") {
+    SystemAllocator allocator({.msi = *NumberRange::from_bounds(Number{32}, Number{63}),
+                               .kvm_mem_slots = *NumberRange::from_bounds(Number{2}, Number{9})});
+    DeviceManager manager(allocator);
+    REQUIRE(manager.register_device(std::make_shared<Dummy>("its"), std::nullopt,
+                                    {MsiIrqConstraint{.type = MsiIrqType::generic, .count = 3},
+                                     MsiIrqConstraint{.type = MsiIrqType::pci_msi},
+                                     MsiIrqConstraint{.type = MsiIrqType::pci_msix, .count = 2},
+                                     MacAddressConstraint{.address = MacAddress{0x02, 0, 0xAB, 0, 0, 0x1F}},
+                                     KvmMemSlotConstraint{.count = 2}}));
+    CHECK(manager.to_string() ==
+          "1 its  generic-msi 32+3  msi 35+1  msi-x 36+2  mac 02:00:ab:00:00:1f  slot 2  slot 3\n");
+}
+
+TEST_CASE("DeviceManager: a device that is still coming or already going is nobody's",
+          "[vmdevice][device_manager]") {
+    SystemAllocator allocator(small_machine());
+    DeviceManager manager(allocator);
+    struct Curious : Dummy {
+        DeviceManager* manager = nullptr;
+        std::size_t calls = 0;
+        void set_resources(const DeviceResources&) override {
+            ++calls;
+            // Its own id is 1, as that of the first device.
+            CHECK(manager->size() == 0);
+            CHECK_FALSE(manager->find(1));
+            CHECK_FALSE(manager->find("dummy"));
+            CHECK(manager->unregister_device(1).error() == DeviceManagerError::unknown_device);
+            CHECK(manager->register_device(std::make_shared<Dummy>("child"), 1).error() ==
+                  DeviceManagerError::unknown_parent);
+        }
+    };
+    const auto device = std::make_shared<Curious>();
+    device->manager = &manager;
+    REQUIRE(manager.register_device(device) == 1);
+    CHECK(manager.size() == 1);
+    REQUIRE(manager.unregister_device(1));
+    CHECK(device->calls == 2);
+}
+
+TEST_CASE("DeviceManager: one interface of its own, and the other through the manager",
+          "[vmdevice][device_manager]") {
+    struct Ports : Dummy, DevicePio {
+        void pio_read(PioAddress, PioOffset offset, std::span<std::uint8_t> data) override {
+            data[0] = static_cast<std::uint8_t>(0x10 + offset);
+        }
+        void pio_write(PioAddress, PioOffset, std::span<const std::uint8_t>) override {}
+    };
+    struct Memory : Dummy, DeviceMmio {
+        void mmio_read(MmioAddress, MmioOffset offset, std::span<std::uint8_t> data) override {
+            data[0] = static_cast<std::uint8_t>(0x20 + offset);
+        }
+        void mmio_write(MmioAddress, MmioOffset, std::span<const std::uint8_t>) override {}
+    };
+    SystemAllocator allocator(small_machine());
+    DeviceManager manager(allocator);
+    const auto ports = std::make_shared<Ports>();
+    const auto memory = std::make_shared<Memory>();
+    const std::vector<ResourceConstraint> both = {PioConstraint{.size = 8}, MmioConstraint{.size = 0x1000}};
+    REQUIRE(manager.register_device(ports, std::nullopt, both));
+    REQUIRE(manager.register_device(memory, std::nullopt, both));
+    std::array<std::uint8_t, 1> data{};
+    CHECK(manager.read(0x101, data, IoType::pio));
+    CHECK(data[0] == 0x11);
+    CHECK(manager.read(0xC000'0002, data, IoType::mmio));
+    CHECK(data[0] == 0x5A);
+    CHECK(manager.read(0x109, data, IoType::pio));
+    CHECK(data[0] == 0x5A);
+    CHECK(manager.read(0xC000'1002, data, IoType::mmio));
+    CHECK(data[0] == 0x22);
+    CHECK(ports->accesses == std::vector<Access>{{0xC000'0002, 1, IoType::mmio, false}});
+    CHECK(memory->accesses == std::vector<Access>{{0x109, 1, IoType::pio, false}});
+}
+
 TEST_CASE("DeviceManager: its end gives the resources back", "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     for (int i = 0; i < 3; ++i) {
@@ -270,6 +348,7 @@ TEST_CASE("DeviceManagerError: every error has words of its own", "[vmdevice][er
                       DeviceManagerError::has_children,
                       DeviceManagerError::resource_unavailable,
                       DeviceManagerError::bus_conflict};
+    CHECK(to_string(static_cast<DeviceManagerError>(0xFF)) == "unknown device manager error");
     for (const auto a : all) {
         for (const auto b : all) {
             CHECK((to_string(a) == to_string(b)) == (a == b));

@@ -142,7 +142,30 @@ TEST_CASE("IoManager: a repeated access is many accesses to one port in one disp
     CHECK(manager.pio_write_repeated(PioAddress{0x1F0}, 3, data).error() == BusError::invalid_access_length);
     CHECK(manager.pio_read_repeated(PioAddress{0x1F0}, 0, data).error() == BusError::invalid_access_length);
     CHECK(manager.pio_read_repeated(PioAddress{0x1F0}, 1, {}).error() == BusError::invalid_range);
+    CHECK(manager.pio_write_repeated(PioAddress{0x1F0}, 1, {}).error() == BusError::invalid_range);
     CHECK(device->accesses.empty());
+}
+
+TEST_CASE("IoManager: items of 8 bytes are repeated, as a range may be that wide", "[vmdevice][io_manager]") {
+    IoManager manager;
+    const auto device = std::make_shared<Recorder>();
+    REQUIRE(manager.register_pio(pio(0x1F0, 8), device));
+    std::array<std::uint8_t, 16> data{};
+    REQUIRE(manager.pio_write_repeated(PioAddress{0x1F0}, 8, data));
+    CHECK(device->accesses == std::vector<Access>(2, {true, 0x1F0, 0, 8}));
+    CHECK(manager.pio_write_repeated(PioAddress{0x1F1}, 8, data).error() == BusError::device_not_found);
+    CHECK(manager.pio_write_repeated(PioAddress{0x1F0}, 16, data).error() == BusError::invalid_access_length);
+}
+
+TEST_CASE("DevicePio: items of no width are no items", "[vmdevice][io_manager]") {
+    Recorder device;
+    std::array<std::uint8_t, 4> data{};
+    device.pio_read_repeated(PioAddress{0x1F0}, 0, 0, data);
+    device.pio_write_repeated(PioAddress{0x1F0}, 0, 0, data);
+    CHECK(device.accesses.empty());
+    // What is left over at the end is an item of its own.
+    device.pio_write_repeated(PioAddress{0x1F0}, 2, 3, data);
+    CHECK(device.accesses == std::vector<Access>{{true, 0x1F0, 2, 3}, {true, 0x1F0, 2, 1}});
 }
 
 TEST_CASE("IoManager: resources are registered all or none", "[vmdevice][io_manager][resources]") {

@@ -99,6 +99,7 @@ TEST_CASE("Range: an access is inside when all its bytes are", "[vmdevice][range
 TEST_CASE("BusError: every error has words of its own", "[vmdevice][error]") {
     const auto all = {BusError::device_not_found, BusError::device_overlap, BusError::invalid_access_length,
                       BusError::invalid_range};
+    CHECK(to_string(static_cast<BusError>(0xFF)) == "unknown bus error");
     for (const BusError a : all) {
         CHECK_FALSE(to_string(a).empty());
         for (const BusError b : all) {

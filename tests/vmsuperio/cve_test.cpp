@@ -2,12 +2,16 @@
 //
 // The classes of vulnerabilities that other implementations of these devices have had, one test or more each.
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include <vmdevice/vmdevice.hpp>
 #include <vmsuperio/vmsuperio.hpp>
 
 #include "catch.hpp"
@@ -116,6 +120,108 @@ TEST_CASE("CVE-2017-16845 class: a restored state that is accepted never leads o
         }
     }
     CHECK(accepted > 100);
+}
+
+TEST_CASE("CVE-2017-16845 class: a restored mouse queue cannot point outside its buffer either",
+          "[i8042][cve]") {
+    using Device = vmsuperio::I8042<vmsuperio::NullTrigger>;
+    for (unsigned count = 0; count < 256; ++count) {
+        vmsuperio::I8042State state;
+        state.mouse.packets.count = static_cast<std::uint8_t>(count);
+        CHECK(Device::from_state(state, {}).has_value() == (count <= state.mouse.packets.capacity()));
+        state = {};
+        state.mouse.replies.count = static_cast<std::uint8_t>(count);
+        CHECK(Device::from_state(state, {}).has_value() == (count <= state.mouse.replies.capacity()));
+    }
+}
+
+TEST_CASE("CVE-2017-16845 class: a restored clock's index cannot point outside its RAM", "[rtc_cmos][cve]") {
+    vmsuperio::ManualClock clock;
+    vmsuperio::RtcCmos fresh{vmsuperio::ClockRef(clock)};
+    for (unsigned index = 0; index < 256; ++index) {
+        vmsuperio::RtcCmosState state = fresh.state();
+        state.index = static_cast<std::uint8_t>(index);
+        // Bit 7 is the NMI mask, which is kept beside the index.
+        const auto restored = decltype(fresh)::from_state(state, {}, vmsuperio::ClockRef(clock));
+        REQUIRE(restored.has_value());
+        CHECK(restored->state().index == index);
+        CHECK(restored->peek(1) == restored->cmos(static_cast<std::uint8_t>(index & 0x7FU)));
+    }
+}
+
+TEST_CASE("CVE-2023-50711 class: the length that a saved state gives is not believed", "[snapshot][cve]") {
+    const std::vector<std::uint8_t> good = vmsuperio::encode(SerialState{});
+    const std::size_t payload = good.size() - 12;
+    for (const std::uint32_t length : {0U, 1U, static_cast<std::uint32_t>(payload) - 1,
+                                       static_cast<std::uint32_t>(payload) + 1, 0x7FFF'FFFFU, 0xFFFF'FFFFU}) {
+        std::vector<std::uint8_t> bytes = good;
+        for (unsigned i = 0; i < 4; ++i) {
+            bytes[8 + i] = static_cast<std::uint8_t>(length >> (8 * i));
+        }
+        CHECK_FALSE(vmsuperio::decode<SerialState>(bytes).has_value());
+    }
+    CHECK(vmsuperio::decode<SerialState>(good).has_value());
+}
+
+TEST_CASE("CVE-2021-3750 class: a device that reaches itself through the bus ends at a limit",
+          "[io_manager][cve]") {
+    struct Mirror : vmdevice::DeviceMmio {
+        vmdevice::IoManager* bus{nullptr};
+        std::size_t depth{0};
+        std::size_t deepest{0};
+        std::size_t refused{0};
+        void mmio_read(vmdevice::MmioAddress, vmdevice::MmioOffset, std::span<std::uint8_t> data) override {
+            deepest = std::max(deepest, ++depth);
+            refused += bus->mmio_read(vmdevice::MmioAddress{0x1000}, data) ? 0U : 1U;
+            --depth;
+        }
+        void mmio_write(vmdevice::MmioAddress, vmdevice::MmioOffset, std::span<const std::uint8_t>) override {
+        }
+    };
+    vmdevice::IoManager bus;
+    const auto device = std::make_shared<Mirror>();
+    device->bus = &bus;
+    REQUIRE(
+        bus.register_mmio(vmdevice::MmioRange::create(vmdevice::MmioAddress{0x1000}, 16).value(), device));
+    std::array<std::uint8_t, 4> data{};
+    CHECK(bus.mmio_read(vmdevice::MmioAddress{0x1000}, data));
+    CHECK(device->deepest == vmdevice::IoManager::max_nesting);
+    CHECK(device->refused == 1);
+}
+
+TEST_CASE("Firecracker#6207 class: an access that begins inside a device and ends behind it reaches nobody",
+          "[io_manager][cve]") {
+    struct Bytes : vmdevice::DeviceMmio {
+        std::array<std::uint8_t, 16> bytes{};
+        void mmio_read(vmdevice::MmioAddress, vmdevice::MmioOffset offset,
+                       std::span<std::uint8_t> data) override {
+            for (std::size_t i = 0; i < data.size(); ++i) {
+                data[i] = bytes.at(offset + i);  // throws where the bus has let an access through
+            }
+        }
+        void mmio_write(vmdevice::MmioAddress, vmdevice::MmioOffset offset,
+                        std::span<const std::uint8_t> data) override {
+            for (std::size_t i = 0; i < data.size(); ++i) {
+                bytes.at(offset + i) = data[i];
+            }
+        }
+    };
+    vmdevice::IoManager bus;
+    for (const std::uint64_t base : {0x1000ULL, 0x1020ULL, ~0ULL - 15}) {
+        REQUIRE(bus.register_mmio(vmdevice::MmioRange::create(vmdevice::MmioAddress{base}, 16).value(),
+                                  std::make_shared<Bytes>()));
+    }
+    std::array<std::uint8_t, 32> data{};
+    for (const std::uint64_t base : {0x1000ULL, 0x1020ULL, ~0ULL - 15}) {
+        for (std::uint64_t offset = 0; offset < 16; ++offset) {
+            for (std::size_t length = 1; length <= data.size(); ++length) {
+                const bool inside = offset + length <= 16;
+                const vmdevice::MmioAddress at{base + offset};
+                CHECK(bus.mmio_read(at, std::span(data).first(length)).has_value() == inside);
+                CHECK(bus.mmio_write(at, std::span(data).first(length)).has_value() == inside);
+            }
+        }
+    }
 }
 
 TEST_CASE("kvmtool class: a full keyboard queue takes no byte more", "[i8042][cve]") {

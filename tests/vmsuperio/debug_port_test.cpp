@@ -177,6 +177,16 @@ TEST_CASE("Pvpanic: unknown bits and events that it does not take are ignored", 
     CHECK(events == std::vector{PvpanicEvent::panicked, PvpanicEvent::crash_loaded});
 }
 
+TEST_CASE("Pvpanic: without anybody to tell it remembers all the same", "[pvpanic]") {
+    Pvpanic device;
+    device.write(0, 0x03);
+    CHECK(device.seen(PvpanicEvent::panicked));
+    CHECK(device.seen(PvpanicEvent::crash_loaded));
+    CHECK_FALSE(device.seen(PvpanicEvent::shutdown));
+    device.write_data(Bytes{0x04});
+    CHECK(device.seen(PvpanicEvent::shutdown));
+}
+
 TEST_CASE("Pvpanic: its state is saved and restored without another call", "[pvpanic][snapshot]") {
     int calls = 0;
     Pvpanic device([&calls](PvpanicEvent) { ++calls; });

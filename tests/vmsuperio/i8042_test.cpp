@@ -543,6 +543,12 @@ TEST_CASE("I8042: from_state refuses each value that no controller can have", "[
     Pc pc;
     const I8042State good = pc.dev.state();
     REQUIRE(pc.restored(good).has_value());
+    for (const std::uint8_t id : {std::uint8_t{3}, std::uint8_t{4}}) {
+        I8042State other_mouse = good;
+        other_mouse.mouse.id = id;
+        REQUIRE(pc.restored(other_mouse).has_value());
+        CHECK(pc.restored(other_mouse)->state() == other_mouse);
+    }
     const auto refuses = [&](auto change, std::string_view field) {
         I8042State bad = good;
         change(bad);
@@ -572,6 +578,10 @@ TEST_CASE("I8042: from_state refuses each value that no controller can have", "[
     refuses([](I8042State& s) { s.mouse.sample_rate = 0; }, "mouse");
     refuses([](I8042State& s) { s.mouse.buttons = 0x20; }, "mouse");
     refuses([](I8042State& s) { s.mouse.x = -0x8000; }, "mouse");
+    refuses([](I8042State& s) { s.mouse.y = -0x8000; }, "mouse");
+    refuses([](I8042State& s) { s.mouse.wheel = -0x8000; }, "mouse");
+    refuses([](I8042State& s) { s.mouse.id = 2; }, "mouse");
+    refuses([](I8042State& s) { s.mouse.id = 5; }, "mouse");
     refuses([](I8042State& s) { s.mouse.waiting_for = 0xFF; }, "mouse");
     refuses([](I8042State& s) { s.mouse.packets.count = 17; }, "mouse");
     refuses([](I8042State& s) { s.mouse.replies.count = 7; }, "mouse");

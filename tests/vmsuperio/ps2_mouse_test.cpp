@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include <vmsuperio/i8042.hpp>
@@ -62,6 +64,24 @@ TEST_CASE("Mouse: the second wrong byte in a row is an error", "[mouse]") {
     CHECK(pc.mouse({0xF3, 99}) == Bytes{0xFA, 0xFE});
     CHECK(pc.dev.state().mouse.resolution == 2);
     CHECK(pc.dev.state().mouse.sample_rate == 100);
+}
+
+TEST_CASE("Mouse: its queues take a whole message or none of it", "[mouse]") {
+    vmsuperio::detail::ByteQueue<3> queue;
+    const std::array<std::uint8_t, 4> four{1, 2, 3, 4};
+    CHECK_FALSE(queue.push(four));
+    CHECK(queue.empty());
+    CHECK(queue.push(std::span(four).first(2)));
+    CHECK_FALSE(queue.push(std::span(four).first(2)));
+    CHECK(queue.size() == 2);
+    CHECK(queue.push(std::uint8_t{9}));
+    CHECK_FALSE(queue.push(std::uint8_t{9}));
+    CHECK(queue.free() == 0);
+    CHECK(queue.back() == 9);
+    CHECK(queue.pop() == 1);
+    CHECK(queue.pop() == 2);
+    CHECK(queue.pop() == 9);
+    CHECK(queue == vmsuperio::detail::ByteQueue<3>{});
 }
 
 TEST_CASE("Mouse: nothing is reported until reporting is enabled", "[mouse]") {
@@ -190,6 +210,9 @@ TEST_CASE("Mouse: the IntelliMouse knock gives a wheel, and only the exact one",
     CHECK(pc.drain() == Bytes{0x08, 0x00, 0x00, 0x07, 0x08, 0x00, 0x00, 0x02});
     CHECK(pc.mouse({0xEB}) == Bytes{0xFA, 0x08, 0x00, 0x00, 0x00});
     CHECK(pc.mouse({0xFF, 0xF2}) == Bytes{0xFA, 0xAA, 0x00, 0xFA, 0x00});
+    // Only 100 or 200 in the middle is a knock.
+    pc.mouse({0xF3, 200, 0xF3, 60, 0xF3, 80});
+    CHECK(pc.mouse({0xF2}) == Bytes{0xFA, 0x00});
     // A reset in the middle of the knock ends it.
     pc.mouse({0xF3, 200, 0xF3, 100, 0xFF, 0xF3, 80});
     CHECK(pc.mouse({0xF2}) == Bytes{0xFA, 0x00});

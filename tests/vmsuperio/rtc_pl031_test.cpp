@@ -160,6 +160,31 @@ TEST_CASE("RtcPl031: every offset and width: what is no register reads 0 and is 
     }
 }
 
+TEST_CASE("RtcPl031: peek knows the registers and nothing between or behind them", "[rtc_pl031]") {
+    Board board;
+    for (std::uint32_t offset = 0; offset < 0x1100; ++offset) {
+        const bool readable = offset % 4 == 0 && (offset < 0x1C || (offset >= 0xFE0 && offset < 0x1000));
+        if (board.dev.peek(static_cast<std::uint16_t>(offset)).has_value() != readable) {
+            FAIL("offset " << offset);
+        }
+    }
+    CHECK(board.dev.peek(0xFFFC) == std::nullopt);
+}
+
+TEST_CASE("RtcPl031: device time stops at the ends of what can be counted", "[rtc_pl031][clock]") {
+    using vmsuperio::detail::saturating_add;
+    constexpr std::int64_t least = std::numeric_limits<std::int64_t>::min();
+    constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+    CHECK(saturating_add(least, -1) == least);
+    CHECK(saturating_add(least + 1, -1) == least);
+    CHECK(saturating_add(least + 1, -2) == least);
+    CHECK(saturating_add(-1, least) == least);
+    CHECK(saturating_add(most, 1) == most);
+    CHECK(saturating_add(most - 1, 1) == most);
+    CHECK(saturating_add(most, least) == -1);
+    CHECK(saturating_add(5, -7) == -2);
+}
+
 TEST_CASE("RtcPl031: offsets beyond 16 bits do not wrap around", "[rtc_pl031]") {
     Board board;
     std::array<std::uint8_t, 4> bytes{1, 2, 3, 4};

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // The register file: reset values, masks, aliasing, FIFOs, errors, modem lines, loopback.
+#include <algorithm>
 #include <array>
 #include <memory>
+#include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include <vmsuperio/vmsuperio.hpp>
 
@@ -625,4 +628,38 @@ TEST_CASE("Serial: it works at compile time", "[serial][api]") {
     }();
     static_assert(echoed == 0x42);
     CHECK(echoed == 0x42);
+}
+
+TEST_CASE("SerialError: every error has a text of its own", "[serial][error]") {
+    std::vector<std::string_view> seen;
+    for (const auto kind : {SerialErrorKind::trigger, SerialErrorKind::write, SerialErrorKind::full_fifo,
+                            SerialErrorKind::invalid_state}) {
+        const std::string_view text = to_string(kind);
+        CHECK_FALSE(text.empty());
+        CHECK(std::ranges::count(seen, text) == 0);
+        CHECK(to_string(vmsuperio::SerialError<int>(kind)) == text);
+        seen.push_back(text);
+    }
+    CHECK(to_string(static_cast<SerialErrorKind>(0xFF)) == "unknown serial error");
+    CHECK_FALSE(to_string(vmsuperio::StateError{"ram"}).empty());
+}
+
+TEST_CASE("Serial: without events it does all that it does with them", "[serial]") {
+    vmsuperio::Serial<vmsuperio::NullTrigger, vmsuperio::NoEvents, vmsuperio::BufferWriter> uart({}, {}, {});
+    const std::array<std::uint8_t, 2> input{'i', 'n'};
+    REQUIRE(uart.enqueue_raw_bytes(input) == std::size_t{2});
+    CHECK(uart.read(rbr) == 'i');
+    CHECK(uart.read(rbr) == 'n');
+    CHECK((uart.read(lsr) & 0x01) == 0);
+    REQUIRE(uart.write(thr, 'o').has_value());
+    CHECK(uart.writer().text() == "o");
+}
+
+TEST_CASE("EventsRef: the guest's break is told", "[serial]") {
+    World world;
+    Events events{&world};
+    vmsuperio::Serial uart(Edge{&world}, vmsuperio::EventsRef(events), Sink{&world});
+    REQUIRE(uart.write(lcr, 0x40).has_value());
+    REQUIRE(uart.write(lcr, 0x00).has_value());
+    CHECK(world.break_control == std::vector<bool>{true, false});
 }

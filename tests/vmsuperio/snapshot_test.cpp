@@ -71,6 +71,16 @@ TEST_CASE("Snapshot: older bytes leave added fields at their default", "[snapsho
     CHECK(*back == StateV2{.old = sample, .added = 42});
 }
 
+TEST_CASE("Snapshot: fields that a version added come back with it", "[snapshot]") {
+    const StateV2 newer{.old = sample, .added = 7};
+    const auto back = vmsuperio::decode<StateV2>(vmsuperio::encode(newer));
+    REQUIRE(back.has_value());
+    CHECK(*back == newer);
+    auto bytes = vmsuperio::encode(newer);
+    bytes.pop_back();
+    CHECK(vmsuperio::decode<StateV2>(bytes).error() == SnapshotError::truncated);
+}
+
 TEST_CASE("Snapshot: a newer version that allows it is read, its added fields ignored", "[snapshot]") {
     const auto back = vmsuperio::decode<StateV1>(vmsuperio::encode(StateV2{sample, 7}));
     REQUIRE(back.has_value());
@@ -125,6 +135,10 @@ TEST_CASE("Snapshot: malformed bytes are refused with the reason", "[snapshot]")
         bytes[6] = 2;
         CHECK(error_of(bytes) == SnapshotError::invalid_value);
     }
+    SECTION("readable since version 0") {
+        bytes[6] = 0;
+        CHECK(error_of(bytes) == SnapshotError::invalid_value);
+    }
     SECTION("a boolean that is 2") {
         bytes[12 + 7] = 2;
         CHECK(error_of(bytes) == SnapshotError::invalid_value);
@@ -133,6 +147,7 @@ TEST_CASE("Snapshot: malformed bytes are refused with the reason", "[snapshot]")
 
 TEST_CASE("Snapshot: every error has a text of its own", "[snapshot]") {
     std::vector<std::string_view> seen;
+    CHECK(to_string(static_cast<SnapshotError>(0xFF)) == "unknown snapshot error");
     for (const auto error :
          {SnapshotError::truncated, SnapshotError::wrong_tag, SnapshotError::unsupported_version,
           SnapshotError::trailing_bytes, SnapshotError::invalid_value}) {
