@@ -8,6 +8,9 @@
 //   0n a        who owns a               2n a l*8  check_access, of any length
 //   1n a s      register s addresses     3n a      deregister
 //               from a on; n = 15: s*8   4n a b s  move the device at a to s addresses from b on
+//   7n a      8 * (n / 2 + 1) single addresses, every other one from a on; up, or with an odd n down. Not
+//   where
+//             there are 100 ranges already
 //   others: iterate over the whole bus
 
 #include <cstddef>
@@ -62,6 +65,9 @@ public:
                 move(at, to, input.byte());
                 break;
             }
+            case OpKind::other:
+                add_many(address(input), 8U * (op.detail / 2U + 1U), op.detail % 2 != 0);
+                break;
             default:
                 iterate();
                 break;
@@ -155,6 +161,15 @@ private:
             const auto result = bus_.register_device(*made, next_);
             check_result(result, list_.add(base, made->last().value, next_));
             ++next_;
+        }
+    }
+    // Enough for the index to grow leaves, and to split them at their ends and in the middle.
+    void add_many(std::uint64_t base, std::uint64_t count, bool down) {
+        if (list_.size() >= 100) {
+            return;
+        }
+        for (std::uint64_t i = 0; i < count; ++i) {
+            add((base + 2 * (down ? count - 1 - i : i)) & maximum, 1);
         }
     }
     void remove(std::uint64_t at) {
