@@ -663,3 +663,16 @@ TEST_CASE("EventsRef: the guest's break is told", "[serial]") {
     REQUIRE(uart.write(lcr, 0x00).has_value());
     CHECK(world.break_control == std::vector<bool>{true, false});
 }
+
+TEST_CASE("Serial: the host's settings can be asked for", "[serial]") {
+    Machine m;
+    CHECK(m.uart.transmit_policy() == vmsuperio::TransmitPolicy::back_pressure);
+    CHECK(m.uart.receive_timeout() == vmsuperio::ReceiveTimeout::manual);
+    CHECK_FALSE(m.uart.is_64_byte_fifo_allowed());
+    REQUIRE(m.uart.set_transmit_policy(vmsuperio::TransmitPolicy::drop_and_count).has_value());
+    REQUIRE(m.uart.set_receive_timeout(vmsuperio::ReceiveTimeout::immediate).has_value());
+    REQUIRE(m.uart.allow_64_byte_fifo(true).has_value());
+    CHECK(m.uart.transmit_policy() == vmsuperio::TransmitPolicy::drop_and_count);
+    CHECK(m.uart.receive_timeout() == vmsuperio::ReceiveTimeout::immediate);
+    CHECK(m.uart.is_64_byte_fifo_allowed());
+}

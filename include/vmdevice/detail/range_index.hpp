@@ -88,11 +88,6 @@ public:
         const Leaf& found = *leaves_[leaf - 1];
         return {leaf - 1, count_not_above(found.keys.data(), found.count, key) - 1};
     }
-    /// The node with the lowest key above `key`, or end().
-    [[nodiscard]] Position above(Key key) const noexcept {
-        const Position position = floor(key);
-        return position == end() ? begin() : next(position);
-    }
 
     /// Adds a node whose key is not there yet. Where memory runs out, nothing has changed.
     void insert(Key key, std::unique_ptr<Node> node) {
