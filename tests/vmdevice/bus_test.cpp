@@ -183,6 +183,21 @@ TEST_CASE("Bus: iteration is in ascending order of address", "[vmdevice][bus]") 
     CHECK(std::ranges::all_of(std::as_const(bus), [](const auto& entry) { return entry.device == -1; }));
 }
 
+TEST_CASE("Bus: an iterator goes on one by one, before or after it is used", "[vmdevice][bus]") {
+    PioBus<int> bus;
+    for (int i = 0; i < 3; ++i) {
+        REQUIRE(bus.register_device(pio(static_cast<std::uint16_t>(i * 8), 8), i * 10).has_value());
+    }
+    auto entry = bus.begin();
+    CHECK((*entry++).device == 0);
+    CHECK((*entry).device == 10);
+    CHECK((*++entry).device == 20);
+    const auto last = entry++;
+    CHECK((*last).device == 20);
+    CHECK(entry == bus.end());
+    CHECK_FALSE(last == entry);
+}
+
 TEST_CASE("Bus: agrees with a naive model under random operations", "[vmdevice][bus][property]") {
     struct Naive {
         std::uint32_t base, last;
