@@ -86,7 +86,7 @@ public:
 
 private:
     std::uint64_t maximum_;
-    std::vector<Entry> entries_{};
+    std::vector<Entry> entries_;
 };
 
 }  // namespace fuzz::model

@@ -136,8 +136,8 @@ TEST_CASE("CVE-2017-16845 class: a restored mouse queue cannot point outside its
 }
 
 TEST_CASE("CVE-2017-16845 class: a restored clock's index cannot point outside its RAM", "[rtc_cmos][cve]") {
-    vmsuperio::ManualClock clock;
-    vmsuperio::RtcCmos fresh{vmsuperio::ClockRef(clock)};
+    const vmsuperio::ManualClock clock;
+    const vmsuperio::RtcCmos fresh{vmsuperio::ClockRef(clock)};
     for (unsigned index = 0; index < 256; ++index) {
         vmsuperio::RtcCmosState state = fresh.state();
         state.index = static_cast<std::uint8_t>(index);
@@ -239,7 +239,7 @@ TEST_CASE("kvmtool class: a full keyboard queue takes no byte more", "[i8042][cv
 }
 
 TEST_CASE("cloud-hypervisor class: the CMOS index never leaves the RAM", "[rtc_cmos][cve]") {
-    vmsuperio::ManualClock clock;
+    const vmsuperio::ManualClock clock;
     vmsuperio::RtcCmos rtc{vmsuperio::ClockRef(clock)};
     for (unsigned index = 0; index < 256; ++index) {
         REQUIRE(rtc.write(0, static_cast<std::uint8_t>(index)));
