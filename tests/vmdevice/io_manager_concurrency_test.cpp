@@ -234,6 +234,37 @@ TEST_CASE("IoManager: a handler may take out its own device", "[vmdevice][io_man
     CHECK(destroyed);
 }
 
+TEST_CASE("IoManager: a handler that took out its own device keeps it while it changes the bus further",
+          "[vmdevice][io_manager][quiesce]") {
+    IoManager manager;
+    struct Trace {
+        bool destroyed{false};
+        bool destroyed_inside{false};
+    };
+    Trace trace;
+    struct Flag {
+        Trace* trace;
+        ~Flag() { trace->destroyed = true; }
+    };
+    auto flag = std::make_shared<Flag>(&trace);
+    REQUIRE(manager.register_pio(pio(1, 1), hook([&manager, held = std::exchange(flag, nullptr)] {
+                                     Trace& seen = *held->trace;  // also when the handler is gone
+                                     IoManager& bus = manager;
+                                     deregister(bus, 1);
+                                     for (std::size_t port = 2; port < 6; ++port) {
+                                         static_cast<void>(bus.register_pio(pio(port, 1), hook([] {})));
+                                         deregister(bus, port);
+                                     }
+                                     seen.destroyed_inside = seen.destroyed;
+                                 })));
+    CHECK(read(manager, 1));
+    CHECK_FALSE(trace.destroyed_inside);
+    // The next change of the bus lets go of it.
+    REQUIRE(manager.register_pio(pio(1, 1), hook([] {})));
+    deregister(manager, 1);
+    CHECK(trace.destroyed);
+}
+
 TEST_CASE("IoManager: a handler that takes out its own device waits for the other threads in it",
           "[vmdevice][io_manager][quiesce]") {
     Expectations expect;

@@ -40,6 +40,12 @@ const Bytes hello{'h', 'e', 'l', 'l', 'o'};
 
 }  // namespace
 
+TEST_CASE("DebugPort, ExitPort, Pvpanic: each is one port wide", "[debug_port][exit_port][pvpanic]") {
+    CHECK(std::size_t{DebugPort::register_count} == 1);
+    CHECK(std::size_t{ExitPort::register_count} == 1);
+    CHECK(std::size_t{Pvpanic::register_count} == 1);
+}
+
 TEST_CASE("DebugPort: a POST code port keeps the last byte", "[debug_port]") {
     DebugPort port;
     CHECK(port.read(0) == 0x00);
