@@ -84,6 +84,17 @@ TEST_CASE("Range: overlap holds for shared addresses only", "[vmdevice][range]")
     CHECK(range.overlaps(*MmioRange::create(MmioAddress{0}, ~0ULL)));
 }
 
+TEST_CASE("Range: another one is inside when both its ends are", "[vmdevice][range]") {
+    const auto range = *PioRange::create(PioAddress{0x10}, 0x10);
+    CHECK(range.contains(range));
+    CHECK(range.contains(*PioRange::create(PioAddress{0x14}, 4)));
+    CHECK(range.contains(*PioRange::create(PioAddress{0x1F}, 1)));
+    CHECK_FALSE(range.contains(*PioRange::create(PioAddress{0x0F}, 4)));
+    CHECK_FALSE(range.contains(*PioRange::create(PioAddress{0x1E}, 4)));
+    CHECK_FALSE(range.contains(*PioRange::create(PioAddress{0x0F}, 0x12)));
+    CHECK_FALSE(range.contains(*PioRange::create(PioAddress{0x30}, 1)));
+}
+
 TEST_CASE("Range: an access is inside when all its bytes are", "[vmdevice][range]") {
     const auto range = *MmioRange::create(MmioAddress{~0ULL - 7}, 8);
     CHECK(range.contains_access(MmioAddress{~0ULL - 7}, 8));
