@@ -20,6 +20,7 @@ set(vmdevice_headers
     vmdevice/error.hpp
     vmdevice/io_manager.hpp
     vmdevice/locked.hpp
+    vmdevice/port_view.hpp
     vmdevice/range.hpp
     vmdevice/range_allocator.hpp
     vmdevice/resources.hpp

@@ -128,6 +128,9 @@ private:
         const NoAllocation none;
         const auto written = device_->write(port, value);
         check(written || world_.trigger_fails, "a write fails only with the trigger");
+        if (!wild_ && model_.lost()) {
+            model_.take_over(device_->state().ram, (device_->cmos(0x0C) & 0x80) != 0, world_.edges);
+        }
     }
     void tick(std::uint8_t step, Input& input) {
         static constexpr std::array<std::int64_t, 16> steps{

@@ -61,6 +61,7 @@ public:
                 break;
             }
             case 0x0B:
+                change_format((bytes_[at] | value) & 0x80 ? bytes_[at] : value);
                 bytes_[at] = (value & 0x80) != 0 ? value & 0xEF : value;  // SET clears UIE
                 break;
             case 0x0C:
@@ -77,7 +78,7 @@ public:
     [[nodiscard]] std::uint8_t byte(std::size_t at) const {
         if (at == 0x0A) {
             // UIP rises 244 us (8 ticks of the chain) before the update.
-            const bool uip = running() && (bytes_[0x0B] & 0x80) == 0 && second - part_ <= 244'141;
+            const bool uip = running() && (bytes_[0x0B] & 0x80) == 0 && second - part_ <= 244'140;
             return static_cast<std::uint8_t>(bytes_[at] | (uip ? 0x80 : 0));
         }
         return bytes_[at];
@@ -89,7 +90,7 @@ public:
     }
     [[nodiscard]] bool level() const { return level_; }
 
-    /// Whether an update met bytes that are no date.
+    /// Whether an update or a change of the format met bytes that are no date.
     [[nodiscard]] bool lost() const { return lost_; }
     void take_over(const std::array<std::uint8_t, 128>& bytes, bool level, std::uint64_t edges) {
         bytes_ = bytes;
@@ -148,6 +149,35 @@ private:
                (hours_24() ? between(hour, 0, 23) : between(hour & 0x7F, 1, 12)) &&
                between(bytes_[0x06], 1, 7) && between(bytes_[0x08], 1, 12) && between(bytes_[0x09], 0, 99) &&
                between(bytes_[0x32], 0, 99) && between(bytes_[0x07], 1, days_of_month());
+    }
+
+    // DM or 24/12 changes while the clock goes: each byte of the time is written anew.
+    void change_format(std::uint8_t register_b) {
+        if (((bytes_[0x0B] ^ register_b) & 0x06) == 0) {
+            return;
+        }
+        if (!is_date()) {
+            lost_ = true;
+            return;
+        }
+        int hour = value(hours_24() ? bytes_[0x04] : bytes_[0x04] & 0x7F);
+        if (!hours_24()) {
+            hour = hour % 12 + ((bytes_[0x04] & 0x80) != 0 ? 12 : 0);
+        }
+        std::array<int, 6> values{};
+        constexpr std::array<std::size_t, 6> places{0x00, 0x02, 0x06, 0x07, 0x08, 0x09};
+        for (std::size_t i = 0; i < places.size(); ++i) {
+            values[i] = value(bytes_[places[i]]);
+        }
+        const int century = value(bytes_[0x32]);
+        bytes_[0x0B] = register_b;
+        for (std::size_t i = 0; i < places.size(); ++i) {
+            bytes_[places[i]] = coded(values[i]);
+        }
+        bytes_[0x32] = coded(century);
+        bytes_[0x04] = hours_24()
+                           ? coded(hour)
+                           : static_cast<std::uint8_t>(coded((hour + 11) % 12 + 1) | (hour >= 12 ? 0x80 : 0));
     }
 
     // One update cycle: the time goes on by a second, then it is compared with the alarm.

@@ -12,6 +12,7 @@
 #include <vmdevice/error.hpp>
 #include <vmdevice/io_manager.hpp>
 #include <vmdevice/locked.hpp>
+#include <vmdevice/port_view.hpp>
 #include <vmdevice/range.hpp>
 #include <vmdevice/range_allocator.hpp>
 #include <vmdevice/resources.hpp>

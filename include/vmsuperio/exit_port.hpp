@@ -33,9 +33,12 @@ struct ExitPortState {
 /// The first byte written is the status, 0 to 255, as it is; later ones change nothing. QEMU's device ends
 /// the process with `(status << 1) | 1` instead, so that no guest can fake a success: `qemu_status()` gives
 /// that number to who wants it. A read gives 0. Thread safety: none.
+///
+/// It takes up to four ports (QEMU's `iosize=0x04`), so that guests may write 32 bits: the lowest byte
+/// counts.
 class ExitPort {
 public:
-    static constexpr std::size_t register_count = 1;
+    static constexpr std::size_t register_count = 4;
 
     /// `on_exit(status)` is called once, from within the guest's write. Must not block and must not throw.
     explicit ExitPort(std::function<void(std::uint8_t status)> on_exit = {}) : on_exit_(std::move(on_exit)) {}
@@ -43,8 +46,8 @@ public:
     // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the form of a device
     std::uint8_t read(std::uint8_t = 0) { return 0; }
 
-    void write(std::uint8_t, std::uint8_t value) {
-        if (status_) {
+    void write(std::uint8_t offset, std::uint8_t value) {
+        if (status_ || offset != 0) {
             return;
         }
         status_ = value;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <expected>
+#include <type_traits>
 #include <utility>
 
 #include <vmsuperio/detail/i8042_core.hpp>
@@ -212,10 +213,20 @@ private:
     /// Brings the interrupt lines to what the registers say.
     void settle() {
         const bool edge = core_.take_new_byte();
-        if (!keyboard_line_.update(core_.keyboard_line(), edge)) {
-            ++counters_.interrupt_errors;
+        drive(keyboard_line_, core_.keyboard_line(), edge);
+        drive(aux_line_, core_.aux_line(), edge);
+    }
+    /// `edge`: a byte has come into the output buffer, perhaps right after another one was read.
+    template <class Line>
+    void drive(Line& line, bool level, bool edge) {
+        if constexpr (LevelTrigger<std::remove_cvref_t<decltype(line.trigger())>>) {
+            // The line is the buffer's "full" and falls with each byte that is read. Who wires it to an edge
+            // input, as IRQ 1 and 12 are, needs that: drivers read one byte for each interrupt.
+            if (edge && level && line.level() && !line.update(false)) {
+                ++counters_.interrupt_errors;
+            }
         }
-        if (!aux_line_.update(core_.aux_line(), edge)) {
+        if (!line.update(level, edge)) {
             ++counters_.interrupt_errors;
         }
     }

@@ -295,7 +295,7 @@ public:
 private:
     static constexpr std::uint64_t ticks_per_second = 32768;
     /// UIP rises this long before an update: 8 ticks, 244 us (data sheet, "Update cycle").
-    static constexpr std::uint64_t update_window = 244'141;
+    static constexpr std::uint64_t update_window = 244'140;
 
     RtcCmos(const RtcCmosState& state, T interrupt, C clock, Events events)
         : time_(state.time, std::move(clock)),
@@ -434,11 +434,22 @@ private:
 
     void write_register_b(std::uint8_t value) {
         const bool was_set = register_b()[mc146818::RegisterB::set_mode];
+        const detail::RtcFormat old_format = format();
+        const detail::RtcBytes old_bytes = bytes();
         mc146818::RegisterB b(value);
         if (b[mc146818::RegisterB::set_mode]) {
             b.clear(mc146818::RegisterB::update_ended_interrupt);  // data sheet, "UIE": SET clears it
         }
         ram_[mc146818::register_b] = b.value();
+        if (!was_set && !b[mc146818::RegisterB::set_mode] && format() != old_format) {
+            // The data sheet leaves it to the guest to set the time anew ("DM"). Until it does, or if it
+            // never does, the time is right in the new format, as QEMU has it. With SET the bytes are the
+            // guest's.
+            detail::RtcBytes converted =
+                detail::rtc_bytes(detail::rtc_seconds(old_bytes, old_format), format());
+            converted.weekday = format().encode(old_format.decode(old_bytes.weekday));
+            store(converted);
+        }
         if (was_set && !b[mc146818::RegisterB::set_mode]) {
             report_time();
         }

@@ -52,7 +52,8 @@ public:
     constexpr Serial(T trigger, W writer) : Serial(std::move(trigger), E{}, std::move(writer)) {}
 
     /// A device as it was saved. If an interrupt is due, the trigger is called: an edge that was on its way
-    /// when the state was saved is not lost. Errors: `invalid_state`; `trigger` if that call fails.
+    /// when the state was saved is not lost. Bytes that waited for the writer wait on: call
+    /// `resume_transmit()`. Errors: `invalid_state`; `trigger` if that call fails.
     [[nodiscard]] static constexpr std::expected<Serial, Error> from_state(const SerialState& state,
                                                                            T trigger, E events, W writer) {
         if (!detail::is_valid(state)) {

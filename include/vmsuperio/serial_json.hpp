@@ -98,8 +98,14 @@ inline void to_json(nlohmann::json& json, const SerialState& state) {
 
 /// Found by nlohmann-json: `json.get<SerialState>()`. Missing fields keep their defaults, unknown ones are
 /// ignored. Throws what nlohmann-json throws for values of the wrong type, and `std::out_of_range` for
-/// values that do not fit. Whether they make sense is for `Serial::from_state` to check.
+/// values that do not fit and for a version newer than this one's. Whether they make sense is for
+/// `Serial::from_state` to check.
 inline void from_json(const nlohmann::json& json, SerialState& state) {
+    std::uint16_t version = SerialState::snapshot_format.version;
+    detail::json_get(json, "version", version);
+    if (version > SerialState::snapshot_format.version) {
+        throw std::out_of_range("SerialState: version " + std::to_string(version) + " is too new");
+    }
     state = SerialState{};
     detail::json_get(json, "interrupt_enable", state.interrupt_enable);
     detail::json_get(json, "fifo_control", state.fifo_control);

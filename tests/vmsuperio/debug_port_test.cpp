@@ -40,9 +40,19 @@ const Bytes hello{'h', 'e', 'l', 'l', 'o'};
 
 }  // namespace
 
-TEST_CASE("DebugPort, ExitPort, Pvpanic: each is one port wide", "[debug_port][exit_port][pvpanic]") {
+TEST_CASE("DebugPort and Pvpanic are one port wide, ExitPort takes 32-bit writes",
+          "[debug_port][exit_port][pvpanic]") {
     CHECK(std::size_t{DebugPort::register_count} == 1);
-    CHECK(std::size_t{ExitPort::register_count} == 1);
+    CHECK(std::size_t{ExitPort::register_count} == 4);
+    // OUT 0x12345610 to 0xF4 with ports 0xF4 to 0xF7, byte by byte as on the ISA bus.
+    ExitPort port;
+    for (const auto& [offset, byte] : {std::pair{0, 0x10}, {1, 0x56}, {2, 0x34}, {3, 0x12}}) {
+        port.write(static_cast<std::uint8_t>(offset), static_cast<std::uint8_t>(byte));
+    }
+    CHECK(port.status() == 0x10);
+    ExitPort untouched;
+    untouched.write(1, 0x10);
+    CHECK_FALSE(untouched.status());
     CHECK(std::size_t{Pvpanic::register_count} == 1);
 }
 

@@ -4,7 +4,9 @@
 #include <csignal>
 #include <cstdlib>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
+#include <pty.h>
 #include <string>
 #include <string_view>
 #include <sys/resource.h>
@@ -189,6 +191,30 @@ TEST_CASE("FdWriter: ownership is as its makers say", "[fd_writer]") {
         CHECK(moved.write(bytes("x")) == std::size_t{1});
     }
     CHECK(::fcntl(fd, F_GETFD) == -1);
+}
+
+TEST_CASE("FdWriter: the master of a pseudo-terminal is written, not opened anew", "[fd_writer]") {
+    int master = -1;
+    int slave = -1;
+    REQUIRE(::openpty(&master, &slave, nullptr, nullptr, nullptr) == 0);
+    auto writer = FdWriter::create(master);
+    REQUIRE(writer.has_value());
+    // A line, since the terminal hands out whole ones.
+    const std::array<std::uint8_t, 3> line{'h', 'i', '\n'};
+    std::size_t written = 0;
+    for (int i = 0; i < 10 && written < line.size(); ++i) {
+        const auto taken = writer->write(std::span(line).subspan(written));
+        REQUIRE(taken.has_value());
+        written += *taken;
+    }
+    CHECK(written == line.size());
+    ::pollfd entry{.fd = slave, .events = POLLIN, .revents = 0};
+    REQUIRE(::poll(&entry, 1, 5000) == 1);
+    std::array<char, 16> received{};
+    CHECK(::read(slave, received.data(), received.size()) == 3);
+    CHECK(std::string(received.data()) == "hi\n");
+    ::close(master);
+    ::close(slave);
 }
 
 TEST_CASE("FdWriter: bad descriptors are errors", "[fd_writer]") {

@@ -391,13 +391,44 @@ TEST_CASE("RtcCmos: noon is 12 PM and midnight 12 AM", "[rtc_cmos][time]") {
     CHECK(pc.get(0x07) == 0x12);
 }
 
-TEST_CASE("RtcCmos: changing the format does not convert what is stored, as the data sheet warns",
+TEST_CASE("RtcCmos: the time stays right when a running clock changes its format, as in QEMU",
           "[rtc_cmos][time]") {
     Pc pc;
-    pc.put(0x0B, 0x06);
-    CHECK(pc.get(0x02) == 0x45);
+    pc.put(0x06, 0x05);  // the weekday is the guest's own
+    pc.put(0x0B, 0x06);  // binary
+    CHECK(pc.get(0x04) == 13);
+    CHECK(pc.get(0x02) == 45);
+    CHECK(pc.get(0x00) == 30);
+    CHECK(pc.get(0x06) == 5);
+    CHECK(pc.get(0x07) == 11);
+    CHECK(pc.get(0x09) == 24);
+    CHECK(pc.get(0x32) == 20);
     pc.clock.advance(1s);
+    CHECK(pc.get(0x00) == 31);
+    pc.put(0x0B, 0x04);  // 12 hours
+    CHECK(pc.get(0x04) == (0x80 | 1));
+    pc.put(0x0B, 0x00);  // BCD
+    CHECK(pc.get(0x04) == 0x81);
+    CHECK(pc.get(0x02) == 0x45);
+    pc.put(0x0B, 0x02);
+    CHECK(pc.get(0x04) == 0x13);
     CHECK(pc.get(0x00) == 0x31);
+}
+
+TEST_CASE("RtcCmos: with SET the bytes are the guest's, whatever the format becomes", "[rtc_cmos][time]") {
+    Pc pc;
+    pc.put(0x0B, 0x82);
+    pc.put(0x04, 17);  // in the format to come
+    pc.put(0x0B, 0x86);
+    CHECK(pc.get(0x04) == 17);
+    CHECK(pc.get(0x02) == 0x45);
+    pc.put(0x02, 59);
+    pc.put(0x0B, 0x06);
+    CHECK(pc.get(0x04) == 17);
+    CHECK(pc.get(0x02) == 59);
+    pc.put(0x0B, 0x82);
+    pc.put(0x0B, 0x06);  // both at once: still the guest's
+    CHECK(pc.get(0x02) == 59);
 }
 
 TEST_CASE("RtcCmos: the day of the week counts on from what the guest set", "[rtc_cmos][time]") {
@@ -503,14 +534,14 @@ TEST_CASE("RtcCmos: UIP rises 244 us before an update and falls with it", "[rtc_
     };
     CHECK_FALSE(uip_at(second - 500ms));
     CHECK_FALSE(uip_at(second - 244'142ns));
-    CHECK(uip_at(second - 244'141ns));
+    CHECK(uip_at(second - 244'140ns));
     CHECK(uip_at(second - 1ns));
     CHECK(pc.get(0x00) == 0x30);
     CHECK_FALSE(uip_at(second));
     CHECK(pc.get(0x00) == 0x31);
     // A guest that sees UIP clear has the 244 us to read the time.
     CHECK_FALSE(uip_at(second + 1s - 244'142ns));
-    pc.clock.advance(244'141ns);
+    pc.clock.advance(244'140ns);
     CHECK(pc.get(0x00) == 0x31);
     // SET holds it low.
     pc.put(0x0B, 0x82);

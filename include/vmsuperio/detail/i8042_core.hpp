@@ -103,6 +103,9 @@ public:
         if (state.waiting_for != 0 && !takes_data(state.waiting_for)) {
             return "waiting_for";
         }
+        if (state.profile != I8042Profile::full && (state.output_full || state.response_waiting)) {
+            return "output_full";  // nothing could ever read it
+        }
         if ((state.output_flags & ~flags) != 0 || (!state.output_full && state.output_flags != 0)) {
             return "output_flags";
         }

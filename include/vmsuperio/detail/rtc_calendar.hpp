@@ -25,6 +25,8 @@ struct RtcFormat {
     bool binary{};
     bool hours_24{};
 
+    friend constexpr bool operator==(const RtcFormat&, const RtcFormat&) = default;
+
     /// 0 to 99 (BCD) or 0 to 255.
     [[nodiscard]] constexpr std::uint8_t encode(std::int64_t value) const noexcept {
         if (binary) {

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <span>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <system_error>
@@ -54,7 +55,7 @@ public:
         if (flags < 0 || ::fstat(fd, &status) != 0) {
             return std::unexpected(detail::last_error());
         }
-        if ((flags & O_NONBLOCK) == 0 && (S_ISCHR(status.st_mode) || S_ISFIFO(status.st_mode))) {
+        if ((flags & O_NONBLOCK) == 0 && (S_ISFIFO(status.st_mode) || is_reopenable_terminal(fd))) {
             std::array<char, 32> path{};
             (void)std::snprintf(path.data(), path.size(), "/proc/self/fd/%d", fd);
             // NOLINTNEXTLINE(cppcoreguidelines-pro-type-vararg): open(2) is declared so
@@ -103,6 +104,13 @@ private:
 
     explicit FdWriter(detail::UniqueFd owned) noexcept : owned_(std::move(owned)), fd_(owned_.get()) {
         inspect();
+    }
+
+    // The master of a pseudo-terminal is not: to open it anew makes another pseudo-terminal.
+    [[nodiscard]] static bool is_reopenable_terminal(int fd) noexcept {
+        unsigned number = 0;
+        // NOLINTNEXTLINE(cppcoreguidelines-pro-type-vararg): ioctl(2) is declared so
+        return ::isatty(fd) != 0 && ::ioctl(fd, TIOCGPTN, &number) != 0;
     }
 
     void inspect() noexcept {

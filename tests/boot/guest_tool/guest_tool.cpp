@@ -164,21 +164,24 @@ void rtc_periodic(int frequency, int count) {
 }
 
 // Passes stdin on to stdout. Each time `marker` has come by, reads nothing for so many seconds. What waits in
-// between is no more than the least that a pipe holds.
+// between is little more than the least that a pipe holds.
 void pausing_cat(const std::string& marker, int seconds) {
     if (::fcntl(STDIN_FILENO, F_SETPIPE_SZ, 4096) < 0) {
         fail("stdin");
     }
-    std::size_t matched = 0;
-    for (char byte = 0; ::read(STDIN_FILENO, &byte, 1) == 1;) {
-        if (::write(STDOUT_FILENO, &byte, 1) != 1) {
+    std::string seen;
+    std::array<char, 4096> buffer{};
+    for (ssize_t count = 0; (count = ::read(STDIN_FILENO, buffer.data(), buffer.size())) > 0;) {
+        const auto size = static_cast<std::size_t>(count);
+        if (::write(STDOUT_FILENO, buffer.data(), size) != count) {
             fail("stdout");
         }
-        // The marker's first character occurs in it only once.
-        matched = byte == marker[matched] ? matched + 1 : (byte == marker[0] ? 1U : 0U);
-        if (matched == marker.size()) {
-            matched = 0;
+        seen.append(buffer.data(), size);
+        if (seen.find(marker) != std::string::npos) {
+            seen.clear();
             ::sleep(static_cast<unsigned>(seconds));
+        } else if (seen.size() > marker.size()) {
+            seen.erase(0, seen.size() - marker.size());
         }
     }
 }

@@ -5,13 +5,13 @@
 #include <string>
 #include <utility>
 
+#include <vmdevice/port_view.hpp>
 #include <vmsuperio/debug_port.hpp>
 #include <vmsuperio/exit_port.hpp>
 #include <vmsuperio/linux/fd_writer.hpp>
 #include <vmsuperio/pvpanic.hpp>
 
 #include "console/serial_backend.hpp"
-#include "devices/port_view.hpp"
 #include "devices/reset_control.hpp"
 #include "observe/device_errors.hpp"
 #include "util/log.hpp"
@@ -80,7 +80,8 @@ void LegacyDevices::add_i8042_device(const VmmConfig& config, KvmVm& vm, NamedBu
                        Controller(ResetTrigger(end), make_interrupt(vm, platform::keyboard_irq),
                                   make_interrupt(vm, platform::mouse_irq), {}, {.profile = config.i8042}));
     // Between the two ports lies 0x61, which is the PIT's.
-    const auto view = std::make_shared<PortView>(vmdevice::PioAddress{platform::i8042_data_port}, keyboard_);
+    const auto view =
+        std::make_shared<vmdevice::PortView>(vmdevice::PioAddress{platform::i8042_data_port}, keyboard_);
     register_port(bus, platform::i8042_data_port, 1, view, keyboard_name);
     register_port(bus, platform::i8042_command_port, 1, view, keyboard_name);
 }
@@ -130,7 +131,7 @@ void LegacyDevices::add_debug_ports(const VmmConfig& config, NamedBus bus, Event
         register_port(bus, firmware_debug_port, 1, console, debug_console_name);
     }
     if (config.exit_port) {
-        register_port(bus, exit_port, 1,
+        register_port(bus, exit_port, vmsuperio::ExitPort::register_count,
                       on_bus(bus, exit_port_name, vmsuperio::ExitPort([&end](std::uint8_t status) {
                                  end.request(static_cast<ExitCode>(status));
                              })),
