@@ -13,6 +13,7 @@ Environment: VMSUPERIO_KVM_VMM is the program (a static one, where the machine i
 
 import dataclasses
 import fcntl
+import functools
 import os
 import pathlib
 import pty
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import termios
 import time
+import traceback
 import unittest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -49,12 +51,41 @@ class Finished:
     vmm_stderr: bytes
 
 
+def again_if_lost(test):
+    """A test method that has a second try where the machine's emulation lost the guest of the first. To be seen, a
+    failure has to leave the method: no guest may be started inside of subTest()."""
+
+    @functools.wraps(test)
+    def tried(self):
+        try:
+            return test(self)
+        except Exception:
+            with open(self._log.name, "rb") as log:  # pylint: disable=protected-access
+                print(f"--- end of the log of the {self.machine.kind} machine:\n"
+                      + log.read()[-2000:].decode(errors="replace"))
+            if not self.machine.lost_guest():
+                raise
+            traceback.print_exc(file=sys.stdout)
+        print(f"{self.id()}: once more, because the emulated machine lost the guest")
+        self.tearDown()
+        self.setUp()
+        return test(self)
+
+    return tried
+
+
 class MachineTest(unittest.TestCase):
     """Tests that share a machine."""
 
     # What the largest guest of the class may have.
     memory_mib = 512
     machine = None
+
+    def __init_subclass__(cls, **arguments):
+        super().__init_subclass__(**arguments)
+        for name in unittest.defaultTestLoader.getTestCaseNames(cls):
+            if name in vars(cls):
+                setattr(cls, name, again_if_lost(vars(cls)[name]))
 
     @classmethod
     def setUpClass(cls):

@@ -81,12 +81,11 @@ class ConsoleTest(MachineTest):
         for name, command, number in (("a program", b"seq 1 %d", rb"(?:^|\n)(\d+)\r"),
                                       ("the kernel", b"for i in $(seq 1 %d); do echo number $i. >/dev/kmsg; done",
                                        rb"number (\d+)\.")):
-            with self.subTest(name):
-                start = len(run.stdout)
-                run.send(b"echo PA''USE; " + command % LINES + b"; echo all''-said\n")
-                run.expect(rb"PAUSE\r\n.*all-said.*" + PROMPT, PATIENCE)
-                numbers = [int(found) for found in re.findall(number, run.stdout[start:])]
-                self.assertEqual(numbers, list(range(1, LINES + 1)))
+            start = len(run.stdout)
+            run.send(b"echo PA''USE; " + command % LINES + b"; echo all''-said\n")
+            run.expect(rb"PAUSE\r\n.*all-said.*" + PROMPT, PATIENCE)
+            numbers = [int(found) for found in re.findall(number, run.stdout[start:])]
+            self.assertEqual(numbers, list(range(1, LINES + 1)), name)
         # Something else in the guest went on all the while.
         run.send(b"awk 'NR > 1 && $1 - last > gap { gap = $1 - last } { last = $1 } END { print \"gap of\", gap \".\" }'"
                  b" /tmp/ticks\n")
@@ -110,10 +109,9 @@ class ConsoleTest(MachineTest):
 
     def test_a_guest_needs_no_stdin(self):
         for stdin in ("/dev/null", None):
-            with self.subTest(stdin=stdin):
-                done = self.in_guest("uname -s", stdin=stdin)
-                self.assertEqual((done.stdout, done.stderr, done.status), (b"Linux\n", b"", 0))
-                self.assertEqual(done.vmm_status, 10)
+            done = self.in_guest("uname -s", stdin=stdin)
+            self.assertEqual((done.stdout, done.stderr, done.status), (b"Linux\n", b"", 0), stdin)
+            self.assertEqual(done.vmm_status, 10)
 
     def test_a_wrong_kernel_is_one_clear_line(self):
         run = self.kvm_vmm("--kernel", self.machine.put(b"This is a text.\n" * 1000))

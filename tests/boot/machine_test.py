@@ -20,7 +20,7 @@ class MachineKindsTest(MachineTest):
         done = self.in_guest(
             "nproc; awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo; dmesg",
             "--cpus", str(cpus), "--memory", f"{memory_mib}M", *arguments, cmdline=cmdline)
-        self.assertEqual(done.status, 0, done.vmm_stderr + done.log[-3000:])
+        self.assertEqual(done.status, 0, (arguments, cpus, memory_mib, cmdline, done.vmm_stderr + done.log[-3000:]))
         seen_cpus, seen_memory, log = done.stdout.split(b"\n", 2)
         self.assertEqual(int(seen_cpus), cpus)
         # The kernel keeps its own code and its page array out of the total.
@@ -49,23 +49,20 @@ class MachineKindsTest(MachineTest):
     def test_elf_kernel_by_either_protocol(self):
         vmlinux = self.vmlinux()
         for protocol, cpus in (("linux", 1), ("pvh", 2)):
-            with self.subTest(protocol):
-                self.check_boot("--kernel", vmlinux, "--boot-protocol", protocol, cpus=cpus)
+            self.check_boot("--kernel", vmlinux, "--boot-protocol", protocol, cpus=cpus)
 
     def test_the_ways_to_end(self):
         for command, code in (("poweroff -f", 0), ("reboot -f", 10), ("halt -f", 13), ("echo c >/proc/sysrq-trigger", 10),
                               # The panic is told of before the reset.
                               ("modprobe pvpanic-mmio; echo c >/proc/sysrq-trigger", 11)):
-            with self.subTest(command):
-                done = self.in_guest(command)
-                self.assertEqual(done.vmm_status, code, done.vmm_stderr)
+            done = self.in_guest(command)
+            self.assertEqual(done.vmm_status, code, (command, done.vmm_stderr))
 
     def test_each_way_to_reset(self):
         # k: keyboard controller, a: ACPI, p: port 0xCF9, t: triple fault
         for how, code in (("a", 10), ("p", 10), ("t", 12)):
-            with self.subTest(how):
-                done = self.in_guest("reboot -f", cmdline=f"reboot={how}")
-                self.assertEqual(done.vmm_status, code, done.vmm_stderr)
+            done = self.in_guest("reboot -f", cmdline=f"reboot={how}")
+            self.assertEqual(done.vmm_status, code, (how, done.vmm_stderr))
 
     def test_restart_in_place(self):
         run = self.shell("--on-reboot", "restart")

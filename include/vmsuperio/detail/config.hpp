@@ -5,10 +5,9 @@
 
 #if !defined(__cplusplus) || __cplusplus < 202100L
 #error "vmsuperio needs C++23: compile with -std=c++23 (GCC 12 or later, Clang 19 or later)"
-#endif
-
+#else
 #include <version>
-
 #if !defined(__cpp_lib_expected)
 #error "vmsuperio needs std::expected: use GCC 12 or later, or Clang 19 or later with libstdc++ 12 or later"
+#endif
 #endif

@@ -226,6 +226,10 @@ class Machine:
             run.kill(signal.SIGKILL)
             run.wait(timeout)
 
+    def lost_guest(self):
+        """Whether the last guest was lost to the emulation of this machine."""
+        return False
+
     def _running(self):
         return []
 
@@ -501,6 +505,10 @@ class NestedMachine(Machine):
 
     def _running(self):
         return [self._run] if self._run is not None and not self._run.done() else []
+
+    def lost_guest(self):
+        # Seldom, and when this computer is busy, a guest takes a triple fault out of nothing.
+        return self._run is not None and self._run.done() and b"kvm_vmm: triple fault" in self._run.stderr
 
     def streams(self, *names):
         """Paths of the streams of the next run: what it writes there comes out of `run.stream(name)`."""
