@@ -221,12 +221,16 @@ public:
     constexpr std::expected<void, Error> reset() {
         const bool had_input = !receive_.empty();
         const bool was_looped = looped();
+        const bool was_break = line_control_[uart16550::LineControl::set_break];
         SerialState state;
         state.modem_inputs = modem_inputs_;
         state.fifo_64_allowed = fifo_64_allowed_;
         state.transmit_policy = transmit_policy_;
         state.receive_timeout = receive_timeout_;
         restore(state);
+        if (was_break) {
+            calls().break_control(false);
+        }
         if (had_input) {
             events_.in_buffer_empty();
         }

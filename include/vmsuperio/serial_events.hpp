@@ -20,7 +20,7 @@ namespace vmsuperio {
 /// - `input_resumed()`: loopback ended, so that `enqueue_raw_bytes` takes input again.
 /// - `overrun()`: a byte was lost for want of room in the receive FIFO (LSR.OE).
 /// - `break_received()`: a break entered the receive FIFO.
-/// - `break_control(bool on)`: the guest began or ended sending a break (LCR bit 6).
+/// - `break_control(bool on)`: the guest began or ended sending a break (LCR bit 6); a reset ends one.
 /// - `dropped_bytes(std::size_t count)`: a FIFO reset by the guest threw away that many bytes.
 /// - `fifo_reset()`: the guest cleared one or both FIFOs.
 /// - `invalid_access()`: the guest accessed an offset above 7.

@@ -239,6 +239,24 @@ TEST_CASE("IoManager: every port may have a device of its own", "[vmdevice][io_m
     }
 }
 
+TEST_CASE("IoManager: moving a device any number of times uses nothing up", "[vmdevice][io_manager]") {
+    IoManager manager;
+    const auto device = std::make_shared<Recorder>();
+    std::array<std::uint8_t, 1> data{};
+    const std::array ranges{PioRange::create(PioAddress{0x100}, 8).value(),
+                            PioRange::create(PioAddress{0x200}, 8).value()};
+    REQUIRE(manager.register_pio(ranges[1], device));
+    // More than the table of ports has entries.
+    constexpr unsigned moves = 2 * 65'536 + 10;
+    unsigned done = 0;
+    for (unsigned i = 0; i < moves; ++i) {
+        done += manager.move_pio(ranges[(i + 1) % 2].base(), ranges[i % 2]).has_value() ? 1U : 0U;
+    }
+    CHECK(done == moves);
+    CHECK(manager.pio_read(ranges[1].base(), data).has_value());
+    CHECK_FALSE(manager.pio_read(ranges[0].base(), data).has_value());
+}
+
 TEST_CASE("IoManager: agrees with Bus under random operations", "[vmdevice][io_manager][property]") {
     const char* scale = std::getenv("VMSUPERIO_TEST_SCALE");
     const int rounds = scale != nullptr ? 24 * std::atoi(scale) : 24;

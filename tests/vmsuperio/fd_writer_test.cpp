@@ -110,6 +110,8 @@ TEST_CASE("FdWriter: it never waits for a full sink and never sets O_NONBLOCK", 
             REQUIRE(is_blocking(ends.write.get()));
             auto created = FdWriter::create(ends.write.get());
             REQUIRE(created.has_value());
+            // Its own, where there is a way to open it anew: no poll(2), no shares of a page or a byte.
+            CHECK(is_blocking(created->fd()) == (kind == Kind::socket));
             FdWriter writer = borrowed ? FdWriter::borrow(ends.write.get()) : std::move(*created);
             std::size_t total = fill(writer);
             CHECK(total > 0);
@@ -248,7 +250,7 @@ TEST_CASE("FdWriter: regular files keep their offset and append mode", "[fd_writ
     CHECK(std::string_view(text.data()) == "head body tail");
 }
 
-TEST_CASE("FdWriter: a full device is an error after what was written before", "[fd_writer]") {
+TEST_CASE("FdWriter: a full device is an error", "[fd_writer]") {
     const UniqueFd full(::open("/dev/full", O_WRONLY | O_CLOEXEC));
     if (full.get() < 0) {
         VMSUPERIO_SKIP("there is no /dev/full");
@@ -257,6 +259,27 @@ TEST_CASE("FdWriter: a full device is an error after what was written before", "
     const auto result = writer.write(bytes("x"));
     REQUIRE_FALSE(result.has_value());
     CHECK(result.error() == std::errc::no_space_on_device);
+}
+
+TEST_CASE("FdWriter: an error comes after what was written before it", "[fd_writer]") {
+    std::string path = "/tmp/vmsuperio-fd-writer-XXXXXX";
+    const UniqueFd file(::mkstemp(path.data()));
+    REQUIRE(file.get() >= 0);
+    REQUIRE(::unlink(path.c_str()) == 0);
+    rlimit old{};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &old) == 0);
+    rlimit small = old;
+    small.rlim_cur = 10;
+    const auto old_action = std::signal(SIGXFSZ, SIG_IGN);
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+    FdWriter writer(file.get());
+    const auto first = writer.write(bytes("0123456789abc"));
+    const auto second = writer.write(bytes("abc"));
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &old) == 0);
+    REQUIRE(std::signal(SIGXFSZ, old_action) != SIG_ERR);
+    CHECK(first == std::size_t{10});
+    REQUIRE_FALSE(second.has_value());
+    CHECK(second.error() == std::errc::file_too_large);
 }
 
 TEST_CASE("FdWriter: signals do not disturb it", "[fd_writer]") {

@@ -556,7 +556,17 @@ TEST_CASE("Serial: a reset brings the reset values back and keeps what the host 
     expected.fifo_64_allowed = true;
     CHECK(m.uart.state() == expected);
     CHECK(m.world.emptied == 1);
+    CHECK(m.world.break_control.empty());
     CHECK_FALSE(m.uart.interrupt_line());
+}
+
+TEST_CASE("Serial: a reset ends a break that the guest sends", "[serial][reset]") {
+    Machine m;
+    m.out(lcr, 0x43);
+    REQUIRE(m.uart.reset().has_value());
+    CHECK(m.world.break_control == std::vector<bool>{true, false});
+    REQUIRE(m.uart.reset().has_value());
+    CHECK(m.world.break_control.size() == 2);
 }
 
 TEST_CASE("Serial: class template arguments are deduced, and the parts can be reached", "[serial][api]") {

@@ -120,6 +120,10 @@ TEST_CASE("TeeWriter: the first writer leads and the others follow", "[writer][t
     CHECK(tee.dropped(1) == 2);
     CHECK(tee.dropped(2) == 0);
     CHECK(tee.dropped(3) == 0);
+    const auto& fixed = tee;
+    CHECK(&fixed.get<0>() == &tee.get<0>());
+    CHECK(&fixed.get<1>() == &tee.get<1>());
+    CHECK(&fixed.get<2>() == &tee.get<2>());
 }
 
 TEST_CASE("TeeWriter: only the leader's error counts", "[writer][tee]") {
@@ -157,6 +161,20 @@ TEST_CASE("RateLimitedWriter: a burst passes, then the rate holds; the excess is
     CHECK(writer.write(bytes("0123456789")) == std::size_t{10});
     CHECK(writer.inner().taken == "abcdej01234");
     CHECK(writer.dropped() == 10);
+}
+
+TEST_CASE("RateLimitedWriter: no byte is a nanosecond early", "[writer][rate]") {
+    vmsuperio::ManualClock clock;
+    vmsuperio::RateLimitedWriter writer(
+        Limited{}, RateLimit{.bytes_per_second = 3, .burst = 1, .mode = RateLimitMode::hold},
+        vmsuperio::ClockRef(clock));
+    CHECK(writer.write(bytes("abc")) == std::size_t{1});
+    CHECK(writer.ready_in() == 333'333'334ns);
+    clock.advance(333'333'333ns);
+    CHECK(writer.write(bytes("bc")) == std::size_t{0});
+    CHECK(writer.ready_in() == 1ns);
+    clock.advance(1ns);
+    CHECK(writer.write(bytes("bc")) == std::size_t{1});
 }
 
 TEST_CASE("RateLimitedWriter: holding takes nothing beyond the rate and loses nothing", "[writer][rate]") {
