@@ -11,6 +11,7 @@
 #include <vmdevice/byte_device.hpp>
 #include <vmdevice/io_manager.hpp>
 #include <vmdevice/locked.hpp>
+#include <vmdevice/port_view.hpp>
 #include <vmdevice/span_device.hpp>
 
 #include "catch.hpp"
@@ -240,5 +241,83 @@ TEST_CASE("Locked: a bare register model stays one", "[vmdevice][locked]") {
     CHECK(device.write_errors() == 1);
     device.device().with_lock([](const Recorder& recorder) {
         CHECK(recorder.accesses == Accesses{{3, -1}, {4, 0x41}, {5, 0xEE}});
+    });
+}
+
+namespace {
+
+// On the bus, but no DevicePio: without the repeated accesses.
+struct PlainPorts {
+    std::vector<std::pair<std::uint64_t, std::size_t>> reads;
+    std::vector<std::vector<std::uint8_t>> writes;
+    void pio_read(PioAddress, PioOffset offset, std::span<std::uint8_t> data) {
+        reads.emplace_back(offset, data.size());
+        std::ranges::fill(data, static_cast<std::uint8_t>(reads.size()));
+    }
+    void pio_write(PioAddress, PioOffset, std::span<const std::uint8_t> data) {
+        writes.emplace_back(data.begin(), data.end());
+    }
+};
+
+struct FromAnything {
+    FromAnything() = default;
+    explicit FromAnything(const auto&...) {}
+};
+template <class T>
+void takes(T);
+template <class T, class... Args>
+concept TakesBraced = requires(Args... args) { takes<T>({args...}); };
+
+}  // namespace
+
+TEST_CASE("Locked: repeats the accesses of a device that cannot", "[vmdevice][locked]") {
+    Locked<PlainPorts> device;
+    std::array<std::uint8_t, 6> data{};
+    device.pio_read_repeated(com1, 3, 2, data);
+    CHECK(data == std::array<std::uint8_t, 6>{1, 1, 2, 2, 3, 3});
+    device.pio_read_repeated(com1, 3, 1, std::span(data).first(2));
+    device.pio_read_repeated(com1, 3, 0, data);
+    device.pio_read_repeated(com1, 3, 2, {});
+    device.pio_write_repeated(com1, 3, 2, std::span(data).first(4));
+    device.pio_write_repeated(com1, 3, 1, std::span(data).first(1));
+    device.pio_write_repeated(com1, 3, 0, data);
+    device.pio_write_repeated(com1, 3, 4, {});
+    device.with_lock([](const PlainPorts& ports) {
+        CHECK(ports.reads ==
+              std::vector<std::pair<std::uint64_t, std::size_t>>{{3, 2}, {3, 2}, {3, 2}, {3, 1}, {3, 1}});
+        CHECK(ports.writes == std::vector<std::vector<std::uint8_t>>{{4, 5}, {2, 2}, {4}});
+    });
+}
+
+TEST_CASE("Locked: is built as its device is, and never copied", "[vmdevice][locked]") {
+    using L = Locked<FromAnything>;
+    STATIC_REQUIRE(std::is_constructible_v<L, int, int>);
+    STATIC_REQUIRE(std::is_constructible_v<L, L&, L&>);
+    STATIC_REQUIRE_FALSE(std::is_constructible_v<L, L&>);
+    STATIC_REQUIRE_FALSE(std::is_constructible_v<L, const L&>);
+    // One argument converts, several are named.
+    STATIC_REQUIRE(std::is_convertible_v<int, L>);
+    STATIC_REQUIRE(TakesBraced<L, int>);
+    STATIC_REQUIRE_FALSE(TakesBraced<L, int, int>);
+}
+
+TEST_CASE("PortView: a device in several ranges sees each access at its offset from the origin",
+          "[vmdevice]") {
+    auto device = std::make_shared<Locked<PlainPorts>>();
+    auto view = std::make_shared<PortView>(PioAddress{0x60}, device);
+    IoManager manager;
+    REQUIRE(manager.register_pio(PioRange::unit(PioAddress{0x60}), view));
+    REQUIRE(manager.register_pio(*PioRange::create(PioAddress{0x64}, 2), view));
+    std::array<std::uint8_t, 2> data{};
+    CHECK(manager.pio_read(PioAddress{0x60}, std::span(data).first(1)));
+    CHECK(manager.pio_read(PioAddress{0x65}, std::span(data).first(1)));
+    CHECK(manager.pio_read_repeated(PioAddress{0x64}, 2, data));
+    CHECK_FALSE(manager.pio_read(PioAddress{0x61}, std::span(data).first(1)));
+    const std::array<std::uint8_t, 2> out{7, 8};
+    CHECK(manager.pio_write(PioAddress{0x64}, out));
+    CHECK(manager.pio_write_repeated(PioAddress{0x60}, 1, out));
+    device->with_lock([](const PlainPorts& ports) {
+        CHECK(ports.reads == std::vector<std::pair<std::uint64_t, std::size_t>>{{0, 1}, {5, 1}, {4, 2}});
+        CHECK(ports.writes == std::vector<std::vector<std::uint8_t>>{{7, 8}, {7}, {8}});
     });
 }

@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <barrier>
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
@@ -301,6 +302,34 @@ TEST_CASE("IoManager: a handler may register and take out other devices", "[vmde
     CHECK(read(manager, 1));
     CHECK(read(manager, 5));
     CHECK(manager.pio_size() == 2);
+}
+
+TEST_CASE("IoManager: nothing stays of a device that a handler took out once the other threads have left it",
+          "[vmdevice][io_manager][quiesce]") {
+    IoManager manager;
+    std::binary_semaphore entered(0);
+    std::binary_semaphore leave(0);
+    auto slow = hook([&] {
+        entered.release();
+        leave.acquire();
+    });
+    const std::weak_ptr<Hook> watched = slow;
+    REQUIRE(manager.register_pio(pio(0x10, 1), std::move(slow)));
+    bool gone = false;
+    REQUIRE(manager.register_pio(pio(0x20, 1), hook([&] {
+                                     deregister(manager, 0x10);  // waits for the other thread
+                                     gone = watched.expired();
+                                 })));
+    std::thread inside([&] { read(manager, 0x10); });
+    entered.acquire();
+    std::thread remover([&] { read(manager, 0x20); });
+    // Not before the remover waits, or it has nothing to wait for; were it never to, the test would still
+    // pass.
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    leave.release();
+    inside.join();
+    remover.join();
+    CHECK(gone);
 }
 
 TEST_CASE("IoManager: handlers that take out each other's devices do not wait for ever",

@@ -209,6 +209,8 @@ TEST_CASE("Pvpanic: its state is saved and restored without another call", "[pvp
     device.write(0, 0x05);
     const auto decoded = vmsuperio::decode<vmsuperio::PvpanicState>(vmsuperio::encode(device.state()));
     REQUIRE(decoded.has_value());
+    // tag, version, oldest version that a reader must know, length; see snapshot.hpp
+    CHECK(vmsuperio::encode(device.state())[4] == 1);
     Pvpanic other([&calls](PvpanicEvent) { ++calls; }, 0x01);
     other.restore(*decoded);
     CHECK(other.seen(PvpanicEvent::panicked));

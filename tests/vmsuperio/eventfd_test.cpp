@@ -96,3 +96,47 @@ TEST_CASE("EventFdTrigger: it carries a serial port's interrupt", "[eventfd][ser
     CHECK(other_end->take() == std::uint64_t{1});
     CHECK(uart.interrupt_evt().fd() >= 0);
 }
+
+TEST_CASE("EventFdTrigger: descriptor 0 is a descriptor like the others, and no descriptor is none",
+          "[eventfd]") {
+    using vmsuperio::detail::UniqueFd;
+    const auto open = [](int fd) { return ::fcntl(fd, F_GETFD) != -1; };
+    UniqueFd spare(::fcntl(0, F_DUPFD_CLOEXEC, 10));
+    ::close(0);
+    bool created = false;
+    bool duplicated = false;
+    bool closed = false;
+    {
+        const auto event = EventFdTrigger::create();
+        created = event.has_value() && event->fd() == 0;
+    }
+    closed = !open(0);
+    auto other = EventFdTrigger::create();  // takes number 0
+    const auto copy = UniqueFd::duplicate(other->fd());
+    duplicated = copy.has_value();
+    UniqueFd zero(::dup(copy->get()));
+    {
+        const UniqueFd none;
+        UniqueFd released(::dup(copy->get()));
+        UniqueFd(released.release()).reset();
+        CHECK(none.get() == -1);
+        CHECK(released.get() == -1);
+        zero.reset();
+        CHECK(zero.get() == -1);
+    }
+    const bool untouched = open(0);
+    other = EventFdTrigger::adopt(-1);
+    closed = closed && !open(0);
+    // Number 0 is free: a duplicate gets it.
+    auto lowest = UniqueFd::duplicate(copy->get());
+    duplicated = duplicated && lowest.has_value() && lowest->get() == 0;
+    lowest->reset();
+    closed = closed && !open(0);
+    if (spare.get() >= 0) {
+        ::dup2(spare.get(), 0);
+    }
+    CHECK(created);
+    CHECK(duplicated);
+    CHECK(closed);
+    CHECK(untouched);
+}

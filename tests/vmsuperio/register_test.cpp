@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include <cstdint>
 
+#include <vmsuperio/registers/mc146818.hpp>
 #include <vmsuperio/registers/register.hpp>
+#include <vmsuperio/registers/uart16550.hpp>
 
 #include "catch.hpp"
 
@@ -53,4 +55,21 @@ TEST_CASE("Register: a field may span the whole register", "[register]") {
     wide.set(Wide::all, 0xFFFFFFFFU);
     CHECK(wide.value() == 0xFFFFFFFFU);
     CHECK(wide == Wide(0xFFFFFFFFU));
+}
+
+TEST_CASE("Register: the names of the modem status are the datasheet's bits", "[register]") {
+    using vmsuperio::uart16550::ModemStatus;
+    CHECK(ModemStatus::delta_clear_to_send.mask == 0x01);
+    CHECK(ModemStatus::delta_data_set_ready.mask == 0x02);
+    CHECK(ModemStatus::clear_to_send.mask == 0x10);
+    CHECK(ModemStatus::data_set_ready.mask == 0x20);
+    CHECK(ModemStatus::ring_indicator.mask == 0x40);
+    CHECK(ModemStatus::data_carrier_detect.mask == 0x80);
+}
+
+TEST_CASE("Register: the CMOS places of memory sizes follow one another", "[register]") {
+    namespace mc146818 = vmsuperio::mc146818;
+    CHECK(mc146818::memory_above_4g_low == 0x5B);
+    CHECK(mc146818::memory_above_4g_middle == 0x5C);
+    CHECK(mc146818::memory_above_4g_high == 0x5D);
 }

@@ -102,3 +102,36 @@ TEST_CASE("SerialTimeout: one with a clock that has no default can be kept in an
     Machine m;
     CHECK_FALSE(timeout->poll(m.uart).value().has_value());
 }
+
+TEST_CASE("SerialTimeout: a restored port waits its whole time, whatever the clock shows",
+          "[serial][timeout]") {
+    vmsuperio::ManualClock clock;
+    clock.set(std::chrono::hours(1));
+    Machine m;
+    m.out(fcr, 0x81);
+    m.out(ier, 0x01);
+    m.type("ab");
+    auto restored = Serial<Edge, Events, Sink>::from_state(m.uart.state(), Edge{&m.world}, Events{&m.world},
+                                                           Sink{&m.world});
+    REQUIRE(restored);
+    vmsuperio::SerialTimeout timeout{vmsuperio::ClockRef(clock)};
+    CHECK(timeout.poll(*restored).value() == restored->character_timeout_length());
+    CHECK(restored->read(iir) == 0xC1);
+}
+
+TEST_CASE("SerialTimeout: a time that stopped starts anew", "[serial][timeout]") {
+    vmsuperio::ManualClock clock;
+    clock.set(std::chrono::hours(1));
+    Machine m;
+    vmsuperio::SerialTimeout timeout{vmsuperio::ClockRef(clock)};
+    m.out(fcr, 0x81);  // trigger level 8
+    m.out(ier, 0x01);
+    m.type("ab");
+    const auto length = m.uart.character_timeout_length();
+    REQUIRE(timeout.poll(m.uart).value() == length);
+    clock.advance(length - std::chrono::nanoseconds(1));
+    REQUIRE(m.uart.set_receive_timeout(vmsuperio::ReceiveTimeout::immediate));
+    REQUIRE_FALSE(timeout.poll(m.uart).value().has_value());
+    REQUIRE(m.uart.set_receive_timeout(vmsuperio::ReceiveTimeout::manual));
+    CHECK(timeout.poll(m.uart).value() == length);
+}

@@ -484,6 +484,7 @@ TEST_CASE("Serial: a state survives JSON", "[serial][snapshot][json]") {
     CHECK(nlohmann::json::object().get<SerialState>() == SerialState{});
     SerialState extreme = state;
     extreme.receive_breaks = ~std::uint64_t{0};
+    extreme.receive_data[0] = 0xFF;
     CHECK(nlohmann::json::parse(nlohmann::json(extreme).dump()).get<SerialState>() == extreme);
 }
 
@@ -497,6 +498,7 @@ TEST_CASE("Serial: hostile JSON is refused or harmless", "[serial][snapshot][jso
              R"({"receive": [256]})",
              R"({"receive": [-1]})",
              R"({"receive": "abc"})",
+             R"({"receive": {"first": 1}})",
              R"({"receive_breaks": 18446744073709551616})",
              R"({"transmit_policy": 256})",
          }) {

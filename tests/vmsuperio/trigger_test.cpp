@@ -92,3 +92,16 @@ TEST_CASE("TriggerRef: it is an edge or a level trigger as the one it refers to"
     CHECK(levels == std::vector<bool>{true});
     CHECK(edges == 0);
 }
+
+TEST_CASE("InterruptLine: a reset is silent and leaves it low", "[trigger]") {
+    std::vector<bool> levels;
+    int edges = 0;
+    vmsuperio::detail::InterruptLine line(RecordingLevel{&levels, &edges});
+    REQUIRE(line.update(true).has_value());
+    line.reset();
+    CHECK_FALSE(line.level());
+    line.reset(true);
+    CHECK(line.level());
+    CHECK(levels == std::vector<bool>{true});
+    CHECK(edges == 0);
+}
