@@ -243,6 +243,7 @@ TEST_CASE("SystemAllocator: a device gets all it asks for, in that order",
     CHECK(machine.allocate_pio(8)->base().value == 0x100);
     CHECK(machine.allocate_kvm_mem_slot() == 2);
     CHECK(machine.allocate({MacAddressConstraint{}})->get_mac_address()->back() == 0);
+    CHECK(machine.allocate({KvmMemSlotConstraint{}})->get_kvm_mem_slots().size() == 1);
 }
 
 TEST_CASE("SystemAllocator: a request that fails half way leaves nothing behind",
