@@ -498,7 +498,8 @@ TEST_CASE("Serial: hostile JSON is refused or harmless", "[serial][snapshot][jso
              R"({"receive": [256]})",
              R"({"receive": [-1]})",
              R"({"receive": "abc"})",
-             R"({"receive": {"first": 1}})",
+             R"({"receive": {}})",
+             R"({"receive": null})",
              R"({"receive_breaks": 18446744073709551616})",
              R"({"transmit_policy": 256})",
          }) {
