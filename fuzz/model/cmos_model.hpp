@@ -61,7 +61,9 @@ public:
                 break;
             }
             case 0x0B:
-                change_format((bytes_[at] | value) & 0x80 ? bytes_[at] : value);
+                if (((bytes_[at] | value) & 0x80) == 0) {
+                    change_format(value);
+                }
                 bytes_[at] = (value & 0x80) != 0 ? value & 0xEF : value;  // SET clears UIE
                 break;
             case 0x0C:

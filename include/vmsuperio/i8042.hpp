@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <expected>
-#include <type_traits>
 #include <utility>
 
 #include <vmsuperio/detail/i8042_core.hpp>
@@ -216,17 +215,14 @@ private:
         drive(keyboard_line_, core_.keyboard_line(), edge);
         drive(aux_line_, core_.aux_line(), edge);
     }
-    /// `edge`: a byte has come into the output buffer, perhaps right after another one was read.
+    /// `edge`: a byte has come into the output buffer, perhaps right after another one was read. The line is
+    /// the buffer's "full" and falls with each byte that is read; drivers read one for each interrupt.
     template <class Line>
     void drive(Line& line, bool level, bool edge) {
-        if constexpr (LevelTrigger<std::remove_cvref_t<decltype(line.trigger())>>) {
-            // The line is the buffer's "full" and falls with each byte that is read. Who wires it to an edge
-            // input, as IRQ 1 and 12 are, needs that: drivers read one byte for each interrupt.
-            if (edge && level && line.level() && !line.update(false)) {
-                ++counters_.interrupt_errors;
-            }
+        if (edge && level && !line.update(false)) {
+            ++counters_.interrupt_errors;
         }
-        if (!line.update(level, edge)) {
+        if (!line.update(level)) {
             ++counters_.interrupt_errors;
         }
     }

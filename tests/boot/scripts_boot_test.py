@@ -14,11 +14,14 @@ BOOT = str(REPOSITORY / "scripts" / "boot")
 
 
 def boot(*arguments, stdin=subprocess.DEVNULL):
-    done = subprocess.run([BOOT, *arguments], stdin=stdin, capture_output=True, timeout=PATIENCE, check=False)
-    if b"kvm_vmm: triple fault" not in done.stderr or not machine.why_not_direct():
-        return done
-    print(f"once more, because the emulated machine lost the guest: {done}")
-    return subprocess.run([BOOT, *arguments], stdin=stdin, capture_output=True, timeout=PATIENCE, check=False)
+    def once():
+        return subprocess.run([BOOT, *arguments], stdin=stdin, capture_output=True, timeout=PATIENCE, check=False)
+
+    done = once()
+    if machine.TRIPLE_FAULT in done.stderr and machine.why_not_direct():
+        print(f"once more, because the emulated machine lost the guest: {done}")
+        done = once()
+    return done
 
 
 class UsageTest(unittest.TestCase):

@@ -332,8 +332,8 @@ TEST_CASE("VcpuThread: a guest that is asked again and again whether it is halte
     SmallGuest guest;
     const auto device = std::make_shared<Counter>();
     add_pio(guest, 0x500, 1, device);
-    guest.load_real_mode(
-        Bytes{0xBA, 0x00, 0x05, 0xEE, 0xEB, 0xFD});  // mov dx, 0x500; out dx, al; jmp to the out
+    // mov dx, 0x500; out dx, al; jmp to the out
+    guest.load_real_mode(Bytes{0xBA, 0x00, 0x05, 0xEE, 0xEB, 0xFD});
     VcpuThread thread(guest.vcpu(), guest.handler());
     thread.start();
     for (int round = 0; round < 2000; ++round) {

@@ -97,46 +97,40 @@ TEST_CASE("EventFdTrigger: it carries a serial port's interrupt", "[eventfd][ser
     CHECK(uart.interrupt_evt().fd() >= 0);
 }
 
+TEST_CASE("UniqueFd: none is -1, before and after", "[eventfd]") {
+    using vmsuperio::detail::UniqueFd;
+    CHECK(UniqueFd().get() == -1);
+    UniqueFd released(::dup(1));
+    UniqueFd other(released.release());
+    CHECK(released.get() == -1);
+    other.reset();
+    CHECK(other.get() == -1);
+}
+
 TEST_CASE("EventFdTrigger: descriptor 0 is a descriptor like the others, and no descriptor is none",
           "[eventfd]") {
     using vmsuperio::detail::UniqueFd;
-    const auto open = [](int fd) { return ::fcntl(fd, F_GETFD) != -1; };
-    UniqueFd spare(::fcntl(0, F_DUPFD_CLOEXEC, 10));
+    const auto is_open = [](int fd) { return ::fcntl(fd, F_GETFD) != -1; };
+    const UniqueFd standard_input(::fcntl(0, F_DUPFD_CLOEXEC, 10));
+    const auto any = EventFdTrigger::create();
+    REQUIRE(any.has_value());
+    // Number 0 is free: what is made next gets it.
     ::close(0);
-    bool created = false;
-    bool duplicated = false;
-    bool closed = false;
     {
         const auto event = EventFdTrigger::create();
-        created = event.has_value() && event->fd() == 0;
+        CHECK((event.has_value() && event->fd() == 0));
+        {
+            const UniqueFd none;
+        }
+        CHECK(is_open(0));
     }
-    closed = !open(0);
-    auto other = EventFdTrigger::create();  // takes number 0
-    const auto copy = UniqueFd::duplicate(other->fd());
-    duplicated = copy.has_value();
-    UniqueFd zero(::dup(copy->get()));
+    CHECK_FALSE(is_open(0));
     {
-        const UniqueFd none;
-        UniqueFd released(::dup(copy->get()));
-        UniqueFd(released.release()).reset();
-        CHECK(none.get() == -1);
-        CHECK(released.get() == -1);
-        zero.reset();
-        CHECK(zero.get() == -1);
+        const auto copy = UniqueFd::duplicate(any->fd());
+        CHECK((copy.has_value() && copy->get() == 0));
     }
-    const bool untouched = open(0);
-    other = EventFdTrigger::adopt(-1);
-    closed = closed && !open(0);
-    // Number 0 is free: a duplicate gets it.
-    auto lowest = UniqueFd::duplicate(copy->get());
-    duplicated = duplicated && lowest.has_value() && lowest->get() == 0;
-    lowest->reset();
-    closed = closed && !open(0);
-    if (spare.get() >= 0) {
-        ::dup2(spare.get(), 0);
+    CHECK_FALSE(is_open(0));
+    if (standard_input.get() >= 0) {
+        ::dup2(standard_input.get(), 0);
     }
-    CHECK(created);
-    CHECK(duplicated);
-    CHECK(closed);
-    CHECK(untouched);
 }

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <pty.h>
 #include <string>
 #include <string_view>
 #include <sys/resource.h>
@@ -68,6 +67,25 @@ std::string read_some(int fd, std::size_t most = 1 << 20) {
     return text;
 }
 
+// All of `size` bytes; a terminal may hand them over one by one.
+std::string read_all(int fd, std::size_t size) {
+    std::string text;
+    while (text.size() < size) {
+        const std::string part = read_some(fd);
+        REQUIRE_FALSE(part.empty());
+        text += part;
+    }
+    return text;
+}
+
+UniqueFd make_file() {
+    std::string path = "/tmp/vmsuperio-fd-writer-XXXXXX";
+    UniqueFd file(::mkstemp(path.data()));
+    REQUIRE(file.get() >= 0);
+    REQUIRE(::unlink(path.c_str()) == 0);
+    return file;
+}
+
 bool is_blocking(int fd) { return (::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0; }
 
 // Writes until the sink is full; the total taken. Were a write to block, the test would time out.
@@ -122,22 +140,9 @@ TEST_CASE("FdWriter: it never waits for a full sink and never sets O_NONBLOCK", 
             CHECK((kind == Kind::terminal || *further == 0));
             total += *further;
             // It goes on when the reader does, and loses nothing.
-            std::string got;
-            while (got.size() < total) {
-                const std::string part = read_some(ends.read.get());
-                REQUIRE_FALSE(part.empty());
-                got += part;
-            }
-            CHECK(got == std::string(total, 'x'));
+            CHECK(read_all(ends.read.get(), total) == std::string(total, 'x'));
             CHECK(writer.write(bytes("more")) == std::size_t{4});
-            // A terminal may hand them over one by one.
-            std::string rest;
-            while (rest.size() < 4) {
-                const std::string part = read_some(ends.read.get());
-                REQUIRE_FALSE(part.empty());
-                rest += part;
-            }
-            CHECK(rest == "more");
+            CHECK(read_all(ends.read.get(), 4) == "more");
         }
     }
 }
@@ -196,27 +201,20 @@ TEST_CASE("FdWriter: ownership is as its makers say", "[fd_writer]") {
 }
 
 TEST_CASE("FdWriter: the master of a pseudo-terminal is written, not opened anew", "[fd_writer]") {
-    int master = -1;
-    int slave = -1;
-    REQUIRE(::openpty(&master, &slave, nullptr, nullptr, nullptr) == 0);
-    auto writer = FdWriter::create(master);
+    const auto ends = make_terminal();
+    auto writer = FdWriter::create(ends.read.get());
     REQUIRE(writer.has_value());
-    // A line, since the terminal hands out whole ones.
-    const std::array<std::uint8_t, 3> line{'h', 'i', '\n'};
+    const auto line = bytes("hi\n");
     std::size_t written = 0;
     for (int i = 0; i < 10 && written < line.size(); ++i) {
         const auto taken = writer->write(std::span(line).subspan(written));
         REQUIRE(taken.has_value());
         written += *taken;
     }
-    CHECK(written == line.size());
-    ::pollfd entry{.fd = slave, .events = POLLIN, .revents = 0};
+    REQUIRE(written == line.size());
+    ::pollfd entry{.fd = ends.write.get(), .events = POLLIN, .revents = 0};
     REQUIRE(::poll(&entry, 1, 5000) == 1);
-    std::array<char, 16> received{};
-    CHECK(::read(slave, received.data(), received.size()) == 3);
-    CHECK(std::string(received.data()) == "hi\n");
-    ::close(master);
-    ::close(slave);
+    CHECK(read_all(ends.write.get(), line.size()) == "hi\n");
 }
 
 TEST_CASE("FdWriter: bad descriptors are errors", "[fd_writer]") {
@@ -236,10 +234,7 @@ TEST_CASE("FdWriter: bad descriptors are errors", "[fd_writer]") {
 }
 
 TEST_CASE("FdWriter: regular files keep their offset and append mode", "[fd_writer]") {
-    std::string path = "/tmp/vmsuperio-fd-writer-XXXXXX";
-    const UniqueFd file(::mkstemp(path.data()));
-    REQUIRE(file.get() >= 0);
-    REQUIRE(::unlink(path.c_str()) == 0);
+    const UniqueFd file = make_file();
     REQUIRE(::write(file.get(), "head ", 5) == 5);
     auto writer = FdWriter::create(file.get());
     REQUIRE(writer.has_value());
@@ -262,10 +257,7 @@ TEST_CASE("FdWriter: a full device is an error", "[fd_writer]") {
 }
 
 TEST_CASE("FdWriter: an error comes after what was written before it", "[fd_writer]") {
-    std::string path = "/tmp/vmsuperio-fd-writer-XXXXXX";
-    const UniqueFd file(::mkstemp(path.data()));
-    REQUIRE(file.get() >= 0);
-    REQUIRE(::unlink(path.c_str()) == 0);
+    const UniqueFd file = make_file();
     rlimit old{};
     REQUIRE(::getrlimit(RLIMIT_FSIZE, &old) == 0);
     rlimit small = old;

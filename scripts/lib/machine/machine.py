@@ -34,6 +34,8 @@ from machine import debian
 CHUNK = 65536
 # How many streams a run may have beside stdin, stdout and stderr (one per UART but the first).
 STREAMS = 4
+# What kvm_vmm says where a guest has ended so.
+TRIPLE_FAULT = b"kvm_vmm: triple fault"
 
 
 class MachineError(Exception):
@@ -404,7 +406,7 @@ class NestedMachine(Machine):
     # that waits in epoll) when another thread polls the same port for room to write.
     _CONTROL, _FILES, _STDIN, _STDOUT, _STDERR, _FIRST_STREAM = range(1, 7)
 
-    def __init__(self, kernel, initramfs, log, memory_mib=1024, cpus=1, start_timeout=180):
+    def __init__(self, kernel, initramfs, log, memory_mib=1024, start_timeout=180):
         super().__init__()
         self._log = log
         self._answers = {}
@@ -421,7 +423,11 @@ class NestedMachine(Machine):
         command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                    # Without xsave: this emulation hides XSETBV from the nested KVM, which then misreports the size of
                    # the saved state, and every guest warns.
-                   "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,-xsave", "-smp", str(cpus),
+                   "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,-xsave",
+                   # Hardly slower for a guest of one CPU than several, and sure: where QEMU emulates several at once,
+                   # code that one of them changes under another is lost now and then, and the nested host or its guest
+                   # with it.
+                   "-smp", "1",
                    "-m", f"{memory_mib}M", "-kernel", str(kernel.image), "-initrd", str(initramfs),
                    # The nested host runs nothing but our own guest: its defences would only cost time.
                    "-append", "console=ttyS0 quiet mitigations=off panic=-1",
@@ -509,7 +515,7 @@ class NestedMachine(Machine):
     def lost_guest(self):
         # A triple fault out of nothing, of the nested host itself or of its guest.
         return self._qemu.poll() is not None or (self._run is not None and self._run.done() and
-                                                 b"kvm_vmm: triple fault" in self._run.stderr)
+                                                 TRIPLE_FAULT in self._run.stderr)
 
     def streams(self, *names):
         """Paths of the streams of the next run: what it writes there comes out of `run.stream(name)`."""
@@ -664,6 +670,4 @@ def open_machine(kind, report, log, memory_mib=512):
     total_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     # Beside the guest there are the files we send and the nested host's own kernel.
     wanted = min(memory_mib + 384, max(total_mib * 3 // 4, 768))
-    # One CPU is hardly slower for a guest of one, and sure: where QEMU emulates several at once, code that one of them
-    # changes under another is lost now and then, and the nested host or its guest with it.
     return NestedMachine(kernel, initramfs, log, wanted)
