@@ -18,22 +18,40 @@ nested_packages=(
     qemu-system-x86
 )
 
-# To build and run all tests.
+# To build and run the tests with GCC.
 test_packages=(
     acpica-tools      # iasl disassembles our ACPI tables
     catch2
-    clang-19
-    clang-format-19
-    clang-tidy-19
     git
     libbenchmark-dev
-    libclang-rt-19-dev  # sanitizers and libFuzzer
     lz4
     pkgconf
     tmux              # a real terminal for kvm_vmm
     xz-utils
     zstd
 )
+
+# What the other stages of scripts/test need besides.
+clang_packages=(
+    clang-19
+    clang-format-19
+    clang-tidy-19
+    libclang-rt-19-dev  # sanitizers and libFuzzer
+)
+
+# while_running PID COMMAND ARGUMENT...: waits for a child and returns its status; runs the command every 15 seconds.
+while_running() {
+    local pid=$1 next=$((SECONDS + 15))
+    shift
+    while kill -0 "$pid" 2>/dev/null; do
+        sleep 0.2
+        if [ "$SECONDS" -ge "$next" ]; then
+            "$@"
+            next=$((SECONDS + 15))
+        fi
+    done
+    wait "$pid"
+}
 
 # install_packages PROGRAM PACKAGE... installs those that are missing. Needs no network when none is.
 install_packages() {
@@ -57,9 +75,11 @@ install_packages() {
     echo "$program: installing ${missing[*]}" >&2
     local log
     log=$(mktemp)
+    local say_so=(echo "$program: still installing")
     # The package lists may be absent (a fresh container) or older than the mirror: then update and try again.
     if ! install_now "$log" "${missing[@]}"; then
-        if ! "${as_root[@]}" apt-get -q update </dev/null >"$log" 2>&1 || ! install_now "$log" "${missing[@]}"; then
+        "${as_root[@]}" apt-get -q update </dev/null >"$log" 2>&1 &
+        if ! while_running $! "${say_so[@]}" >&2 || ! install_now "$log" "${missing[@]}"; then
             cat "$log" >&2
             rm -f "$log"
             echo "$program: installing packages failed: ${missing[*]}" >&2
@@ -73,7 +93,8 @@ install_now() {
     local log=$1
     shift
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 install \
-        --no-install-recommends "$@" </dev/null >"$log" 2>&1
+        --no-install-recommends "$@" </dev/null >"$log" 2>&1 &
+    while_running $! "${say_so[@]}" >&2
 }
 
 # why_nested: on stdout why kvm_vmm cannot run a kernel on this computer itself; nothing where it can.
