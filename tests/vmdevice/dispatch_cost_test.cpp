@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // What a dispatch must not do: allocate, or take a lock. And what registrations leave behind when memory runs
-// out. This program replaces operator new and the C library's lock functions with ones that count, and fail.
+// out. This program replaces the allocation functions and the C library's lock functions with ones that
+// count.
 #include <array>
 #include <cstdint>
-#include <cstdlib>
 #include <dlfcn.h>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <pthread.h>
 #include <span>
 #include <thread>
@@ -16,26 +15,11 @@
 #include <vmdevice/vmdevice.hpp>
 
 #include "catch.hpp"
+#include "failing_allocations.hpp"
 
 namespace {
 
-constinit thread_local std::uint64_t allocations = 0;
 constinit thread_local std::uint64_t locks = 0;
-
-// Of the allocations to come, the one that fails; 0 for none.
-constinit thread_local std::uint64_t failing_allocation = 0;
-
-void* counted(std::size_t size) {
-    ++allocations;
-    if (failing_allocation != 0 && --failing_allocation == 0) {
-        throw std::bad_alloc();
-    }
-    void* const memory = std::malloc(size == 0 ? 1 : size);
-    if (memory == nullptr) {
-        throw std::bad_alloc();
-    }
-    return memory;
-}
 
 template <class F>
 F* next_function(const char* name) {
@@ -43,26 +27,6 @@ F* next_function(const char* name) {
 }
 
 }  // namespace
-
-void* operator new(std::size_t size) { return counted(size); }
-void* operator new[](std::size_t size) { return counted(size); }
-void* operator new(std::size_t size, std::align_val_t alignment) {
-    ++allocations;
-    const auto align = static_cast<std::size_t>(alignment);
-    void* const memory = std::aligned_alloc(align, (size + align - 1) / align * align);
-    if (memory == nullptr) {
-        throw std::bad_alloc();
-    }
-    return memory;
-}
-// NOLINTBEGIN(clang-analyzer-cplusplus.NewDelete): these are the ones that free.
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-// NOLINTEND(clang-analyzer-cplusplus.NewDelete)
 
 extern "C" {
 int pthread_mutex_lock(pthread_mutex_t* mutex) {
@@ -83,6 +47,8 @@ int pthread_rwlock_wrlock(pthread_rwlock_t* lock) {
 }
 
 using namespace vmdevice;
+using test_support::allocations;
+using test_support::fail_each_allocation;
 
 namespace {
 
@@ -111,9 +77,9 @@ struct Cost {
 
 template <class F>
 Cost cost_of(F function) {
-    const Cost before{allocations, locks};
+    const Cost before{allocations.made, locks};
     function();
-    return {allocations - before.allocations, locks - before.locks};
+    return {allocations.made - before.allocations, locks - before.locks};
 }
 
 void access_everything(IoManager& manager) {
@@ -214,29 +180,6 @@ std::size_t answering(IoManager& manager, const DeviceResources& resources) {
         count += manager.mmio_read(range.last(), data).has_value() ? 1U : 0U;
     }
     return count;
-}
-
-// Does `operation` with its first allocation failing, then the second, until nothing fails. `unchanged` is
-// called after each failure. Returns the number of failures, of an operation that then succeeded.
-template <class Operation, class Unchanged>
-std::uint64_t fail_each_allocation(Operation operation, Unchanged unchanged) {
-    for (std::uint64_t n = 1;; ++n) {
-        bool done = false;
-        bool succeeded = false;
-        failing_allocation = n;
-        try {
-            succeeded = operation();
-            done = true;
-        } catch (const std::bad_alloc&) {
-            done = false;
-        }
-        failing_allocation = 0;
-        if (done) {
-            REQUIRE(succeeded);
-            return n - 1;
-        }
-        unchanged();
-    }
 }
 
 }  // namespace
