@@ -199,6 +199,26 @@ public:
         return dispatch<PioWriteRepeated>(pio_, address, data.empty() ? 0 : width, data);
     }
 
+    /// Who owns an address: the whole range and the device, or nothing.
+    [[nodiscard]] std::optional<std::pair<PioRange, std::shared_ptr<DevicePio>>> pio_owner(
+        PioAddress address) const {
+        const detail::LockGuard guard(mutex_);
+        return pio_.owner(guard, address);
+    }
+    [[nodiscard]] std::optional<std::pair<MmioRange, std::shared_ptr<DeviceMmio>>> mmio_owner(
+        MmioAddress address) const {
+        const detail::LockGuard guard(mutex_);
+        return mmio_.owner(guard, address);
+    }
+    /// All registered ranges in ascending order.
+    [[nodiscard]] std::vector<PioRange> pio_ranges() const {
+        const detail::LockGuard guard(mutex_);
+        return pio_.ranges(guard);
+    }
+    [[nodiscard]] std::vector<MmioRange> mmio_ranges() const {
+        const detail::LockGuard guard(mutex_);
+        return mmio_.ranges(guard);
+    }
     /// How many ranges are registered.
     [[nodiscard]] std::size_t pio_size() const {
         const detail::LockGuard guard(mutex_);

@@ -3,10 +3,13 @@
 
 /// Ranges of addresses that cannot be empty and cannot wrap.
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
 #include <limits>
+#include <optional>
+#include <utility>
 
 #include <vmdevice/address.hpp>
 #include <vmdevice/error.hpp>
@@ -65,12 +68,31 @@ public:
     [[nodiscard]] constexpr bool overlaps(const BusRange& other) const noexcept {
         return base_ <= other.last_ && other.base_ <= last_;
     }
+    /// The addresses that both ranges cover, or nothing where they share none.
+    [[nodiscard]] constexpr std::optional<BusRange> intersection(const BusRange& other) const noexcept {
+        if (!overlaps(other)) {
+            return std::nullopt;
+        }
+        return BusRange(base_ < other.base_ ? other.base_ : base_, last_ < other.last_ ? last_ : other.last_);
+    }
+    /// The addresses below `first_of_upper`, and the others. `invalid_range` where one of the two would be
+    /// empty, so where `first_of_upper` is not inside the range or is its base.
+    [[nodiscard]] constexpr std::expected<std::pair<BusRange, BusRange>, BusError> split_at(
+        A first_of_upper) const noexcept {
+        if (!contains(first_of_upper) || first_of_upper.value == base_) {
+            return std::unexpected(BusError::invalid_range);
+        }
+        return std::pair(BusRange(base_, static_cast<offset_type>(first_of_upper.value - 1)),
+                         BusRange(first_of_upper.value, last_));
+    }
     /// The distance of an address of this range from its base.
     [[nodiscard]] constexpr offset_type offset_of(A address) const noexcept {
         return static_cast<offset_type>(address.value - base_);
     }
 
     friend constexpr bool operator==(const BusRange&, const BusRange&) = default;
+    /// By base, and by last address where the bases are equal.
+    friend constexpr auto operator<=>(const BusRange&, const BusRange&) = default;
 
 private:
     static constexpr offset_type maximum = std::numeric_limits<offset_type>::max();

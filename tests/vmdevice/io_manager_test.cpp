@@ -348,3 +348,28 @@ TEST_CASE("IoManager: agrees with Bus under random operations", "[vmdevice][io_m
         }
     }
 }
+
+TEST_CASE("IoManager: says who owns an address and which ranges there are", "[vmdevice][io_manager]") {
+    IoManager manager;
+    const auto low = std::make_shared<Recorder>();
+    const auto high = std::make_shared<Recorder>();
+    REQUIRE(manager.register_pio(pio(0x3F8, 8), high));
+    REQUIRE(manager.register_pio(pio(0x60, 1), low));
+    REQUIRE(manager.register_mmio(mmio(0x3F0, 8), low));
+    CHECK(manager.pio_ranges() == std::vector{pio(0x60, 1), pio(0x3F8, 8)});
+    CHECK(manager.mmio_ranges() == std::vector{mmio(0x3F0, 8)});
+    REQUIRE(manager.pio_owner(PioAddress{0x3FF}));
+    CHECK(manager.pio_owner(PioAddress{0x3FF})->first == pio(0x3F8, 8));
+    CHECK(manager.pio_owner(PioAddress{0x3FF})->second == high);
+    CHECK(manager.mmio_owner(MmioAddress{0x3F0})->second == low);
+    CHECK_FALSE(manager.pio_owner(PioAddress{0x3F7}));
+    CHECK_FALSE(manager.pio_owner(PioAddress{0x61}));
+    CHECK_FALSE(manager.mmio_owner(MmioAddress{0x3F8}));
+    REQUIRE(manager.move_pio(PioAddress{0x60}, pio(0x64, 2)));
+    CHECK(manager.pio_owner(PioAddress{0x65})->second == low);
+    CHECK_FALSE(manager.pio_owner(PioAddress{0x60}));
+    static_cast<void>(manager.deregister_pio(PioAddress{0x3F8}));
+    CHECK_FALSE(manager.pio_owner(PioAddress{0x3F8}));
+    CHECK(manager.pio_ranges() == std::vector{pio(0x64, 2)});
+    CHECK(low->accesses.empty());
+}

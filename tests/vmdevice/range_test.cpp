@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <compare>
 #include <cstdint>
 
 #include <vmdevice/address.hpp>
@@ -22,6 +23,13 @@ struct SignedAddress {
     std::int32_t value;
 };
 static_assert(!BusAddress<SignedAddress>);
+
+PioRange pio(std::uint16_t base, std::uint16_t size) {
+    return PioRange::create(PioAddress{base}, size).value();
+}
+MmioRange mmio(std::uint64_t base, std::uint64_t size) {
+    return MmioRange::create(MmioAddress{base}, size).value();
+}
 
 }  // namespace
 
@@ -119,4 +127,50 @@ TEST_CASE("BusError: every error has words of its own", "[vmdevice][error]") {
             CHECK((to_string(a) == to_string(b)) == (a == b));
         }
     }
+}
+
+TEST_CASE("Range: the order is that of the bases, then of the last addresses", "[vmdevice][range]") {
+    CHECK(pio(1, 8) < pio(2, 1));
+    CHECK(pio(1, 1) < pio(1, 2));
+    CHECK(pio(0xFFFF, 1) > pio(0, 0xFFFF));
+    CHECK((pio(3, 4) <=> pio(3, 4)) == std::strong_ordering::equal);
+    CHECK(pio(3, 4) >= pio(3, 4));
+    CHECK_FALSE(pio(3, 4) < pio(3, 4));
+    // The order of 64-bit addresses does not wrap.
+    CHECK(mmio(0, 1) < mmio(~0ULL, 1));
+}
+
+TEST_CASE("Range: the intersection is what both cover, or nothing", "[vmdevice][range]") {
+    CHECK(pio(0x10, 0x10).intersection(pio(0x18, 0x10)) == pio(0x18, 8));
+    CHECK(pio(0x18, 0x10).intersection(pio(0x10, 0x10)) == pio(0x18, 8));
+    CHECK(pio(0x10, 0x10).intersection(pio(0x14, 2)) == pio(0x14, 2));
+    CHECK(pio(0x14, 2).intersection(pio(0x10, 0x10)) == pio(0x14, 2));
+    CHECK(pio(0x10, 0x10).intersection(pio(0x1F, 1)) == pio(0x1F, 1));
+    CHECK_FALSE(pio(0x10, 0x10).intersection(pio(0x20, 1)));
+    CHECK_FALSE(pio(0x20, 1).intersection(pio(0x10, 0x10)));
+    CHECK(mmio(~0ULL - 1, 2).intersection(mmio(~0ULL, 1)) == mmio(~0ULL, 1));
+    for (std::uint16_t base = 0; base < 12; ++base) {
+        for (std::uint16_t size = 1; size < 12; ++size) {
+            const PioRange a = pio(base, size);
+            const PioRange b = pio(4, 5);
+            const auto both = a.intersection(b);
+            for (std::uint16_t at = 0; at < 32; ++at) {
+                const PioAddress address{at};
+                CHECK((both && both->contains(address)) == (a.contains(address) && b.contains(address)));
+            }
+        }
+    }
+}
+
+TEST_CASE("Range: a split gives two parts that are not empty", "[vmdevice][range]") {
+    const auto parts = pio(0x3F8, 8).split_at(PioAddress{0x3FC});
+    REQUIRE(parts);
+    CHECK(parts->first == pio(0x3F8, 4));
+    CHECK(parts->second == pio(0x3FC, 4));
+    CHECK(pio(0x3F8, 8).split_at(PioAddress{0x3FF})->second == pio(0x3FF, 1));
+    CHECK(pio(0x3F8, 8).split_at(PioAddress{0x3F8}).error() == BusError::invalid_range);
+    CHECK(pio(0x3F8, 8).split_at(PioAddress{0x400}).error() == BusError::invalid_range);
+    CHECK(pio(0x3F8, 8).split_at(PioAddress{0}).error() == BusError::invalid_range);
+    CHECK(pio(5, 1).split_at(PioAddress{5}).error() == BusError::invalid_range);
+    CHECK(mmio(1, ~0ULL).split_at(MmioAddress{~0ULL})->second == mmio(~0ULL, 1));
 }

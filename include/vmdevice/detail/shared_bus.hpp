@@ -49,6 +49,15 @@ public:
         return all;
     }
 
+    [[nodiscard]] std::optional<std::pair<Range, std::shared_ptr<Device>>> owner(const LockGuard&,
+                                                                                 Address address) const {
+        const auto found = bus_.device(address);
+        if (!found) {
+            return std::nullopt;
+        }
+        return std::pair(found->range, found->device.device);
+    }
+
     /// Consumes `device` only where it succeeds.
     std::expected<void, BusError> add(const LockGuard&, Range range, std::shared_ptr<Device>&& device) {
         if (!device) {
