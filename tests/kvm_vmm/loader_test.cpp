@@ -60,6 +60,8 @@ TEST_CASE("ImageFile: what cannot be a kernel is refused when opened, without wa
     CHECK(open_error("/dev/null") == "kernel '/dev/null': is a device, not a regular file");
     CHECK_THAT(open_error("/dev/zero"), Contains("is a device"));
     CHECK_THAT(open_error(""), Contains("kernel '': cannot be opened"));
+    CHECK_THAT(open_error(directory / std::string(256, 'n')),
+               Contains("File name too long (a path has at most 4095 bytes, each name in it at most 255)"));
     const MemoryFile empty;
     CHECK_THAT(open_error(empty.path()), Contains("is empty"));
     std::filesystem::remove_all(directory);

@@ -165,11 +165,3 @@ TEST_CASE("Log: lines of several threads do not mix", "[log]") {
         CHECK(line.find_first_not_of(line.back(), line.size() - 50) == std::string::npos);
     }
 }
-
-TEST_CASE("Log: level names are read back, and others are not", "[log]") {
-    for (const LogLevel level : {LogLevel::error, LogLevel::warning, LogLevel::info, LogLevel::debug}) {
-        CHECK(parse_log_level(log_level_name(level)) == level);
-    }
-    CHECK_FALSE(parse_log_level("").has_value());
-    CHECK_FALSE(parse_log_level("Error").has_value());
-}

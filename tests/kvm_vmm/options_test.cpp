@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "vmm/options.hpp"
 
+#include <algorithm>
+#include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "catch.hpp"
@@ -132,6 +135,302 @@ TEST_CASE("Options: --help names every option and exit code", "[options]") {
     }
 }
 
-TEST_CASE("Options: --help needs no other option", "[options]") {
+TEST_CASE("Options: --help needs no other option, and goes before any mistake", "[options]") {
     CHECK(std::holds_alternative<PrintAndExit>(parse({"--help", "--memory", "1G"})));
+    CHECK(std::holds_alternative<PrintAndExit>(parse({"--nonsense", "--help"})));
+    CHECK(std::holds_alternative<PrintAndExit>(parse({"--memory", "lots", "-h"})));
+    CHECK(std::get<PrintAndExit>(parse({"--version"})).text == "kvm_vmm 0.1.0\n");
+}
+
+TEST_CASE("Options: --help fits 100 columns and has no trailing spaces", "[options]") {
+    std::istringstream text(std::get<PrintAndExit>(parse({"--help"})).text);
+    for (std::string line; std::getline(text, line);) {
+        INFO(line);
+        CHECK(line.size() <= 100);
+        CHECK_FALSE(line.ends_with(' '));
+    }
+}
+
+TEST_CASE("Options: a misspelt option is named with the nearest one", "[options]") {
+    for (const auto& [word, meant] :
+         std::vector<std::pair<const char*, std::string>>{{"--memroy", "--memory"},
+                                                          {"--memory-size", ""},
+                                                          {"--mem", "--memory"},
+                                                          {"--memory_", "--memory"},
+                                                          {"--MEMORY", "--memory"},
+                                                          {"-memory", "--memory"},
+                                                          {"---memory", "--memory"},
+                                                          {"--kernal", "--kernel"},
+                                                          {"-kernel", "--kernel"},
+                                                          {"--krenel", "--kernel"},
+                                                          {"--cmdlin", "--cmdline"},
+                                                          {"--cmd-line", "--cmdline"},
+                                                          {"--comand-line", "--cmdline"},
+                                                          {"--cmd", "--cmdline"},
+                                                          {"--cpu_s", "--cpus"},
+                                                          {"--cpsu", "--cpus"},
+                                                          {"--initrdd", "--initrd"},
+                                                          {"--serail", "--serial"},
+                                                          {"--log_level", "--log-level"},
+                                                          {"--loglevel", "--log-level"},
+                                                          {"--lgo", "--log"},
+                                                          {"--metric", "--metrics"},
+                                                          {"--trace-oi", "--trace-io"},
+                                                          {"--exit_port", "--exit-port"},
+                                                          {"--on_reboot", "--on-reboot"},
+                                                          {"--boot-protocoll", "--boot-protocol"},
+                                                          {"--i8024", "--i8042"},
+                                                          {"--debug-consle", "--debug-console"},
+                                                          {"--serial-overflw", "--serial-overflow"},
+                                                          {"-help", "--help"},
+                                                          {"--versoin", "--version"},
+                                                          {"--apend", "--cmdline"},
+                                                          {"--kernel-imagepath", "--kernel"}}) {
+        const std::string text = usage_error({word, "1"});
+        INFO(text);
+        CHECK(text.starts_with("unknown option '" + std::string(word) + "'"));
+        CHECK(text.ends_with(" (see kvm_vmm --help)"));
+        if (!meant.empty()) {
+            CHECK_THAT(text, Catch::Matchers::Contains(": did you mean " + meant + "?"));
+        }
+    }
+}
+
+TEST_CASE("Options: what users of other programs type gets an answer", "[options]") {
+    for (const auto& [word, answer] :
+         std::vector<std::pair<const char*, std::string>>{{"-kernel", "did you mean --kernel?"},
+                                                          {"--append", "did you mean --cmdline?"},
+                                                          {"-append", "did you mean --cmdline?"},
+                                                          {"--smp", "did you mean --cpus?"},
+                                                          {"-smp", "did you mean --cpus?"},
+                                                          {"-smp4", "did you mean --cpus?"},
+                                                          {"-m", "did you mean --memory?"},
+                                                          {"-m512", "did you mean --memory?"},
+                                                          {"-m=1G", "did you mean --memory?"},
+                                                          {"-initrd", "did you mean --initrd?"},
+                                                          {"--initramfs", "did you mean --initrd?"},
+                                                          {"-serial", "did you mean --serial?"},
+                                                          {"-nographic", "leave it out"},
+                                                          {"-enable-kvm", "KVM is always used"},
+                                                          {"-accel", "KVM is always used"},
+                                                          {"-M", "leave it out"},
+                                                          {"-machine", "leave it out"},
+                                                          {"-cpu", "like the host's"},
+                                                          {"-no-reboot", "--on-reboot exit is the default"},
+                                                          {"-drive", "disk"},
+                                                          {"-hda", "disk"},
+                                                          {"-net", "net"},
+                                                          {"-netdev", "net"},
+                                                          {"-display", "no display"},
+                                                          {"-monitor", "Ctrl-A h"},
+                                                          {"-bios", "no firmware"},
+                                                          {"-s", "no debugger"},
+                                                          {"-S", "no debugger"},
+                                                          {"-debugcon", "--debug-console"},
+                                                          {"--boot-args", "did you mean --cmdline?"},
+                                                          {"--kernel-image-path", "did you mean --kernel?"},
+                                                          {"--mem-size-mib", "did you mean --memory?"},
+                                                          {"--vcpu-count", "did you mean --cpus?"},
+                                                          {"--api-sock", "no API"},
+                                                          {"--config-file", "options say all"},
+                                                          {"--log-path", "did you mean --log?"},
+                                                          {"--level", "did you mean --log-level?"},
+                                                          {"--log-file", "did you mean --log?"},
+                                                          {"--params", "did you mean --cmdline?"},
+                                                          {"-p", "did you mean --cmdline?"},
+                                                          {"-i", "did you mean --initrd?"},
+                                                          {"-c", "did you mean --cpus?"},
+                                                          {"-k", "did you mean --kernel?"},
+                                                          {"--seccomp", "sandbox"},
+                                                          {"-v", "--version"},
+                                                          {"--verbose", "did you mean --log-level?"},
+                                                          {"--tty", "did you mean --serial?"},
+                                                          {"--ram", "did you mean --memory?"}}) {
+        const std::string text = usage_error({"--kernel", "k", word, "value"});
+        INFO(text);
+        CHECK(text.starts_with("unknown option '"));
+        CHECK_THAT(text, Catch::Matchers::Contains(answer));
+    }
+}
+
+TEST_CASE("Options: a word that is far from everything gets no guess", "[options]") {
+    for (const char* const word : {"--nonsense", "--x", "-z", "--", "-", "--zzzzzzzzzzzz", "---"}) {
+        const std::string text = usage_error({"--kernel", "k", word});
+        INFO(text);
+        CHECK(text.find("did you mean") == std::string::npos);
+        CHECK_THAT(text, Catch::Matchers::Contains("'" + std::string(word) + "'"));
+    }
+}
+
+TEST_CASE("Options: every suggestion names an option that exists", "[options]") {
+    const std::string help = std::get<PrintAndExit>(parse({"--help"})).text;
+    for (const char* const word : {"-drive", "-net", "--rng", "--balloon", "--vsock", "--console",
+                                   "--seccomp", "-v", "-d", "-m", "-D", "-chardev", "--event-monitor"}) {
+        const std::string text = usage_error({word});
+        const std::string mark = "did you mean ";
+        INFO(text);
+        if (const std::size_t at = text.find(mark); at != std::string::npos) {
+            const std::size_t start = at + mark.size();
+            const std::string option = text.substr(start, text.find('?', start) - start);
+            CHECK(help.find("  " + option) != std::string::npos);
+        }
+    }
+}
+
+TEST_CASE("Options: a kernel without --kernel is recognised, other words are named", "[options]") {
+    CHECK(usage_error({"vmlinuz"}) ==
+          "'vmlinuz' is not understood: did you mean --kernel vmlinuz? (see kvm_vmm --help)");
+    CHECK_THAT(usage_error({"--memory", "1G", "bzImage"}), Catch::Matchers::Contains("--kernel bzImage?"));
+    const std::string second = usage_error({"--kernel", "k", "stray"});
+    CHECK_THAT(second, Catch::Matchers::Contains("'stray' is not understood"));
+    CHECK(second.find("did you mean") == std::string::npos);
+    CHECK_THAT(usage_error({"--kernel", "k", "--exit-port", "3"}),
+               Catch::Matchers::Contains("'3' is not understood: --exit-port takes no value"));
+    CHECK_THAT(usage_error({"--kernel", "k", "--exit-port=3"}),
+               Catch::Matchers::Contains("--exit-port takes no value"));
+    CHECK_THAT(usage_error({"--kernel", "k", "--cmdline", "console=ttyS0", "quiet"}),
+               Catch::Matchers::Contains("one word: --cmdline 'console=ttyS0 quiet'"));
+    CHECK_THAT(usage_error({""}), Catch::Matchers::Contains("'' is not understood"));
+}
+
+TEST_CASE("Options: what is wrong first is named first, unknown words before values", "[options]") {
+    CHECK_THAT(usage_error({"--first", "--second"}), Catch::Matchers::Contains("--first"));
+    CHECK_THAT(usage_error({"--second", "--first"}), Catch::Matchers::Contains("--second"));
+    CHECK_THAT(usage_error({"--memroy", "1G", "--cpus", "0"}), Catch::Matchers::Contains("--memroy"));
+    CHECK_THAT(usage_error({"--cpus", "0", "--memroy", "1G"}), Catch::Matchers::Contains("--memroy"));
+    CHECK_THAT(usage_error({"--cpus", "0", "--memory", "lots"}), Catch::Matchers::Contains("--cpus"));
+    CHECK_THAT(usage_error({"--memory", "lots", "--cpus", "0"}), Catch::Matchers::Contains("--memory"));
+    CHECK_THAT(usage_error({"--i8042", "x", "--serial", "y"}), Catch::Matchers::Contains("--i8042"));
+    CHECK_THAT(usage_error({"--serial", "y", "--i8042", "x"}), Catch::Matchers::Contains("--serial"));
+    // Without --kernel, the mistake in what is there comes first.
+    CHECK_THAT(usage_error({"--cpus", "0"}), Catch::Matchers::Contains("--cpus"));
+}
+
+TEST_CASE("Options: an option given twice is refused with both values, serial ports are several",
+          "[options]") {
+    for (const char* const option :
+         {"--kernel", "--initrd", "--cmdline", "--log", "--metrics", "--trace-io"}) {
+        const std::string text = usage_error({"--kernel=k", option, "one", option, "two"});
+        INFO(text);
+        CHECK_THAT(text, Catch::Matchers::Contains(std::string(option) + " is given twice"));
+        CHECK_THAT(text, Catch::Matchers::Contains("'one'"));
+    }
+    CHECK_THAT(usage_error({"--memory", "1G", "--memory=2G"}),
+               Catch::Matchers::Contains("--memory is given twice: '1G' and '2G'"));
+    CHECK_THAT(usage_error({"--debug-console", "null", "--debug-console", "null"}),
+               Catch::Matchers::Contains("twice"));
+    CHECK_THAT(usage_error({"--i8042", "full", "--i8042", "absent"}), Catch::Matchers::Contains("twice"));
+    CHECK(config_of({"--kernel", "k", "--exit-port", "--exit-port"}).exit_port);
+    CHECK(config_of({"--kernel", "k", "--serial", "null", "--serial", "null"}).serials.size() == 2);
+}
+
+TEST_CASE("Options: a missing value is not taken from the next option", "[options]") {
+    CHECK_THAT(usage_error({"--kernel"}),
+               Catch::Matchers::Contains("--kernel needs a value: --kernel IMAGE"));
+    CHECK_THAT(usage_error({"--kernel", "--memory", "1G"}),
+               Catch::Matchers::Contains("--kernel needs a value, and '--memory' looks like an option"));
+    CHECK_THAT(usage_error({"--cmdline", "--memory=1G"}), Catch::Matchers::Contains("needs a value"));
+    CHECK_THAT(usage_error({"--kernel", "-initrd", "i"}), Catch::Matchers::Contains("needs a value"));
+    CHECK_THAT(usage_error({"--memory", "--"}), Catch::Matchers::Contains("needs a value"));
+    CHECK(config_of({"--kernel=--memory"}).kernel == "--memory");
+    CHECK(config_of({"--kernel", "k", "--cmdline", "-- -x"}).cmdline == "-- -x");
+    CHECK(config_of({"--kernel", "k", "--cmdline", "--debug"}).cmdline == "--debug");
+    // An empty value after '=' is that value, whatever follows.
+    const VmmConfig config = config_of({"--kernel", "k", "--cmdline=", "--memory", "1G"});
+    CHECK(config.cmdline.empty());
+    CHECK(config.memory == 1ULL << 30U);
+    CHECK(config_of({"--kernel", "k", "--initrd", ""}).initrd == "");
+    CHECK(config_of({"--kernel", "k", "--log="}).observe.log == "");
+}
+
+TEST_CASE("Options: a word that a list does not have is named with the list and the nearest", "[options]") {
+    CHECK_THAT(usage_error({"--on-reboot", "restrat"}),
+               Catch::Matchers::Contains(
+                   "--on-reboot: 'restrat' is not one of exit or restart; did you mean restart?"));
+    CHECK_THAT(usage_error({"--i8042", "ful"}), Catch::Matchers::Contains("did you mean full?"));
+    CHECK_THAT(usage_error({"--i8042", "0"}), Catch::Matchers::Contains("'0' is not one of"));
+    CHECK_THAT(usage_error({"--log-level", "warn"}), Catch::Matchers::Contains("did you mean warning?"));
+    CHECK_THAT(usage_error({"--log-level", ""}), Catch::Matchers::Contains("'' is not one of"));
+    CHECK_THAT(usage_error({"--boot-protocol", "PVH"}), Catch::Matchers::Contains("did you mean pvh?"));
+    CHECK_THAT(usage_error({"--serial-overflow", "x"}),
+               Catch::Matchers::Contains("'x' is not one of wait or drop"));
+}
+
+TEST_CASE("Options: each word of a list means what it says", "[options]") {
+    using kvm_vmm::BootProtocol;
+    using vmsuperio::I8042Profile;
+    using vmsuperio::TransmitPolicy;
+    const auto with = [](const char* option, const char* word) {
+        return config_of({"--kernel", "k", option, word});
+    };
+    CHECK(with("--boot-protocol", "auto").protocol == BootProtocol::automatic);
+    CHECK(with("--boot-protocol", "linux").protocol == BootProtocol::linux_boot);
+    CHECK(with("--boot-protocol", "pvh").protocol == BootProtocol::pvh);
+    CHECK_FALSE(with("--on-reboot", "exit").restart_on_reboot);
+    CHECK(with("--on-reboot", "restart").restart_on_reboot);
+    CHECK(with("--i8042", "full").i8042 == I8042Profile::full);
+    CHECK(with("--i8042", "minimal").i8042 == I8042Profile::minimal);
+    CHECK(with("--i8042", "absent").i8042 == I8042Profile::absent);
+    CHECK(with("--serial-overflow", "wait").serial_overflow == TransmitPolicy::back_pressure);
+    CHECK(with("--serial-overflow", "drop").serial_overflow == TransmitPolicy::drop_and_count);
+    for (const auto level : {kvm_vmm::LogLevel::error, kvm_vmm::LogLevel::warning, kvm_vmm::LogLevel::info,
+                             kvm_vmm::LogLevel::debug}) {
+        CHECK(with("--log-level", std::string(log_level_name(level)).c_str()).observe.log_level == level);
+    }
+}
+
+TEST_CASE("Options: a serial target as other programs write it gets a suggestion", "[options]") {
+    for (const auto& [target, answer] : std::vector<std::pair<const char*, std::string>>{
+             {"file=", "lacks the path: file=PATH"},
+             {"file", "lacks the path: file=PATH"},
+             {"unix=", "lacks the path: unix=PATH"},
+             {"unix", "lacks the path: unix=PATH"},
+             {"mon:stdio", "did you mean stdio?"},
+             {"file:/tmp/x", "did you mean file=/tmp/x?"},
+             {"unix:/tmp/s,server=on", "did you mean unix=/tmp/s?"},
+             {"none", "did you mean null?"},
+             {"off", "did you mean null?"},
+             {"tty", "did you mean stdio?"},
+             {"/tmp/log", "did you mean file=/tmp/log?"},
+             {"stido", "did you mean stdio?"},
+             {"NULL", "did you mean null?"},
+             {"pyt", "did you mean pty?"},
+             {"", "'' is not one of"},
+             {"tcp::4444", "'tcp::4444' is not one of"}}) {
+        const std::string text = usage_error({"--kernel", "k", "--serial", target});
+        INFO(text);
+        CHECK(text.starts_with("--serial: "));
+        CHECK_THAT(text, Catch::Matchers::Contains(answer));
+    }
+    CHECK_THAT(usage_error({"--debug-console", "file="}), Catch::Matchers::Contains("lacks the path"));
+    CHECK_THAT(usage_error({"--debug-console", "pty"}),
+               Catch::Matchers::Contains("'pty' is not one of stdio, file=PATH, null"));
+}
+
+TEST_CASE("Options: sizes and numbers in other programs' notation are refused as they are", "[options]") {
+    CHECK_THAT(usage_error({"--memory", "size=512M"}),
+               Catch::Matchers::Contains("'size=512M' is not a size such as 512M or 2G"));
+    for (const char* const number :
+         {"boot=4", "4,sockets=1", "0", "65", "-1", "1.5", "", "+2", "4 ", "0x4", "99999999999999999999"}) {
+        INFO(number);
+        CHECK_THAT(
+            usage_error({"--cpus", number}),
+            Catch::Matchers::Contains("--cpus: '" + std::string(number) + "' is not a number from 1 to 64"));
+    }
+}
+
+TEST_CASE("Options: no word, however long or odd, makes more than one line of moderate length", "[options]") {
+    const std::string longest(100'000, 'a');
+    for (const std::string& word : {longest, "--" + longest, "-" + longest, "--kernel=" + longest,
+                                    std::string("--a\x1B[31m\r\nb"), std::string("a\x07\x7F")}) {
+        const std::string text = usage_error({word.c_str(), "--memory", "x", word.c_str()});
+        INFO(text);
+        CHECK(text.size() < 1000);
+        CHECK(std::ranges::none_of(
+            text, [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7F'; }));
+    }
+    for (const char* const option : {"--memory", "--cpus", "--serial", "--i8042", "--debug-console"}) {
+        CHECK(usage_error({option, longest.c_str()}).size() < 1000);
+        CHECK(usage_error({option, ("/" + longest).c_str()}).size() < 1000);
+    }
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "catch.hpp"
+#include "error.hpp"
 #include "event/event_manager.hpp"
 
 using namespace kvm_vmm;
@@ -70,4 +71,27 @@ TEST_CASE("UnixSocketBackend: clients come and go, and what is written in betwee
         CHECK(received(second) == "second");
     }
     CHECK_FALSE(std::filesystem::exists(path));
+}
+
+TEST_CASE("Unix socket: a path of 107 bytes is the longest, and the message says so", "[console]") {
+    EventManager events;
+    std::string name = (std::filesystem::temp_directory_path() / "kvm_vmm_path_XXXXXX").string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    const std::filesystem::path directory(name);
+    const std::string longest = name + '/' + std::string(107 - name.size() - 1, 's');
+    {
+        const UnixSocketBackend backend(longest, events);
+        CHECK(std::filesystem::is_socket(longest));
+        CHECK(connect_to(longest));
+    }
+    std::string error;
+    try {
+        const UnixSocketBackend backend(longest + 's', events);
+    } catch (const VmmError& refused) {
+        CHECK(refused.code() == ExitCode::bad_file);
+        error = refused.what();
+    }
+    CHECK_THAT(error, Catch::Matchers::Contains("the path has 108 bytes, and a socket's path at most 107"));
+    CHECK(std::filesystem::is_empty(directory));
+    std::filesystem::remove_all(directory);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <cerrno>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -33,9 +34,11 @@ private:
     ExitCode code_;
 };
 
-/// "what: Reason" for a failed system call.
+/// "what: Reason" for a failed system call; a name that is too long with the limits (Linux, limits.h).
 [[nodiscard]] inline std::string errno_message(const std::string& what, int error_number) {
-    return what + ": " + std::generic_category().message(error_number);
+    const char* const limits =
+        error_number == ENAMETOOLONG ? " (a path has at most 4095 bytes, each name in it at most 255)" : "";
+    return what + ": " + std::generic_category().message(error_number) + limits;
 }
 
 }  // namespace kvm_vmm

@@ -86,15 +86,6 @@ std::string_view log_level_name(LogLevel level) noexcept {
     return level_names.at(static_cast<std::size_t>(level));
 }
 
-std::optional<LogLevel> parse_log_level(std::string_view name) noexcept {
-    for (const LogLevel level : {LogLevel::error, LogLevel::warning, LogLevel::info, LogLevel::debug}) {
-        if (name == log_level_name(level)) {
-            return level;
-        }
-    }
-    return std::nullopt;
-}
-
 void open_log(const std::optional<std::string>& file, std::optional<LogLevel> level) {
     close_log();
     if (file) {

@@ -13,7 +13,6 @@ enum class LogLevel : std::uint8_t { error, warning, info, debug };
 
 /// "error", "warning", "info" or "debug".
 [[nodiscard]] std::string_view log_level_name(LogLevel level) noexcept;
-[[nodiscard]] std::optional<LogLevel> parse_log_level(std::string_view name) noexcept;
 
 /// From now on, messages up to `level` are appended to `file` with the time (UTC); without a file they go to
 /// stderr. With no level: info in a file, warning on stderr. Throws VmmError(bad_file).

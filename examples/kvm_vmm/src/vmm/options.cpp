@@ -2,16 +2,29 @@
 #include "vmm/options.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstddef>
+#include <functional>
 #include <limits>
+#include <map>
+#include <memory>
+#include <span>
+#include <sstream>
 #include <string_view>
+#include <utility>
+#include <vector>
+
+#include "vmm/option_hints.hpp"
 
 namespace kvm_vmm {
 namespace {
 
-constexpr const char* footer = R"(
-While the guest runs: Ctrl-A x ends it, Ctrl-A Ctrl-A sends Ctrl-A, Ctrl-A h lists the other commands.
+constexpr std::size_t help_width = 100;
+
+constexpr const char* footer =
+    R"(While the guest runs: Ctrl-A x ends it, Ctrl-A Ctrl-A sends Ctrl-A, Ctrl-A h lists the others.
 
 Exit codes:
     0  the guest powered off, or was ended with Ctrl-A x
@@ -30,19 +43,115 @@ Example:
   kvm_vmm --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0 quiet' --memory 1G
 )";
 
+/// One word that an option takes.
+template <class Value>
+struct Choice {
+    std::string_view word;
+    Value value;
+    std::string_view meaning{};  ///< for --help, where the word does not say it
+};
+
+constexpr std::array protocols{
+    Choice{"auto", BootProtocol::automatic, "pvh where the kernel offers it, or else linux"},
+    Choice{"linux", BootProtocol::linux_boot, "the 64-bit boot protocol"},
+    Choice{"pvh", BootProtocol::pvh},
+};
+constexpr std::array reboot_actions{
+    Choice{"exit", false, "with 10"},
+    Choice{"restart", true, "in place"},
+};
+constexpr std::array i8042_profiles{
+    Choice{"full", vmsuperio::I8042Profile::full, "with keyboard and mouse"},
+    Choice{"minimal", vmsuperio::I8042Profile::minimal, "reset command only"},
+    Choice{"absent", vmsuperio::I8042Profile::absent},
+};
+constexpr std::array overflow_policies{
+    Choice{"wait", vmsuperio::TransmitPolicy::back_pressure, "the guest's driver waits, nothing is lost"},
+    Choice{"drop", vmsuperio::TransmitPolicy::drop_and_count},
+};
+const std::array log_levels{
+    Choice{log_level_name(LogLevel::error), LogLevel::error},
+    Choice{log_level_name(LogLevel::warning), LogLevel::warning},
+    Choice{log_level_name(LogLevel::info), LogLevel::info},
+    Choice{log_level_name(LogLevel::debug), LogLevel::debug},
+};
+
+/// "a, b or c".
+std::string either(const std::vector<std::string>& items) {
+    std::string text;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+        text += i == 0 ? "" : i + 1 == items.size() ? " or " : ", ";
+        text += items[i];
+    }
+    return text;
+}
+
+/// An option that takes one of the words of `choices`, which are listed behind `description`.
+template <class Value, std::size_t size>
+CLI::Option* add_choice(CLI::App& app, const std::string& name,
+                        const std::array<Choice<Value>, size>& choices, std::function<void(Value)> set,
+                        const std::string& description) {
+    std::vector<std::string> listed;
+    for (const Choice<Value>& choice : choices) {
+        listed.push_back(std::string(choice.word) +
+                         (choice.meaning.empty() ? "" : " (" + std::string(choice.meaning) + ")"));
+    }
+    const auto find = [&choices](const std::string& text) {
+        return std::ranges::find(choices, std::string_view(text), &Choice<Value>::word);
+    };
+    return app
+        .add_option_function<std::string>(
+            name, [find, set = std::move(set)](const std::string& text) { set(find(text)->value); },
+            description + ": " + either(listed))
+        ->check([find, &choices](const std::string& text) -> std::string {
+            if (find(text) != choices.end()) {
+                return {};
+            }
+            std::vector<std::string_view> words;
+            std::vector<std::string> names;
+            for (const Choice<Value>& choice : choices) {
+                words.push_back(choice.word);
+                names.emplace_back(choice.word);
+            }
+            return quote(text) + " is not one of " + either(names) + suggestion(text, words);
+        });
+}
+
+/// An option that names a file. (An std::optional that CLI11 sets would stay empty for an empty name, and the
+/// option be ignored.)
+void add_path(CLI::App& app, const std::string& name, std::optional<std::string>& path,
+              const std::string& description) {
+    app.add_option_function<std::string>(
+           name, [&path](const std::string& text) { path = text; }, description)
+        ->type_name("FILE");
+}
+
 /// Turns the message of a failed check into CLI11's form.
 std::string check_memory(const std::string& text) {
     const auto size = parse_size(text);
     if (!size) {
-        return "'" + text + "' is not a size such as 512M or 2G";
+        return quote(text) + " is not a size such as 512M or 2G";
     }
     if (*size < (1ULL << 20U) || *size > (1ULL << 40U)) {
-        return "'" + text + "' is not between 1M and 1T";
+        return quote(text) + " is not between 1M and 1T";
     }
     if (*size % 4096 != 0) {
-        return "'" + text + "' is not a multiple of 4 KiB";
+        return quote(text) + " is not a multiple of 4 KiB";
     }
     return {};
+}
+
+std::optional<unsigned> parse_cpus(std::string_view text) {
+    unsigned number = 0;
+    const char* const end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(text.data(), end, number);
+    return error == std::errc{} && rest == end && number >= 1 && number <= max_cpus ? std::optional(number)
+                                                                                    : std::nullopt;
+}
+
+std::string check_cpus(const std::string& text) {
+    return parse_cpus(text) ? std::string{}
+                            : quote(text) + " is not a number from 1 to " + std::to_string(max_cpus);
 }
 
 std::string check_serial(const std::string& text) {
@@ -50,37 +159,216 @@ std::string check_serial(const std::string& text) {
     return config ? std::string{} : config.error();
 }
 
-BootProtocol parse_protocol(const std::string& text) {
-    if (text == "linux") {
-        return BootProtocol::linux_boot;
-    }
-    return text == "pvh" ? BootProtocol::pvh : BootProtocol::automatic;
-}
-
 std::string check_debug_console(const std::string& text) {
     const auto config = parse_serial(text);
-    if (!config || config->kind == SerialConfig::Kind::pty ||
-        config->kind == SerialConfig::Kind::unix_socket) {
-        return "'" + text + "' is not one of stdio, file=PATH, null";
+    if (config &&
+        (config->kind == SerialConfig::Kind::pty || config->kind == SerialConfig::Kind::unix_socket)) {
+        return quote(text) + " is not one of stdio, file=PATH, null";
     }
-    return {};
-}
-
-vmsuperio::I8042Profile parse_profile(const std::string& text) {
-    if (text == "minimal") {
-        return vmsuperio::I8042Profile::minimal;
-    }
-    return text == "absent" ? vmsuperio::I8042Profile::absent : vmsuperio::I8042Profile::full;
+    return config ? std::string{} : config.error();
 }
 
 // CLI11 puts each reason on one line; anything that came in from the user might not.
 std::string one_line(std::string text) {
     for (char& c : text) {
-        if (static_cast<unsigned char>(c) < ' ') {
+        if (static_cast<unsigned char>(c) < ' ' || c == '\x7F') {
             c = ' ';
         }
     }
     return text;
+}
+
+/// Breaks descriptions into lines that end at `width` at the latest.
+class WrappingFormatter : public CLI::Formatter {
+public:
+    explicit WrappingFormatter(std::size_t width) : width_(width) {}
+
+    [[nodiscard]] std::string make_option_desc(const CLI::Option* option) const override {
+        std::string text;
+        std::size_t column = get_column_width();
+        std::istringstream words(Formatter::make_option_desc(option));
+        for (std::string word; words >> word;) {
+            if (!text.empty()) {
+                const bool fits = column + 1 + word.size() <= width_;
+                text += fits ? ' ' : '\n';
+                column = fits ? column + 1 : get_column_width();
+            }
+            text += word;
+            column += word.size();
+        }
+        return text;
+    }
+
+private:
+    std::size_t width_;
+};
+
+[[noreturn]] void refuse(const std::string& reason) {
+    throw VmmError(ExitCode::usage, one_line(reason) + " (see kvm_vmm --help)");
+}
+
+/// Looks at the words of the command line before CLI11 takes their values: what no option is and what is
+/// missing or given twice is found in the order of the words, and before a value that is wrong because of it.
+class WordCheck {
+public:
+    explicit WordCheck(const CLI::App& app) : app_(app) {
+        for (const CLI::Option* const option : app.get_options()) {
+            for (const std::string& name : option->get_lnames()) {
+                names_.push_back("--" + name);
+            }
+        }
+    }
+
+    /// The words in CLI11's order (last one first), each value a word of its own; throws VmmError(usage).
+    /// Empty where the user asks for help, whatever else there is.
+    std::vector<std::string> check(std::span<const char* const> arguments) {
+        std::vector<std::string> words(arguments.begin(), arguments.end());
+        if (std::ranges::any_of(words,
+                                [](const std::string& word) { return word == "--help" || word == "-h"; })) {
+            return {"--help"};
+        }
+        std::vector<std::string> result;
+        for (std::size_t i = 0; i < words.size(); ++i) {
+            i += take(words, i, result);
+        }
+        std::ranges::reverse(result);
+        return result;
+    }
+
+private:
+    /// Takes the option at `i`; returns how many words its value had.
+    std::size_t take(const std::vector<std::string>& words, std::size_t i, std::vector<std::string>& result) {
+        const std::string& word = words[i];
+        const std::size_t equals = word.find('=');
+        const std::string name = word.substr(0, equals);
+        const CLI::Option* const option = find(name);
+        if (option == nullptr) {
+            refuse_word(words, i);
+        }
+        if (option->get_items_expected_max() == 0) {
+            if (equals != std::string::npos) {
+                refuse(name + " takes no value");
+            }
+            result.push_back(name);
+            return 0;
+        }
+        std::size_t taken = 0;
+        std::string value;
+        if (equals != std::string::npos) {
+            value = word.substr(equals + 1);
+        } else if (i + 1 < words.size()) {
+            value = words[i + 1];
+            refuse_option_as_value(*option, name, value);
+            taken = 1;
+        } else {
+            refuse(name + " needs a value: " + name + ' ' + option->get_type_name());
+        }
+        refuse_second(*option, name, value);
+        result.push_back(name);
+        result.push_back(value);
+        return taken;
+    }
+
+    [[nodiscard]] const CLI::Option* find(const std::string& name) const {
+        return name.starts_with('-') ? app_.get_option_no_throw(name) : nullptr;
+    }
+
+    [[noreturn]] void refuse_word(const std::vector<std::string>& words, std::size_t i) const {
+        const std::string& word = words[i];
+        if (word.size() > 1 && word.starts_with('-') && word != "--") {
+            const std::vector<std::string_view> names(names_.begin(), names_.end());
+            refuse(explain_unknown_option(word, names));
+        }
+        std::string reason = quote(word) + " is not understood: ";
+        const std::string before = i >= 2 ? words[i - 2] : "";
+        if (before == "--cmdline") {
+            refuse(reason + "a command line with spaces is one word: --cmdline " +
+                   quote(words[i - 1] + ' ' + word));
+        }
+        if (i >= 1 && find(words[i - 1]) != nullptr && words[i - 1].find('=') == std::string::npos &&
+            find(words[i - 1])->get_items_expected_max() == 0) {
+            refuse(reason + words[i - 1] + " takes no value");
+        }
+        const auto is_kernel = [](const std::string& other) {
+            return other == "--kernel" || other.starts_with("--kernel=");
+        };
+        if (!word.empty() && std::ranges::none_of(words, is_kernel)) {
+            refuse(reason + "did you mean --kernel " + word.substr(0, 80) + '?');
+        }
+        refuse(reason + "it is no option, and belongs to none");
+    }
+
+    // The user forgot the value, and the next option would be taken for it.
+    void refuse_option_as_value(const CLI::Option& option, const std::string& name,
+                                const std::string& value) const {
+        const bool ours = find(value.substr(0, value.find('='))) != nullptr;
+        const bool dashed = value.size() > 1 && value[0] == '-' && (value[1] < '0' || value[1] > '9');
+        if (ours || (dashed && name != "--cmdline")) {
+            refuse(name + " needs a value, and " + quote(value) + " looks like an option: " + name + ' ' +
+                   option.get_type_name() + ", or " + name + "=" + value.substr(0, 80) + " if that is meant");
+        }
+    }
+
+    void refuse_second(const CLI::Option& option, const std::string& name, const std::string& value) {
+        if (name == "--serial") {
+            return;
+        }
+        const auto [first, added] = given_.emplace(&option, value);
+        if (!added) {
+            refuse(name + " is given twice: " + quote(first->second) + " and " + quote(value));
+        }
+    }
+
+    const CLI::App& app_;
+    std::vector<std::string> names_;
+    std::map<const CLI::Option*, std::string> given_;
+};
+
+/// What another program's name for a target is here.
+std::string serial_suggestion(std::string_view text) {
+    constexpr auto habits = std::to_array<std::pair<std::string_view, std::string_view>>({
+        {"mon:stdio", "stdio"},
+        {"tty", "stdio"},
+        {"console", "stdio"},
+        {"stdout", "stdio"},
+        {"-", "stdio"},
+        {"off", "null"},
+        {"none", "null"},
+    });
+    constexpr auto prefixes = std::to_array<std::pair<std::string_view, std::string_view>>({
+        {"file:", "file="},
+        {"path=", "file="},
+        {"unix:", "unix="},
+        {"socket=", "unix="},
+        {"/", "file=/"},
+        {"./", "file=./"},
+    });
+    for (const auto& [theirs, ours] : habits) {
+        if (text == theirs) {
+            return "; did you mean " + std::string(ours) + "?";
+        }
+    }
+    for (const auto& [theirs, ours] : prefixes) {
+        if (text.starts_with(theirs)) {
+            // What QEMU has behind the path (",server=on") is not part of it.
+            const std::string_view path = text.substr(theirs.size(), 80);
+            return "; did you mean " + std::string(ours) + std::string(path.substr(0, path.find(','))) + "?";
+        }
+    }
+    constexpr std::array<std::string_view, 3> words{"stdio", "pty", "null"};
+    return suggestion(text, words);
+}
+
+void add_serial(VmmConfig& config, const std::string& text) {
+    const SerialConfig serial = *parse_serial(text);
+    if (config.serials.size() == max_serials) {
+        refuse("--serial: more than " + std::to_string(max_serials) + " ports");
+    }
+    if (serial.kind == SerialConfig::Kind::stdio &&
+        std::ranges::find(config.serials, serial.kind, &SerialConfig::kind) != config.serials.end()) {
+        refuse("--serial: only one port can be stdio");
+    }
+    config.serials.push_back(serial);
 }
 
 }  // namespace
@@ -111,142 +399,121 @@ std::optional<std::uint64_t> parse_size(const std::string& text) {
 }
 
 std::expected<SerialConfig, std::string> parse_serial(const std::string& text) {
-    constexpr std::string_view file = "file=";
-    if (text == "stdio") {
-        return SerialConfig{SerialConfig::Kind::stdio, {}};
+    constexpr std::array<std::pair<std::string_view, SerialConfig::Kind>, 3> plain{{
+        {"stdio", SerialConfig::Kind::stdio},
+        {"null", SerialConfig::Kind::null},
+        {"pty", SerialConfig::Kind::pty},
+    }};
+    constexpr std::array<std::pair<std::string_view, SerialConfig::Kind>, 2> with_path{{
+        {"file=", SerialConfig::Kind::file},
+        {"unix=", SerialConfig::Kind::unix_socket},
+    }};
+    for (const auto& [word, kind] : plain) {
+        if (text == word) {
+            return SerialConfig{kind, {}};
+        }
     }
-    if (text == "null") {
-        return SerialConfig{SerialConfig::Kind::null, {}};
+    for (const auto& [word, kind] : with_path) {
+        if (text.starts_with(word) && text.size() > word.size()) {
+            return SerialConfig{kind, text.substr(word.size())};
+        }
+        if (text == word || text + '=' == word) {
+            return std::unexpected(quote(text) + " lacks the path: " + std::string(word) + "PATH");
+        }
     }
-    if (text.starts_with(file) && text.size() > file.size()) {
-        return SerialConfig{SerialConfig::Kind::file, text.substr(file.size())};
-    }
-    constexpr std::string_view unix_socket = "unix=";
-    if (text.starts_with(unix_socket) && text.size() > unix_socket.size()) {
-        return SerialConfig{SerialConfig::Kind::unix_socket, text.substr(unix_socket.size())};
-    }
-    if (text == "pty") {
-        return SerialConfig{SerialConfig::Kind::pty, {}};
-    }
-    return std::unexpected("'" + text + "' is not one of stdio, pty, file=PATH, unix=PATH, null");
+    return std::unexpected(quote(text) + " is not one of stdio, pty, file=PATH, unix=PATH, null" +
+                           serial_suggestion(text));
 }
 
 std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const* argv) {
     VmmConfig config;
-    std::string memory = "512M";
-    std::string initrd;
-    std::vector<std::string> serials{"stdio"};
+    config.serials.clear();
 
     CLI::App app{"Boots a Linux kernel in a KVM virtual machine.", "kvm_vmm"};
+    app.formatter(std::make_shared<WrappingFormatter>(help_width));
     app.footer(footer);
     app.set_version_flag("--version", "kvm_vmm 0.1.0");
-    app.add_option("--kernel", config.kernel, "Kernel image")->required()->type_name("IMAGE");
-    app.add_option("--initrd", initrd, "Initial RAM disk")->type_name("FILE");
+    app.add_option("--kernel", config.kernel, "Kernel image; required")->type_name("IMAGE");
+    add_path(app, "--initrd", config.initrd, "Initial RAM disk");
     app.add_option("--cmdline", config.cmdline, "Kernel command line")
         ->type_name("STRING")
         ->capture_default_str();
-    app.add_option("--memory", memory, "Guest RAM, with unit K, M, G or T; MiB without")
+    app.add_option_function<std::string>(
+           "--memory", [&](const std::string& text) { config.memory = *parse_size(text); },
+           "Guest RAM, with unit K, M, G or T; MiB without")
         ->type_name("SIZE")
         ->check(check_memory)
-        ->capture_default_str();
-    app.add_option("--cpus", config.cpus, "Number of CPUs, 1 to " + std::to_string(max_cpus))
+        ->default_str("512M");
+    app.add_option_function<std::string>(
+           "--cpus", [&](const std::string& text) { config.cpus = *parse_cpus(text); },
+           "Number of CPUs, 1 to " + std::to_string(max_cpus))
         ->type_name("N")
-        ->check(CLI::Range(1U, max_cpus))
-        ->capture_default_str();
-    app.add_option(
-           "--serial", serials,
-           "What a serial port is connected to: stdio, pty (its name is told on stderr), file=PATH (output "
-           "only), unix=PATH (a socket that listens there) or null. The first is COM1; up to four may be "
-           "given")
+        ->check(check_cpus)
+        ->default_str("1");
+    app.add_option_function<std::string>(
+           "--serial", [&](const std::string& text) { add_serial(config, text); },
+           "What a serial port is connected to: stdio, pty (its name is reported on stderr), file=PATH "
+           "(output only), unix=PATH (a socket that listens there) or null. The first is COM1; up to four "
+           "may be given")
         ->type_name("TARGET")
         ->check(check_serial)
-        ->take_all()
-        ->expected(1)
-        ->capture_default_str();
-    std::string overflow = "wait";
-    app.add_option("--serial-overflow", overflow,
-                   "When 1 MiB waits for a serial port's reader: wait (the guest's driver waits, nothing is "
-                   "lost) or drop")
+        ->default_str("stdio");
+    add_choice<vmsuperio::TransmitPolicy>(
+        app, "--serial-overflow", overflow_policies,
+        [&](vmsuperio::TransmitPolicy policy) { config.serial_overflow = policy; },
+        "When 1 MiB waits for a serial port's reader")
         ->type_name("POLICY")
-        ->check(CLI::IsMember({"wait", "drop"}))
-        ->capture_default_str();
-    std::string protocol = "auto";
-    app.add_option(
-           "--boot-protocol", protocol,
-           "How an ELF kernel is entered: linux (64-bit boot protocol), pvh, or auto (pvh where the kernel "
-           "offers it)")
+        ->default_str("wait");
+    add_choice<BootProtocol>(
+        app, "--boot-protocol", protocols, [&](BootProtocol protocol) { config.protocol = protocol; },
+        "How an ELF kernel is entered")
         ->type_name("PROTOCOL")
-        ->check(CLI::IsMember({"auto", "linux", "pvh"}))
-        ->capture_default_str();
-    std::string on_reboot = "exit";
-    app.add_option("--on-reboot", on_reboot, "When the guest reboots: exit (with 10) or restart it in place")
+        ->default_str("auto");
+    add_choice<bool>(
+        app, "--on-reboot", reboot_actions, [&](bool restart) { config.restart_on_reboot = restart; },
+        "When the guest reboots")
         ->type_name("ACTION")
-        ->check(CLI::IsMember({"exit", "restart"}))
-        ->capture_default_str();
-    std::string i8042 = "full";
-    app.add_option(
-           "--i8042", i8042,
-           "Keyboard controller: full (with keyboard and mouse), minimal (reset command only) or absent")
+        ->default_str("exit");
+    add_choice<vmsuperio::I8042Profile>(
+        app, "--i8042", i8042_profiles, [&](vmsuperio::I8042Profile profile) { config.i8042 = profile; },
+        "Keyboard controller")
         ->type_name("PROFILE")
-        ->check(CLI::IsMember({"full", "minimal", "absent"}))
-        ->capture_default_str();
-    std::string debug_console;
-    app.add_option("--debug-console", debug_console,
-                   "What the debug ports 0xE9 and 0x402 write to: stdio, null or file=PATH")
+        ->default_str("full");
+    app.add_option_function<std::string>(
+           "--debug-console", [&](const std::string& text) { config.debug_console = *parse_serial(text); },
+           "What the debug ports 0xE9 and 0x402 write to: stdio, null or file=PATH")
         ->type_name("TARGET")
         ->check(check_debug_console);
     app.add_flag("--exit-port", config.exit_port,
                  "Port 0x501 ends this program with the byte written as its exit code");
-    std::string log_level;
-    app.add_option("--log", config.observe.log, "Append log messages to this file instead of stderr")
-        ->type_name("FILE");
-    app.add_option(
-           "--log-level", log_level,
-           "How much to log: error, warning, info or debug (default: info in a file, warning on stderr)")
-        ->type_name("LEVEL")
-        ->check(CLI::IsMember({"error", "warning", "info", "debug"}));
-    app.add_option("--metrics", config.observe.metrics,
-                   "Write counters as JSON here, in the end and on SIGUSR1")
-        ->type_name("FILE");
-    app.add_option("--trace-io", config.observe.trace_io,
-                   "Write a line for each access of the guest to a device here")
-        ->type_name("FILE");
+    add_path(app, "--log", config.observe.log, "Append log messages to this file instead of stderr");
+    add_choice<LogLevel>(
+        app, "--log-level", log_levels, [&](LogLevel level) { config.observe.log_level = level; },
+        "How much to log, by default info in a file and warning on stderr")
+        ->type_name("LEVEL");
+    add_path(app, "--metrics", config.observe.metrics,
+             "Write counters as JSON here, in the end and on SIGUSR1");
+    add_path(app, "--trace-io", config.observe.trace_io,
+             "Write a line for each access of the guest to a device here");
+    for (CLI::Option* const option :
+         app.get_options([](const CLI::Option* o) { return o->get_items_expected_max() != 0; })) {
+        // Values are looked at in the order of the command line, so that the first mistake is the one named.
+        option->trigger_on_parse();
+    }
     try {
-        app.parse(argc, argv);
+        app.parse(WordCheck(app).check(std::span(argv, static_cast<std::size_t>(argc)).subspan(1)));
     } catch (const CLI::CallForHelp&) {
         return PrintAndExit{app.help()};
     } catch (const CLI::CallForVersion& version) {
         return PrintAndExit{std::string(version.what()) + "\n"};
     } catch (const CLI::ParseError& error) {
-        throw VmmError(ExitCode::usage, one_line(error.what()) + " (see kvm_vmm --help)");
+        refuse(error.what());
     }
-    config.memory = *parse_size(memory);
-    config.observe.log_level = parse_log_level(log_level);
-    if (app.count("--initrd") != 0) {
-        config.initrd = initrd;
+    if (app.count("--kernel") == 0) {
+        refuse("--kernel IMAGE is required: which kernel to boot");
     }
-    if (app.count("--debug-console") != 0) {
-        config.debug_console = *parse_serial(debug_console);
-    }
-    config.i8042 = parse_profile(i8042);
-    config.protocol = parse_protocol(protocol);
-    config.restart_on_reboot = on_reboot == "restart";
-    if (overflow == "drop") {
-        config.serial_overflow = vmsuperio::TransmitPolicy::drop_and_count;
-    }
-    if (serials.size() > max_serials) {
-        throw VmmError(ExitCode::usage, "--serial: more than 4 ports (see kvm_vmm --help)");
-    }
-    config.serials.clear();
-    std::size_t stdio_ports = 0;
-    for (const std::string& serial : serials) {
-        config.serials.push_back(*parse_serial(serial));
-        if (config.serials.back().kind == SerialConfig::Kind::stdio) {
-            ++stdio_ports;
-        }
-    }
-    if (stdio_ports > 1) {
-        throw VmmError(ExitCode::usage, "--serial: only one port can be stdio (see kvm_vmm --help)");
+    if (config.serials.empty()) {
+        config.serials.push_back(SerialConfig{});
     }
     return config;
 }
