@@ -154,6 +154,104 @@ TEST_CASE("EventManager: a paused subscription is not called, not even for a han
     CHECK(calls == 1);
 }
 
+TEST_CASE("EventManager: a hang-up alone is reported once, and readiness not at all", "[event]") {
+    EventManager events;
+    auto pipe = make_pipe();
+    std::vector<std::uint32_t> seen;
+    const auto id = *events.add(pipe.read_end.get(), EventManager::hangup_only,
+                                [&](std::uint32_t bits) { seen.push_back(bits); });
+    REQUIRE(::write(pipe.write_end.get(), "x", 1) == 1);
+    CHECK(events.run_once(0) == 0);
+    CHECK(seen.empty());
+    SECTION("it comes up") {
+        pipe.write_end.reset();
+        CHECK(events.run_once(0) == 1);
+    }
+    SECTION("it is there already when that is asked for") {
+        CHECK(events.modify(id, 0));
+        pipe.write_end.reset();
+        CHECK(events.run_once(0) == 0);
+        CHECK(events.modify(id, EventManager::hangup_only));
+        CHECK(events.run_once(0) == 1);
+    }
+    SECTION("of the reader of a pipe") {
+        auto other = make_pipe();
+        REQUIRE(events
+                    .add(other.write_end.get(), EventManager::hangup_only,
+                         [&](std::uint32_t bits) { seen.push_back(bits & EPOLLERR ? EPOLLHUP : 0U); })
+                    .has_value());
+        CHECK(events.run_once(0) == 0);
+        other.read_end.reset();
+        CHECK(events.run_once(0) == 1);
+    }
+    for (int i = 0; i < 20; ++i) {
+        CHECK(events.run_once(0) == 0);
+    }
+    REQUIRE(seen.size() == 1);
+    CHECK((seen[0] & EPOLLHUP) != 0);
+    CHECK((seen[0] & (EPOLLIN | EPOLLOUT)) == 0);
+}
+
+TEST_CASE("EventManager: hangup_only of what never hangs up is never reported", "[event]") {
+    EventManager events;
+    const FileDescriptor null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    int calls = 0;
+    const auto id =
+        events.add(null.get(), EPOLLIN | EventManager::hangup_only, [&](std::uint32_t) { ++calls; });
+    REQUIRE(id.has_value());
+    CHECK(events.run_once(0) == 1);
+    CHECK(events.modify(*id, EventManager::hangup_only));
+    CHECK(events.run_once(0) == 0);
+    CHECK(calls == 1);
+}
+
+TEST_CASE("EventManager: a handler that another of the same batch paused is not called", "[event]") {
+    EventManager events;
+    std::array<Notifier, 2> notifiers;
+    std::array<EventManager::SubscriptionId, 2> ids{};
+    std::array<int, 2> calls{};
+    // Whichever comes first pauses the other, whose event is in the same batch.
+    for (const std::size_t i : {0U, 1U}) {
+        ids.at(i) = *events.add(notifiers.at(i).fd(), EPOLLIN, [&, i](std::uint32_t) {
+            ++calls.at(i);
+            CHECK(events.modify(ids.at(1 - i), 0));
+        });
+        notifiers.at(i).notify();
+    }
+    CHECK(events.run_once(0) == 1);
+    CHECK(calls[0] + calls[1] == 1);
+    const std::size_t paused = calls[0] == 0 ? 0 : 1;
+    CHECK(events.run_once(0) == 1);
+    CHECK(calls.at(paused) == 0);
+    // What was pending is not lost: it is reported when it is waited for again.
+    CHECK(events.modify(ids.at(1 - paused), 0));
+    CHECK(events.modify(ids.at(paused), EPOLLIN));
+    CHECK(events.run_once(0) == 1);
+    CHECK(calls.at(paused) == 1);
+}
+
+TEST_CASE("EventManager: an event that another handler of the same batch has stopped waiting for is dropped",
+          "[event]") {
+    EventManager events;
+    Notifier first;
+    Notifier second;
+    std::array<EventManager::SubscriptionId, 2> ids{};
+    std::vector<std::uint32_t> seen;
+    // An eventfd is writable too; each handler makes the other one wait for that alone.
+    ids[0] = *events.add(first.fd(), EPOLLIN, [&](std::uint32_t bits) {
+        seen.push_back(bits);
+        CHECK(events.modify(ids[1], EPOLLOUT));
+    });
+    ids[1] = *events.add(second.fd(), EPOLLIN, [&](std::uint32_t bits) {
+        seen.push_back(bits);
+        CHECK(events.modify(ids[0], EPOLLOUT));
+    });
+    first.notify();
+    second.notify();
+    CHECK(events.run_once(0) == 1);
+    CHECK(seen == std::vector<std::uint32_t>{EPOLLIN});
+}
+
 TEST_CASE("EventManager: regular files and /dev/null are always ready, and can be paused", "[event]") {
     EventManager events;
     const auto check = [&](int fd) {

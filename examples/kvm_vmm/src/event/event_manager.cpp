@@ -72,22 +72,28 @@ bool EventManager::remove(SubscriptionId id) {
     return true;
 }
 
-void EventManager::dispatch(SubscriptionId id, std::uint32_t events) {
-    // An earlier handler of the same batch may have removed or paused this one.
+bool EventManager::dispatch(SubscriptionId id, std::uint32_t events) {
+    // An earlier handler of the same batch may have removed or paused this one, or wait for something else.
     const auto found = subscriptions_.find(id);
     if (found == subscriptions_.end() || found->second->events == 0) {
-        return;
+        return false;
     }
     // The handler may remove its own subscription: it has to outlive the call.
     const std::shared_ptr<Subscription> subscription = found->second;
+    events &= subscription->events | EPOLLHUP | EPOLLERR;
+    if (events == 0) {
+        return false;
+    }
     subscription->handler(events);
+    return true;
 }
 
-void EventManager::run_once(int timeout_ms) {
+std::size_t EventManager::run_once(int timeout_ms) {
     std::vector<std::pair<SubscriptionId, std::uint32_t>> ready;
     for (const auto& [id, subscription] : subscriptions_) {
-        if (subscription->always_ready && subscription->events != 0) {
-            ready.emplace_back(id, subscription->events);
+        const std::uint32_t readiness = subscription->events & (EPOLLIN | EPOLLOUT);
+        if (subscription->always_ready && readiness != 0) {
+            ready.emplace_back(id, readiness);
         }
     }
     std::array<epoll_event, 32> events{};
@@ -100,9 +106,11 @@ void EventManager::run_once(int timeout_ms) {
         const epoll_event& event = events.at(static_cast<std::size_t>(i));
         ready.emplace_back(SubscriptionId{event.data.u64}, event.events);
     }
+    std::size_t called = 0;
     for (const auto& [id, bits] : ready) {
-        dispatch(id, bits);
+        called += dispatch(id, bits) ? 1U : 0U;
     }
+    return called;
 }
 
 }  // namespace kvm_vmm
