@@ -72,6 +72,34 @@ bool contains(const Bytes& table, std::span<const std::uint8_t> part) {
 bool contains(const Bytes& table, std::string_view text) {
     return std::search(table.begin(), table.end(), text.begin(), text.end()) != table.end();
 }
+/// How often `part` occurs.
+std::size_t count(std::span<const std::uint8_t> table, const Bytes& part) {
+    std::size_t found = 0;
+    for (auto at = table.begin();
+         (at = std::search(at, table.end(), part.begin(), part.end())) != table.end(); ++at) {
+        ++found;
+    }
+    return found;
+}
+
+/// The resource descriptors of the device `name` (four letters), without the end tag.
+Bytes resources_of(const Bytes& dsdt, std::string_view name) {
+    const auto device = std::search(dsdt.begin(), dsdt.end(), name.begin(), name.end());
+    REQUIRE(device != dsdt.end());
+    constexpr std::string_view crs = "_CRS";
+    const auto list = std::search(device, dsdt.end(), crs.begin(), crs.end());
+    REQUIRE(list != dsdt.end());
+    // BufferOp, a package length of one byte, a size in a byte (0x0A), the bytes, end tag and its sum
+    const auto head = list + 4;
+    REQUIRE(*head == 0x11);
+    REQUIRE(head[1] < 0x40);
+    REQUIRE(head[2] == 0x0A);
+    const auto first = head + 4;
+    const auto last = first + head[3] - 2;
+    REQUIRE(*last == 0x79);
+    return {first, last};
+}
+
 bool contains_eisa(const Bytes& table, std::string_view id) { return contains(table, aml::eisa_id(id)); }
 
 }  // namespace
@@ -189,6 +217,43 @@ TEST_CASE("ACPI: serial ports that share an interrupt say so", "[acpi][dsdt]") {
     const Bytes four = tables_of(machine).at("DSDT");
     CHECK(contains(four, Bytes{0x47, 1, 0xE8, 0x03, 0xE8, 0x03, 1, 8, 0x23, 0x10, 0x00, 0x11}));
     CHECK_FALSE(contains(four, Bytes{0x22, 0x10, 0x00}));
+}
+
+TEST_CASE("ACPI: each device has the ports and the interrupt of the machine, and no others", "[acpi][dsdt]") {
+    Platform machine;
+    machine.serial_ports = {com1, com2, com3, com4};
+    machine.i8042 = I8042Profile::keyboard_and_mouse;
+    const Bytes dsdt = tables_of(machine).at("DSDT");
+    // I/O port descriptor 0x47: 16-bit decoding, lowest, highest, alignment, length. IRQ descriptor 0x22:
+    // edge, active high, exclusive; a bit for each line (ACPI 6.5, 6.4.2.1 and 6.4.2.5).
+    CHECK(resources_of(dsdt, "KBD_") == Bytes{0x47, 1, 0x60, 0, 0x60, 0, 1, 1,  //
+                                              0x47, 1, 0x64, 0, 0x64, 0, 1, 1,  //
+                                              0x22, 0x02, 0x00});               // IRQ 1
+    CHECK(resources_of(dsdt, "MOU_") == Bytes{0x22, 0x00, 0x10});               // IRQ 12
+    CHECK(resources_of(dsdt, "RTC_") == Bytes{0x47, 1, 0x70, 0, 0x70, 0, 1, 2,  //
+                                              0x22, 0x00, 0x01});               // IRQ 8
+    CHECK(resources_of(dsdt, "PEVT") == Bytes{0x47, 1, 0x05, 0x05, 0x05, 0x05, 1, 1});
+    // Shared lines have the long form; IRQ 4 and IRQ 3 in turn.
+    const auto com = [](std::uint8_t low, std::uint8_t high, std::uint8_t irq_bit) {
+        return Bytes{0x47, 1, low, high, low, high, 1, 8, 0x23, irq_bit, 0x00, 0x11};
+    };
+    CHECK(resources_of(dsdt, "COM1") == com(0xF8, 0x03, 0x10));
+    CHECK(resources_of(dsdt, "COM2") == com(0xF8, 0x02, 0x08));
+    CHECK(resources_of(dsdt, "COM3") == com(0xE8, 0x03, 0x10));
+    CHECK(resources_of(dsdt, "COM4") == com(0xE8, 0x02, 0x08));
+}
+
+TEST_CASE("ACPI: the package of S5 is whole and holds the type that the hardware takes", "[acpi][dsdt]") {
+    // NameOp _S5_, PackageOp of 4 elements: SLP_TYPa, SLP_TYPb, two reserved (ACPI 6.5, 7.4.2). Some kernels
+    // read beyond a shorter one.
+    const Bytes dsdt = tables_of({}).at("DSDT");
+    const Bytes type = aml::integer(platform::sleep_type_s5);
+    Bytes elements = type;
+    elements.insert(elements.end(), type.begin(), type.end());
+    elements.insert(elements.end(), {0x00, 0x00});
+    Bytes package{0x08, '_', 'S', '5', '_', 0x12, static_cast<std::uint8_t>(elements.size() + 2), 4};
+    package.insert(package.end(), elements.begin(), elements.end());
+    CHECK(count(dsdt, package) == 1);
 }
 
 TEST_CASE("ACPI: virtio-mmio devices have their window and interrupt", "[acpi][dsdt]") {

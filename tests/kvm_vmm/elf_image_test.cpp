@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "boot/elf_image.hpp"
 
+#include <algorithm>
+#include <cstddef>
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "boot_images.hpp"
 #include "catch.hpp"
@@ -157,6 +161,90 @@ TEST_CASE("ELF: each header field that is used is checked, with a clear line", "
                    p.segments[1].p_type = PT_NULL;
                }),
                Contains("no ELF segment to load"));
+}
+
+TEST_CASE("ELF: adjacent segments are loaded in whatever order, one byte of overlap is refused",
+          "[boot][elf]") {
+    Elf64Parts parts = good_elf_parts();
+    // Data right behind the code, and the code's memory up to its very start.
+    parts.segments[1].p_paddr = elf_physical + elf_code_size;
+    std::swap(parts.segments[0], parts.segments[1]);
+    GuestMemory memory(16 * mib);
+    const Bytes image = make_elf(parts);
+    const KernelImage kernel = load(memory, image);
+    CHECK(kernel.begin == elf_physical);
+    CHECK(kernel.end == elf_physical + elf_code_size + 0x5000);
+    const auto loaded = memory.slice(elf_physical, elf_code_size + 0x200);
+    REQUIRE(loaded);
+    CHECK(std::equal(loaded->begin(), loaded->end(), image.begin() + elf_code_offset));
+    parts.segments[1].p_memsz += 1;
+    CHECK_THAT(refusal(make_elf(parts)), Contains("segments overlap at 0x200800"));
+}
+
+TEST_CASE("ELF: a segment that ends with the RAM fits, one byte more does not", "[boot][elf]") {
+    Elf64Parts parts = good_elf_parts();
+    parts.segments[1].p_memsz = 16 * mib - elf_data_physical;
+    CHECK(refusal(make_elf(parts)) == "(no error)");
+    parts.segments[1].p_memsz += 1;
+    CHECK_THAT(refusal(make_elf(parts)), Contains("does not fit"));
+}
+
+TEST_CASE("PVH: notes in a segment aligned to 8 have parts padded to 8, others to 4", "[boot][elf][pvh]") {
+    Elf64Parts parts = good_elf_parts();
+    const std::vector<Note> notes{{"GNU", 3, Bytes(12, 1)}, pvh_note(elf_physical + 0x80)};
+    // The name "GNU" ends at 16; 12 bytes of description end at 28, and the next note is at 32 or at 28.
+    for (const std::uint64_t alignment : {8U, 4U}) {
+        parts.segments[2].p_align = alignment;
+        Bytes image = make_elf(parts, notes);
+        if (alignment == 8) {
+            const auto second = image.begin() + elf_notes_offset + 28;
+            std::copy_backward(second, second + 20, second + 24);
+            std::fill_n(second, 4, std::uint8_t{0});
+            put(image, sizeof(Elf64_Ehdr) + 2 * sizeof(Elf64_Phdr) + offsetof(Elf64_Phdr, p_filesz),
+                std::uint64_t{52});
+        }
+        GuestMemory memory(16 * mib);
+        CAPTURE(alignment);
+        const KernelImage kernel = load(memory, image);
+        CHECK(kernel.protocol == EntryPoint::Protocol::pvh32);
+        CHECK(kernel.entry == elf_physical + 0x80);
+    }
+}
+
+TEST_CASE("ELF: the work that headers ask for is limited in count and in sum", "[boot][elf][limits]") {
+    // 65,000 note segments that lie over each other.
+    Elf64Parts parts = good_elf_parts();
+    const auto image_with = [](Elf64Parts& wanted, std::size_t size) {
+        wanted.header.e_phnum = static_cast<std::uint16_t>(wanted.segments.size());
+        Bytes image(size);
+        std::size_t at = sizeof(Elf64_Ehdr);
+        for (const Elf64_Phdr& segment : wanted.segments) {
+            put(image, at, segment);
+            at += sizeof(segment);
+        }
+        put(image, 0, wanted.header);
+        return image;
+    };
+    const Elf64_Phdr note{PT_NOTE, PF_R, 0x20'0000, 0, 0, mib, 0, 4};
+    parts.segments.assign(65'000, note);
+    CHECK_THAT(refusal(image_with(parts, 4 * mib)), Contains("has 65000 ELF program headers; at most 256"));
+    // As many headers as are read, whatever their type.
+    parts.segments.assign(257, {PT_NULL, 0, 0, 0, 0, 0, 0, 0});
+    CHECK_THAT(refusal(image_with(parts, 4 * mib)), Contains("has 257 ELF program headers"));
+    parts = good_elf_parts();
+    parts.segments.pop_back();
+    parts.segments.resize(255, {PT_NULL, 0, 0, 0, 0, 0, 0, 0});
+    parts.segments[0].p_offset = parts.segments[1].p_offset = 0x10'0000;
+    parts.segments.push_back(note);
+    CHECK(refusal(image_with(parts, 4 * mib)) == "(no error)");
+    // Two segments of notes that are too much together, at the same place in the file.
+    parts.segments[100] = note;
+    CHECK_THAT(refusal(image_with(parts, 4 * mib)), Contains("has more than 1 MiB of ELF notes"));
+    parts.segments[100].p_filesz = mib / 2;
+    parts.segments[255].p_filesz = mib / 2;
+    CHECK(refusal(image_with(parts, 4 * mib)) == "(no error)");
+    parts.segments[255].p_filesz += 1;
+    CHECK_THAT(refusal(image_with(parts, 4 * mib)), Contains("of ELF notes"));
 }
 
 TEST_CASE("ELF: a program of the host is no kernel", "[boot][elf]") {

@@ -308,3 +308,25 @@ TEST_CASE("SignalEvents: a signal that was ignored stays ignored", "[event]") {
     std::signal(SIGUSR1, SIG_DFL);
     CHECK(calls == 0);
 }
+
+TEST_CASE("Signals: one that waits to be heard is seen without taking it, unless excepted",
+          "[event][signals]") {
+    sigset_t both{};
+    sigset_t before{};
+    sigemptyset(&both);
+    sigaddset(&both, SIGTERM);
+    sigaddset(&both, SIGUSR1);
+    REQUIRE(::pthread_sigmask(SIG_BLOCK, &both, &before) == 0);
+    CHECK(kvm_vmm::pending_signal({}) == 0);
+    REQUIRE(::kill(::getpid(), SIGUSR1) == 0);
+    CHECK(kvm_vmm::pending_signal({SIGUSR1}) == 0);
+    CHECK(kvm_vmm::pending_signal({}) == SIGUSR1);
+    REQUIRE(::kill(::getpid(), SIGTERM) == 0);
+    CHECK(kvm_vmm::pending_signal({SIGUSR1}) == SIGTERM);
+    CHECK(kvm_vmm::pending_signal({SIGUSR1}) == SIGTERM);  // it still waits
+    const timespec none{};
+    CHECK(::sigtimedwait(&both, nullptr, &none) > 0);
+    CHECK(::sigtimedwait(&both, nullptr, &none) > 0);
+    CHECK(kvm_vmm::pending_signal({}) == 0);
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "boot/loader.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <fcntl.h>
 #include <filesystem>
 #include <string>
 #include <sys/stat.h>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -83,6 +85,158 @@ TEST_CASE("ImageFile: a read past the end, or of a file that has shrunk, says so
     GuestMemory memory(mib);
     CHECK_THAT(error_of(ExitCode::bad_file, [&] { file.read_into(memory, mib - 1, 0, 2); }),
                Contains("where the guest has none"));
+}
+
+TEST_CASE("ImageFile: a FIFO's writer does not notice that it was looked at", "[boot][file]") {
+    const std::filesystem::path fifo =
+        std::filesystem::temp_directory_path() / ("kvm_vmm_fifo_test." + std::to_string(::getpid()));
+    REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+    std::atomic<bool> opened{false};
+    std::thread writer([&] {
+        const int fd = ::open(fifo.c_str(), O_WRONLY);  // waits for a reader
+        opened = true;
+        ::close(fd);
+    });
+    CHECK_THAT(open_error(fifo), Contains("is a FIFO"));
+    CHECK_FALSE(opened);
+    const int reader = ::open(fifo.c_str(), O_RDONLY | O_NONBLOCK);
+    writer.join();
+    CHECK(opened);
+    ::close(reader);
+    std::filesystem::remove(fifo);
+}
+
+TEST_CASE("ImageFile: pseudo files and a file that grows are no trap", "[boot][file]") {
+    // No size, however much can be read from them.
+    CHECK_THAT(open_error("/proc/version"), Contains("is empty"));
+    CHECK_THAT(open_error("/proc/self/mem"), Contains("is empty"));
+    MemoryFile content(Bytes(100, 7));
+    const ImageFile file("kernel", content.path());
+    content.resize(1000);
+    CHECK(file.size() == 100);
+    CHECK_FALSE(file.contains(99, 2));
+}
+
+TEST_CASE("ImageFile: a long read stops at each checkpoint, and can be given up there", "[boot][file]") {
+    MemoryFile content;
+    content.resize(10 * mib + 1);
+    unsigned calls = 0;
+    const ImageFile file("initrd", content.path(), [&calls] { ++calls; });
+    GuestMemory memory(16 * mib);
+    file.read_into(memory, mib, 0, 10 * mib + 1);
+    CHECK(calls == 3);  // of 4 MiB at most
+    calls = 0;
+    file.read_into(memory, mib, 0, 1);
+    CHECK(calls == 1);
+
+    unsigned left = 1;
+    const ImageFile given_up("initrd", content.path(), [&left] {
+        if (left-- == 0) {
+            throw VmmError(ExitCode::signal_base, "enough");
+        }
+    });
+    CHECK(error_of(ExitCode::signal_base, [&] { given_up.read_into(memory, mib, 0, 10 * mib); }) == "enough");
+}
+
+TEST_CASE("load_guest: kernel and initrd are both loaded in steps that can be given up", "[boot][file]") {
+    const MemoryFile kernel(make_bzimage());
+    MemoryFile initrd;
+    initrd.resize(9 * mib);
+    unsigned calls = 0;
+    const auto load = [&](unsigned give_up_at) {
+        calls = 0;
+        GuestMemory memory(32 * mib);
+        static_cast<void>(load_guest(memory,
+                                     {.kernel_path = kernel.path(),
+                                      .initrd_path = initrd.path(),
+                                      .command_line = {},
+                                      .checkpoint =
+                                          [&] {
+                                              if (++calls == give_up_at) {
+                                                  throw VmmError(ExitCode::signal_base, "given up");
+                                              }
+                                          }},
+                                     {}));
+    };
+    load(0);
+    const unsigned all = calls;
+    CHECK(all >= 4);
+    for (unsigned at = 1; at <= all; ++at) {
+        CAPTURE(at);
+        CHECK(error_of(ExitCode::signal_base, [&] { load(at); }) == "given up");
+        CHECK(calls == at);
+    }
+}
+
+TEST_CASE("load_initrd: an initrd that fits to the byte is taken, one byte more is not", "[boot][initrd]") {
+    constexpr std::uint64_t kernel_end = 6 * mib;  // where the good header's init_size ends
+    MemoryFile initrd;
+    const auto load = [&](std::uint64_t size, std::uint64_t limit, std::uint64_t ram) -> std::string {
+        setup_header header = good_setup_header();
+        header.initrd_addr_max = static_cast<std::uint32_t>(limit);
+        const MemoryFile kernel(make_bzimage(header));
+        initrd.resize(size);
+        GuestMemory memory(ram);
+        return error_of(ExitCode::bad_file, [&] {
+            const LoadedGuest guest = load_guest(
+                memory, {.kernel_path = kernel.path(), .initrd_path = initrd.path(), .command_line = {}}, {});
+            CHECK(guest.initrd->address >= kernel_end);
+            CHECK(guest.initrd->address % 4096 == 0);
+            CHECK(guest.initrd->address + size <= std::min(limit + 1, ram));
+        });
+    };
+    // Limited by RAM.
+    CHECK(load(10 * mib, 0x7FFF'FFFF, 16 * mib) == "(no error)");
+    CHECK_THAT(load(10 * mib + 1, 0x7FFF'FFFF, 16 * mib), Contains("there is room for 10 MiB"));
+    // By the kernel's highest address, which belongs to the room.
+    CHECK(load(8192, kernel_end + 8191, 16 * mib) == "(no error)");
+    CHECK_THAT(load(8193, kernel_end + 8191, 16 * mib), Contains("does not fit"));
+    CHECK_THAT(load(8192, kernel_end + 8190, 16 * mib), Contains("does not fit"));
+    // A last page that is not whole still starts at a page.
+    CHECK(load(4097, kernel_end + 8191, 16 * mib) == "(no error)");
+    CHECK(load(1, kernel_end, 16 * mib) == "(no error)");
+    CHECK_THAT(load(1, kernel_end - 1, 16 * mib), Contains("there is room for 0 bytes"));
+    CHECK_THAT(load(1, 0, 16 * mib), Contains("does not fit"));
+    // Nothing above 4 GiB counts, and a limit of all ones is none.
+    CHECK(load(1, 0xFFFF'FFFF, 16 * mib) == "(no error)");
+}
+
+TEST_CASE("load_guest: what a loader fills in is set, whatever the image has there", "[boot][zero_page]") {
+    setup_header header = good_setup_header();
+    header.type_of_loader = 0x21;
+    header.ext_loader_ver = 0x22;
+    header.ext_loader_type = 0x23;
+    header.vid_mode = 0x0317;
+    header.loadflags = LOADED_HIGH | CAN_USE_HEAP | QUIET_FLAG | KEEP_SEGMENTS;
+    header.heap_end_ptr = 0x2425;
+    header.code32_start = 0x26'0000;
+    header.cmd_line_ptr = 0x27'0000;
+    header.setup_data = 0x28'0000;
+    header.ramdisk_image = 0x29'0000;
+    header.ramdisk_size = 0x2A'0000;
+    header.hardware_subarch = 2;
+    header.hardware_subarch_data = 0x2B'0000;
+    const MemoryFile kernel(make_bzimage(header));
+    GuestMemory memory(16 * mib);
+    static_cast<void>(
+        load_guest(memory, {.kernel_path = kernel.path(), .initrd_path = {}, .command_line = "x"}, {}));
+    const boot_params page = zero_page(memory);
+    CHECK(page.hdr.type_of_loader == 0xFF);
+    CHECK(page.hdr.ext_loader_ver == 0);
+    CHECK(page.hdr.ext_loader_type == 0);
+    CHECK(std::uint16_t{page.hdr.vid_mode} == 0xFFFF);
+    CHECK(page.hdr.loadflags == LOADED_HIGH);
+    CHECK(std::uint16_t{page.hdr.heap_end_ptr} == 0);
+    CHECK(std::uint32_t{page.hdr.code32_start} == 2 * mib);
+    CHECK(std::uint32_t{page.hdr.cmd_line_ptr} == layout::command_line);
+    CHECK(std::uint64_t{page.hdr.setup_data} == 0);
+    CHECK(std::uint32_t{page.hdr.ramdisk_image} == 0);
+    CHECK(std::uint32_t{page.hdr.ramdisk_size} == 0);
+    CHECK(std::uint32_t{page.hdr.hardware_subarch} == 0);  // a PC
+    CHECK(std::uint64_t{page.hdr.hardware_subarch_data} == 0);
+    CHECK(page.ext_cmd_line_ptr == 0);
+    CHECK(page.ext_ramdisk_image == 0);
+    CHECK(page.ext_ramdisk_size == 0);
 }
 
 TEST_CASE("memory_map: low memory, the firmware area, and RAM on both sides of the MMIO gap",

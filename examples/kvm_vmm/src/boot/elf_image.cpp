@@ -6,7 +6,9 @@
 #include <cstddef>
 #include <cstring>
 #include <elf.h>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "boot/command_line.hpp"
 #include "boot/layout.hpp"
@@ -18,6 +20,9 @@ namespace {
 
 /// For kernels that do not say: the limit that 64-bit Linux has always given (initrd_addr_max).
 constexpr std::uint64_t default_initrd_limit = 0x7FFF'FFFF;
+
+/// A kernel has about ten; what is read and compared for each is work that the file decides on.
+constexpr std::size_t most_program_headers = 256;
 
 struct Elf32 {
     using Header = Elf32_Ehdr;
@@ -73,6 +78,10 @@ ElfImage read_as(const ImageFile& file, std::uint64_t ram_end) {
         file.fail("has no usable ELF program headers (" + std::to_string(header.e_phnum) + " of " +
                   std::to_string(header.e_phentsize) + " bytes)");
     }
+    if (header.e_phnum > most_program_headers) {
+        file.fail("has " + std::to_string(header.e_phnum) + " ELF program headers; at most " +
+                  std::to_string(most_program_headers) + " are read");
+    }
     if (!file.contains(header.e_phoff, std::uint64_t{header.e_phnum} * sizeof(ProgramHeader))) {
         file.fail("is truncated: its ELF program headers are beyond its end");
     }
@@ -81,8 +90,12 @@ ElfImage read_as(const ImageFile& file, std::uint64_t ram_end) {
                  .entry = header.e_entry,
                  .loads = {},
                  .notes = {}};
-    for (std::uint64_t i = 0; i < header.e_phnum; ++i) {
-        const auto entry = file.read_object<ProgramHeader>(header.e_phoff + i * sizeof(ProgramHeader));
+    std::vector<ProgramHeader> entries(header.e_phnum);
+    const auto bytes = std::as_writable_bytes(std::span(entries));
+    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): the bytes of trivial objects
+    file.read(header.e_phoff, {reinterpret_cast<std::uint8_t*>(bytes.data()), bytes.size()});
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+        const ProgramHeader& entry = entries[i];
         if (entry.p_type != PT_LOAD && entry.p_type != PT_NOTE) {
             continue;
         }

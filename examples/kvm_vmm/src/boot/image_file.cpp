@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <utility>
 
 #include "boot/text.hpp"
 #include "error.hpp"
@@ -29,20 +30,28 @@ const char* kind_of(mode_t mode) {
 
 }  // namespace
 
-ImageFile::ImageFile(std::string_view role, const std::string& path)
-    : label_(std::string(role) + " '" + path + "': ") {
+ImageFile::ImageFile(std::string_view role, const std::string& path, std::function<void()> checkpoint)
+    : label_(std::string(role) + " '" + path + "': "), checkpoint_(std::move(checkpoint)) {
+    struct stat status{};
+    const auto refuse_special = [&] {
+        if (!S_ISREG(status.st_mode)) {
+            fail(std::string("is ") + kind_of(status.st_mode) + ", not a regular file");
+        }
+    };
+    // Looked at before it is opened: opening some devices has effects (a tape rewinds, a watchdog starts),
+    // and opening a FIFO wakes its writer.
+    if (::stat(path.c_str(), &status) == 0) {
+        refuse_special();
+    }
     // O_NONBLOCK: opening a FIFO that nobody writes to, or a modem line, must not wait.
     fd_ = FileDescriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
     if (!fd_) {
         throw VmmError(ExitCode::bad_file, errno_message(label_ + "cannot be opened", errno));
     }
-    struct stat status{};
     if (::fstat(fd_.get(), &status) != 0) {
         throw VmmError(ExitCode::bad_file, errno_message(label_ + "cannot be examined", errno));
     }
-    if (!S_ISREG(status.st_mode)) {
-        fail(std::string("is ") + kind_of(status.st_mode) + ", not a regular file");
-    }
+    refuse_special();
     if (status.st_size <= 0) {
         fail("is empty");
     }
@@ -54,8 +63,11 @@ void ImageFile::read(std::uint64_t offset, std::span<std::uint8_t> target) const
         fail("is truncated: " + hex(target.size()) + " bytes are needed at offset " + hex(offset) +
              ", the file ends at " + hex(size_));
     }
-    constexpr std::size_t step = std::size_t{1} << 30U;  // below the most that one pread() moves
+    constexpr std::size_t step = std::size_t{4} << 20U;
     while (!target.empty()) {
+        if (checkpoint_) {
+            checkpoint_();
+        }
         const ssize_t got =
             ::pread(fd_.get(), target.data(), std::min(target.size(), step), static_cast<off_t>(offset));
         if (got < 0) {

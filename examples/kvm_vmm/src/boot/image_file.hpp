@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,8 +19,10 @@ namespace kvm_vmm {
 /// device or empty file is refused when opened; opening never waits.
 class ImageFile {
 public:
-    /// `role` is what the user calls the file: "kernel", "initrd".
-    ImageFile(std::string_view role, const std::string& path);
+    /// `role` is what the user calls the file: "kernel", "initrd". `checkpoint` is called before every 4 MiB
+    /// that are read, as a file can be as large as the guest's RAM and its disk slow; it may throw to give
+    /// up.
+    ImageFile(std::string_view role, const std::string& path, std::function<void()> checkpoint = {});
 
     /// In bytes, never 0.
     [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
@@ -50,6 +53,7 @@ public:
 
 private:
     std::string label_;
+    std::function<void()> checkpoint_;
     FileDescriptor fd_;
     std::uint64_t size_{0};
 };

@@ -26,9 +26,11 @@ LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options, const Pl
                        "the guest needs at least " + amount(layout::minimum_ram) + " of RAM");
     }
     LoadedGuest guest;
-    guest.kernel = load_kernel(memory, ImageFile("kernel", options.kernel_path), options.protocol);
+    guest.kernel =
+        load_kernel(memory, ImageFile("kernel", options.kernel_path, options.checkpoint), options.protocol);
     if (options.initrd_path) {
-        guest.initrd = load_initrd(memory, ImageFile("initrd", *options.initrd_path), guest.kernel);
+        guest.initrd =
+            load_initrd(memory, ImageFile("initrd", *options.initrd_path, options.checkpoint), guest.kernel);
     }
     const std::uint64_t command_line =
         write_command_line(memory, options.command_line, guest.kernel.command_line_limit);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -18,6 +19,8 @@ struct BootOptions {
     std::optional<std::string> initrd_path;
     std::string command_line;  ///< in the kernel's syntax; CommandLine helps to build it
     BootProtocol protocol{BootProtocol::automatic};
+    /// Called again and again during the work; may throw to give up.
+    std::function<void()> checkpoint{};
 };
 
 /// What load_guest() did.
@@ -29,7 +32,7 @@ struct LoadedGuest {
 };
 
 /// Puts a guest into zeroed memory: kernel, initrd, command line, firmware tables, boot parameters, and
-/// what the boot CPU needs. To start it anew, clear the memory and call again.
+/// what the boot CPU needs. The same memory takes another guest only once it is zeroed again.
 ///
 /// Throws VmmError with one line for the user: ExitCode::bad_file about a file, ExitCode::usage about
 /// the command line, the amount of RAM or the number of CPUs.

@@ -57,37 +57,51 @@ struct NoteHeader {
     std::uint32_t type;
 };
 
-/// Takes `size` bytes, padded to `alignment` where more follows; nothing where fewer are left.
-std::optional<std::span<const std::uint8_t>> take(std::span<const std::uint8_t>& rest, std::uint64_t size,
-                                                  std::uint64_t alignment) {
-    if (size > rest.size()) {
+struct NoteView {
+    std::uint32_t type{};
+    std::span<const std::uint8_t> name;
+    std::span<const std::uint8_t> description;
+};
+
+/// Takes the first note off `rest`; nothing where it runs beyond the end. Padding counts from the note's
+/// beginning: with an alignment of 8, the name "Xen" is followed by none (System V ABI, "Note Section").
+std::optional<NoteView> take_note(std::span<const std::uint8_t>& rest, std::uint64_t alignment) {
+    NoteHeader header{};
+    std::memcpy(&header, rest.data(), sizeof(header));
+    const auto padded = [alignment](std::uint64_t size) {
+        return (size + alignment - 1) / alignment * alignment;
+    };
+    const std::uint64_t description = padded(sizeof(header) + std::uint64_t{header.name_size});
+    const std::uint64_t end = description + header.description_size;
+    // An empty description may end a segment that has no padding for it.
+    if (sizeof(header) + std::uint64_t{header.name_size} > rest.size() ||
+        (end > rest.size() && header.description_size != 0)) {
         return std::nullopt;
     }
-    const auto taken = rest.first(size);
-    const std::uint64_t padded = (size + alignment - 1) / alignment * alignment;
-    rest = rest.subspan(std::min<std::uint64_t>(padded, rest.size()));
-    return taken;
+    NoteView note{
+        .type = header.type, .name = rest.subspan(sizeof(header), header.name_size), .description = {}};
+    if (header.description_size != 0) {
+        note.description = rest.subspan(description, header.description_size);
+    }
+    rest = rest.subspan(std::min<std::uint64_t>(padded(end), rest.size()));
+    return note;
 }
 
 std::optional<std::uint64_t> find_in(const ImageFile& file, std::span<const std::uint8_t> notes,
                                      std::uint64_t alignment) {
     constexpr std::array<std::uint8_t, 4> xen{'X', 'e', 'n', 0};
     while (notes.size() >= sizeof(NoteHeader)) {
-        NoteHeader header{};
-        std::memcpy(&header, notes.data(), sizeof(header));
-        notes = notes.subspan(sizeof(header));
-        const auto name = take(notes, header.name_size, alignment);
-        const auto description = name ? take(notes, header.description_size, alignment) : std::nullopt;
-        if (!description) {
+        const auto note = take_note(notes, alignment);
+        if (!note) {
             file.fail("has a malformed ELF note");
         }
-        if (header.type == xen_elfnote_phys32_entry && std::ranges::equal(*name, xen)) {
-            if (description->size() != 4 && description->size() != 8) {
-                file.fail("its PVH entry note has " + std::to_string(description->size()) +
-                          " bytes, not 4 or 8");
+        if (note->type == xen_elfnote_phys32_entry && std::ranges::equal(note->name, xen)) {
+            const std::size_t size = note->description.size();
+            if (size != 4 && size != 8) {
+                file.fail("its PVH entry note has " + std::to_string(size) + " bytes, not 4 or 8");
             }
             std::uint64_t entry = 0;
-            std::memcpy(&entry, description->data(), description->size());
+            std::memcpy(&entry, note->description.data(), size);
             return entry;
         }
     }
@@ -97,10 +111,13 @@ std::optional<std::uint64_t> find_in(const ImageFile& file, std::span<const std:
 }  // namespace
 
 std::optional<std::uint64_t> find_pvh_entry(const ImageFile& file, const ElfImage& elf) {
+    // Limited in sum: segments may lie over each other in the file, so that its size is no limit.
+    std::uint64_t left = most_note_bytes;
     for (const ElfSegment& segment : elf.notes) {
-        if (segment.file_size > most_note_bytes) {
-            file.fail("has " + amount(segment.file_size) + " of ELF notes; that cannot be right");
+        if (segment.file_size > left) {
+            file.fail("has more than " + amount(most_note_bytes) + " of ELF notes");
         }
+        left -= segment.file_size;
         std::vector<std::uint8_t> notes(segment.file_size);
         file.read(segment.offset, notes);
         if (const auto entry = find_in(file, notes, segment.alignment == 8 ? 8 : 4)) {

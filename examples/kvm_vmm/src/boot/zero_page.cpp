@@ -52,7 +52,11 @@ std::uint64_t write_zero_page(GuestMemory& memory, const KernelImage& kernel, co
     page.hdr.ext_loader_type = 0;
     page.hdr.vid_mode = video_mode_normal;
     page.hdr.code32_start = static_cast<std::uint32_t>(kernel.begin);
-    page.hdr.loadflags = static_cast<std::uint8_t>(page.hdr.loadflags & ~(CAN_USE_HEAP | QUIET_FLAG));
+    page.hdr.loadflags =
+        static_cast<std::uint8_t>(page.hdr.loadflags & ~(CAN_USE_HEAP | QUIET_FLAG | KEEP_SEGMENTS));
+    page.hdr.heap_end_ptr = 0;
+    page.hdr.hardware_subarch = X86_SUBARCH_PC;
+    page.hdr.hardware_subarch_data = 0;
     page.hdr.cmd_line_ptr = static_cast<std::uint32_t>(info.command_line);
     page.hdr.setup_data = 0;
     page.hdr.ramdisk_image = 0;

@@ -32,10 +32,10 @@ FileDescriptor listen_at(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (path.size() >= sizeof(address.sun_path)) {
-        throw VmmError(ExitCode::bad_file,
-                       "cannot listen on serial socket '" + path + "': the path has " +
-                           std::to_string(path.size()) + " bytes, and a socket's path at most " +
-                           std::to_string(sizeof(address.sun_path) - 1));
+        throw VmmError(ExitCode::bad_file, "cannot listen on serial socket '" + path + "': the path has " +
+                                               std::to_string(path.size()) +
+                                               " bytes, and a socket's path at most " +
+                                               std::to_string(sizeof(address.sun_path) - 1));
     }
     std::ranges::copy(path, address.sun_path);
     const auto* const generic = reinterpret_cast<const sockaddr*>(&address);  // the socket API's own idiom

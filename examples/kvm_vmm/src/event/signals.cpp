@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "event/signals.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
@@ -10,6 +11,18 @@
 #include "error.hpp"
 
 namespace kvm_vmm {
+
+int pending_signal(std::initializer_list<int> except) {
+    sigset_t pending{};
+    ::sigpending(&pending);
+    for (int signal = 1; signal < NSIG; ++signal) {
+        if (::sigismember(&pending, signal) == 1 &&
+            std::find(except.begin(), except.end(), signal) == except.end()) {
+            return signal;
+        }
+    }
+    return 0;
+}
 
 SignalEvents::SignalEvents(EventManager& events, std::initializer_list<int> signals,
                            std::function<void(int)> handler)

@@ -11,6 +11,10 @@
 
 namespace kvm_vmm {
 
+/// The first signal other than `except` that is blocked and waits to be heard, or 0: for long work on the
+/// event loop's thread, which hears nothing meanwhile.
+[[nodiscard]] int pending_signal(std::initializer_list<int> except);
+
 /// Brings signals to the event loop. The signals are blocked from construction on, in this thread and in all
 /// that it starts later, and as before again after destruction.
 class SignalEvents {

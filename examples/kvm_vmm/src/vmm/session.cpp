@@ -23,6 +23,17 @@ bool uses_stdio(const VmmConfig& config) {
         config.serials, [](const SerialConfig& serial) { return serial.kind == SerialConfig::Kind::stdio; });
 }
 
+ExitCode ended_by(int signal) {
+    return static_cast<ExitCode>(static_cast<int>(ExitCode::signal_base) + signal);
+}
+
+// Loading a large kernel again takes a while, in which the event loop does not hear a signal.
+void give_up_on_signal() {
+    if (const int signal = pending_signal({SIGTSTP, SIGCONT, SIGUSR1}); signal != 0) {
+        throw VmmError(ended_by(signal), "");
+    }
+}
+
 void on_signal(int signal, Vmm& vmm, Observer& observer) {
     switch (signal) {
         case SIGTSTP:
@@ -37,7 +48,7 @@ void on_signal(int signal, Vmm& vmm, Observer& observer) {
             observer.flush();
             break;
         default:
-            vmm.request_end(static_cast<ExitCode>(static_cast<int>(ExitCode::signal_base) + signal));
+            vmm.request_end(ended_by(signal));
             break;
     }
 }
@@ -50,7 +61,7 @@ VmEnd run_session(const VmmConfig& config, Observer& observer) {
     for (const SerialConfig& serial : config.serials) {
         backends.push_back(open_serial_backend(serial, events));
     }
-    auto vmm = std::make_unique<Vmm>(config, events, backends, observer);
+    auto vmm = std::make_unique<Vmm>(config, events, backends, observer, give_up_on_signal);
     const SignalEvents signals(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1},
                                [&](int signal) { on_signal(signal, *vmm, observer); });
     // As late as possible, so that set-up errors find the terminal as it was.
@@ -67,7 +78,7 @@ VmEnd run_session(const VmmConfig& config, Observer& observer) {
         log(LogLevel::info, "the guest is restarted");
         // A new machine in the same process: nothing of the old one's state can be left over.
         vmm.reset();
-        vmm = std::make_unique<Vmm>(config, events, backends, observer);
+        vmm = std::make_unique<Vmm>(config, events, backends, observer, give_up_on_signal);
     }
 }
 

@@ -49,7 +49,8 @@ Platform describe_platform(const VmmConfig& config) {
 }  // namespace
 
 Vmm::Vmm(const VmmConfig& config, EventManager& events,
-         std::span<const std::unique_ptr<SerialBackend>> backends, Observer& observer)
+         std::span<const std::unique_ptr<SerialBackend>> backends, Observer& observer,
+         const std::function<void()>& checkpoint)
     : config_(config),
       events_(events),
       observer_(observer),
@@ -58,7 +59,7 @@ Vmm::Vmm(const VmmConfig& config, EventManager& events,
       exit_handler_(io_, end_, observer) {
     observer_.vm_starts();
     // The kernel first: most mistakes are found there.
-    load_kernel();
+    load_kernel(checkpoint);
     vm_.map_memory(memory_);
     vm_.create_interrupt_controllers();
     unsigned index = 0;
@@ -84,12 +85,13 @@ void Vmm::log_set_up() const {
     log(LogLevel::info, "devices:" + devices);
 }
 
-void Vmm::load_kernel() {
+void Vmm::load_kernel(const std::function<void()>& checkpoint) {
     guest_ = load_guest(memory_,
                         {.kernel_path = config_.kernel,
                          .initrd_path = config_.initrd,
                          .command_line = config_.cmdline,
-                         .protocol = config_.protocol},
+                         .protocol = config_.protocol,
+                         .checkpoint = checkpoint},
                         describe_platform(config_));
 }
 

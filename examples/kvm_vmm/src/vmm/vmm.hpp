@@ -36,8 +36,10 @@ namespace kvm_vmm {
 class Vmm {
 public:
     /// `events`, `observer` and the back ends, one for each serial port of `config`, must outlive the VM.
+    /// `checkpoint` is called again and again while files are loaded, and may throw to give up.
     Vmm(const VmmConfig& config, EventManager& events,
-        std::span<const std::unique_ptr<SerialBackend>> backends, Observer& observer);
+        std::span<const std::unique_ptr<SerialBackend>> backends, Observer& observer,
+        const std::function<void()>& checkpoint = {});
     ~Vmm();
     Vmm(const Vmm&) = delete;
     Vmm& operator=(const Vmm&) = delete;
@@ -56,7 +58,7 @@ public:
 
 private:
     void add_serial_console(unsigned index, SerialBackend& backend);
-    void load_kernel();
+    void load_kernel(const std::function<void()>& checkpoint);
     void log_set_up() const;
     void create_vcpus();
     [[nodiscard]] std::string status() const;
