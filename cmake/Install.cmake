@@ -27,4 +27,13 @@ configure_package_config_file(cmake/vmsuperioConfig.cmake.in vmsuperioConfig.cma
 write_basic_package_version_file(vmsuperioConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES "${PROJECT_BINARY_DIR}/vmsuperioConfig.cmake" "${PROJECT_BINARY_DIR}/vmsuperioConfigVersion.cmake"
         DESTINATION "${package_dir}")
+# Sources, not headers of the libraries: who fuzzes a device of their own compiles them.
+install(FILES cmake/vmsuperioFuzz.cmake DESTINATION "${package_dir}")
+install(FILES fuzz/fuzz_any_device.hpp DESTINATION "${CMAKE_INSTALL_DATADIR}/vmsuperio/fuzz")
+install(
+  DIRECTORY fuzz/support/
+  DESTINATION "${CMAKE_INSTALL_DATADIR}/vmsuperio/fuzz/support"
+  FILES_MATCHING
+  PATTERN "*.hpp"
+  PATTERN "*.cpp")
 install(FILES LICENSE-APACHE LICENSE-BSD-3-Clause DESTINATION "${CMAKE_INSTALL_DOCDIR}")

@@ -130,9 +130,10 @@ private:
     }
 
     void find(std::uint64_t at) const {
+        trace_.call("CHECK(bool(bus.device(", name(), "{", Hex{at}, "})) == ");
         const auto found = bus_.device(make(at));
         const auto expected = list_.find(at);
-        trace_("CHECK(bool(bus.device(", name(), "{", Hex{at}, "})) == ", found.has_value(), ");");
+        trace_.result(found.has_value(), ");");
         check_equal(found.has_value(), expected.has_value(), "device() finds who owns the address");
         if (found) {
             check_equal(found->range.base().value, expected->first, "with its range");
@@ -140,9 +141,9 @@ private:
         }
     }
     void access(std::uint64_t at, std::uint64_t length) const {
+        trace_.call("CHECK(bool(bus.check_access(", name(), "{", Hex{at}, "}, ", Hex{length}, ")) == ");
         const auto found = bus_.check_access(make(at), static_cast<std::size_t>(length));
-        trace_("CHECK(bool(bus.check_access(", name(), "{", Hex{at}, "}, ", Hex{length},
-               ")) == ", found.has_value(), ");");
+        trace_.result(found.has_value(), ");");
         const auto expected = list_.owner(at, length);
         check_equal(found.has_value(), expected.has_value(), "an access inside one range is found");
         if (found) {
@@ -153,9 +154,9 @@ private:
         }
     }
     void add(std::uint64_t base, std::uint64_t size) {
-        trace_("(void)bus.register_device(vmdevice::BusRange<", name(), ">::create({", Hex{base}, "}, ",
-               Hex{size}, ").value(), ", next_, ");");
         const auto made = range(base, size);
+        trace_(made ? "" : "// refused: ", "(void)bus.register_device(vmdevice::BusRange<", name(),
+               ">::create({", Hex{base}, "}, ", Hex{static_cast<Offset>(size)}, ").value(), ", next_, ");");
         if (made) {
             check_equal(bus_.overlaps(*made), list_.taken(base, made->last().value, nullptr), "overlaps()");
             const auto result = bus_.register_device(*made, next_);
@@ -184,9 +185,10 @@ private:
         }
     }
     void move(std::uint64_t at, std::uint64_t to, std::uint64_t size) {
-        trace_("(void)bus.move_range({", Hex{at}, "}, vmdevice::BusRange<", name(), ">::create({", Hex{to},
-               "}, ", Hex{size}, ").value());");
-        if (const auto made = range(to, size)) {
+        const auto made = range(to, size);
+        trace_(made ? "" : "// refused: ", "(void)bus.move_range({", Hex{at}, "}, vmdevice::BusRange<",
+               name(), ">::create({", Hex{to}, "}, ", Hex{static_cast<Offset>(size)}, ").value());");
+        if (made) {
             const auto result = bus_.move_range(make(at), *made);
             check_result(result, list_.move(at, to, made->last().value));
         }

@@ -41,7 +41,14 @@ void save_and_restore(Device& device, Device fresh) {
 class PortsTarget {
 public:
     PortsTarget(const Trace& trace, std::uint8_t supported) : trace_(trace), supported_(supported) {
-        trace_("// ports: post (0x80), console (0xE9), exit_port, pvpanic of events ", Hex{supported});
+        trace_("std::size_t room = SIZE_MAX;");
+        trace_(
+            "const auto sink = [&room](std::span<const std::uint8_t> bytes) { return std::min(bytes.size(), "
+            "room); };");
+        trace_("vmsuperio::DebugPort post;");
+        trace_("auto console = vmsuperio::DebugPort::console(sink);");
+        trace_("vmsuperio::ExitPort exit_port([](std::uint8_t) {});");
+        trace_("vmsuperio::Pvpanic pvpanic([](vmsuperio::PvpanicEvent) {}, ", Hex{supported}, ");");
     }
 
     void step(Input& input) {
@@ -62,11 +69,12 @@ public:
                 break;
             }
             case OpKind::snapshot:
-                trace_("// ", names[which], " is saved and restored");
+                trace_(names[which], ".restore(", names[which], ".state());");
                 restore(which);
                 break;
             case OpKind::sink:
                 limit_ = op.detail == 15 ? SIZE_MAX : op.detail;
+                trace_("room = ", limit_, ";");
                 break;
             default:
                 break;
@@ -98,6 +106,7 @@ private:
     void read(unsigned which) {
         std::uint8_t value = 0;
         std::uint8_t expected = 0;
+        trace_.call("CHECK(", names[which], ".read(0) == ");
         if (which == 0) {
             value = post_.read();
             expected = last_[0];
@@ -110,11 +119,15 @@ private:
             value = pvpanic_.read();
             expected = supported_ & 7;
         }
-        trace_("CHECK(", names[which], ".read(0) == ", Hex{value}, ");");
+        trace_.result(Hex{value}, ");");
         check_equal(value, expected, "what the port reads as");
     }
     void write(unsigned which, std::span<const std::uint8_t> bytes, bool at_once) {
-        trace_(names[which], at_once ? ".write_data(" : ".write(0, ", Bytes{bytes}, ");");
+        if (at_once) {
+            trace_(names[which], ".write_data(", Bytes{bytes}, ");");
+        } else {
+            trace_(names[which], ".write(0, ", Hex{bytes.front()}, ");");
+        }
         const NoAllocation none;
         told_ = 0;
         const auto put = [&](auto& device) {

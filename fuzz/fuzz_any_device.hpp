@@ -7,7 +7,7 @@
 /// #include "fuzz_any_device.hpp"
 ///
 /// void fuzz::run_target(fuzz::Input& input, const fuzz::Trace& trace) {
-///     MyMachine machine;  // whatever owns the devices, made anew for each input
+///     MyMachine machine;  // owns the devices; a new one for each input
 ///     fuzz::AnyDevice any(trace, machine.io_manager());
 ///     any.add_pio(vmdevice::PioRange::create({0x3F8}, 8).value());
 ///     any.add_mmio(vmdevice::MmioRange::create({0xD0000000}, 0x1000).value());
@@ -16,7 +16,13 @@
 ///     any.run(input);
 /// }
 /// ```
-/// linked with support/report.cpp, support/target_main.cpp and -fsanitize=fuzzer (or without, for replays).
+/// With the directory of this file as an include directory, it is linked with support/report.cpp and
+/// support/target_main.cpp and, for Clang's libFuzzer, -fsanitize=fuzzer; or, without a fuzzing engine, with
+/// support/replay_main.cpp as well. The installed package has a CMake function for both:
+/// ```cmake
+/// find_package(vmsuperio REQUIRED COMPONENTS vmsuperio vmdevice fuzz)
+/// vmsuperio_add_fuzz_target(fuzz_my_machine my_machine_fuzz.cpp)
+/// ```
 ///
 /// Operations: the low digit chooses one of the ranges, modulo their number.
 ///   0r o*k w    read at offset o, w chooses the width 1, 2, 4 or 8
@@ -65,6 +71,8 @@ public:
     void after_each_step(std::function<void()> check_all) { check_all_ = std::move(check_all); }
 
     void run(Input& input) {
+        trace_("// `io` is the IoManager with the devices on it.");
+        trace_("std::array<std::uint8_t, 520> buffer{};");
         check(!ranges_.empty(), "there is a range to fuzz");
         while (!input.empty()) {
             step(input);
@@ -135,11 +143,12 @@ private:
         std::array<std::uint8_t, 80> buffer{};
         buffer.fill(untouched);
         const auto data = std::span(buffer).first(length);
+        trace_.call("CHECK(io.", bus(range), "_read({", Hex{address}, "}, std::span(buffer).first(", length,
+                    ")).has_value() == ");
         const auto result =
             range.pio ? io_.pio_read(vmdevice::PioAddress{static_cast<std::uint16_t>(address)}, data)
                       : io_.mmio_read(vmdevice::MmioAddress{address}, data);
-        trace_("io.", bus(range), "_read({", Hex{address}, "}, std::span(buffer).first(", length, "));  // ",
-               result.has_value() ? "delivered" : "no device");
+        trace_.result(result.has_value(), ");");
         check_equal(result.has_value(), owned(range, address, length),
                     "delivered where a range owns it whole");
         for (std::size_t i = result ? length : 0; i < buffer.size(); ++i) {
@@ -147,7 +156,7 @@ private:
         }
     }
     void write(const Range& range, std::uint64_t address, std::span<const std::uint8_t> data) {
-        trace_("io.", bus(range), "_write({", Hex{address}, "}, ", Bytes{data}, ");");
+        trace_("(void)io.", bus(range), "_write({", Hex{address}, "}, ", Bytes{data}, ");");
         const auto result =
             range.pio ? io_.pio_write(vmdevice::PioAddress{static_cast<std::uint16_t>(address)}, data)
                       : io_.mmio_write(vmdevice::MmioAddress{address}, data);
@@ -164,14 +173,14 @@ private:
         const bool whole = owned(range, address, width);
         if (!bytes.empty()) {
             const auto data = bytes.first(count * width);
-            trace_("io.pio_write_repeated({", Hex{address}, "}, ", width, ", ", Bytes{data}, ");");
+            trace_("(void)io.pio_write_repeated({", Hex{address}, "}, ", width, ", ", Bytes{data}, ");");
             check_equal(io_.pio_write_repeated(port, width, data).has_value(), whole,
                         "delivered where owned");
             return;
         }
         std::array<std::uint8_t, 520> buffer{};
         buffer.fill(untouched);
-        trace_("io.pio_read_repeated({", Hex{address}, "}, ", width, ", std::span(buffer).first(",
+        trace_("(void)io.pio_read_repeated({", Hex{address}, "}, ", width, ", std::span(buffer).first(",
                count * width, "));");
         check_equal(io_.pio_read_repeated(port, width, std::span(buffer).first(count * width)).has_value(),
                     whole, "delivered where owned");

@@ -133,11 +133,12 @@ private:
         const std::uint8_t shown = device_->peek(offset);
         const I8042State before = device_->state();
         std::uint8_t value = 0;
+        trace_.call("CHECK(device->read(", offset, ") == ");
         {
             const NoAllocation none;
             value = device_->read(offset);
         }
-        trace_("CHECK(device->read(", offset, ") == ", Hex{value}, ");");
+        trace_.result(Hex{value}, ");");
         check_equal(value, shown, "a read gives what peek() told");
         // What a read takes from a queue is its oldest; the keyboard's get nothing new by it.
         const I8042State after = device_->state();
@@ -227,6 +228,7 @@ private:
         }
     }
     void snapshot() {
+        trace_("keyboard.level = mouse.level = false;");
         trace_("{");
         trace_(
             "    const auto state = "

@@ -108,11 +108,12 @@ private:
     void read_port(std::uint8_t port) {
         const std::uint8_t before = device_->peek(port);
         std::uint8_t value = 0;
+        trace_.call("CHECK(rtc->read(", port, ") == ");
         {
             const NoAllocation none;
             value = device_->read(port);
         }
-        trace_("CHECK(rtc->read(", port, ") == ", Hex{value}, ");");
+        trace_.result(Hex{value}, ");");
         if (!wild_) {
             check_equal(value, before, "a read gives what peek() told");
             check_equal(value, port == 1 ? model_.read_data() : 0xFF, "a read gives what the model's does");
@@ -162,6 +163,7 @@ private:
         }
     }
     void snapshot() {
+        trace_("world.level = false;");
         trace_("{");
         trace_(
             "    const auto state = "

@@ -59,7 +59,7 @@ public:
             name(), ">;");
         trace_("std::optional<Rtc> rtc(std::in_place, vmsuperio::NoRtcPl031Events{}, clock, ", name(),
                "{&world});");
-        trace_("std::array<std::uint8_t, 4> bytes{};");
+        trace_("std::array<std::uint8_t, 16> bytes{};");
     }
 
     void step(Input& input) {
@@ -113,11 +113,11 @@ private:
         std::array<std::uint8_t, 16> bytes{};
         bytes.fill(0xA5);
         const std::uint64_t invalid = invalid_;
+        trace_("rtc->read(", Hex{offset}, ", std::span(bytes).first(", size, "));");
         {
             const NoAllocation none;
             device_->read(offset, std::span(bytes).first(size));
         }
-        trace_("rtc->read(", Hex{offset}, ", std::span(bytes).first(", size, "));");
         std::uint64_t value = 0;
         for (std::size_t i = 0; i < size && i < 8; ++i) {
             value |= std::uint64_t{bytes[i]} << (8U * i);
@@ -178,6 +178,7 @@ private:
         passed_ += std::max<std::int64_t>(steps[step], 0);
     }
     void snapshot() {
+        trace_("world.level = false;");
         trace_("{");
         trace_(
             "    const auto state = "

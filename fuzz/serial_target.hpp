@@ -91,11 +91,12 @@ private:
     void read(std::uint8_t offset) {
         const std::uint8_t before = device_->peek(offset);
         std::uint8_t value = 0;
+        trace_.call("CHECK(serial->read(", offset, ") == ");
         {
             const NoAllocation none;
             value = device_->read(offset);
         }
-        trace_("CHECK(serial->read(", offset, ") == ", Hex{value}, ");");
+        trace_.result(Hex{value}, ");");
         check_equal(value, before, "a read gives what peek() told");
         check_equal(value, model_.read(offset), "a read gives what the model's does");
     }
@@ -230,6 +231,7 @@ private:
     }
 
     void snapshot() {
+        trace_("world.level = false;");
         trace_("{");
         trace_(
             "    const auto state = "

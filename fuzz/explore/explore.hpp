@@ -90,12 +90,15 @@ private:
     std::size_t sequences_{0};
 };
 
-/// The arguments of an explorer: [DEPTH [MOST_STATES]].
+/// The arguments of an explorer: [DEPTH [MOST_STATES]], or --replay FILE as a fuzz target takes it.
 struct ExploreLimits {
     std::size_t depth;
     std::size_t states;
 };
 inline ExploreLimits explore_limits(int argc, char** argv, ExploreLimits limits) {
+    if (argc == 3 && std::string_view(argv[1]) == "--replay") {
+        std::exit(replay(argv[2]));
+    }
     if (argc > 1) {
         limits.depth = std::strtoul(argv[1], nullptr, 10);
     }

@@ -4,16 +4,25 @@
 
 #include "support/report.hpp"
 
+#include <array>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <fcntl.h>
 #include <fstream>
 #include <iterator>
 #include <new>
+#include <optional>
 #include <source_location>
+#include <span>
+#include <spawn.h>
 #include <string>
 #include <string_view>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
 
 #include "support/target.hpp"
 
@@ -21,17 +30,69 @@ namespace fuzz {
 namespace {
 
 // What runs now, for the trace of a failure.
-std::span<const std::uint8_t> current_input;
+std::optional<std::span<const std::uint8_t>> current_input;
 bool tracing = false;
+bool sequence_shown = false;
 // Of the thread that runs the inputs: libFuzzer has others, which allocate at their own pace.
 thread_local constinit std::size_t allocations = 0;
 
+// The program may be in any state by now, so the input is carried out once more by another process. It ends
+// as this one does, which has been said already.
+void trace_in_another_process() {
+    std::FILE* const file = std::tmpfile();
+    if (file == nullptr) {
+        return;
+    }
+    std::fwrite(current_input->data(), 1, current_input->size(), file);
+    std::fflush(file);
+    std::string path = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(::fileno(file));
+    std::string program = "/proc/self/exe";
+    std::string option = "--replay";
+    const std::array<char*, 4> arguments{program.data(), option.data(), path.data(), nullptr};
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    // In a signal handler that signal is blocked, and the other process is to handle its own.
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    sigset_t none;
+    sigemptyset(&none);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    pid_t child = 0;
+    if (::posix_spawn(&child, program.c_str(), &actions, &attributes, arguments.data(), environ) == 0) {
+        int status = 0;
+        ::waitpid(child, &status, 0);
+    }
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    std::fclose(file);
+}
+
+// Says once what led to a crash.
+void show_sequence_of_crash() {
+    if (std::exchange(sequence_shown, true) || !current_input) {
+        return;
+    }
+    if (tracing) {
+        Trace::finish_line();
+    } else {
+        std::printf("\n--- the sequence that crashes, as C++:\n");
+        std::fflush(stdout);
+        trace_in_another_process();
+    }
+    std::fflush(stdout);
+}
+
 [[noreturn]] void stop(std::string_view what, const std::string& values, std::source_location where) {
-    if (!tracing) {
+    if (tracing) {
+        Trace::finish_line();
+    } else {
         std::printf("\n--- the sequence that fails, as C++:\n");
-        run(current_input, true);
+        run(*current_input, true);
         std::printf("--- it did not fail again\n");
     }
+    sequence_shown = true;
     std::fflush(stdout);
     std::fprintf(stderr, "%s:%u: does not hold: %.*s%s\n", where.file_name(),
                  static_cast<unsigned>(where.line()), static_cast<int>(what.size()), what.data(),
@@ -39,13 +100,40 @@ thread_local constinit std::size_t allocations = 0;
     std::abort();
 }
 
+// The signals of a crash, and who handled them before: a sanitizer, libFuzzer, or nobody.
+constexpr std::array crash_signals{SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+std::array<struct sigaction, crash_signals.size()> earlier_handlers;
+
+extern "C" void on_crash(int signal) {
+    for (std::size_t i = 0; i < crash_signals.size(); ++i) {
+        ::sigaction(crash_signals[i], &earlier_handlers[i], nullptr);
+    }
+    show_sequence_of_crash();
+    // A fault comes again when this returns, with its own address. What was sent has to be sent again.
+    if (signal == SIGABRT) {
+        static_cast<void>(::raise(signal));
+    }
+}
+
+void watch_for_crashes() {
+    struct sigaction action{};
+    action.sa_handler = on_crash;
+    action.sa_flags = SA_ONSTACK;
+    sigemptyset(&action.sa_mask);
+    for (std::size_t i = 0; i < crash_signals.size(); ++i) {
+        ::sigaction(crash_signals[i], &action, &earlier_handlers[i]);
+    }
+}
+
 }  // namespace
 
 void run(std::span<const std::uint8_t> bytes, bool traced) {
+    [[maybe_unused]] static const bool watched = (watch_for_crashes(), true);
     set_current_input(bytes);
     tracing = traced;
     Input input(bytes);
     run_target(input, Trace(traced));
+    current_input.reset();
 }
 
 void set_current_input(std::span<const std::uint8_t> bytes) { current_input = bytes; }
@@ -64,7 +152,7 @@ int replay(const std::string& path) {
         std::fprintf(stderr, "cannot read %s\n", path.c_str());
         return 1;
     }
-    std::printf("// %s, %zu bytes\n", path.c_str(), bytes->size());
+    std::printf("// %zu bytes\n", bytes->size());
     run(*bytes, true);
     return 0;
 }
@@ -81,6 +169,14 @@ void fail(std::string_view what, std::uint64_t is, std::uint64_t should_be, std:
 std::size_t allocation_count() noexcept { return allocations; }
 
 }  // namespace fuzz
+
+// What AddressSanitizer and UndefinedBehaviorSanitizer call when they have found something. Without them
+// nobody does. NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
+extern "C" void __asan_on_error();
+extern "C" void __asan_on_error() { fuzz::show_sequence_of_crash(); }
+extern "C" void __ubsan_on_report();
+extern "C" void __ubsan_on_report() { fuzz::show_sequence_of_crash(); }
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 
 // The allocations of each thread are counted; see NoAllocation.
 #if defined(__has_feature)

@@ -41,11 +41,15 @@ template <class T>
     requires std::is_arithmetic_v<T>
 void append(std::string& text, T value) {
     text += std::to_string(value);
+    if constexpr (std::is_unsigned_v<T> && sizeof(T) == sizeof(std::uint64_t)) {
+        text += value > INT64_MAX ? "U" : "";  // no signed type holds it
+    }
 }
 
 }  // namespace detail
 
-/// Prints what a test case does as the C++ calls of a regression test. Switched off it costs a branch.
+/// Prints what a test case does as the C++ calls of a regression test, each before it is made, so that the
+/// last line is the call that did not return. Switched off it costs a branch.
 class Trace {
 public:
     explicit Trace(bool on) : on_(on) {}
@@ -55,15 +59,51 @@ public:
     /// Prints the parts as one line.
     template <class... Parts>
     void operator()(const Parts&... parts) const {
-        if (!on_) [[likely]] {
-            return;
+        if (on_) [[unlikely]] {
+            print('\n', parts...);
         }
-        std::string text;
-        (detail::append(text, parts), ...);
-        std::puts(text.c_str());
+    }
+    /// Prints the parts as the beginning of a line, before a call whose result stands at its end. What
+    /// finish_line() adds where the call does not return must make it valid C++: so `CHECK(device.read(0) ==
+    /// `.
+    template <class... Parts>
+    void call(const Parts&... parts) const {
+        if (on_) [[unlikely]] {
+            line_is_open = true;
+            print('\0', parts...);
+        }
+    }
+    /// Prints the end of the line that call() began.
+    template <class... Parts>
+    void result(const Parts&... parts) const {
+        if (on_) [[unlikely]] {
+            line_is_open = false;
+            print('\n', parts...);
+        }
+    }
+    /// Where the program ends inside a call that has a result.
+    static void finish_line() {
+        if (line_is_open) {
+            line_is_open = false;
+            std::fputs("0);  // did not return\n", stdout);
+        }
     }
 
 private:
+    template <class... Parts>
+    static void print(char end, const Parts&... parts) {
+        std::string text;
+        (detail::append(text, parts), ...);
+        if (end != '\0') {
+            text += end;
+        }
+        std::fputs(text.c_str(), stdout);
+        // Into a pipe too, and whatever happens next.
+        std::fflush(stdout);
+    }
+
+    static inline bool line_is_open = false;
+
     bool on_;
 };
 

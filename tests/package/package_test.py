@@ -103,6 +103,21 @@ class PackageTest(unittest.TestCase):
                 self.assertEqual(result.returncode, 0, result.stderr)
                 self.assertEqual(run(program).returncode, 0)
 
+    def test_a_fuzz_target_of_another_project(self):
+        build = self.scratch / "fuzzer"
+        result = run(
+            "cmake", "-S", HERE / "fuzzer", "-B", build, "-G", "Ninja", f"-DCMAKE_CXX_COMPILER={COMPILER}",
+            f"-DCMAKE_PREFIX_PATH={self.prefix}",
+        )
+        self.assertEqual(result.returncode, 0, result.stdout)
+        result = run("cmake", "--build", build)
+        self.assertEqual(result.returncode, 0, result.stdout)
+        # The planted fault is found, and the sequence that leads there is printed.
+        result = run(build / "fuzz_my_device", "-runs=100000", "-seed=1", cwd=build)
+        self.assertNotEqual(result.returncode, 0, result.stdout)
+        self.assertIn("does not hold: register 3 is never 7", result.stdout)
+        self.assertRegex(result.stdout, r"\(void\)io\.pio_write\w*\(\{0x20[0-3]\}, .*0x07")
+
     def test_as_a_subproject_it_builds_nothing_of_its_own(self):
         build = self.scratch / "subproject"
         result = run(
@@ -113,7 +128,8 @@ class PackageTest(unittest.TestCase):
         self.assertEqual(self.build_and_run(build).stdout, "ok")
 
     def test_every_public_header_is_installed_and_no_other(self):
-        installed = {str(path.relative_to(self.prefix / "include")) for path in self.prefix.rglob("*.hpp")}
+        include = self.prefix / "include"
+        installed = {str(path.relative_to(include)) for path in include.rglob("*") if path.is_file()}
         public = {str(path.relative_to(ROOT / "include")) for path in (ROOT / "include").rglob("*.hpp")}
         self.assertEqual(installed, public)
 
