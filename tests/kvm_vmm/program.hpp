@@ -21,11 +21,10 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "scratch_directory.hpp"
 #include "small_guest.hpp"
 
 namespace kvm_vmm::test {
-
-namespace fs = std::filesystem;
 
 struct Result {
     int exit_code;  ///< or 128 + the signal
@@ -36,36 +35,6 @@ struct Result {
 inline int exit_code_of(int status) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
-
-inline std::string slurp(const fs::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
-/// A directory of this test's own, removed in the end.
-class ScratchDirectory {
-public:
-    ScratchDirectory() {
-        std::string name = (fs::temp_directory_path() / "kvm_vmm_test_XXXXXX").string();
-        REQUIRE(::mkdtemp(name.data()) != nullptr);
-        path_ = name;
-    }
-    ~ScratchDirectory() {
-        std::error_code ignored;
-        fs::remove_all(path_, ignored);
-    }
-    ScratchDirectory(const ScratchDirectory&) = delete;
-    ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-
-    fs::path operator/(const char* name) const { return path_ / name; }
-    fs::path write(const char* name, const std::string& content) const {
-        std::ofstream(path_ / name, std::ios::binary) << content;
-        return path_ / name;
-    }
-
-private:
-    fs::path path_;
-};
 
 [[noreturn]] inline void exec(const std::vector<std::string>& arguments) {
     std::vector<char*> argv;

@@ -352,10 +352,17 @@ TEST_CASE("kvm_vmm: a Unix socket is a serial port, for one client after the oth
         }
         CHECK(back == sent);
     }
-    // A path in use, and one that is no socket, are left alone.
-    CHECK(run(directory, {"--kernel", kernel.string(), "--serial", "unix=" + path}).exit_code == 3);
-    CHECK(run(directory, {"--kernel", kernel.string(), "--serial", "unix=" + kernel.string()}).exit_code ==
-          3);
+    // A path in use, and one that is no socket, are left alone, and the messages say which it is.
+    Result refused = run(directory, {"--kernel", kernel.string(), "--serial", "unix=" + path});
+    CHECK(refused.exit_code == 3);
+    CHECK_THAT(refused.errors, Catch::Matchers::Contains("another program listens there"));
+    CHECK(fs::is_socket(path));
+    const std::string image = slurp(kernel);
+    refused = run(directory, {"--kernel", kernel.string(), "--serial", "unix=" + kernel.string()});
+    CHECK(refused.exit_code == 3);
+    CHECK(line_count(refused.errors) == 1);
+    CHECK_THAT(refused.errors, Catch::Matchers::Contains("not a socket"));
+    CHECK((slurp(kernel) == image));
     ::kill(child, SIGTERM);
     int status = 0;
     REQUIRE(::waitpid(child, &status, 0) == child);

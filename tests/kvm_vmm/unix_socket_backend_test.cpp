@@ -3,16 +3,22 @@
 
 #include <algorithm>
 #include <array>
+#include <fcntl.h>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <vector>
 
 #include "catch.hpp"
 #include "error.hpp"
 #include "event/event_manager.hpp"
+#include "scratch_directory.hpp"
+#include "util/log.hpp"
 
 using namespace kvm_vmm;
 
@@ -94,4 +100,108 @@ TEST_CASE("Unix socket: a path of 107 bytes is the longest, and the message says
     CHECK_THAT(error, Catch::Matchers::Contains("the path has 108 bytes, and a socket's path at most 107"));
     CHECK(std::filesystem::is_empty(directory));
     std::filesystem::remove_all(directory);
+}
+
+namespace {
+
+// The lowest limit under which every open descriptor is valid, and no other can be had.
+class NoDescriptorLeft {
+public:
+    NoDescriptorLeft() {
+        REQUIRE(::getrlimit(RLIMIT_NOFILE, &before_) == 0);
+        int highest = -1;
+        do {
+            fillers_.emplace_back(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+            REQUIRE(fillers_.back());
+            highest = std::max(highest, fillers_.back().get());
+        } while (fillers_.size() < 64);
+        set(static_cast<rlim_t>(highest) + 1);
+    }
+    ~NoDescriptorLeft() { lift(); }
+    NoDescriptorLeft(const NoDescriptorLeft&) = delete;
+    NoDescriptorLeft& operator=(const NoDescriptorLeft&) = delete;
+
+    void lift() { set(before_.rlim_cur); }
+    void set(rlim_t limit) const {
+        const rlimit limits{limit, before_.rlim_max};
+        REQUIRE(::setrlimit(RLIMIT_NOFILE, &limits) == 0);
+    }
+
+private:
+    rlimit before_{};
+    std::vector<FileDescriptor> fillers_;
+};
+
+std::string socket_path(const kvm_vmm::test::ScratchDirectory& directory) {
+    return (directory / "socket").string();
+}
+
+}  // namespace
+
+TEST_CASE("UnixSocketBackend: a client is served where the process has no descriptor left", "[console]") {
+    const kvm_vmm::test::ScratchDirectory directory;
+    EventManager events;
+    UnixSocketBackend backend(ListeningSocket(socket_path(directory)), events);
+    for (int round = 0; round < 3; ++round) {
+        FileDescriptor client = connect_to(socket_path(directory));
+        {
+            const NoDescriptorLeft shortage;
+            events.run_once(0);
+        }
+        REQUIRE(backend.input_fd() >= 0);
+        CHECK(backend.output_fd() >= 0);
+        CHECK(backend.output_fd() != backend.input_fd());
+        CHECK(write(backend, "output") == 6);
+        CHECK(received(client) == "output");
+        REQUIRE(::write(client.get(), "input", 5) == 5);
+        std::array<char, 8> buffer{};
+        CHECK(::read(backend.input_fd(), buffer.data(), buffer.size()) == 5);
+        client.reset();
+        const NoDescriptorLeft shortage;
+        backend.on_hangup();
+        CHECK(backend.input_fd() == -1);
+        CHECK(backend.output_fd() == -1);
+    }
+}
+
+TEST_CASE("UnixSocketBackend: a client's end is seen by it at once, however many descriptors it had",
+          "[console]") {
+    const kvm_vmm::test::ScratchDirectory directory;
+    EventManager events;
+    UnixSocketBackend backend(ListeningSocket(socket_path(directory)), events);
+    const FileDescriptor client = connect_to(socket_path(directory));
+    events.run_once(0);
+    backend.on_hangup();
+    char byte = 0;
+    CHECK(::read(client.get(), &byte, 1) == 0);
+}
+
+TEST_CASE("UnixSocketBackend: a client that cannot be served waits, is logged once, and is served later",
+          "[console]") {
+    const kvm_vmm::test::ScratchDirectory directory;
+    const std::string log_file = (directory / "log").string();
+    open_log(log_file, std::nullopt);
+    EventManager events;
+    UnixSocketBackend backend(ListeningSocket(socket_path(directory)), events);
+    const FileDescriptor client = connect_to(socket_path(directory));
+    NoDescriptorLeft shortage;
+    shortage.set(3);  // below every number that could be used again
+    for (int i = 0; i < 100; ++i) {
+        events.run_once(0);
+    }
+    CHECK(backend.input_fd() == -1);
+    shortage.lift();
+    events.run_once(0);
+    CHECK(backend.input_fd() == -1);  // it rests, and does not look again with each turn of the loop
+    for (int i = 0; i < 10 && backend.input_fd() < 0; ++i) {
+        events.run_once(2000);
+    }
+    REQUIRE(backend.input_fd() >= 0);
+    CHECK(write(backend, "served") == 6);
+    CHECK(received(client) == "served");
+    close_log();
+    const std::string text = kvm_vmm::test::slurp(log_file);
+    CHECK(std::ranges::count(text, '\n') == 1);
+    CHECK_THAT(text, Catch::Matchers::Contains("warning: a client of serial socket '" +
+                                               socket_path(directory) + "' cannot be served now"));
 }
