@@ -9,11 +9,15 @@ set(vmdevice_headers
     vmdevice/detail/bus_tables.hpp
     vmdevice/detail/config.hpp
     vmdevice/detail/describe.hpp
+    vmdevice/detail/device_lock.hpp
+    vmdevice/detail/fork.hpp
+    vmdevice/detail/memory.hpp
     vmdevice/detail/model_errors.hpp
     vmdevice/detail/mutex.hpp
     vmdevice/detail/range_index.hpp
     vmdevice/detail/shared_bus.hpp
     vmdevice/detail/thread_annotations.hpp
+    vmdevice/detail/visibility.hpp
     vmdevice/detail/visitors.hpp
     vmdevice/device.hpp
     vmdevice/device_manager.hpp

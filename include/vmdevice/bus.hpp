@@ -97,11 +97,13 @@ public:
     using const_iterator = Iterator<const Dev>;
 
     /// Puts `device` at `range`. `device_overlap` where any address of it is taken; `device` is then left as
-    /// it was, so a move-only device is not lost.
+    /// it was, so a move-only device is not lost; likewise where memory runs out (std::bad_alloc).
     [[nodiscard]] std::expected<void, BusError> register_device(range_type range, Dev&& device) {
         if (taken(range)) {
             return std::unexpected(BusError::device_overlap);
         }
+        // First what needs memory, so that the device stays with the caller where there is none.
+        index_.make_room(range.base().value);
         index_.insert(range.base().value, std::unique_ptr<Node>(new Node{range, std::move(device)}));
         return {};
     }
@@ -111,6 +113,7 @@ public:
         if (taken(range)) {
             return std::unexpected(BusError::device_overlap);
         }
+        index_.make_room(range.base().value);
         index_.insert(range.base().value, std::unique_ptr<Node>(new Node{range, device}));
         return {};
     }

@@ -16,6 +16,7 @@
 #include <vmdevice/address.hpp>
 #include <vmdevice/detail/asymmetric_fence.hpp>
 #include <vmdevice/detail/bus_tables.hpp>
+#include <vmdevice/detail/fork.hpp>
 #include <vmdevice/detail/mutex.hpp>
 #include <vmdevice/detail/shared_bus.hpp>
 #include <vmdevice/detail/visitors.hpp>
@@ -26,59 +27,43 @@
 
 namespace vmdevice {
 
-/// Routes accesses of the guest to devices on two buses, ports and memory.
-///
-/// Thread safety: everything may be called from any thread at any time, also from inside a device's handler;
-/// only the end of the IoManager must come after all calls to it.
-///
-/// - **Dispatch** (`pio_read` and the like) takes no lock, never waits or retries, and allocates nothing. Its
-///   cost does not depend on how many devices there are. An access that no device owns whole is an error and
-///   reaches no device; the buffer of a read is then left as it is, so that the caller decides what an absent
-///   device reads as (on a PC all ones).
-/// - **register_*** never waits for a dispatch.
-/// - **deregister_*** (and move_*) return when no thread is inside the device through the range it had; it
-/// may
-///   then be destroyed. A thread is not waited for where that would be for ever: the calling thread itself,
-///   when a handler takes out its own device; and where handlers on several threads take out each other's
-///   devices, one of them returns early. The device then lives at least until its last handler has returned.
-///   A handler must not wait in any other way for a thread that takes its device out.
-/// - A device's exception passes through dispatch to its caller.
-///
-/// Dispatches nest (a device may reach another one, or itself) to a depth of max_nesting; beyond it an access
-/// finds no device, so that a guest which points a DMA engine at itself does not exhaust the stack.
-///
-/// On Linux a removal uses membarrier(2); a VMM that filters system calls should construct its IoManager
-/// first and allow the call in threads that deregister devices. See docs/vmdevice.md.
-class IoManager {
-public:
-    static constexpr std::size_t max_nesting = detail::max_nesting;
+/// Which way an access goes, as the guest sees it. The values are those of KVM: `direction` of a port exit
+/// (KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT) and `is_write` of a memory exit.
+enum class IoDirection : std::uint8_t { in = 0, out = 1 };
 
-    IoManager() { static_cast<void>(detail::asymmetric_fences()); }
-    IoManager(const IoManager&) = delete;
-    IoManager& operator=(const IoManager&) = delete;
+namespace detail {
+
+/// The functions of IoManager, which see. They are members of a template so that a program compiles those
+/// that it calls and no others.
+template <class Pio, class Mmio>
+class BasicIoManager {
+public:
+    static constexpr std::size_t max_nesting = vmdevice::detail::max_nesting;
+
+    BasicIoManager() { static_cast<void>(asymmetric_fences()); }
+    BasicIoManager(const BasicIoManager&) = delete;
+    BasicIoManager& operator=(const BasicIoManager&) = delete;
     /// Lets go of the devices while the buses still answer, so that a device may use them in its destructor.
-    ~IoManager() {
-        let_go(pio_);
-        let_go(mmio_);
+    ~BasicIoManager() {
+        // A device's destructor may register others.
+        while (let_go(pio_) || let_go(mmio_)) {
+        }
     }
 
     /// `device_overlap` where an address of `range` is taken, `device_not_found` where `device` is empty.
-    [[nodiscard]] std::expected<void, BusError> register_pio(PioRange range,
-                                                             std::shared_ptr<DevicePio> device) {
+    [[nodiscard]] std::expected<void, BusError> register_pio(PioRange range, std::shared_ptr<Pio> device) {
         return add(pio_, range, std::move(device));
     }
-    [[nodiscard]] std::expected<void, BusError> register_mmio(MmioRange range,
-                                                              std::shared_ptr<DeviceMmio> device) {
+    [[nodiscard]] std::expected<void, BusError> register_mmio(MmioRange range, std::shared_ptr<Mmio> device) {
         return add(mmio_, range, std::move(device));
     }
 
     /// Takes out the device that owns `any_address_inside`, with its whole range, and waits until nobody is
     /// inside it. Nothing where there is none.
-    std::optional<std::pair<PioRange, std::shared_ptr<DevicePio>>> deregister_pio(
-        PioAddress any_address_inside) {
+    std::optional<std::pair<PioRange, std::shared_ptr<Pio>>> deregister_pio(PioAddress any_address_inside) {
         return remove(pio_, any_address_inside);
     }
-    std::optional<std::pair<MmioRange, std::shared_ptr<DeviceMmio>>> deregister_mmio(
+    std::optional<std::pair<MmioRange, std::shared_ptr<Mmio>>> deregister_mmio(
         MmioAddress any_address_inside) {
         return remove(mmio_, any_address_inside);
     }
@@ -86,65 +71,58 @@ public:
     /// Registers a device at all port and memory ranges of `resources`, or at none. `device_not_found` where
     /// there is a range of a kind whose pointer is empty. Here and elsewhere nothing has changed where memory
     /// runs out (std::bad_alloc).
-    [[nodiscard]] std::expected<void, BusError> register_resources(
-        const DeviceResources& resources, const std::shared_ptr<DevicePio>& pio_device,
-        const std::shared_ptr<DeviceMmio>& mmio_device) {
-        typename PioShared::Finished pio_finished;
-        typename MmioShared::Finished mmio_finished;
+    [[nodiscard]] std::expected<void, BusError> register_resources(const DeviceResources& resources,
+                                                                   const std::shared_ptr<Pio>& pio_device,
+                                                                   const std::shared_ptr<Mmio>& mmio_device) {
         const auto ports = resources.get_pio_address_ranges();
         const auto memory = resources.get_mmio_address_ranges();
-        const detail::LockGuard guard(mutex_);
-        pio_finished = pio_.take_finished(guard);
-        mmio_finished = mmio_.take_finished(guard);
-        if (auto checked = pio_.check_all(guard, ports, pio_device != nullptr); !checked) {
-            return checked;
-        }
-        if (auto checked = mmio_.check_all(guard, memory, mmio_device != nullptr); !checked) {
-            return checked;
-        }
+        Sweep<PioShared> pio_sweep(*this, pio_);
+        Sweep<MmioShared> mmio_sweep(*this, mmio_);
+        const LockGuard guard(mutex_);
+        pio_sweep.begin(guard);
+        mmio_sweep.begin(guard);
         typename PioShared::Addition on_ports(guard, pio_);
         typename MmioShared::Addition in_memory(guard, mmio_);
-        on_ports.prepare(ports, pio_device);
-        in_memory.prepare(memory, mmio_device);
+        if (auto prepared = on_ports.prepare(ports, pio_device); !prepared) {
+            return prepared;
+        }
+        if (auto prepared = in_memory.prepare(memory, mmio_device); !prepared) {
+            return prepared;
+        }
         on_ports.commit();
         in_memory.commit();
         return {};
     }
     /// The same for a device that is on both buses, or on one and `resources` has ranges of that one only.
     template <class D>
-        requires std::derived_from<D, DevicePio> || std::derived_from<D, DeviceMmio>
+        requires std::derived_from<D, Pio> || std::derived_from<D, Mmio>
     [[nodiscard]] std::expected<void, BusError> register_resources(const DeviceResources& resources,
                                                                    const std::shared_ptr<D>& device) {
-        return register_resources(resources, as<DevicePio>(device), as<DeviceMmio>(device));
+        return register_resources(resources, as<Pio>(device), as<Mmio>(device));
     }
 
     /// Takes out what is registered at exactly the port and memory ranges of `resources`, and waits until
     /// nobody is inside. Where one of them is not registered like that, `device_not_found`, and nothing has
     /// changed.
     [[nodiscard]] std::expected<void, BusError> deregister_resources(const DeviceResources& resources) {
-        std::vector<typename PioShared::Removal> ports;
-        std::vector<typename MmioShared::Removal> memory;
+        const auto ports = resources.get_pio_address_ranges();
+        const auto memory = resources.get_mmio_address_ranges();
+        typename PioShared::RetiredList pio_room = PioShared::prepare_removal(ports);
+        typename MmioShared::RetiredList mmio_room = MmioShared::prepare_removal(memory);
+        typename PioShared::Ticket pio_ticket;
+        typename MmioShared::Ticket mmio_ticket;
         {
-            const detail::LockGuard guard(mutex_);
-            const auto port_ranges = resources.get_pio_address_ranges();
-            const auto memory_ranges = resources.get_mmio_address_ranges();
-            if (!pio_.has_all(guard, port_ranges) || !mmio_.has_all(guard, memory_ranges)) {
+            const LockGuard guard(mutex_);
+            if (!pio_.has_all(guard, ports) || !mmio_.has_all(guard, memory)) {
                 return std::unexpected(BusError::device_not_found);
             }
-            ports = pio_.prepare_removals(guard, port_ranges);
-            memory = mmio_.prepare_removals(guard, memory_ranges);
-            pio_.take_out(guard, ports);
-            mmio_.take_out(guard, memory);
+            pio_ticket = pio_.take_out(guard, ports, pio_room);
+            mmio_ticket = mmio_.take_out(guard, memory, mmio_room);
         }
-        quiesce();
-        const bool ports_left = wait_until_left(ports);
-        const bool memory_left = wait_until_left(memory);
-        const detail::LockGuard guard(mutex_);
-        for (const auto& removal : ports) {
-            pio_.finish_removal(guard, removal, ports_left);
-        }
-        for (const auto& removal : memory) {
-            mmio_.finish_removal(guard, removal, memory_left);
+        if (!pio_ticket.deferrable || !mmio_ticket.deferrable) {
+            wait_for_grace_period();
+            finish(pio_, pio_ticket);
+            finish(mmio_, mmio_ticket);
         }
         return {};
     }
@@ -200,38 +178,38 @@ public:
     }
 
     /// Who owns an address: the whole range and the device, or nothing.
-    [[nodiscard]] std::optional<std::pair<PioRange, std::shared_ptr<DevicePio>>> pio_owner(
+    [[nodiscard]] std::optional<std::pair<PioRange, std::shared_ptr<Pio>>> pio_owner(
         PioAddress address) const {
-        const detail::LockGuard guard(mutex_);
+        const LockGuard guard(mutex_);
         return pio_.owner(guard, address);
     }
-    [[nodiscard]] std::optional<std::pair<MmioRange, std::shared_ptr<DeviceMmio>>> mmio_owner(
+    [[nodiscard]] std::optional<std::pair<MmioRange, std::shared_ptr<Mmio>>> mmio_owner(
         MmioAddress address) const {
-        const detail::LockGuard guard(mutex_);
+        const LockGuard guard(mutex_);
         return mmio_.owner(guard, address);
     }
     /// All registered ranges in ascending order.
     [[nodiscard]] std::vector<PioRange> pio_ranges() const {
-        const detail::LockGuard guard(mutex_);
+        const LockGuard guard(mutex_);
         return pio_.ranges(guard);
     }
     [[nodiscard]] std::vector<MmioRange> mmio_ranges() const {
-        const detail::LockGuard guard(mutex_);
+        const LockGuard guard(mutex_);
         return mmio_.ranges(guard);
     }
     /// How many ranges are registered.
     [[nodiscard]] std::size_t pio_size() const {
-        const detail::LockGuard guard(mutex_);
+        const LockGuard guard(mutex_);
         return pio_.size(guard);
     }
     [[nodiscard]] std::size_t mmio_size() const {
-        const detail::LockGuard guard(mutex_);
+        const LockGuard guard(mutex_);
         return mmio_.size(guard);
     }
 
 private:
-    using PioShared = detail::SharedBus<DevicePio, detail::PortTable<DevicePio>>;
-    using MmioShared = detail::SharedBus<DeviceMmio, detail::AddressTable<DeviceMmio>>;
+    using PioShared = SharedBus<Pio, PortTable<Pio>>;
+    using MmioShared = SharedBus<Mmio, AddressTable<Mmio>>;
 
     /// The device as an `Interface`, or nothing where it is none.
     template <class Interface, class D>
@@ -250,37 +228,37 @@ private:
     // What dispatch calls; the length of the access is the width of one item where it is repeated.
     struct PioRead {
         using Data = std::span<std::uint8_t>;
-        static void call(DevicePio& device, PioAddress base, PioOffset offset, std::size_t, Data data) {
+        static void call(Pio& device, PioAddress base, PioOffset offset, std::size_t, Data data) {
             device.pio_read(base, offset, data);
         }
     };
     struct PioWrite {
         using Data = std::span<const std::uint8_t>;
-        static void call(DevicePio& device, PioAddress base, PioOffset offset, std::size_t, Data data) {
+        static void call(Pio& device, PioAddress base, PioOffset offset, std::size_t, Data data) {
             device.pio_write(base, offset, data);
         }
     };
     struct PioReadRepeated {
         using Data = std::span<std::uint8_t>;
-        static void call(DevicePio& device, PioAddress base, PioOffset offset, std::size_t width, Data data) {
+        static void call(Pio& device, PioAddress base, PioOffset offset, std::size_t width, Data data) {
             device.pio_read_repeated(base, offset, width, data);
         }
     };
     struct PioWriteRepeated {
         using Data = std::span<const std::uint8_t>;
-        static void call(DevicePio& device, PioAddress base, PioOffset offset, std::size_t width, Data data) {
+        static void call(Pio& device, PioAddress base, PioOffset offset, std::size_t width, Data data) {
             device.pio_write_repeated(base, offset, width, data);
         }
     };
     struct MmioRead {
         using Data = std::span<std::uint8_t>;
-        static void call(DeviceMmio& device, MmioAddress base, MmioOffset offset, std::size_t, Data data) {
+        static void call(Mmio& device, MmioAddress base, MmioOffset offset, std::size_t, Data data) {
             device.mmio_read(base, offset, data);
         }
     };
     struct MmioWrite {
         using Data = std::span<const std::uint8_t>;
-        static void call(DeviceMmio& device, MmioAddress base, MmioOffset offset, std::size_t, Data data) {
+        static void call(Mmio& device, MmioAddress base, MmioOffset offset, std::size_t, Data data) {
             device.mmio_write(base, offset, data);
         }
     };
@@ -293,10 +271,10 @@ private:
         if (length == 0) [[unlikely]] {
             return std::unexpected(BusError::invalid_range);
         }
-        if (!detail::thread_state.idle) [[unlikely]] {
+        if (!thread_state.idle) [[unlikely]] {
             return dispatch_further<Operation>(bus, address, length, data);
         }
-        return visit<Operation, detail::FirstVisit>(bus, address, length, data);
+        return visit<Operation, FirstVisit>(bus, address, length, data);
     }
 
     /// A nested dispatch, the first one of a thread, or one that needs a real fence.
@@ -305,13 +283,13 @@ private:
                                                                             typename Shared::Address address,
                                                                             std::size_t length,
                                                                             typename Operation::Data data) {
-        if (!detail::join_visitors()) {
+        if (!join_visitors()) {
             return std::unexpected(BusError::device_not_found);
         }
-        if (detail::thread_state.idle) {
-            return visit<Operation, detail::FirstVisit>(bus, address, length, data);
+        if (thread_state.idle) {
+            return visit<Operation, FirstVisit>(bus, address, length, data);
         }
-        return visit<Operation, detail::FurtherVisit>(bus, address, length, data);
+        return visit<Operation, FurtherVisit>(bus, address, length, data);
     }
 
     template <class Operation, class Visit, class Shared>
@@ -332,96 +310,155 @@ private:
             visit.end();
             return std::unexpected(BusError::device_not_found);
         }
-        visit.enter(detail::identity_of(entry));
-        const detail::EndOfVisit end(visit);
+        visit.enter(identity_of(entry));
+        const EndOfVisit end(visit);
         Operation::call(*entry->device, Address{entry->base}, offset, length, data);
         return {};
     }
 
     /// R2 and the first half of R4 of visitors.hpp, after something has been unpublished.
-    void quiesce() const {
-        if (detail::others_may_visit()) {
-            detail::heavy_fence();
+    void wait_for_grace_period() const noexcept {
+        if (others_may_visit()) {
+            heavy_fence();
         }
-        detail::wait_for_lookups(pio_.identity());
-        detail::wait_for_lookups(mmio_.identity());
+        wait_for_lookups(pio_.identity());
+        wait_for_lookups(mmio_.identity());
     }
-    /// The second half: waits until nobody is inside the entries. False where somebody still is.
-    template <class Entry>
-    static bool wait_until_left(std::span<Entry* const> entries) {
-        bool all_left = true;
-        for (const Entry* const entry : entries) {
-            all_left = detail::wait_for_visits(detail::identity_of(entry)) && all_left;
+    /// After that, the second half: returns when nobody is inside what was taken out. Where this thread must
+    /// not wait, what somebody is still inside is let go of at a later change of the bus.
+    template <class Shared>
+    void finish(Shared& bus, const typename Shared::Ticket& ticket) noexcept {
+        Backoff backoff;
+        while (!let_go_of_retired(bus, ticket) && may_wait_for_readers()) {
+            backoff.pause();
         }
-        return all_left;
     }
-    template <class Removal>
-    static bool wait_until_left(const std::vector<Removal>& removals) {
-        bool all_left = true;
-        for (const Removal& removal : removals) {
-            all_left = wait_until_left(std::span(removal.entries)) && all_left;
+    /// Lets go of what nobody is inside any more; false where somebody is still inside what `ticket` names.
+    template <class Shared>
+    bool let_go_of_retired(Shared& bus, const typename Shared::Ticket& ticket) noexcept {
+        typename Shared::RetiredList finished;
+        const LockGuard guard(mutex_);
+        bus.grace_period_ended(guard, ticket.serial);
+        finished = bus.take_finished(guard);
+        return bus.all_left(guard, ticket);
+    }
+    /// What goes with a registration: lets go of what nobody is inside any more, also of what handlers took
+    /// out without waiting for a grace period. Made before the mutex is taken and ended after it was given
+    /// back, for this may end devices.
+    template <class Shared>
+    class Sweep {
+    public:
+        Sweep(BasicIoManager& manager, Shared& bus) noexcept : manager_(manager), bus_(bus) {}
+        Sweep(const Sweep&) = delete;
+        Sweep& operator=(const Sweep&) = delete;
+        ~Sweep() {
+            if (deferred_ != 0 && may_wait_for_readers()) {
+                manager_.wait_for_grace_period();
+                static_cast<void>(manager_.let_go_of_retired(bus_, {.serial = deferred_}));
+            }
         }
-        return all_left;
-    }
+        void begin(const LockGuard& guard) noexcept {
+            finished_ = bus_.take_finished(guard);
+            deferred_ = bus_.awaiting_grace_period(guard);
+        }
+
+    private:
+        BasicIoManager& manager_;
+        Shared& bus_;
+        typename Shared::RetiredList finished_;
+        std::uint64_t deferred_ = 0;
+    };
 
     template <class Shared, class Device>
     std::expected<void, BusError> add(Shared& bus, typename Shared::Range range,
                                       std::shared_ptr<Device> device) {
-        typename Shared::Finished finished;
-        const detail::LockGuard guard(mutex_);
-        finished = bus.take_finished(guard);
+        Sweep<Shared> sweep(*this, bus);
+        const LockGuard guard(mutex_);
+        sweep.begin(guard);
         return bus.add(guard, range, std::move(device));
     }
 
     template <class Shared>
     auto remove(Shared& bus, typename Shared::Address address)
-        -> std::optional<decltype(Shared::Removal::registration)> {
-        std::optional<typename Shared::Removal> removal;
-        typename Shared::Finished finished;
+        -> std::optional<decltype(Shared::Removed::registration)> {
+        std::optional<typename Shared::Removed> removed;
+        typename Shared::RetiredList finished;
         {
-            const detail::LockGuard guard(mutex_);
+            const LockGuard guard(mutex_);
             finished = bus.take_finished(guard);
-            removal = bus.remove(guard, address);
+            removed = bus.remove(guard, address);
         }
-        if (!removal) {
+        if (!removed) {
             return std::nullopt;
         }
-        quiesce();
-        const bool all_left = wait_until_left(std::span(std::as_const(removal->entries)));
-        const detail::LockGuard guard(mutex_);
-        bus.finish_removal(guard, *removal, all_left);
-        return std::move(removal->registration);
+        if (!removed->ticket.deferrable) {
+            wait_for_grace_period();
+            finish(bus, removed->ticket);
+        }
+        return std::move(removed->registration);
     }
 
     template <class Shared>
     std::expected<void, BusError> move(Shared& bus, typename Shared::Address address,
                                        typename Shared::Range to) {
-        std::expected<typename Shared::Move, BusError> moved = std::unexpected(BusError::device_not_found);
+        std::expected<typename Shared::Ticket, BusError> moved = std::unexpected(BusError::device_not_found);
+        typename Shared::RetiredList finished;
         {
-            const detail::LockGuard guard(mutex_);
+            const LockGuard guard(mutex_);
+            finished = bus.take_finished(guard);
             moved = bus.move(guard, address, to);
         }
         if (!moved) {
             return std::unexpected(moved.error());
         }
-        quiesce();
-        const bool all_left = detail::wait_for_visits(detail::identity_of(moved->entry));
-        const detail::LockGuard guard(mutex_);
-        bus.finish_move(guard, to.base(), moved->entry, all_left);
+        if (!moved->deferrable) {
+            wait_for_grace_period();
+            finish(bus, *moved);
+        }
         return {};
     }
 
+    /// Lets go of all devices; false where there is none. Needs no memory.
     template <class Shared>
-    void let_go(Shared& bus) {
-        std::vector<typename Shared::Removal> removed;
-        const detail::LockGuard guard(mutex_);
-        removed = bus.prepare_removals(guard, bus.ranges(guard));
-        bus.take_out(guard, removed);
+    bool let_go(Shared& bus) noexcept {
+        typename Shared::Remains remains;
+        {
+            const LockGuard guard(mutex_);
+            remains = bus.take_remains(guard);
+        }
+        return !remains.empty();
     }
 
-    mutable detail::Mutex mutex_;
+    mutable ForkSafeMutex mutex_;
     PioShared pio_;
     MmioShared mmio_;
 };
+
+}  // namespace detail
+
+/// Routes accesses of the guest to devices on two buses, ports and memory.
+///
+/// Thread safety: everything may be called from any thread at any time, also from inside a device's handler;
+/// only the end of the IoManager must come after all calls to it.
+///
+/// - **Dispatch** (`pio_read` and the like) takes no lock, never waits or retries, and allocates nothing. Its
+///   cost does not depend on how many devices there are. An access that no device owns whole is an error and
+///   reaches no device; the buffer of a read is then left as it is, so that the caller decides what an absent
+///   device reads as (on a PC all ones).
+/// - **register_*** never waits for a dispatch.
+/// - **deregister_*** (and move_*) return when no thread is inside the device through the range it had; it
+/// may
+///   then be destroyed. A thread is not waited for where that would be for ever: the calling thread itself,
+///   when a handler takes out its own device; and where handlers on several threads take out each other's
+///   devices, one of them returns early. The device then lives at least until its last handler has returned.
+///   A handler must not wait in any other way for a thread that takes its device out.
+/// - A device's exception passes through dispatch to its caller.
+///
+/// Dispatches nest (a device may reach another one, or itself) to a depth of max_nesting; beyond it an access
+/// finds no device, so that a guest which points a DMA engine at itself does not exhaust the stack.
+///
+/// On Linux a removal uses membarrier(2); a VMM that filters system calls should construct its IoManager
+/// first and allow the call in threads that deregister devices. See docs/vmdevice.md.
+class IoManager : public detail::BasicIoManager<DevicePio, DeviceMmio> {};
 
 }  // namespace vmdevice

@@ -12,7 +12,7 @@
 #include <utility>
 
 #include <vmdevice/address.hpp>
-#include <vmdevice/detail/mutex.hpp>
+#include <vmdevice/detail/device_lock.hpp>
 #include <vmdevice/device.hpp>
 
 namespace vmdevice {
@@ -62,12 +62,12 @@ public:
     /// input or takes a snapshot. A reference to the device must not leave the call.
     template <class F>
     decltype(auto) with_lock(F&& function) {
-        const detail::LockGuard guard(mutex_);
+        const detail::DeviceLock guard(mutex_);
         return std::invoke(std::forward<F>(function), device_);
     }
     template <class F>
     decltype(auto) with_lock(F&& function) const {
-        const detail::LockGuard guard(mutex_);
+        const detail::DeviceLock guard(mutex_);
         return std::invoke(std::forward<F>(function), std::as_const(device_));
     }
 
@@ -75,16 +75,16 @@ public:
     // at all, they are plain members that nothing calls, hence no `override`.
     // NOLINTBEGIN(modernize-use-override)
     void pio_read(PioAddress base, PioOffset offset, std::span<std::uint8_t> data) {
-        const detail::LockGuard guard(mutex_);
+        const detail::DeviceLock guard(mutex_);
         device_.pio_read(base, offset, data);
     }
     void pio_write(PioAddress base, PioOffset offset, std::span<const std::uint8_t> data) {
-        const detail::LockGuard guard(mutex_);
+        const detail::DeviceLock guard(mutex_);
         device_.pio_write(base, offset, data);
     }
     void pio_read_repeated(PioAddress base, PioOffset offset, std::size_t width,
                            std::span<std::uint8_t> data) {
-        const detail::LockGuard guard(mutex_);
+        const detail::DeviceLock guard(mutex_);
         if constexpr (requires { device_.pio_read_repeated(base, offset, width, data); }) {
             device_.pio_read_repeated(base, offset, width, data);
         } else {
@@ -95,7 +95,7 @@ public:
     }
     void pio_write_repeated(PioAddress base, PioOffset offset, std::size_t width,
                             std::span<const std::uint8_t> data) {
-        const detail::LockGuard guard(mutex_);
+        const detail::DeviceLock guard(mutex_);
         if constexpr (requires { device_.pio_write_repeated(base, offset, width, data); }) {
             device_.pio_write_repeated(base, offset, width, data);
         } else {
@@ -105,11 +105,11 @@ public:
         }
     }
     void mmio_read(MmioAddress base, MmioOffset offset, std::span<std::uint8_t> data) {
-        const detail::LockGuard guard(mutex_);
+        const detail::DeviceLock guard(mutex_);
         device_.mmio_read(base, offset, data);
     }
     void mmio_write(MmioAddress base, MmioOffset offset, std::span<const std::uint8_t> data) {
-        const detail::LockGuard guard(mutex_);
+        const detail::DeviceLock guard(mutex_);
         device_.mmio_write(base, offset, data);
     }
 
@@ -119,20 +119,20 @@ public:
     auto read(Offset offset)
         requires requires(D& device) { device.read(offset); }
     {
-        const detail::LockGuard guard(mutex_);
+        const detail::DeviceLock guard(mutex_);
         return device_.read(offset);
     }
     template <std::unsigned_integral Offset>
     auto write(Offset offset, std::uint8_t value)
         requires requires(D& device) { device.write(offset, value); }
     {
-        const detail::LockGuard guard(mutex_);
+        const detail::DeviceLock guard(mutex_);
         return device_.write(offset, value);
     }
     auto write_data(std::span<const std::uint8_t> data)
         requires requires(D& device) { device.write_data(data); }
     {
-        const detail::LockGuard guard(mutex_);
+        const detail::DeviceLock guard(mutex_);
         return device_.write_data(data);
     }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What a dispatch must not do: allocate, or take a lock. And what registrations leave behind when memory runs
-// out. This program replaces the allocation functions and the C library's lock functions with ones that
-// count.
+// What a dispatch must not do: allocate, or take a lock.  This program replaces the allocation functions and
+// the C library's lock functions with ones that count.
 #include <array>
 #include <cstdint>
 #include <dlfcn.h>
@@ -48,7 +47,6 @@ int pthread_rwlock_wrlock(pthread_rwlock_t* lock) {
 
 using namespace vmdevice;
 using test_support::allocations;
-using test_support::fail_each_allocation;
 
 namespace {
 
@@ -143,109 +141,4 @@ TEST_CASE("Dispatch: the counters of this test count", "[vmdevice][io_manager]")
     });
     CHECK(cost.allocations > 0);
     CHECK(cost.locks > 0);
-}
-
-namespace {
-
-struct Silent : DevicePio, DeviceMmio {
-    void pio_read(PioAddress, PioOffset, std::span<std::uint8_t>) override {}
-    void pio_write(PioAddress, PioOffset, std::span<const std::uint8_t>) override {}
-    void mmio_read(MmioAddress, MmioOffset, std::span<std::uint8_t>) override {}
-    void mmio_write(MmioAddress, MmioOffset, std::span<const std::uint8_t>) override {}
-};
-
-// Ranges of every size class that the table of memory can have, and ports.
-DeviceResources many_resources(std::uint64_t memory_base) {
-    DeviceResources resources;
-    for (std::uint16_t i = 0; i < 20; ++i) {
-        resources.append(PioResource{
-            PioRange::create(PioAddress{static_cast<std::uint16_t>(0x2000 + (i * 16))}, 8).value()});
-    }
-    for (unsigned shift = 0; shift < 40; shift += 4) {
-        const MmioAddress base{memory_base + (std::uint64_t{1} << (shift + 1))};
-        resources.append(MmioResource{MmioRange::create(base, std::uint64_t{1} << shift).value()});
-    }
-    return resources;
-}
-
-std::size_t answering(IoManager& manager, const DeviceResources& resources) {
-    std::array<std::uint8_t, 1> data{};
-    std::size_t count = 0;
-    for (const PioRange& range : resources.get_pio_address_ranges()) {
-        count += manager.pio_read(range.base(), data).has_value() ? 1U : 0U;
-        count += manager.pio_read(range.last(), data).has_value() ? 1U : 0U;
-    }
-    for (const MmioRange& range : resources.get_mmio_address_ranges()) {
-        count += manager.mmio_read(range.base(), data).has_value() ? 1U : 0U;
-        count += manager.mmio_read(range.last(), data).has_value() ? 1U : 0U;
-    }
-    return count;
-}
-
-}  // namespace
-
-TEST_CASE("IoManager: where memory runs out, a device has all of its ranges or none",
-          "[vmdevice][io_manager]") {
-    IoManager manager;
-    const auto other = std::make_shared<Silent>();
-    const DeviceResources others = many_resources(std::uint64_t{1} << 44U);
-    const auto device = std::make_shared<Silent>();
-    const DeviceResources resources = many_resources(std::uint64_t{1} << 50U);
-    // The other device is in memory only: the ports are the same.
-    for (const MmioRange& range : others.get_mmio_address_ranges()) {
-        REQUIRE(manager.register_mmio(range, other));
-    }
-    const std::size_t others_answer = others.get_mmio_address_ranges().size() * 2;
-    const std::size_t all_answer =
-        (resources.get_pio_address_ranges().size() + resources.get_mmio_address_ranges().size()) * 2;
-    REQUIRE(answering(manager, others) == others_answer);
-    for (int round = 0; round < 3; ++round) {
-        const auto registering =
-            fail_each_allocation([&] { return manager.register_resources(resources, device).has_value(); },
-                                 [&] {
-                                     REQUIRE(answering(manager, resources) == 0);
-                                     REQUIRE(answering(manager, others) == others_answer);
-                                     REQUIRE(device.use_count() == 1);
-                                 });
-        CHECK(registering > 20);
-        CHECK(answering(manager, resources) == all_answer);
-        const auto removing =
-            fail_each_allocation([&] { return manager.deregister_resources(resources).has_value(); },
-                                 [&] { REQUIRE(answering(manager, resources) == all_answer); });
-        CHECK(removing > 20);
-        CHECK(answering(manager, resources) == 0);
-        CHECK(device.use_count() == 1);
-        CHECK(answering(manager, others) == others_answer);
-    }
-}
-
-TEST_CASE("IoManager: where memory runs out, one registration, move or removal happens or does not",
-          "[vmdevice][io_manager]") {
-    IoManager manager;
-    const auto device = std::make_shared<Silent>();
-    const auto here = MmioRange::create(MmioAddress{0x1000}, 0x1000).value();
-    const auto there = MmioRange::create(MmioAddress{0x10'0000}, 0x10000).value();
-    std::array<std::uint8_t, 1> data{};
-    const auto answers = [&](const MmioRange& range) {
-        return manager.mmio_read(range.base(), data).has_value();
-    };
-    const auto registering =
-        fail_each_allocation([&] { return manager.register_mmio(here, device).has_value(); },
-                             [&] { REQUIRE_FALSE(answers(here)); });
-    CHECK(registering > 1);
-    CHECK(answers(here));
-    const auto moving =
-        fail_each_allocation([&] { return manager.move_mmio(here.base(), there).has_value(); },
-                             [&] {
-                                 REQUIRE(answers(here));
-                                 REQUIRE_FALSE(answers(there));
-                             });
-    CHECK(moving > 0);
-    CHECK(answers(there));
-    CHECK_FALSE(answers(here));
-    const auto removing = fail_each_allocation(
-        [&] { return manager.deregister_mmio(there.base()).has_value(); }, [&] { REQUIRE(answers(there)); });
-    CHECK(removing > 0);
-    CHECK_FALSE(answers(there));
-    CHECK(device.use_count() == 1);
 }

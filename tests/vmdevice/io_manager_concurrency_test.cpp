@@ -21,44 +21,13 @@
 
 #include <vmdevice/io_manager.hpp>
 
+#include "bus_devices.hpp"
 #include "catch.hpp"
 
 using namespace vmdevice;
+using namespace bus_tests;
 
 namespace {
-
-PioRange pio(std::size_t base, std::size_t size) {
-    return PioRange::create(PioAddress{static_cast<std::uint16_t>(base)}, static_cast<std::uint16_t>(size))
-        .value();
-}
-MmioRange mmio(std::uint64_t base, std::uint64_t size) {
-    return MmioRange::create(MmioAddress{base}, size).value();
-}
-
-/// Runs a function on every access.
-struct Hook : DevicePio, DeviceMmio {
-    explicit Hook(std::function<void()> f) : function(std::move(f)) {}
-    std::function<void()> function;
-    void pio_read(PioAddress, PioOffset, std::span<std::uint8_t>) override { function(); }
-    void pio_write(PioAddress, PioOffset, std::span<const std::uint8_t>) override { function(); }
-    void mmio_read(MmioAddress, MmioOffset, std::span<std::uint8_t>) override { function(); }
-    void mmio_write(MmioAddress, MmioOffset, std::span<const std::uint8_t>) override { function(); }
-};
-std::shared_ptr<Hook> hook(std::function<void()> function) {
-    return std::make_shared<Hook>(std::move(function));
-}
-
-bool read(IoManager& manager, std::size_t port) {
-    std::uint8_t byte = 0;
-    return manager.pio_read(PioAddress{static_cast<std::uint16_t>(port)}, {&byte, 1}).has_value();
-}
-bool read_memory(IoManager& manager, std::uint64_t address) {
-    std::uint8_t byte = 0;
-    return manager.mmio_read(MmioAddress{address}, {&byte, 1}).has_value();
-}
-void deregister(IoManager& manager, std::size_t port) {
-    manager.deregister_pio(PioAddress{static_cast<std::uint16_t>(port)});
-}
 
 /// What several threads expect; the framework's own assertions are for one thread at a time.
 struct Expectations {
@@ -266,27 +235,34 @@ TEST_CASE("IoManager: a handler that took out its own device keeps it while it c
     CHECK(trace.destroyed);
 }
 
-TEST_CASE("IoManager: a handler that takes out its own device waits for the other threads in it",
+TEST_CASE("IoManager: a handler that takes out its own device does not wait for the other threads in it",
           "[vmdevice][io_manager][quiesce]") {
     Expectations expect;
     IoManager manager;
     Gate gate;
     std::atomic<int> calls = 0;
-    REQUIRE(manager.register_pio(pio(1, 1), hook([&] {
-                                     if (calls++ == 0) {
-                                         gate.device->function();
-                                     } else {
-                                         deregister(manager, 1);
-                                         expect(gate.left);
-                                     }
-                                 })));
-    const std::jthread first([&] { read(manager, 1); });
-    gate.entered.wait();
-    const std::jthread second([&] { expect(read(manager, 1)); });
-    while (manager.pio_size() != 0) {
-        std::this_thread::yield();
+    auto device = hook([&] {
+        if (calls++ == 0) {
+            gate.device->function();
+        } else {
+            deregister(manager, 1);
+            expect(!gate.left);
+        }
+    });
+    const std::weak_ptr<Hook> watched = device;
+    REQUIRE(manager.register_pio(pio(1, 1), std::move(device)));
+    {
+        const std::jthread first([&] { read(manager, 1); });
+        gate.entered.wait();
+        std::thread([&] { expect(read(manager, 1)); }).join();
+        // Nobody reaches it any more, and it lives for the sake of the thread that is still inside.
+        expect(!read(manager, 1));
+        expect(manager.register_pio(pio(1, 1), hook([] {})));
+        expect(!watched.expired());
+        gate.opened.count_down();
     }
-    gate.opened.count_down();
+    deregister(manager, 1);
+    expect(watched.expired());
 }
 
 TEST_CASE("IoManager: a handler may register and take out other devices", "[vmdevice][io_manager][quiesce]") {
@@ -317,18 +293,29 @@ TEST_CASE("IoManager: nothing stays of a device that a handler took out once the
     REQUIRE(manager.register_pio(pio(0x10, 1), std::move(slow)));
     bool gone = false;
     REQUIRE(manager.register_pio(pio(0x20, 1), hook([&] {
-                                     deregister(manager, 0x10);  // waits for the other thread
+                                     deregister(manager, 0x10);
                                      gone = watched.expired();
                                  })));
     std::thread inside([&] { read(manager, 0x10); });
     entered.acquire();
-    std::thread remover([&] { read(manager, 0x20); });
-    // Not before the remover waits, or it has nothing to wait for; were it never to, the test would still
-    // pass.
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    std::thread([&] { read(manager, 0x20); }).join();
+    CHECK_FALSE(gone);
     leave.release();
     inside.join();
-    remover.join();
+    // The next change of the bus lets go of it.
+    REQUIRE(manager.register_pio(pio(0x30, 1), hook([] {})));
+    CHECK(watched.expired());
+
+    // Where nobody is inside, that is at once.
+    auto idle = hook([] {});
+    const std::weak_ptr<Hook> also_watched = idle;
+    REQUIRE(manager.register_pio(pio(0x10, 1), std::move(idle)));
+    gone = false;
+    REQUIRE(manager.register_pio(pio(0x40, 1), hook([&] {
+                                     deregister(manager, 0x10);
+                                     gone = also_watched.expired();
+                                 })));
+    CHECK(read(manager, 0x40));
     CHECK(gone);
 }
 

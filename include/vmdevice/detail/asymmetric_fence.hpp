@@ -15,6 +15,7 @@
 #include <thread>
 
 #include <vmdevice/detail/config.hpp>
+#include <vmdevice/detail/visibility.hpp>
 
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
@@ -77,7 +78,7 @@ private:
 
     std::atomic<std::int64_t> empty_at_{0};
 };
-[[gnu::visibility("default")]] inline constinit FencePace fence_pace;
+VMDEVICE_SHARED inline constinit FencePace fence_pace;
 
 /// The dear side: every store that this thread made before is visible to each load that another thread makes
 /// after its light side, or that thread's stores before its light side are visible here after.

@@ -15,13 +15,12 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <utility>
 #include <vector>
 
 #include <vmdevice/address.hpp>
+#include <vmdevice/detail/memory.hpp>
 #include <vmdevice/range.hpp>
 
 namespace vmdevice::detail {
@@ -36,24 +35,6 @@ struct TableEntry {
 
     [[nodiscard]] OffsetOf<A> last() const noexcept { return static_cast<OffsetOf<A>>(base + (size - 1)); }
 };
-
-struct FreeMemory {
-    void operator()(void* memory) const noexcept { std::free(memory); }
-};
-
-/// Zeroed memory for objects that need no construction. A large block comes from the kernel page by page as
-/// it is touched, so the parts of a table that nothing uses cost nothing.
-template <class T>
-using ZeroedArray = std::unique_ptr<T[], FreeMemory>;
-
-template <class T>
-[[nodiscard]] ZeroedArray<T> make_zeroed(std::size_t count) {
-    void* const memory = std::calloc(count, sizeof(T));
-    if (memory == nullptr) {
-        throw std::bad_alloc();
-    }
-    return ZeroedArray<T>(static_cast<T*>(memory));
-}
 
 /// The port space: one word per port, the number of the entry that owns it. Lookup is two loads, whatever the
 /// number of devices. The address space reserved is 2.25 MiB, of which a PC touches a few pages.
@@ -85,7 +66,7 @@ public:
         } else if (used_ + 1 < entry_count) {
             entry = &entries_[++used_];
         } else {
-            throw std::bad_alloc();
+            out_of_memory();
         }
         *entry = {device, range.base().value, range.size()};
         return entry;

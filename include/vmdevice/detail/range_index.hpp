@@ -60,10 +60,12 @@ public:
     RangeIndex(RangeIndex&& other) noexcept
         : firsts_(std::exchange(other.firsts_, {})),
           leaves_(std::exchange(other.leaves_, {})),
+          spare_(std::exchange(other.spare_, nullptr)),
           size_(std::exchange(other.size_, 0)) {}
     RangeIndex& operator=(RangeIndex&& other) noexcept {
         firsts_ = std::exchange(other.firsts_, {});
         leaves_ = std::exchange(other.leaves_, {});
+        spare_ = std::exchange(other.spare_, nullptr);
         size_ = std::exchange(other.size_, 0);
         return *this;
     }
@@ -89,8 +91,20 @@ public:
         return {leaf - 1, count_not_above(found.keys.data(), found.count, key) - 1};
     }
 
-    /// Adds a node whose key is not there yet. Where memory runs out, nothing has changed.
-    void insert(Key key, std::unique_ptr<Node> node) {
+    /// Makes room for a key that is not there yet. Where memory runs out, nothing has changed.
+    void make_room(Key key) {
+        if (leaves_.empty()) {
+            firsts_.reserve(1);
+            leaves_.reserve(1);
+            if (!spare_) {
+                spare_ = std::make_unique<Leaf>();
+            }
+        } else if (const std::size_t index = leaf_for(key); leaves_[index]->count == leaf_capacity) {
+            split(index, index + 1 == leaves_.size() && key > leaves_[index]->keys.back());
+        }
+    }
+    /// Adds a node after make_room() of its key.
+    void insert(Key key, std::unique_ptr<Node> node) noexcept {
         place(key) = std::move(node);
         ++size_;
     }
@@ -109,6 +123,7 @@ public:
         if (from == to) {
             return;
         }
+        make_room(to);
         std::unique_ptr<Node>& target = place(to);
         const Position source = floor(from);
         target = std::move(leaves_[source.leaf]->nodes[source.slot]);
@@ -124,21 +139,19 @@ private:
         std::array<std::unique_ptr<Node>, leaf_capacity> nodes;
     };
 
-    /// Makes an empty place for `key`.
-    std::unique_ptr<Node>& place(Key key) {
+    /// The leaf that `key` belongs to.
+    [[nodiscard]] std::size_t leaf_for(Key key) const noexcept {
+        const std::size_t not_above = count_not_above(firsts_.data(), firsts_.size(), key);
+        return not_above == 0 ? 0 : not_above - 1;
+    }
+
+    /// Makes an empty place for `key`, in the room that there is.
+    std::unique_ptr<Node>& place(Key key) noexcept {
         if (leaves_.empty()) {
-            firsts_.reserve(1);
-            leaves_.push_back(std::make_unique<Leaf>());
+            leaves_.push_back(std::move(spare_));
             firsts_.push_back(key);
         }
-        const std::size_t not_above = count_not_above(firsts_.data(), firsts_.size(), key);
-        std::size_t index = not_above == 0 ? 0 : not_above - 1;
-        if (leaves_[index]->count == leaf_capacity) {
-            split(index, index + 1 == leaves_.size() && key > leaves_[index]->keys.back());
-            if (firsts_[index + 1] <= key) {
-                ++index;
-            }
-        }
+        const std::size_t index = leaf_for(key);
         Leaf& leaf = *leaves_[index];
         const std::size_t slot = count_not_above(leaf.keys.data(), leaf.count, key);
         const auto distance = static_cast<std::ptrdiff_t>(slot);
@@ -191,6 +204,8 @@ private:
 
     std::vector<Key> firsts_;
     std::vector<std::unique_ptr<Leaf>> leaves_;
+    /// The first leaf to come.
+    std::unique_ptr<Leaf> spare_;
     std::size_t size_ = 0;
 };
 

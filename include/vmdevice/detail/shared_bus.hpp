@@ -3,8 +3,8 @@
 
 /// One bus of IoManager: the ordered registrations, which a mutex guards, and the table that dispatch reads.
 
-#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <expected>
 #include <memory>
 #include <optional>
@@ -31,6 +31,15 @@ public:
     using Range = BusRange<Address>;
     using Entry = typename Table::Entry;
 
+private:
+    struct Registration {
+        std::shared_ptr<Device> device;
+        /// Null until it is published.
+        Entry* entry;
+        std::uint64_t id;
+    };
+
+public:
     SharedBus() = default;
     SharedBus(const SharedBus&) = delete;
     SharedBus& operator=(const SharedBus&) = delete;
@@ -40,6 +49,7 @@ public:
     [[nodiscard]] const Entry* find(Address address) const noexcept { return table_.find(address); }
 
     [[nodiscard]] std::size_t size(const LockGuard&) const noexcept { return bus_.size(); }
+
     [[nodiscard]] std::vector<Range> ranges(const LockGuard&) const {
         std::vector<Range> all;
         all.reserve(bus_.size());
@@ -70,26 +80,15 @@ public:
         return {};
     }
 
-    /// Whether `ranges` are free and do not overlap each other.
-    std::expected<void, BusError> check_all(const LockGuard&, std::span<const Range> ranges,
-                                            bool has_device) const {
-        Bus<Address, bool> together;
-        for (const Range& range : ranges) {
-            if (!has_device) {
-                return std::unexpected(BusError::device_not_found);
-            }
-            if (bus_.overlaps(range) || !together.register_device(range, true)) {
-                return std::unexpected(BusError::device_overlap);
-            }
-        }
-        return {};
-    }
     /// Whether `ranges` are registered, each as it is.
     [[nodiscard]] bool has_all(const LockGuard&, std::span<const Range> ranges) const {
-        return std::ranges::all_of(ranges, [&](const Range& range) {
+        for (const Range& range : ranges) {
             const auto found = bus_.device(range.base());
-            return found && found->range == range;
-        });
+            if (!found || found->range != range) {
+                return false;
+            }
+        }
+        return true;
     }
 
     /// A device on its way to several ranges. Nobody sees it at any of them before commit(); without that,
@@ -100,174 +99,258 @@ public:
         Addition(const Addition&) = delete;
         Addition& operator=(const Addition&) = delete;
         ~Addition() {
-            for (std::size_t i = 0; i < registered_; ++i) {
-                static_cast<void>(bus_.bus_.deregister(Address{entries_[i]->base}));
-            }
-            for (Entry* const entry : entries_) {
-                bus_.table_.discard(entry);
+            for (std::size_t i = 0; i < ranges_.size(); ++i) {
+                if (i < entries_.size()) {
+                    bus_.table_.discard(entries_[i]);
+                }
+                if (i < registered_) {
+                    static_cast<void>(bus_.bus_.deregister(ranges_[i].base()));
+                }
             }
         }
 
-        /// After check_all(). Once.
-        void prepare(std::span<const Range> ranges, const std::shared_ptr<Device>& device) {
+        /// Once. Where it fails, this object has to end before the mutex is given back.
+        std::expected<void, BusError> prepare(std::span<const Range> ranges,
+                                              const std::shared_ptr<Device>& device) {
+            if (!device && !ranges.empty()) {
+                return std::unexpected(BusError::device_not_found);
+            }
+            ranges_.assign(ranges.begin(), ranges.end());
             entries_.reserve(ranges.size());
-            // The table first: it looks at what is registered.
+            // Without an entry, so that a table which is rebuilt meanwhile leaves them out.
+            for (const Range& range : ranges) {
+                if (!bus_.bus_.register_device(range, bus_.registration(device))) {
+                    return std::unexpected(BusError::device_overlap);
+                }
+                ++registered_;
+            }
             for (const Range& range : ranges) {
                 entries_.push_back(bus_.allocate(range, device.get()));
             }
-            for (const Range& range : ranges) {
-                static_cast<void>(
-                    bus_.bus_.register_device(range, Registration{device, entries_[registered_], {}}));
-                ++registered_;
-            }
+            return {};
         }
         void commit() noexcept {
-            for (const Entry* const entry : entries_) {
+            for (Entry* const entry : entries_) {
+                bus_.bus_.device(Address{entry->base})->device.entry = entry;
                 bus_.table_.publish(*entry);
             }
-            entries_.clear();
-            registered_ = 0;
+            ranges_.clear();
         }
 
     private:
         SharedBus& bus_;
+        std::vector<Range> ranges_;
         std::vector<Entry*> entries_;
         std::size_t registered_ = 0;
     };
 
-    /// A device taken out of the bus that threads may still be inside.
-    struct Removal {
-        std::pair<Range, std::shared_ptr<Device>> registration;
-        std::vector<Entry*> entries;
-        /// Freed with this, after the lookups have ended.
-        typename Table::Retired retired;
+    /// An entry that was unpublished and that somebody may still use. It keeps the device alive.
+    struct Retired {
+        Entry* entry = nullptr;
+        std::shared_ptr<Device> device;
+        /// Counts up, one for each.
+        std::uint64_t serial = 0;
+        /// The registration that the entry belonged to; of a device that was taken out, the removal.
+        std::uint64_t owner = 0;
+        typename Table::Retired tables;
+        std::unique_ptr<Retired> next;
+    };
+    /// Some of these, to be destroyed without the lock, because that may end devices.
+    class RetiredList {
+    public:
+        RetiredList() = default;
+        RetiredList(RetiredList&& other) noexcept : first_(std::move(other.first_)) {}
+        RetiredList& operator=(RetiredList&& other) noexcept {
+            std::swap(first_, other.first_);
+            return *this;
+        }
+        ~RetiredList() {
+            while (first_) {
+                static_cast<void>(pop());
+            }
+        }
+
+        [[nodiscard]] bool empty() const noexcept { return first_ == nullptr; }
+        /// The first one; later ones follow by way of `next`.
+        [[nodiscard]] std::unique_ptr<Retired>& first() noexcept { return first_; }
+        [[nodiscard]] const std::unique_ptr<Retired>& first() const noexcept { return first_; }
+        void push(std::unique_ptr<Retired> retired) noexcept {
+            retired->next = std::move(first_);
+            first_ = std::move(retired);
+        }
+        [[nodiscard]] std::unique_ptr<Retired> pop() noexcept {
+            std::unique_ptr<Retired> popped = std::move(first_);
+            first_ = std::move(popped->next);
+            return popped;
+        }
+
+    private:
+        std::unique_ptr<Retired> first_;
     };
 
-    std::optional<Removal> remove(const LockGuard& guard, Address address) {
+    /// What a removal or a move still has to see to, without the lock.
+    struct Ticket {
+        /// The last entry that was retired.
+        std::uint64_t serial = 0;
+        /// The removal; 0 where a device was moved, which waits for its last entry only.
+        std::uint64_t removal = 0;
+        /// Nobody waits for the end of this one, so the grace period may be shared with later ones.
+        bool deferrable = false;
+    };
+    struct Removed {
+        std::pair<Range, std::shared_ptr<Device>> registration;
+        Ticket ticket;
+    };
+
+    std::optional<Removed> remove(const LockGuard& guard, Address address) {
         const auto found = bus_.device(address);
         if (!found) {
             return std::nullopt;
         }
-        Removal removal{{found->range, nullptr}, {}, {}};
-        reserve(guard, removal, found->device, 0);
-        take_out(guard, removal);
-        return removal;
+        RetiredList room;
+        room.push(std::make_unique<Retired>());
+        Removed removed{{found->range, found->device.device}, {}};
+        removed.ticket = take_out(guard, std::span(&found->range, 1), room);
+        return removed;
     }
 
-    /// The removals of what is registered at `ranges`, after has_all(), for take_out(). Nothing has changed
-    /// yet.
-    [[nodiscard]] std::vector<Removal> prepare_removals(const LockGuard& guard,
-                                                        std::span<const Range> ranges) {
-        std::vector<Removal> removals;
-        removals.reserve(ranges.size());
-        std::size_t entries = 0;
+    /// Room for the removal of what is registered at `ranges`.
+    [[nodiscard]] static RetiredList prepare_removal(std::span<const Range> ranges) {
+        RetiredList room;
+        for (std::size_t i = 0; i < ranges.size(); ++i) {
+            room.push(std::make_unique<Retired>());
+        }
+        return room;
+    }
+    /// Takes out what is registered at `ranges`, after has_all(). A range that is named twice is taken out
+    /// once.
+    Ticket take_out(const LockGuard&, std::span<const Range> ranges, RetiredList& room) noexcept {
+        Ticket ticket{0, ++last_serial_, !may_wait_for_readers() && backlog_ < max_backlog};
         for (const Range& range : ranges) {
-            Removal& removal = removals.emplace_back(Removal{{range, nullptr}, {}, {}});
-            entries = reserve(guard, removal, bus_.device(range.base())->device, entries);
+            const auto found = bus_.device(range.base());
+            if (!found) {
+                continue;
+            }
+            const Registration& registration = found->device;
+            // Waits for those who are inside by a former range as well.
+            for (Retired* at = retired_.first().get(); at != nullptr; at = at->next.get()) {
+                at->owner = at->owner == registration.id ? ticket.removal : at->owner;
+            }
+            table_.unpublish(*registration.entry);
+            // A device whose handler takes it out cannot be let go of now, so nobody waits for that.
+            ticket.deferrable = ticket.deferrable && is_inside(registration);
+            ticket.serial = retire(room.pop(), registration.entry, registration.device, ticket.removal);
+            static_cast<void>(bus_.deregister(range.base()));
         }
-        return removals;
-    }
-    /// Does what was prepared while the mutex was held. A range that is named twice is taken out once.
-    void take_out(const LockGuard& guard, std::span<Removal> removals) noexcept {
-        for (Removal& removal : removals) {
-            take_out(guard, removal);
-        }
+        return ticket;
     }
 
-    /// An old entry of a device that now has another one.
-    struct Move {
-        Entry* entry;
-        typename Table::Retired retired;
-    };
-
-    std::expected<Move, BusError> move(const LockGuard&, Address address, Range to) {
+    std::expected<Ticket, BusError> move(const LockGuard&, Address address, Range to) {
         const auto found = bus_.device(address);
         if (!found) {
             return std::unexpected(BusError::device_not_found);
         }
         Registration& registration = found->device;
+        auto room = std::make_unique<Retired>();
         Allocation allocation(*this, to, registration.device.get());
-        registration.former.reserve(registration.former.size() + 1);
         if (const auto moved = bus_.move_range(address, to); !moved) {
             return std::unexpected(moved.error());
         }
         Entry* const old = std::exchange(registration.entry, std::exchange(allocation.entry, nullptr));
         table_.publish(*registration.entry);
         table_.unpublish(*old);
-        // Until it is known that nobody is inside, whoever takes the device out waits for the old entry too.
-        registration.former.push_back(old);
-        return Move{old, table_.take_retired()};
+        const std::uint64_t serial = retire(std::move(room), old, registration.device, registration.id);
+        return Ticket{serial, 0, !may_wait_for_readers() && backlog_ < max_backlog};
     }
 
-    /// The wait for a moved device's old entry is over; where `all_left`, it belongs to nobody.
-    void finish_move(const LockGuard&, Address address, Entry* old, bool all_left) {
-        const auto found = bus_.device(address);
-        if (all_left && found && std::erase(found->device.former, old) != 0) {
-            table_.recycle(old);
-        }
-    }
-
-    /// The wait for a removed device is over. Where threads are still inside, the device is kept until they
-    /// have left, whatever the caller does with the pointer that it gets.
-    void finish_removal(const LockGuard&, const Removal& removal, bool all_left) noexcept {
-        removing_ -= removal.entries.size();
-        for (Entry* const entry : removal.entries) {
-            if (all_left) {
-                table_.recycle(entry);
-            } else {
-                unfinished_.push_back({entry, removal.registration.second});
+    /// A grace period has passed since the entry of this serial was unpublished: no lookup finds it any more,
+    /// or an earlier one.
+    void grace_period_ended(const LockGuard&, std::uint64_t serial) noexcept {
+        if (serial > graced_) {
+            graced_ = serial;
+            backlog_ = 0;
+            for (const Retired* at = retired_.first().get(); at != nullptr; at = at->next.get()) {
+                backlog_ += at->serial > graced_ ? 1 : 0;
             }
         }
     }
+    /// The serial of the last entry for which no grace period has passed yet; 0 where there is none.
+    [[nodiscard]] std::uint64_t awaiting_grace_period(const LockGuard&) const noexcept {
+        return backlog_ == 0 ? 0 : retired_.first()->serial;
+    }
+    /// Whether nobody is inside by what was taken out with this ticket.
+    [[nodiscard]] bool all_left(const LockGuard&, const Ticket& ticket) noexcept {
+        for (const Retired* at = retired_.first().get(); at != nullptr; at = at->next.get()) {
+            if (at->serial == ticket.serial || at->owner == ticket.removal) {
+                return false;
+            }
+        }
+        return true;
+    }
 
-    /// Removals that have been finished since; to be destroyed without the lock.
-    using Finished = std::vector<std::shared_ptr<Device>>;
-    [[nodiscard]] Finished take_finished(const LockGuard&) {
-        Finished finished;
-        if (!unfinished_.empty()) {
-            finished.reserve(unfinished_.size());
-            std::erase_if(unfinished_, [&](Unfinished& unfinished) {
-                if (is_visited(identity_of(unfinished.entry))) {
-                    return false;
-                }
-                table_.recycle(unfinished.entry);
-                finished.push_back(std::move(unfinished.device));
-                return true;
-            });
+    /// Entries that nobody can be inside any more; they can be used again.
+    [[nodiscard]] RetiredList take_finished(const LockGuard&) noexcept {
+        RetiredList finished;
+        for (std::unique_ptr<Retired>* link = &retired_.first(); *link != nullptr;) {
+            if ((*link)->serial > graced_ || is_visited(identity_of((*link)->entry))) {
+                link = &(*link)->next;
+                continue;
+            }
+            std::unique_ptr<Retired> retired = std::move(*link);
+            *link = std::move(retired->next);
+            table_.recycle(retired->entry);
+            finished.push(std::move(retired));
         }
         return finished;
     }
 
-private:
-    struct Registration {
-        std::shared_ptr<Device> device;
-        Entry* entry;
-        /// Entries from before a move that somebody may still be inside.
-        std::vector<Entry*> former;
+    /// What is left at the end of the bus, when no thread uses it; to be destroyed without the lock. From
+    /// then on no address is owned, and the bus can be used still.
+    struct Remains {
+        Bus<Address, Registration> registrations;
+        RetiredList retired;
+        [[nodiscard]] bool empty() const noexcept { return registrations.empty() && retired.empty(); }
     };
-
-    /// Makes room for what take_out() is going to note. `entries`: of the other removals prepared together
-    /// with this one; returns their number with this one.
-    std::size_t reserve(const LockGuard&, Removal& removal, const Registration& registration,
-                        std::size_t entries) {
-        removal.entries.reserve(registration.former.size() + 1);
-        entries += removal.entries.capacity();
-        unfinished_.reserve(unfinished_.size() + removing_ + entries);
-        return entries;
-    }
-    void take_out(const LockGuard&, Removal& removal) noexcept {
-        const Address address = removal.registration.first.base();
-        const auto found = bus_.device(address);
-        if (!found) {
-            return;
+    [[nodiscard]] Remains take_remains(const LockGuard&) noexcept {
+        for (const auto& found : bus_) {
+            table_.unpublish(*found.device.entry);
+            table_.recycle(found.device.entry);
         }
-        Registration& registration = found->device;
-        removal.entries.assign(registration.former.begin(), registration.former.end());
-        removal.entries.push_back(registration.entry);
-        removing_ += removal.entries.size();
-        table_.unpublish(*registration.entry);
-        removal.retired = table_.take_retired();
-        removal.registration.second = std::move(bus_.deregister(address)->second.device);
+        return {std::move(bus_), std::move(retired_)};
+    }
+
+private:
+    /// How many entries may wait for one grace period.
+    static constexpr std::size_t max_backlog = 64;
+
+    [[nodiscard]] Registration registration(std::shared_ptr<Device> device) noexcept {
+        return Registration{std::move(device), nullptr, ++last_serial_};
+    }
+
+    std::uint64_t retire(std::unique_ptr<Retired> retired, Entry* entry, std::shared_ptr<Device> device,
+                         std::uint64_t owner) noexcept {
+        retired->entry = entry;
+        retired->device = std::move(device);
+        retired->serial = ++last_serial_;
+        retired->owner = owner;
+        retired->tables = table_.take_retired();
+        retired_.push(std::move(retired));
+        ++backlog_;
+        return last_serial_;
+    }
+
+    /// Whether the calling thread is inside the device, by this range, by a former one or by another one that
+    /// was taken out.
+    [[nodiscard]] bool is_inside(const Registration& registration) noexcept {
+        if (thread_state.is_inside(identity_of(registration.entry))) {
+            return true;
+        }
+        for (const Retired* at = retired_.first().get(); at != nullptr; at = at->next.get()) {
+            if (at->device == registration.device && thread_state.is_inside(identity_of(at->entry))) {
+                return true;
+            }
+        }
+        return false;
     }
 
     /// An entry taken from the table's pool, given back unless it was used.
@@ -285,32 +368,34 @@ private:
         Entry* entry;
     };
 
-    struct Unfinished {
-        Entry* entry;
-        std::shared_ptr<Device> device;
-    };
-
     /// Adds a device at a range that is free.
     void place(Range range, std::shared_ptr<Device>&& device) {
         Allocation allocation(*this, range, device.get());
-        static_cast<void>(bus_.register_device(range, Registration{std::move(device), allocation.entry, {}}));
+        Registration fresh = registration(std::move(device));
+        fresh.entry = allocation.entry;
+        static_cast<void>(bus_.register_device(range, std::move(fresh)));
         table_.publish(*std::exchange(allocation.entry, nullptr));
     }
 
     [[nodiscard]] Entry* allocate(Range range, Device* device) {
         return table_.allocate(range, device, [this](auto visit) {
             for (const auto& found : std::as_const(bus_)) {
-                visit(std::as_const(*found.device.entry));
+                if (found.device.entry != nullptr) {
+                    visit(std::as_const(*found.device.entry));
+                }
             }
         });
     }
 
     Table table_;
     Bus<Address, Registration> bus_;
-    /// What a thread was still inside when the wait for it ended.
-    std::vector<Unfinished> unfinished_;
-    /// Entries that were taken out and whose removal is not finished; unfinished_ has room for them.
-    std::size_t removing_ = 0;
+    /// Entries that were unpublished and cannot be used again yet.
+    RetiredList retired_;
+    /// The last number given to a registration, a retired entry or a removal.
+    std::uint64_t last_serial_ = 0;
+    /// Up to this serial a grace period has passed; of how many retired entries it has not.
+    std::uint64_t graced_ = 0;
+    std::size_t backlog_ = 0;
 };
 
 }  // namespace vmdevice::detail

@@ -35,11 +35,13 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <span>
+#include <new>
 #include <thread>
 
 #include <vmdevice/detail/asymmetric_fence.hpp>
-#include <vmdevice/detail/mutex.hpp>
+#include <vmdevice/detail/device_lock.hpp>
+#include <vmdevice/detail/memory.hpp>
+#include <vmdevice/detail/visibility.hpp>
 
 namespace vmdevice::detail {
 
@@ -78,7 +80,7 @@ struct VisitorList {
     std::atomic<std::size_t> static_used{0};
     std::atomic<Visitor*> head{nullptr};
 };
-[[gnu::visibility("default")]] inline constinit VisitorList visitors;
+VMDEVICE_SHARED inline constinit VisitorList visitors;
 
 /// What a thread knows of itself. Trivial, so that reaching it needs no initialisation check.
 struct ThreadState {
@@ -101,10 +103,20 @@ struct ThreadState {
     [[nodiscard]] bool is_visiting() const noexcept {
         return visitor != nullptr && visitor->places[0].load(std::memory_order_relaxed) != nowhere;
     }
+    /// Whether it is inside that entry's device.
+    [[nodiscard]] bool is_inside(Identity entry) const noexcept {
+        for (std::size_t i = 0; visitor != nullptr && i < visitor->places.size(); ++i) {
+            const Identity seen = visitor->places[i].load(std::memory_order_relaxed);
+            if (seen == entry || seen == nowhere) {
+                return seen == entry;
+            }
+        }
+        return false;
+    }
 };
-[[gnu::visibility("default")]] inline constinit thread_local ThreadState thread_state;
+VMDEVICE_SHARED inline constinit thread_local ThreadState thread_state;
 
-/// Finds a free record or makes one.
+/// Finds a free record or makes one, which needs memory where all static ones are taken.
 inline Visitor* claim_visitor() {
     for (Visitor* visitor = visitors.head.load(std::memory_order_acquire); visitor != nullptr;
          visitor = visitor->next) {
@@ -122,7 +134,10 @@ inline Visitor* claim_visitor() {
         }
     }
     if (fresh == nullptr) {
-        fresh = new Visitor;
+        fresh = new (std::nothrow) Visitor;
+        if (fresh == nullptr) {
+            out_of_memory();
+        }
     }
     fresh->claimed.store(true, std::memory_order_relaxed);
     Visitor* head = visitors.head.load(std::memory_order_relaxed);
@@ -160,6 +175,15 @@ inline bool join_visitors() {
     if (state.visitor != nullptr) {
         return state.top != state.limit;
     }
+    Visitor* const visitor = claim_visitor();
+    Place* const places = visitor->places.data();
+    state.visitor = visitor;
+    state.fenced = !asymmetric_fences();
+    state.first = places;
+    state.idle = !state.fenced;
+    state.top = state.fenced ? places : places + 1;
+    state.limit = places + visitor->places.size();
+    // Not before there is a record that the end of the thread can give back.
     switch (state.exits) {
         case 0:
             ThreadExit<0>::arm();
@@ -173,14 +197,6 @@ inline bool join_visitors() {
         default:
             break;
     }
-    Visitor* const visitor = claim_visitor();
-    Place* const places = visitor->places.data();
-    state.visitor = visitor;
-    state.fenced = !asymmetric_fences();
-    state.first = places;
-    state.idle = !state.fenced;
-    state.top = state.fenced ? places : places + 1;
-    state.limit = places + visitor->places.size();
     return true;
 }
 
@@ -249,82 +265,6 @@ private:
     unsigned round_ = 0;
 };
 
-/// A thread that waits for another one while it is inside a device itself.
-struct Waiter {
-    const Visitor* self = nullptr;
-    const Visitor* blocked_on = nullptr;
-    const Place* place = nullptr;
-    Identity identity = nowhere;
-    Waiter* next = nullptr;
-};
-
-struct WaiterList {
-    Mutex mutex;
-    Waiter* head VMDEVICE_GUARDED_BY(mutex) = nullptr;
-
-    /// Whether waiting on would be for ever: `waiter` waits for a thread that waits for ... the thread of
-    /// `waiter`. Each thread waits for one place at a time, so the chain does not fork.
-    bool in_a_circle(const Waiter& waiter) const VMDEVICE_REQUIRES(mutex) {
-        std::size_t steps = 0;
-        for (const Waiter* at = &waiter; at->place->load(std::memory_order_acquire) == at->identity;) {
-            if (at->blocked_on == waiter.self) {
-                return true;
-            }
-            const Waiter* following = head;
-            while (following != nullptr && following->self != at->blocked_on) {
-                following = following->next;
-            }
-            if (following == nullptr || ++steps > 1000) {
-                return false;
-            }
-            at = following;
-        }
-        return false;
-    }
-
-    void remove(const Waiter& waiter) VMDEVICE_REQUIRES(mutex) {
-        Waiter** link = &head;
-        while (*link != &waiter) {
-            link = &(*link)->next;
-        }
-        *link = waiter.next;
-    }
-};
-[[gnu::visibility("default")]] inline constinit WaiterList waiters;
-
-/// Waits until `place` of `visitor` no longer holds `identity`. False where that would be for ever, because
-/// the other thread waits for this one.
-inline bool wait_until_left(const Visitor& visitor, const Place& place, Identity identity) {
-    Backoff backoff;
-    const ThreadState& self = thread_state;
-    if (!self.is_visiting()) {
-        // Nobody waits for this thread.
-        while (place.load(std::memory_order_acquire) == identity) {
-            backoff.pause();
-        }
-        return true;
-    }
-    Waiter waiter{self.visitor, &visitor, &place, identity, nullptr};
-    {
-        const LockGuard guard(waiters.mutex);
-        waiter.next = waiters.head;
-        waiters.head = &waiter;
-    }
-    while (place.load(std::memory_order_acquire) == identity) {
-        {
-            const LockGuard guard(waiters.mutex);
-            if (waiters.in_a_circle(waiter)) {
-                waiters.remove(waiter);
-                return false;
-            }
-        }
-        backoff.pause();
-    }
-    const LockGuard guard(waiters.mutex);
-    waiters.remove(waiter);
-    return true;
-}
-
 /// Whether a thread other than this one has a record.
 [[nodiscard]] inline bool others_may_visit() noexcept {
     for (const Visitor* visitor = visitors.head.load(std::memory_order_seq_cst); visitor != nullptr;
@@ -338,7 +278,7 @@ inline bool wait_until_left(const Visitor& visitor, const Place& place, Identity
 
 /// R4, first half: returns when every lookup on `bus` that may have seen what was published before R2 has
 /// ended. A lookup is a few instructions, so this is short.
-inline void wait_for_lookups(Identity bus) {
+inline void wait_for_lookups(Identity bus) noexcept {
     for (Visitor* visitor = visitors.head.load(std::memory_order_seq_cst); visitor != nullptr;
          visitor = visitor->next) {
         for (Place& place : visitor->places) {
@@ -360,7 +300,7 @@ inline void wait_for_lookups(Identity bus) {
     }
 }
 
-/// Whether any thread, this one included, is inside `entry`.
+/// R4, second half, after wait_for_lookups(): whether any thread, this one included, is inside `entry`.
 [[nodiscard]] inline bool is_visited(Identity entry) noexcept {
     for (const Visitor* visitor = visitors.head.load(std::memory_order_acquire); visitor != nullptr;
          visitor = visitor->next) {
@@ -377,24 +317,24 @@ inline void wait_for_lookups(Identity bus) {
     return false;
 }
 
-/// R4, second half, after wait_for_lookups(): returns when no other thread is inside `entry`, or when waiting
-/// on would be for ever. False where a thread, maybe this one, is still inside.
-[[nodiscard]] inline bool wait_for_visits(Identity entry) {
-    bool all_left = true;
-    for (const Visitor* visitor = visitors.head.load(std::memory_order_acquire); visitor != nullptr;
+/// Whether the calling thread may wait until others have left a device. Inside a device, or with a device's
+/// lock held, it may not: one of the others may be waiting for that lock, or may be taking out the device
+/// that this thread is in. (In the terms of RCU: no synchronize_rcu() inside a read-side critical section.)
+[[nodiscard]] inline bool may_wait_for_readers() noexcept {
+    return !thread_state.is_visiting() && held_device_locks == 0;
+}
+
+/// In a child of fork(): the threads that it does not have are inside no device.
+inline void forget_other_threads() noexcept {
+    for (Visitor* visitor = visitors.head.load(std::memory_order_relaxed); visitor != nullptr;
          visitor = visitor->next) {
-        for (const Place& place : visitor->places) {
-            const Identity seen = place.load(std::memory_order_acquire);
-            if (seen == nowhere) {
-                break;
+        if (visitor != thread_state.visitor) {
+            for (Place& place : visitor->places) {
+                place.store(nowhere, std::memory_order_relaxed);
             }
-            if (seen == entry &&
-                (visitor == thread_state.visitor || !wait_until_left(*visitor, place, entry))) {
-                all_left = false;
-            }
+            visitor->claimed.store(false, std::memory_order_relaxed);
         }
     }
-    return all_left;
 }
 
 }  // namespace vmdevice::detail
