@@ -42,6 +42,22 @@ std::shared_ptr<vmdevice::Locked<vmdevice::ByteDevice<Device>>> on_bus(NamedBus 
     return shared;
 }
 
+// Only a panic is the end. The other events announce what comes: a crash kernel that saves a dump and then
+// resets or powers off, or an orderly shutdown.
+void on_panic_event(vmsuperio::PvpanicEvent event, EndLatch& end) {
+    switch (event) {
+        case vmsuperio::PvpanicEvent::panicked:
+            end.request(ExitCode::guest_panic, "the guest panicked");
+            break;
+        case vmsuperio::PvpanicEvent::crash_loaded:
+            log(LogLevel::warning, "the guest panicked, and a crash kernel goes on");
+            break;
+        case vmsuperio::PvpanicEvent::shutdown:
+            log(LogLevel::info, "the guest shuts down");
+            break;
+    }
+}
+
 }  // namespace
 
 void register_port(NamedBus bus, std::uint16_t port, std::uint16_t size,
@@ -109,9 +125,7 @@ void LegacyDevices::add_reset_and_panic_ports(NamedBus bus, EndLatch& end) {
                   reset_name);
     register_port(bus, platform::pvpanic_port, 1,
                   on_bus(bus, pvpanic_name, vmsuperio::Pvpanic([&end](vmsuperio::PvpanicEvent event) {
-                             if (event == vmsuperio::PvpanicEvent::panicked) {
-                                 end.request(ExitCode::guest_panic, "the guest panicked");
-                             }
+                             on_panic_event(event, end);
                          })),
                   pvpanic_name);
 }
