@@ -133,8 +133,7 @@ Platform platform_of(Input& input, const Trace& trace) {
 }  // namespace
 
 void run_target(Input& input, const Trace& trace) {
-    static GuestMemory memory(2U << 20U);
-    memory.clear();
+    GuestMemory memory(2U << 20U);
     const Platform platform = platform_of(input, trace);
     const auto attempt = [&](const char* what, auto action) {
         try {

@@ -9,7 +9,6 @@
 // offset, the value; a width code of 4 to 7 cuts the image there instead.
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -80,25 +79,20 @@ void run_target(Input& input, const Trace& trace) {
     // Opened once: what is in them is written anew for each input.
     static MemoryFile kernel;
     static const MemoryFile initrd(Image(5000, 0xA5));
-    static std::array<std::optional<GuestMemory>, 8> memories;
     const std::uint8_t options = input.byte();
     const Image image = image_of(input, options & 3U, trace);
     kernel.write(image);
-    auto& memory = memories[options >> 5U];
-    if (!memory) {
-        memory.emplace((std::uint64_t{4} + 4 * (options >> 5U)) << 20U);
-    }
-    memory->clear();
+    GuestMemory memory((std::uint64_t{4} + 4 * (options >> 5U)) << 20U);
     BootOptions boot{
         .kernel_path = kernel.path(), .initrd_path = std::nullopt, .command_line = "console=ttyS0"};
     boot.protocol = static_cast<BootProtocol>((options >> 2U & 3U) % 3U);
     if ((options & 0x10) != 0) {
         boot.initrd_path = initrd.path();
     }
-    trace("load_guest(memory of ", memory->size() >> 20U, " MiB, image of ", image.size(),
-          " bytes, protocol ", static_cast<unsigned>(boot.protocol), ")");
+    trace("load_guest(memory of ", memory.size() >> 20U, " MiB, image of ", image.size(), " bytes, protocol ",
+          static_cast<unsigned>(boot.protocol), ")");
     try {
-        check_loaded(*memory, load_guest(*memory, boot, {}));
+        check_loaded(memory, load_guest(memory, boot, {}));
         trace("// loaded");
     } catch (const VmmError& error) {
         const std::string_view text = error.what();

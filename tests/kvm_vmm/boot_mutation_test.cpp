@@ -69,9 +69,9 @@ private:
 };
 
 /// Loads `image`; what it comes to is "loaded", or the refusal up to its first number.
-std::string outcome(GuestMemory& memory, MemoryFile& file, const Bytes& image, BootProtocol protocol,
-                    const MemoryFile& initrd) {
+std::string outcome(MemoryFile& file, const Bytes& image, BootProtocol protocol, const MemoryFile& initrd) {
     file.write(image);
+    GuestMemory memory(16 * mib);
     try {
         const LoadedGuest guest = load_guest(memory,
                                              {.kernel_path = file.path(),
@@ -105,7 +105,6 @@ std::string outcome(GuestMemory& memory, MemoryFile& file, const Bytes& image, B
 
 void mutate(const Bytes& good, std::size_t start, std::size_t end, std::uint64_t seed, unsigned protocols) {
     Mutator mutator(seed);
-    GuestMemory memory(16 * mib);
     MemoryFile file;
     const MemoryFile initrd(Bytes(5000, 0xA5));
     std::map<std::string, unsigned> outcomes;
@@ -114,8 +113,7 @@ void mutate(const Bytes& good, std::size_t start, std::size_t end, std::uint64_t
         Bytes image = good;
         mutator.spoil(image, start, end);
         const auto protocol = static_cast<BootProtocol>(mutator.below(protocols));
-        ++outcomes[outcome(memory, file, image, protocol, initrd)];
-        memory.clear();
+        ++outcomes[outcome(file, image, protocol, initrd)];
     }
     for (const auto& [kind, count] : outcomes) {
         UNSCOPED_INFO(count << " x " << kind);
@@ -149,7 +147,6 @@ TEST_CASE("Boot: mutated ELF notes are loaded within bounds or refused with one 
                                   {"Xen", 6, Bytes(6, 2)},
                                   pvh_note(static_cast<std::uint32_t>(elf_physical))};
     Mutator mutator(0x45'4C'46'03);
-    GuestMemory memory(16 * mib);
     MemoryFile file;
     const MemoryFile initrd(Bytes(5000, 0xA5));
     std::map<std::string, unsigned> outcomes;
@@ -158,8 +155,7 @@ TEST_CASE("Boot: mutated ELF notes are loaded within bounds or refused with one 
         CAPTURE(i);
         Bytes image = good;
         mutator.spoil(image, elf_notes_offset, elf_notes_offset + make_notes(notes).size());
-        ++outcomes[outcome(memory, file, image, BootProtocol::automatic, initrd)];
-        memory.clear();
+        ++outcomes[outcome(file, image, BootProtocol::automatic, initrd)];
     }
     CHECK(outcomes["loaded"] > 0);
     CHECK(outcomes.size() >= 4);

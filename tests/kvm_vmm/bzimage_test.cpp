@@ -58,14 +58,14 @@ TEST_CASE("bzImage: a 64-bit kernel is put at its preferred address and entered 
 
 TEST_CASE("bzImage: one without a 64-bit entry is entered by the 32-bit protocol at its start",
           "[boot][bzimage]") {
-    GuestMemory memory(16 * mib);
+    GuestMemory first(16 * mib);
     setup_header header = good_setup_header();
     header.xloadflags = 0;
-    CHECK(load(memory, make_bzimage(header)).protocol == EntryPoint::Protocol::linux32);
+    CHECK(load(first, make_bzimage(header)).protocol == EntryPoint::Protocol::linux32);
     header.version = 0x020A;  // xloadflags are not defined yet: what stands there does not count
     header.xloadflags = XLF_KERNEL_64;
-    memory.clear();
-    const KernelImage kernel = load(memory, make_bzimage(header));
+    GuestMemory second(16 * mib);
+    const KernelImage kernel = load(second, make_bzimage(header));
     CHECK(kernel.protocol == EntryPoint::Protocol::linux32);
     CHECK(kernel.entry == 2 * mib);
 }

@@ -72,8 +72,8 @@ TEST_CASE("ELF: a 32-bit kernel is entered by the 32-bit protocol, or by PVH whe
     const KernelImage kernel = load(memory, make_elf32());
     CHECK(kernel.protocol == EntryPoint::Protocol::linux32);
     CHECK(kernel.entry == 0x20'0010);
-    memory.clear();
-    const KernelImage pvh = load(memory, make_elf32({pvh_note(0x20'0020)}));
+    GuestMemory second(16 * mib);
+    const KernelImage pvh = load(second, make_elf32({pvh_note(0x20'0020)}));
     CHECK(pvh.protocol == EntryPoint::Protocol::pvh32);
     CHECK(pvh.entry == 0x20'0020);
 }

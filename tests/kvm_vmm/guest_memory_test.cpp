@@ -65,13 +65,6 @@ TEST_CASE("GuestMemory: ranges are checked whole and without overflow", "[memory
     CHECK_FALSE(memory.write_object(mib - 3, std::uint32_t{}));
 }
 
-TEST_CASE("GuestMemory: clear makes all RAM zero again", "[memory]") {
-    GuestMemory memory(2 * mib);
-    CHECK(memory.write_object(mib, std::uint64_t{0x1234}));
-    memory.clear();
-    CHECK(memory.read_object<std::uint64_t>(mib) == 0U);
-}
-
 TEST_CASE("GuestMemory: more than the address space is one clear error", "[memory]") {
     CHECK_THROWS_AS(GuestMemory(1ULL << 62U), kvm_vmm::VmmError);
 }

@@ -470,18 +470,14 @@ TEST_CASE("load_guest: a command line longer than the kernel's limit is refused 
           "kernel command line: 11 bytes, but this kernel takes at most 10");
 }
 
-TEST_CASE("load_guest: after clear() a guest is loaded again just the same", "[boot]") {
+TEST_CASE("load_guest: two guests of the same files have the same memory to the byte", "[boot]") {
     const MemoryFile kernel(make_elf(good_elf_parts(), {pvh_note(static_cast<std::uint32_t>(elf_physical))}));
     const BootOptions options{.kernel_path = kernel.path(), .initrd_path = {}, .command_line = "a b"};
-    GuestMemory memory(8 * mib);
-    const auto whole = [&] {
+    const auto loaded = [&] {
+        GuestMemory memory(8 * mib);
+        static_cast<void>(load_guest(memory, options, {}));
         const auto bytes = memory.slice(0, memory.low_end());
         return Bytes(bytes->begin(), bytes->end());
     };
-    static_cast<void>(load_guest(memory, options, {}));
-    const Bytes first = whole();
-    REQUIRE(memory.write_object(elf_data_physical + 0x300, std::uint64_t{0x1234}));  // in bss
-    memory.clear();
-    static_cast<void>(load_guest(memory, options, {}));
-    CHECK(whole() == first);
+    CHECK(loaded() == loaded());
 }

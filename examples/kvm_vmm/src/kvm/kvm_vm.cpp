@@ -42,18 +42,11 @@ void KvmVm::create_interrupt_controllers() {
     kvm_ioctl(fd(), KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2");
 }
 
-void KvmVm::assign_irqfd(int event_fd, std::uint32_t gsi, std::uint32_t flags, const char* name) {
+void KvmVm::register_irqfd(int event_fd, std::uint32_t gsi) {
     kvm_irqfd irqfd{};
     irqfd.fd = static_cast<__u32>(event_fd);
     irqfd.gsi = gsi;
-    irqfd.flags = flags;
-    kvm_ioctl(fd(), KVM_IRQFD, &irqfd, name);
-}
-
-void KvmVm::register_irqfd(int event_fd, std::uint32_t gsi) { assign_irqfd(event_fd, gsi, 0, "KVM_IRQFD"); }
-
-void KvmVm::unregister_irqfd(int event_fd, std::uint32_t gsi) {
-    assign_irqfd(event_fd, gsi, KVM_IRQFD_FLAG_DEASSIGN, "KVM_IRQFD (deassign)");
+    kvm_ioctl(fd(), KVM_IRQFD, &irqfd, "KVM_IRQFD");
 }
 
 void KvmVm::set_irq_line(std::uint32_t gsi, bool level) {

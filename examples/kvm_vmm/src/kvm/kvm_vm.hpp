@@ -26,7 +26,6 @@ public:
 
     /// Every write to the eventfd `event_fd` from now on is an edge on interrupt line `gsi`.
     void register_irqfd(int event_fd, std::uint32_t gsi);
-    void unregister_irqfd(int event_fd, std::uint32_t gsi);
 
     /// Sets the level of interrupt line `gsi`.
     void set_irq_line(std::uint32_t gsi, bool level);
@@ -35,8 +34,6 @@ public:
     [[nodiscard]] FileDescriptor create_vcpu(unsigned id) const;
 
 private:
-    void assign_irqfd(int event_fd, std::uint32_t gsi, std::uint32_t flags, const char* name);
-
     FileDescriptor fd_;
 };
 

@@ -88,12 +88,4 @@ bool GuestMemory::read(std::uint64_t address, std::span<std::uint8_t> bytes) con
     return source.has_value();
 }
 
-void GuestMemory::clear() {
-    for (const Region& region : regions_) {
-        if (::madvise(region.host.data(), region.host.size(), MADV_DONTNEED) != 0) {
-            throw VmmError(ExitCode::vmm_error, errno_message("cannot clear guest memory", errno));
-        }
-    }
-}
-
 }  // namespace kvm_vmm

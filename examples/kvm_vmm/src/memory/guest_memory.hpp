@@ -69,9 +69,6 @@ public:
         return object;
     }
 
-    /// Makes all RAM read as zero again, giving its pages back to the host.
-    void clear();
-
 private:
     std::uint64_t size_;
     std::vector<Region> regions_;
