@@ -312,8 +312,10 @@ private:
         }
         visit.enter(identity_of(entry));
         const EndOfVisit end(visit);
+        // Named and made before the call: GCC 12 takes the empty union of a temporary for uninitialized.
+        std::expected<void, BusError> answered;
         Operation::call(*entry->device, Address{entry->base}, offset, length, data);
-        return {};
+        return answered;
     }
 
     /// R2 and the first half of R4 of visitors.hpp, after something has been unpublished.
