@@ -38,6 +38,7 @@ set(vmsuperio_headers
     vmsuperio/detail/config.hpp
     vmsuperio/detail/device_time.hpp
     vmsuperio/detail/i8042_core.hpp
+    vmsuperio/detail/key_forms.hpp
     vmsuperio/detail/ps2_keyboard.hpp
     vmsuperio/detail/ps2_mouse.hpp
     vmsuperio/detail/rtc_calendar.hpp
@@ -54,6 +55,7 @@ set(vmsuperio_headers
     vmsuperio/registers/i8042.hpp
     vmsuperio/registers/mc146818.hpp
     vmsuperio/registers/pl031.hpp
+    vmsuperio/registers/ps2.hpp
     vmsuperio/registers/register.hpp
     vmsuperio/registers/uart16550.hpp
     vmsuperio/rtc_cmos.hpp

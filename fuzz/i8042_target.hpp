@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -10,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <vmsuperio/clock.hpp>
 #include <vmsuperio/i8042.hpp>
 #include <vmsuperio/snapshot.hpp>
 
@@ -32,22 +34,29 @@ struct KeyboardWorlds {
 /// One device with all that is checked about it; i8042_fuzz.cpp describes the operations.
 template <class Trigger>
 class I8042Target {
-    using Device = vmsuperio::I8042<Edge, Trigger, Trigger>;
+    using Clock = vmsuperio::ClockRef<vmsuperio::ManualClock>;
+    using Device = vmsuperio::I8042<Edge, Trigger, Trigger, vmsuperio::NoI8042Events, Clock>;
 
 public:
     I8042Target(const Trace& trace, I8042Options options, bool with_twin)
         : trace_(trace),
+          hold_off_(options.hold_off),
           with_twin_(with_twin),
           device_(std::in_place, Edge{&worlds_.reset}, Trigger{&worlds_.keyboard}, Trigger{&worlds_.mouse},
-                  vmsuperio::NoI8042Events(), options) {
+                  vmsuperio::NoI8042Events(), Clock(clock_), options) {
         trace_("fuzz::World reset, keyboard, mouse;");
-        trace_("using Device = vmsuperio::I8042<fuzz::Edge, ", name(), ", ", name(), ">;");
+        trace_("vmsuperio::ManualClock clock;");
+        trace_("using Clock = vmsuperio::ClockRef<vmsuperio::ManualClock>;");
+        trace_("using Device = vmsuperio::I8042<fuzz::Edge, ", name(), ", ", name(),
+               ", vmsuperio::NoI8042Events, Clock>;");
         trace_("std::optional<Device> device(std::in_place, fuzz::Edge{&reset}, ", name(), "{&keyboard}, ",
                name(),
-               "{&mouse}, vmsuperio::NoI8042Events(), vmsuperio::I8042Options{.profile = "
+               "{&mouse}, vmsuperio::NoI8042Events(), Clock(clock), vmsuperio::I8042Options{.profile = "
                "static_cast<vmsuperio::I8042Profile>(",
                static_cast<unsigned>(options.profile), "), .keyboard = ", options.keyboard,
-               ", .mouse = ", options.mouse, "});");
+               ", .mouse = ", options.mouse, ", .command_byte = ", Hex{options.command_byte},
+               ", .a20 = ", options.a20, ", .self_tests = ", options.self_tests,
+               ", .hold_off = std::chrono::nanoseconds(", options.hold_off.count(), ")});");
     }
 
     void step(Input& input) {
@@ -64,6 +73,8 @@ public:
                 write(0, input.byte(), twin);
                 break;
             case OpKind::tick: {
+                pass(op.detail);
+                twin = make_twin();
                 write(4, 0xD4, twin);
                 std::optional<Device> second = make_twin();
                 write(0, input.byte(), second);
@@ -109,8 +120,11 @@ private:
             return std::nullopt;
         }
         twin_worlds_ = {};
-        auto made = Device::from_state(device_->state(), Edge{&twin_worlds_.reset},
-                                       Trigger{&twin_worlds_.keyboard}, Trigger{&twin_worlds_.mouse});
+        // What is left of a hold-off is saved as of the last look at the clock.
+        device_->tick();
+        auto made =
+            Device::from_state(device_->state(), Edge{&twin_worlds_.reset}, Trigger{&twin_worlds_.keyboard},
+                               Trigger{&twin_worlds_.mouse}, {}, Clock(clock_), hold_off_);
         check(made.has_value(), "what a device has saved can be restored");
         return std::optional<Device>(std::move(*made));
     }
@@ -129,7 +143,25 @@ private:
         return false;
     }
 
+    /// Time passes, in steps of 200 us.
+    void pass(std::uint8_t steps) {
+        const std::chrono::nanoseconds time = std::chrono::microseconds(200) * steps;
+        trace_("clock.advance(std::chrono::nanoseconds(", time.count(), "));");
+        trace_("device->tick();");
+        const std::optional<std::chrono::nanoseconds> due = device_->next_deadline();
+        clock_.advance(time);
+        const NoAllocation none;
+        device_->tick();
+        if (due) {
+            const bool over = time_since_epoch(clock_) >= *due;
+            check_equal(device_->state().output_full, over, "a byte that is held back comes at its deadline");
+            check_equal(device_->next_deadline().has_value(), !over, "and not before");
+        }
+    }
+
     void read(std::uint8_t offset, std::optional<Device>& twin) {
+        trace_("device->tick();");
+        device_->tick();
         const std::uint8_t shown = device_->peek(offset);
         const I8042State before = device_->state();
         std::uint8_t value = 0;
@@ -235,7 +267,7 @@ private:
             "vmsuperio::decode<vmsuperio::I8042State>(vmsuperio::encode(device->state()));");
         trace_("    REQUIRE(state);");
         trace_("    auto restored = Device::from_state(*state, fuzz::Edge{&reset}, ", name(), "{&keyboard}, ",
-               name(), "{&mouse});");
+               name(), "{&mouse}, {}, Clock(clock), std::chrono::nanoseconds(", hold_off_.count(), "));");
         trace_("    REQUIRE(restored);");
         trace_("    device.emplace(std::move(*restored));");
         trace_("}");
@@ -244,7 +276,7 @@ private:
         check(decoded && *decoded == state, "a state survives encode and decode");
         worlds_.keyboard.level = worlds_.mouse.level = false;
         auto restored = Device::from_state(*decoded, Edge{&worlds_.reset}, Trigger{&worlds_.keyboard},
-                                           Trigger{&worlds_.mouse});
+                                           Trigger{&worlds_.mouse}, {}, Clock(clock_), hold_off_);
         check(restored.has_value(), "what a device has saved can be restored");
         device_.emplace(std::move(*restored));
         check(device_->state() == state, "the restored device has the state that was saved");
@@ -281,16 +313,28 @@ private:
             check_equal(worlds_.keyboard.level, full && !from_mouse && (command_byte & 0x01) != 0, "IRQ 1");
             check_equal(worlds_.mouse.level, from_mouse && (command_byte & 0x02) != 0, "IRQ 12");
         }
-        // Nothing waits behind an empty output buffer unless its port is off.
+        // Nothing waits behind an empty output buffer unless its port is off or a device holds off.
         if (!full) {
             check(!state.response_waiting, "the controller's answer does not wait behind an empty buffer");
-            check((command_byte & 0x10) != 0 || state.keyboard.replies.empty(),
+            check((command_byte & 0x10) != 0 || state.hold_left != 0 || state.keyboard.replies.empty(),
                   "the keyboard's answers do not wait either");
+            check((command_byte & 0x20) != 0 || state.hold_left != 0 || state.mouse.replies.empty(),
+                  "nor do the mouse's");
+        }
+        check(state.hold_left <= static_cast<std::uint64_t>(hold_off_.count()),
+              "no hold-off is longer than was asked for");
+        if (device_->next_deadline()) {
+            check(!full && state.hold_left != 0, "only a byte that is held back has a deadline");
         }
         check(state.keyboard.replies.count <= 4 && state.keyboard.keys.count <= 15, "the queues' bounds");
+        check(state.mouse.waiting_for == 0 || state.mouse.packets.empty(),
+              "a mouse that waits for a parameter has no packet to send");
+        check(state.mouse.id != 0 || state.mouse.wheel == 0, "a mouse without a wheel counts none");
     }
 
+    vmsuperio::ManualClock clock_;
     const Trace& trace_;
+    std::chrono::nanoseconds hold_off_;
     bool with_twin_;
     KeyboardWorlds worlds_;
     KeyboardWorlds twin_worlds_;

@@ -65,10 +65,12 @@ struct SerialSubject {
 struct I8042Subject {
     using State = I8042State;
     static constexpr const char* name = "I8042State";
-    std::optional<I8042<Edge, Edge, Edge>> device;
+    using Device = I8042<Edge, Edge, Edge, vmsuperio::NoI8042Events, Clock>;
+    std::optional<Device> device;
 
-    bool restore(const State& state, World& world, ManualClock&) {
-        auto made = I8042<Edge, Edge, Edge>::from_state(state, Edge{&world}, Edge{&world}, Edge{&world});
+    bool restore(const State& state, World& world, ManualClock& clock) {
+        auto made = Device::from_state(state, Edge{&world}, Edge{&world}, Edge{&world}, {}, Clock(clock),
+                                       std::chrono::seconds(1));
         if (made) {
             // No sanitizer looks inside an object, so the bounds are checked here.
             check(state.keyboard.keys.count <= state.keyboard.keys.bytes.size() &&

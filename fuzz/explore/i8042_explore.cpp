@@ -3,6 +3,8 @@
 // The keyboard controller, explored: every sequence of the operations below, the invariants checked after
 // each step, and every state saved and restored into a twin that must do the same next.
 
+#include <chrono>
+
 #include <vmsuperio/i8042.hpp>
 
 #include "explore/explore.hpp"
@@ -41,5 +43,29 @@ int main(int argc, char** argv) {
                                               {0x62, 1, 1, 0, 1},  // the mouse moves
                                           });
     explorer.run(limits.depth, limits.states, [&] { return Target(quiet, vmsuperio::I8042Options{}, true); });
+
+    // The keys whose codes depend on others', a mouse with reports, and bytes that are held off.
+    fuzz::Explorer<Target> busy(0x70, {
+                                          {0x00},              // read the data port
+                                          {0x35, 0xF4},        // 1 ms passes; the mouse: enable,
+                                          {0x33, 0xF3},        // 0.6 ms; sample rate,
+                                          {0x30, 100},         // its parameter,
+                                          {0x30, 0xFE},        // the last packet again
+                                          {0x10, 0xED},        // LEDs,
+                                          {0x10, 0x02},        // Num Lock,
+                                          {0x10, 0xFE},        // the last byte again
+                                          {0x70, 42},          // left Shift down
+                                          {0x71, 42},          // left Shift up
+                                          {0x70, 56},          // left Alt down
+                                          {0x71, 56},          // left Alt up
+                                          {0x70, 99},          // Print Screen down
+                                          {0x71, 99},          // Print Screen up
+                                          {0x70, 110},         // Insert down
+                                          {0x71, 110},         // Insert up
+                                          {0x62, 1, 1, 0, 1},  // the mouse moves
+                                          {0x62, 0, 0, 0, 8},  // and a button that it cannot show
+                                      });
+    const vmsuperio::I8042Options slow{.command_byte = 0x47, .hold_off = std::chrono::milliseconds(1)};
+    busy.run(limits.depth, limits.states, [&] { return Target(quiet, slow, true); });
     return 0;
 }

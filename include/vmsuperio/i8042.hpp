@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
+#include <limits>
+#include <optional>
 #include <utility>
 
+#include <vmsuperio/clock.hpp>
 #include <vmsuperio/detail/i8042_core.hpp>
 #include <vmsuperio/keys.hpp>
 #include <vmsuperio/registers/i8042.hpp>
@@ -26,7 +30,8 @@
 /// | 0x64 | 4 | status | command |
 ///
 /// Not modelled: passwords (0xA5, 0xA6), the diagnostic dump (0xAC), the input port polls (0xC1, 0xC2), the
-/// multiplexing extension, time: each command is carried out before the write returns, so IBF reads 0.
+/// multiplexing extension, time but for the hold-off: each command is carried out before the write returns,
+/// so IBF reads 0.
 /// Ignored bits: output port bits 4 and 5 (they follow the output buffer), pulse bits 1 to 3, command byte
 /// bit 7. Thread safety: none; one lock around the device, or one thread.
 namespace vmsuperio {
@@ -46,8 +51,13 @@ struct I8042Counters {
 /// Errors: `write` returns what the reset trigger returned and nothing else. The keyboard and mouse triggers'
 /// errors are counted (`counters()`), as neither the guest nor the code that dispatches its writes could act
 /// on them.
+///
+/// With `I8042Options::hold_off` a device's next byte comes that long after the last one was read, as `C`
+/// tells; until then port 0x60 shows the old byte. An access by the guest brings the device up to date by
+/// itself, `next_deadline()` tells when to call `tick()`. Without it, which is the default, `C` is never
+/// asked.
 template <Trigger T, Trigger KeyboardTrigger = NullTrigger, Trigger AuxTrigger = NullTrigger,
-          class Events = NoI8042Events>
+          class Events = NoI8042Events, Clock C = SteadyClock>
 class I8042 {
 public:
     using error_type = typename T::error_type;
@@ -57,39 +67,56 @@ public:
     /// `reset_evt` is triggered when the guest resets the CPU.
     explicit I8042(T reset_evt, I8042Options options = {})
         requires std::default_initializable<KeyboardTrigger> && std::default_initializable<AuxTrigger> &&
-                 std::default_initializable<Events>
+                 std::default_initializable<Events> && std::default_initializable<C>
         : I8042(std::move(reset_evt), KeyboardTrigger(), AuxTrigger(), Events(), options) {}
 
     /// With interrupts: `keyboard_interrupt` is IRQ 1, `aux_interrupt` IRQ 12 of a PC.
     I8042(T reset_evt, KeyboardTrigger keyboard_interrupt, AuxTrigger aux_interrupt = AuxTrigger(),
           Events events = Events(), I8042Options options = {})
-        : I8042(detail::I8042Core(options), std::move(reset_evt), std::move(keyboard_interrupt),
-                std::move(aux_interrupt), std::move(events)) {}
+    requires std::default_initializable<C> : I8042(detail::I8042Core(options), std::move(reset_evt),
+                                                   std::move(keyboard_interrupt), std::move(aux_interrupt),
+                                                   std::move(events), C()) {
+        settle();
+    }
 
-    /// The device as it was saved. An interrupt line that was high is raised again.
+    /// With a clock for the hold-off that `options` sets.
+    I8042(T reset_evt, KeyboardTrigger keyboard_interrupt, AuxTrigger aux_interrupt, Events events, C clock,
+          I8042Options options)
+        : I8042(detail::I8042Core(options), std::move(reset_evt), std::move(keyboard_interrupt),
+                std::move(aux_interrupt), std::move(events), std::move(clock)) {
+        settle();
+    }
+
+    /// The device as it was saved, with the options it had but for the hold-off, which is the new owner's
+    /// choice. An interrupt line that was high is raised again. A hold-off that was running goes on from
+    /// where the last access or `tick()` left it.
     [[nodiscard]] static std::expected<I8042, StateError> from_state(
         const I8042State& state, T reset_evt, KeyboardTrigger keyboard_interrupt = KeyboardTrigger(),
-        AuxTrigger aux_interrupt = AuxTrigger(), Events events = Events()) {
+        AuxTrigger aux_interrupt = AuxTrigger(), Events events = Events(), C clock = C(),
+        std::chrono::nanoseconds hold_off = {}) {
         if (const char* field = detail::I8042Core::first_invalid(state); field != nullptr) {
             return std::unexpected(StateError{field});
         }
-        I8042 device(detail::I8042Core(state), std::move(reset_evt), std::move(keyboard_interrupt),
-                     std::move(aux_interrupt), std::move(events));
+        I8042 device(detail::I8042Core(state, hold_off), std::move(reset_evt), std::move(keyboard_interrupt),
+                     std::move(aux_interrupt), std::move(events), std::move(clock));
+        device.start_hold();
         device.settle();
         return device;
     }
 
     /// A read by the guest. Offsets other than 0 and 4 give 0 (0xFF when absent).
     std::uint8_t read(std::uint8_t offset) {
+        tick();
         const std::uint8_t value = peek(offset);
         if (profile() == I8042Profile::full && offset == i8042::data_offset) {
             core_.read_data();
+            start_hold();
             settle();
         }
         return value;
     }
 
-    /// What `read` would give, without its effects.
+    /// What `read` would give, without its effects, as of the last access or `tick()`.
     [[nodiscard]] std::uint8_t peek(std::uint8_t offset) const noexcept {
         switch (profile()) {
             case I8042Profile::full:
@@ -107,6 +134,7 @@ public:
 
     /// A write by the guest. Fails only where the CPU was to be reset and the reset trigger failed.
     std::expected<void, error_type> write(std::uint8_t offset, std::uint8_t value) {
+        tick();
         bool reset = false;
         if (profile() == I8042Profile::minimal) {
             reset = offset == i8042::command_offset && value == i8042::reset_cpu;
@@ -133,9 +161,9 @@ public:
         if (!has_keyboard()) {
             return true;
         }
-        const bool sent = core_.keyboard().key(key, down);
+        tick();
+        const bool sent = core_.key(key, down);
         counters_.keyboard_overruns += sent ? 0U : 1U;
-        core_.refresh();
         settle();
         return sent;
     }
@@ -144,33 +172,56 @@ public:
 
     /// Ctrl-Alt-Del, pressed and released. All of it, or (false) nothing where the keyboard's buffer has no
     /// room for it now.
-    bool ctrl_alt_del() {
-        constexpr std::size_t most = 11;  // the set 2 codes: 14 11 E0 71, E0 F0 71 F0 11 F0 14
-        if (has_keyboard() && core_.keyboard().free() < most) {
-            return false;
+    [[nodiscard]] bool ctrl_alt_del() {
+        if (!has_keyboard()) {
+            return true;
         }
-        return press(Key::left_ctrl) && press(Key::left_alt) && press(Key::del) && release(Key::del) &&
-               release(Key::left_alt) && release(Key::left_ctrl);
+        tick();
+        const bool sent = core_.ctrl_alt_del();
+        settle();
+        return sent;
     }
 
     /// The mouse moves, or its buttons change. What the guest has not yet read adds up.
     void move_mouse(const MouseMotion& motion) {
         if (profile() == I8042Profile::full && core_.mouse_present()) {
-            core_.mouse().move(motion);
-            core_.refresh();
+            tick();
+            core_.move_mouse(motion);
             settle();
         }
     }
 
-    /// Back to the state after power-on, as when the machine is reset. The triggers stay.
-    void reset() {
-        const I8042State old = core_.state();
-        core_ = detail::I8042Core(I8042Options{.profile = old.profile,
-                                               .keyboard = old.keyboard_present,
-                                               .mouse = old.mouse_present,
-                                               .command_byte = old.reset_command_byte});
+    /// Brings the device up to its clock: where the hold-off is over, the next byte comes.
+    void tick() {
+        if (core_.hold_left() == 0) {
+            return;
+        }
+        const std::int64_t now = clock_ns();
+        // Where the clock was set back nothing has passed. Two's complement distance: no sum overflows.
+        const std::uint64_t passed =
+            now > looked_ ? static_cast<std::uint64_t>(now) - static_cast<std::uint64_t>(looked_) : 0U;
+        looked_ = now;
+        core_.advance(passed);
         settle();
-        report(old.output_port & i8042::OutputPort::Bit<1>::mask, old.keyboard.leds);
+    }
+    /// When `tick()` is to be called, on the clock's own time line; nothing while no byte is held back. To be
+    /// asked again after every access, every `tick()` and everything that the host types or moves.
+    [[nodiscard]] std::optional<std::chrono::nanoseconds> next_deadline() const noexcept {
+        if (!core_.held_back()) {
+            return std::nullopt;
+        }
+        const auto left = static_cast<std::int64_t>(core_.hold_left());
+        constexpr std::int64_t latest = std::numeric_limits<std::int64_t>::max();
+        return std::chrono::nanoseconds(looked_ > latest - left ? latest : looked_ + left);
+    }
+
+    /// Back to the state after power-on, as when the machine is reset. Triggers and options stay.
+    void reset() {
+        const bool a20 = core_.a20();
+        const std::uint8_t leds = this->leds();
+        core_.reset();
+        settle();
+        report(a20, leds);
     }
 
     [[nodiscard]] I8042State state() const { return core_.state(); }
@@ -195,18 +246,29 @@ public:
     [[nodiscard]] AuxTrigger& aux_interrupt() noexcept { return aux_line_.trigger(); }
     [[nodiscard]] const Events& events() const noexcept { return events_; }
     [[nodiscard]] Events& events() noexcept { return events_; }
+    [[nodiscard]] const C& clock() const noexcept { return clock_; }
+    [[nodiscard]] C& clock() noexcept { return clock_; }
 
 private:
     I8042(const detail::I8042Core& core, T reset_evt, KeyboardTrigger keyboard_interrupt,
-          AuxTrigger aux_interrupt, Events events)
+          AuxTrigger aux_interrupt, Events events, C clock)
         : core_(core),
           reset_evt_(std::move(reset_evt)),
           keyboard_line_(std::move(keyboard_interrupt)),
           aux_line_(std::move(aux_interrupt)),
-          events_(std::move(events)) {}
+          events_(std::move(events)),
+          clock_(std::move(clock)) {}
 
     [[nodiscard]] bool has_keyboard() const noexcept {
         return profile() == I8042Profile::full && core_.keyboard_present();
+    }
+
+    [[nodiscard]] std::int64_t clock_ns() const { return time_since_epoch(clock_).count(); }
+    /// The hold-off is counted from now on.
+    void start_hold() {
+        if (core_.hold_left() != 0) {
+            looked_ = clock_ns();
+        }
     }
 
     /// Brings the interrupt lines to what the registers say.
@@ -245,6 +307,8 @@ private:
     detail::InterruptLine<KeyboardTrigger> keyboard_line_;
     detail::InterruptLine<AuxTrigger> aux_line_;
     [[no_unique_address]] Events events_;
+    [[no_unique_address]] C clock_;
+    std::int64_t looked_{};  ///< the clock's time at the last look; matters while a hold-off runs
     I8042Counters counters_;
 };
 

@@ -432,6 +432,149 @@ TEST_CASE("I8042: reset brings the power-on state back and keeps what is plugged
     CHECK(pc.resets == 0);
 }
 
+TEST_CASE("I8042: a default-constructed state is a device just reset", "[i8042][snapshot]") {
+    Pc pc;
+    CHECK(pc.dev.state() == I8042State{});
+    auto restored = pc.restored(I8042State{});
+    REQUIRE(restored.has_value());
+    CHECK(restored->state() == I8042State{});
+    pc.keyboard({0xED, 0x07});
+    pc.dev.press(Key::left_shift);
+    pc.dev.press(Key::insert);
+    pc.mouse({0xF4});
+    pc.dev.move_mouse({.x = 1, .buttons = 1});
+    pc.dev.reset();
+    CHECK(pc.dev.state() == I8042State{});
+    CHECK(pc.irq12 == 0);
+}
+
+TEST_CASE("I8042: reset keeps what was counted since construction", "[i8042]") {
+    Pc pc;
+    pc.command(0x00);
+    pc.dev.reset();
+    CHECK(pc.dev.counters().unknown_commands == 1);
+}
+
+TEST_CASE("I8042: after power-on A20 is low, the ports are off and the self-tests' results wait",
+          "[i8042][cold]") {
+    Pc pc(vmsuperio::I8042Options::power_on());
+    const I8042State cold = pc.dev.state();
+    CHECK_FALSE(pc.dev.a20_enabled());
+    CHECK(pc.a20.empty());  // nothing has changed yet
+    CHECK(pc.status() == 0x10);
+    CHECK(pc.irq1 + pc.irq12 == 0);
+    CHECK(pc.ctr() == 0x30);
+    pc.command(0xD0);
+    CHECK(pc.data() == 0xCD);
+    pc.command(0xAA);
+    CHECK(pc.data() == 0x55);
+    CHECK((pc.status() & 0x04) != 0);
+    // Each port gives its result as soon as it is turned on.
+    pc.command(0xAE);
+    CHECK((pc.status() & 0x21) == 0x01);
+    CHECK(pc.drain() == Bytes{0xAA});
+    pc.command(0xA8);
+    CHECK(pc.output_from_aux());
+    CHECK(pc.drain() == Bytes{0xAA, 0x00});
+    CHECK(pc.irq1 + pc.irq12 == 0);
+    CHECK(pc.mouse({0xFE}) == Bytes{0xAA, 0x00});
+    pc.command(0xD1, 0xDF);
+    CHECK(pc.a20 == std::vector<bool>{true});
+    pc.dev.reset();
+    CHECK(pc.dev.state() == cold);
+    CHECK(pc.a20 == std::vector<bool>{true, false});
+    auto restored = pc.restored(cold);
+    REQUIRE(restored.has_value());
+    CHECK(restored->state() == cold);
+}
+
+TEST_CASE("I8042: after power-on a device that is not there has no result, and no controller none at all",
+          "[i8042][cold]") {
+    vmsuperio::I8042Options options = vmsuperio::I8042Options::power_on();
+    options.keyboard = false;
+    options.mouse = false;
+    Pc pc(options);
+    pc.command(0xAE);
+    pc.command(0xA8);
+    CHECK_FALSE(pc.output_full());
+    for (const I8042Profile profile : {I8042Profile::minimal, I8042Profile::absent}) {
+        vmsuperio::I8042Options none = vmsuperio::I8042Options::power_on();
+        none.profile = profile;
+        none.command_byte = 0x03;
+        Pc other(none);
+        CHECK(other.irq1 + other.irq12 == 0);
+        CHECK(other.restored(other.dev.state()).has_value());
+    }
+}
+
+TEST_CASE("I8042: a self-test's result behind a port that is on raises its interrupt at once",
+          "[i8042][cold][irq]") {
+    Pc pc({.command_byte = 0x01, .self_tests = true});
+    CHECK(pc.irq1 == 1);
+    CHECK(pc.data() == 0xAA);
+    CHECK(pc.irq1 == 1);
+}
+
+TEST_CASE("I8042: a state saved by version 1 is read, and the device goes on from it", "[i8042][snapshot]") {
+    // A wheel mouse whose first packet is half fetched, a second one behind it; an LED command that waits for
+    // its parameter, and two keys behind that: as the first version encoded it.
+    const Bytes saved{
+        0x38, 0x30, 0x34, 0x32, 0x01, 0x00, 0x01, 0x00, 0x74, 0x00, 0x00, 0x00, 0x00, 0x01, 0x01, 0x65,
+        0x47, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0xCF, 0x00, 0x00, 0x01, 0x05, 0x20, 0x00, 0x00, 0x00, 0x01, 0x02, 0x00, 0x2B, 0xED, 0x00, 0xFA,
+        0x00, 0x00, 0x00, 0x01, 0x1C, 0xE0, 0x75, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x03, 0x03, 0x01, 0x00, 0x00, 0x00, 0x02, 0x50, 0x64, 0x50, 0x00, 0x00, 0x05,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xFA,
+        0x01, 0x08, 0x07, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x06};
+    const auto state = vmsuperio::decode<I8042State>(saved);
+    REQUIRE(state.has_value());
+    CHECK(state->keyboard.modifiers == 0);
+    CHECK(state->keyboard.forms == std::array<std::uint8_t, 13>{});
+    CHECK(state->mouse.last_packet.empty());
+    CHECK(state->mouse.reported_buttons == 0);
+    CHECK(state->reset_a20);
+    CHECK_FALSE(state->reset_self_tests);
+    CHECK(state->hold_left == 0);
+    // What is written now says its version, and a reader of version 1 may skip what it does not know.
+    const Bytes now = vmsuperio::encode(*state);
+    CHECK(now[4] == 2);
+    CHECK(now[6] == 1);
+    CHECK(std::vector(now.begin() + 12, now.begin() + 128) == std::vector(saved.begin() + 12, saved.end()));
+
+    Pc pc;
+    auto restored = pc.restored(*state);
+    REQUIRE(restored.has_value());
+    Bytes seen;
+    while ((restored->read(4) & 0x01) != 0 && seen.size() < 100) {
+        seen.push_back(restored->read(0));
+    }
+    CHECK(seen == Bytes{0x05, 0xFA, 0xFA, 0x01, 0x08, 0x07, 0x00, 0x00});
+    CHECK(restored->write(0, 0x02).has_value());
+    seen.clear();
+    while ((restored->read(4) & 0x01) != 0 && seen.size() < 100) {
+        seen.push_back(restored->read(0));
+    }
+    CHECK(seen == Bytes{0xFA, 0x1E, 0xE0, 0x48});
+    CHECK(restored->leds() == 0x02);
+}
+
+TEST_CASE("I8042: a mouse saved by version 1 tells a change of buttons that was due", "[i8042][snapshot]") {
+    Pc pc;
+    I8042State state;
+    state.ram[0] = 0x47;
+    state.mouse.reporting = true;
+    state.mouse.buttons_changed = true;  // released, and the packet had no room
+    auto restored = pc.restored(state);
+    REQUIRE(restored.has_value());
+    restored->move_mouse({});
+    CHECK(restored->read(0) == 0x08);
+    CHECK(restored->read(0) == 0x00);
+    CHECK(restored->read(0) == 0x00);
+    restored->move_mouse({});
+    CHECK((restored->read(4) & 0x01) == 0);
+}
+
 TEST_CASE("I8042: peek has no side effect", "[i8042]") {
     Pc pc;
     pc.dev.press(Key::a);
@@ -569,25 +712,38 @@ TEST_CASE("I8042: from_state refuses each value that no controller can have", "[
     refuses([](I8042State& s) { s.waiting_for = 0xAA; }, "waiting_for");
     refuses([](I8042State& s) { s.output_flags = 0x20; }, "output_flags");
     refuses([](I8042State& s) { s.response_flags = 0x01; }, "response_flags");
-    refuses([](I8042State& s) { s.keyboard.scan_code_set = 0; }, "keyboard");
-    refuses([](I8042State& s) { s.keyboard.scan_code_set = 4; }, "keyboard");
-    refuses([](I8042State& s) { s.keyboard.leds = 8; }, "keyboard");
-    refuses([](I8042State& s) { s.keyboard.typematic = 0x80; }, "keyboard");
-    refuses([](I8042State& s) { s.keyboard.waiting_for = 0xF2; }, "keyboard");
-    refuses([](I8042State& s) { s.keyboard.keys.count = 16; }, "keyboard");
-    refuses([](I8042State& s) { s.keyboard.replies.count = 255; }, "keyboard");
-    refuses([](I8042State& s) { s.mouse.id = 1; }, "mouse");
-    refuses([](I8042State& s) { s.mouse.resolution = 4; }, "mouse");
-    refuses([](I8042State& s) { s.mouse.sample_rate = 0; }, "mouse");
-    refuses([](I8042State& s) { s.mouse.buttons = 0x20; }, "mouse");
-    refuses([](I8042State& s) { s.mouse.x = -0x8000; }, "mouse");
-    refuses([](I8042State& s) { s.mouse.y = -0x8000; }, "mouse");
-    refuses([](I8042State& s) { s.mouse.wheel = -0x8000; }, "mouse");
-    refuses([](I8042State& s) { s.mouse.id = 2; }, "mouse");
-    refuses([](I8042State& s) { s.mouse.id = 5; }, "mouse");
-    refuses([](I8042State& s) { s.mouse.waiting_for = 0xFF; }, "mouse");
-    refuses([](I8042State& s) { s.mouse.packets.count = 17; }, "mouse");
-    refuses([](I8042State& s) { s.mouse.replies.count = 7; }, "mouse");
+    refuses([](I8042State& s) { s.keyboard.scan_code_set = 0; }, "keyboard.scan_code_set");
+    refuses([](I8042State& s) { s.keyboard.scan_code_set = 4; }, "keyboard.scan_code_set");
+    refuses([](I8042State& s) { s.keyboard.leds = 8; }, "keyboard.leds");
+    refuses([](I8042State& s) { s.keyboard.typematic = 0x80; }, "keyboard.typematic");
+    refuses([](I8042State& s) { s.keyboard.waiting_for = 0xF2; }, "keyboard.waiting_for");
+    refuses([](I8042State& s) { s.keyboard.keys.count = 16; }, "keyboard.keys");
+    refuses([](I8042State& s) { s.keyboard.replies.count = 255; }, "keyboard.replies");
+    refuses([](I8042State& s) { s.mouse.id = 1; }, "mouse.id");
+    refuses([](I8042State& s) { s.mouse.resolution = 4; }, "mouse.resolution");
+    refuses([](I8042State& s) { s.mouse.sample_rate = 0; }, "mouse.sample_rate");
+    refuses([](I8042State& s) { s.mouse.buttons = 0x20; }, "mouse.buttons");
+    refuses([](I8042State& s) { s.mouse.x = -0x8000; }, "mouse.x");
+    refuses([](I8042State& s) { s.mouse.y = -0x8000; }, "mouse.y");
+    refuses([](I8042State& s) { s.mouse.wheel = -0x8000; }, "mouse.wheel");
+    refuses([](I8042State& s) { s.mouse.id = 2; }, "mouse.id");
+    refuses([](I8042State& s) { s.mouse.id = 5; }, "mouse.id");
+    refuses([](I8042State& s) { s.mouse.waiting_for = 0xFF; }, "mouse.waiting_for");
+    refuses([](I8042State& s) { s.mouse.packets.count = 17; }, "mouse.packets");
+    refuses([](I8042State& s) { s.mouse.replies.count = 7; }, "mouse.replies");
+    refuses([](I8042State& s) { s.keyboard.modifiers = 0x80; }, "keyboard.modifiers");
+    for (std::size_t key = 0; key < good.keyboard.forms.size(); ++key) {
+        for (const int form : {0x02, 0x04, 0x08, 0x10, 0x0B, 0x0D, 0x13, 0x15, 0x19, 0x21, 0x80}) {
+            I8042State bad = good;
+            bad.keyboard.forms[key] = static_cast<std::uint8_t>(form);
+            const auto result = pc.restored(bad);
+            REQUIRE_FALSE(result.has_value());
+            CHECK(result.error().field == "keyboard.forms");
+        }
+    }
+    refuses([](I8042State& s) { s.mouse.last_packet.count = 5; }, "mouse.last_packet");
+    refuses([](I8042State& s) { s.mouse.reported_buttons = 0x20; }, "mouse.reported_buttons");
+    refuses([](I8042State& s) { s.hold_left = 1'000'000'001; }, "hold_left");
 }
 
 TEST_CASE("I8042: restoring random bytes either fails or gives a device that works",

@@ -134,6 +134,67 @@ TEST_CASE("Keyboard: 0xFE sends the last byte again", "[keyboard]") {
     CHECK(pc.keyboard({0xFE}) == Bytes{0x15, 0x15});
 }
 
+TEST_CASE("Keyboard: 0xFE goes on with what else there was to say", "[keyboard][resend]") {
+    Pc pc(untranslated);
+    pc.put(0xF2);
+    CHECK(pc.data() == 0xFA);
+    // 0xAB is in the controller; it is the last byte that the keyboard has sent.
+    pc.put(0xFE);
+    CHECK(pc.drain() == Bytes{0xAB, 0xAB, 0x83});
+    CHECK(pc.keyboard({0xFE}) == Bytes{0x83});
+    // However often it is asked before anything is fetched, the answer does not get lost.
+    pc.put(0xF2);
+    for (int i = 0; i < 10; ++i) {
+        pc.put(0xFE);
+    }
+    const Bytes answer = pc.drain();
+    CHECK(answer.back() == 0x83);
+    CHECK(answer.size() <= 5);
+}
+
+TEST_CASE("Keyboard: 0xFE does not answer a command that waits for its parameter", "[keyboard][resend]") {
+    Pc pc(untranslated);
+    CHECK(pc.keyboard({0xED, 0xFE, 0x05}) == Bytes{0xFA, 0xFA, 0xFA});
+    CHECK(pc.dev.leds() == 0x05);
+    CHECK(pc.keyboard({0xF0, 0xFE, 0x00}) == Bytes{0xFA, 0xFA, 0xFA, 0x02});
+    CHECK(pc.keyboard({0xF3, 0xFE, 0xFE, 0x11}) == Bytes{0xFA, 0xFA, 0xFA, 0xFA});
+    CHECK(pc.dev.state().keyboard.typematic == 0x11);
+    // The keys that are typed meanwhile still wait.
+    CHECK(pc.keyboard({0xED}) == Bytes{0xFA});
+    pc.dev.press(Key::a);
+    CHECK(pc.keyboard({0xFE}) == Bytes{0xFA});
+    CHECK(pc.keyboard({0x00}) == Bytes{0xFA, 0x1C});
+}
+
+TEST_CASE("Keyboard: 0xFE after the keyboard's own 0xFE sends what came before that", "[keyboard][resend]") {
+    Pc pc(untranslated);
+    CHECK(pc.keyboard({0xEE, 0x05, 0xFE}) == Bytes{0xEE, 0xFE, 0xEE});
+    CHECK(pc.keyboard({0xED, 0x80, 0xFE, 0x01}) == Bytes{0xFA, 0xFE, 0xFA, 0xFA});
+    CHECK(pc.dev.leds() == 0x01);
+}
+
+TEST_CASE("Keyboard: however much is typed, a guest can read 15 bytes at once and no more", "[keyboard]") {
+    for (const bool translate : {true, false}) {
+        Pc pc({.command_byte = static_cast<std::uint8_t>(translate ? 0x45 : 0x05)});
+        int lost = 0;
+        for (int i = 0; i < 100; ++i) {
+            lost += pc.dev.press(Key::a) ? 0 : 1;
+        }
+        CHECK(lost == 86);
+        const Bytes bytes = pc.drain();
+        CHECK(bytes.size() == 15);
+        CHECK(bytes.back() == (translate ? 0xFF : 0x00));
+        // Typed while the port is off, then turned on.
+        pc.command(0xAD);
+        for (int i = 0; i < 100; ++i) {
+            pc.dev.press(Key::up);
+        }
+        pc.command(0xAE);
+        pc.dev.press(Key::a);
+        CHECK(pc.drain().size() == 15);
+    }
+}
+
 TEST_CASE("Keyboard: 0xF5 stops scanning, 0xF4 starts it, 0xF6 leaves it as it is", "[keyboard]") {
     Pc pc(untranslated);
     pc.keyboard({0xF5});

@@ -229,7 +229,253 @@ TEST_CASE("Mouse: the Explorer knock adds two buttons", "[mouse]") {
     CHECK(pc.drain() == Bytes{0x08, 0x00, 0x00, 0x10});
 }
 
-TEST_CASE("Mouse: 0xFE sends the last byte again", "[mouse]") {
+TEST_CASE("Mouse: 0xFE sends the last packet again, without an acknowledgement", "[mouse][resend]") {
+    SECTION("a movement packet of three bytes") {
+        Pc pc;
+        pc.mouse({0xF4});
+        pc.dev.move_mouse({.x = 1, .y = -2, .buttons = 1});
+        CHECK(pc.drain() == Bytes{0x29, 0x01, 0xFE});
+        CHECK(pc.mouse({0xFE}) == Bytes{0x29, 0x01, 0xFE});
+        CHECK(pc.mouse({0xFE}) == Bytes{0x29, 0x01, 0xFE});
+        // It was motion once.
+        pc.dev.move_mouse({.x = 4, .buttons = 1});
+        CHECK(pc.drain() == Bytes{0x09, 0x04, 0x00});
+        CHECK(pc.mouse({0xFE}) == Bytes{0x09, 0x04, 0x00});
+    }
+    SECTION("a movement packet of four bytes") {
+        Pc pc;
+        pc.mouse({0xF3, 200, 0xF3, 100, 0xF3, 80, 0xF3, 200, 0xF3, 200, 0xF3, 80, 0xF4});
+        pc.dev.move_mouse({.x = 3, .wheel = -1, .buttons = 0x10});
+        const Bytes packet = pc.drain();
+        CHECK(packet == Bytes{0x08, 0x03, 0x00, 0x2F});
+        CHECK(pc.mouse({0xFE}) == packet);
+    }
+    SECTION("answers: what follows the acknowledgement, or that where nothing does") {
+        Pc pc;
+        CHECK(pc.mouse({0xE9, 0xFE}) == Bytes{0xFA, 0x00, 0x02, 0x64, 0x00, 0x02, 0x64});
+        CHECK(pc.mouse({0xF2, 0xFE}) == Bytes{0xFA, 0x00, 0x00});
+        CHECK(pc.mouse({0xE6, 0xFE}) == Bytes{0xFA, 0xFA});
+        CHECK(pc.mouse({0xFF, 0xFE}) == Bytes{0xFA, 0xAA, 0x00, 0xAA, 0x00});
+        CHECK(pc.mouse({0xEB, 0xFE}) == Bytes{0xFA, 0x08, 0x00, 0x00, 0x08, 0x00, 0x00});
+    }
+    SECTION("not its own request to resend, but what came before") {
+        Pc pc;
+        CHECK(pc.mouse({0xF2}) == Bytes{0xFA, 0x00});
+        CHECK(pc.mouse({0x05}) == Bytes{0xFE});
+        CHECK(pc.mouse({0xFE}) == Bytes{0x00});
+        CHECK(pc.mouse({0x05}) == Bytes{0xFC});
+        CHECK(pc.mouse({0xFE}) == Bytes{0xFC});
+    }
+}
+
+TEST_CASE("Mouse: 0xFE in the middle of a packet sends it from its beginning, and the next one after it",
+          "[mouse][resend]") {
     Pc pc;
-    CHECK(pc.mouse({0xE9, 0xFE}) == Bytes{0xFA, 0x00, 0x02, 0x64, 0x64});
+    pc.mouse({0xF4});
+    pc.dev.move_mouse({.x = 1, .buttons = 1});
+    pc.dev.move_mouse({.x = 2, .buttons = 1});
+    CHECK(pc.data() == 0x09);
+    pc.command(0xD4, 0xFE);
+    // The second byte is in the controller already and cannot be called back.
+    CHECK(pc.drain() == Bytes{0x01, 0x09, 0x01, 0x00, 0x09, 0x02, 0x00});
+    // The host knows of the button: no packet for that alone.
+    pc.dev.move_mouse({.buttons = 1});
+    CHECK_FALSE(pc.output_full());
+}
+
+TEST_CASE("Mouse: 0xFE does not answer a command that waits for its parameter", "[mouse][resend]") {
+    Pc pc;
+    CHECK(pc.mouse({0xE8, 0xFE, 0x01}) == Bytes{0xFA, 0xFA, 0xFA});
+    CHECK(pc.dev.state().mouse.resolution == 1);
+    CHECK(pc.mouse({0xF3, 0xFE, 0xFE, 40}) == Bytes{0xFA, 0xFA, 0xFA, 0xFA});
+    CHECK(pc.dev.state().mouse.sample_rate == 40);
+}
+
+TEST_CASE("Mouse: the last packet is part of what is saved", "[mouse][resend][snapshot]") {
+    Pc pc;
+    pc.mouse({0xF4});
+    pc.dev.move_mouse({.x = 1, .y = 2});
+    pc.drain();
+    const auto state = vmsuperio::decode<vmsuperio::I8042State>(vmsuperio::encode(pc.dev.state()));
+    REQUIRE(state.has_value());
+    auto restored = pc.restored(*state);
+    REQUIRE(restored.has_value());
+    CHECK(restored->write(4, 0xD4).has_value());
+    CHECK(restored->write(0, 0xFE).has_value());
+    for (const int expected : {0x08, 0x01, 0x02}) {
+        CHECK(restored->read(0) == expected);
+    }
+    CHECK((restored->read(4) & 0x01) == 0);
+}
+
+TEST_CASE("Mouse: a wrong parameter may be sent again, once", "[mouse]") {
+    Pc pc;
+    CHECK(pc.mouse({0xE8, 0x04, 0x01}) == Bytes{0xFA, 0xFE, 0xFA});
+    CHECK(pc.dev.state().mouse.resolution == 1);
+    CHECK(pc.mouse({0xE8, 0x04, 0x04, 0x02}) == Bytes{0xFA, 0xFE, 0xFC, 0xFE});
+    CHECK(pc.dev.state().mouse.resolution == 1);
+    CHECK(pc.mouse({0xF3, 99, 0xF2}) == Bytes{0xFA, 0xFE, 0xFA, 0x00});
+}
+
+TEST_CASE("Mouse: a button that the protocol cannot show sends nothing", "[mouse][silent]") {
+    for (const int id : {0, 3}) {
+        Pc pc;
+        if (id == 3) {
+            pc.mouse({0xF3, 200, 0xF3, 100, 0xF3, 80});
+        }
+        pc.mouse({0xF4});
+        for (const std::uint8_t buttons : Bytes{0x08, 0x18, 0x10, 0x00, 0x18}) {
+            pc.dev.move_mouse({.buttons = buttons});
+            CHECK_FALSE(pc.output_full());
+        }
+        CHECK(pc.irq12 == 0);
+        // With one that it can show there is a packet, and it has no trace of the others.
+        pc.dev.move_mouse({.buttons = 0x19});
+        const Bytes packet = pc.drain();
+        CHECK(packet == (id == 3 ? Bytes{0x09, 0x00, 0x00, 0x00} : Bytes{0x09, 0x00, 0x00}));
+    }
+}
+
+TEST_CASE("Mouse: a wheel that the protocol cannot show is not kept for one that can", "[mouse][silent]") {
+    Pc pc;
+    pc.mouse({0xF4});
+    pc.dev.move_mouse({.wheel = 5});
+    CHECK_FALSE(pc.output_full());
+    CHECK(pc.dev.state().mouse.wheel == 0);
+    CHECK(pc.mouse({0xEB}) == Bytes{0xFA, 0x08, 0x00, 0x00});
+    pc.mouse({0xF3, 200, 0xF3, 100, 0xF3});
+    pc.dev.move_mouse({.wheel = 5});
+    CHECK(pc.mouse({80}) == Bytes{0xFA});
+    pc.dev.move_mouse({.wheel = 1});
+    CHECK(pc.drain() == Bytes{0x08, 0x00, 0x00, 0x01});
+}
+
+TEST_CASE("Mouse: a click that comes and goes while there is no room sends nothing", "[mouse][silent]") {
+    Pc pc;
+    pc.mouse({0xF4});
+    for (int i = 0; i < 6; ++i) {
+        pc.dev.move_mouse({.x = 1});
+    }
+    const Bytes before = pc.drain();
+    CHECK(before.size() == 18);
+    for (int i = 0; i < 5; ++i) {
+        pc.dev.move_mouse({.x = 1});
+    }
+    pc.dev.move_mouse({.buttons = 1});
+    pc.dev.move_mouse({.buttons = 0});
+    const Bytes after = pc.drain();
+    CHECK(after.size() == 15);
+    for (std::size_t at = 0; at < after.size(); at += 3) {
+        CHECK(after[at] == 0x08);
+        CHECK(after[at + 1] == 0x01);
+    }
+}
+
+TEST_CASE("Mouse: in no protocol and mode is a packet sent that says nothing new", "[mouse][silent]") {
+    for (const int id : {0, 3, 4}) {
+        for (const bool scaled : {false, true}) {
+            Pc pc;
+            if (id != 0) {
+                pc.mouse({0xF3, 200, 0xF3, 100, 0xF3, 80});
+            }
+            if (id == 4) {
+                pc.mouse({0xF3, 200, 0xF3, 200, 0xF3, 80});
+            }
+            pc.mouse({static_cast<std::uint8_t>(scaled ? 0xE7 : 0xE6), 0xF4});
+            const std::size_t size = id == 0 ? 3 : 4;
+            unsigned random = 1;
+            const auto next = [&random] {
+                random = random * 1103515245U + 12345U;
+                return random >> 16U;
+            };
+            int known = 0;
+            int packets = 0;
+            for (int step = 0; step < 3000; ++step) {
+                const auto some = [&next](unsigned often) {
+                    return next() % often == 0 ? static_cast<std::int32_t>(next() % 9) - 4 : 0;
+                };
+                pc.dev.move_mouse({.x = some(6),
+                                   .y = some(6),
+                                   .wheel = some(6),
+                                   .buttons = static_cast<std::uint8_t>(next() % 3 == 0 ? next() : 0)});
+                if (next() % 4 != 0) {
+                    continue;
+                }
+                const Bytes bytes = pc.drain();
+                REQUIRE(bytes.size() % size == 0);
+                for (std::size_t at = 0; at < bytes.size(); at += size) {
+                    const int extra = id == 4 ? (bytes[at + 3] >> 1) & 0x18 : 0;
+                    const int buttons = (bytes[at] & 0x07) | extra;
+                    const int wheel = id == 4 ? bytes[at + 3] & 0x0F : (id == 3 ? bytes[at + 3] : 0);
+                    CHECK((bytes[at] & 0xC8) == 0x08);
+                    if (buttons == known && bytes[at + 1] == 0 && bytes[at + 2] == 0 && wheel == 0) {
+                        FAIL("an empty packet, id " << id << ", step " << step);
+                    }
+                    known = buttons;
+                    ++packets;
+                }
+                const int visible = id == 4 ? 0x1F : 0x07;
+                REQUIRE(known == (pc.dev.state().mouse.buttons & visible));
+            }
+            CHECK(packets > 100);
+        }
+    }
+}
+
+TEST_CASE("Mouse: no packet comes between a command and its parameter", "[mouse]") {
+    Pc pc;
+    pc.mouse({0xF4});
+    for (const std::uint8_t command : Bytes{0xE8, 0xF3}) {
+        CHECK(pc.mouse({command}) == Bytes{0xFA});
+        pc.dev.move_mouse({.x = 5, .buttons = 1});
+        pc.dev.move_mouse({.x = 5, .buttons = 0});
+        CHECK_FALSE(pc.output_full());
+        // The motion comes behind the answer.
+        CHECK(pc.mouse({static_cast<std::uint8_t>(command == 0xE8 ? 2 : 100)}) ==
+              Bytes{0xFA, 0x08, 0x0A, 0x00});
+    }
+    // A wrong parameter changes nothing in that.
+    CHECK(pc.mouse({0xE8, 0x09}) == Bytes{0xFA, 0xFE});
+    pc.dev.move_mouse({.x = 1});
+    CHECK_FALSE(pc.output_full());
+    CHECK(pc.mouse({0x03}) == Bytes{0xFA, 0x08, 0x01, 0x00});
+}
+
+TEST_CASE("Mouse: a byte from the host ends the packet that was being sent, whatever it is", "[mouse]") {
+    for (const std::uint8_t byte : Bytes{0x00, 0xE6, 0xF2, 0xEB, 0xED}) {
+        Pc pc;
+        pc.mouse({0xF4});
+        pc.dev.move_mouse({.x = 1});
+        CHECK(pc.data() == 0x08);
+        pc.command(0xD4, byte);
+        const Bytes rest = pc.drain();
+        // The byte that was in the controller, then the answer, and nothing of the packet behind it.
+        REQUIRE(rest.size() >= 2);
+        CHECK(rest[0] == 0x01);
+        CHECK(rest[1] == (byte == 0x00 || byte == 0xED ? 0xFE : 0xFA));
+        CHECK(rest.size() == (byte == 0xF2 ? 3U : byte == 0xEB ? 5U : 2U));
+    }
+}
+
+TEST_CASE("Mouse: a release that a command dropped is reported after it", "[mouse]") {
+    Pc pc;
+    pc.mouse({0xF4});
+    pc.dev.move_mouse({.buttons = 1});
+    CHECK(pc.drain() == Bytes{0x09, 0x00, 0x00});
+    pc.command(0xA7);
+    pc.dev.move_mouse({.buttons = 0});
+    // The command turns the port on again, and drops the packet.
+    CHECK(pc.mouse({0xE6}) == Bytes{0xFA, 0x08, 0x00, 0x00});
+    pc.dev.move_mouse({.buttons = 0});
+    CHECK_FALSE(pc.output_full());
+}
+
+TEST_CASE("Mouse: enabling takes the buttons as they are", "[mouse]") {
+    Pc pc;
+    pc.dev.move_mouse({.buttons = 1});
+    CHECK(pc.mouse({0xF4}) == Bytes{0xFA});
+    pc.dev.move_mouse({.buttons = 1});
+    CHECK_FALSE(pc.output_full());
+    pc.dev.move_mouse({.buttons = 0});
+    CHECK(pc.drain() == Bytes{0x08, 0x00, 0x00});
 }

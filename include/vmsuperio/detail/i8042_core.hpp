@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -30,12 +32,27 @@ struct I8042Options {
     /// The command byte at reset: as a PC's firmware leaves it, since most VMMs start the kernel without any
     /// (keyboard with its interrupt and translation on, mouse port off, system flag set).
     std::uint8_t command_byte{0x65};
+    bool a20{true};  ///< address line 20 is let through at reset
+    bool self_tests{
+        false};  ///< at reset the devices' self-test results wait: 0xAA, and 0xAA 0x00 of the mouse
+    /// How long after a byte was read from port 0x60 the next one of a device comes, at most 1 s. 0: at once.
+    /// A real device takes about a millisecond, and chained keyboard handlers rely on that: see `tick()`.
+    std::chrono::nanoseconds hold_off{0};
+
+    /// As the machine is when power comes on, for those who run firmware of their own: A20 is held low, both
+    /// ports and their interrupts are off, translation is off, no self-test has passed, and the devices'
+    /// results wait behind their ports.
+    [[nodiscard]] static constexpr I8042Options power_on() noexcept {
+        return {.command_byte = 0x30, .a20 = false, .self_tests = true};
+    }
 };
 
 /// The controller, its keyboard and its mouse as plain data.
 struct I8042State {
     static constexpr SnapshotFormat snapshot_format{
-        .tag = snapshot_tag("8042"), .version = 1, .readable_since = 1};
+        .tag = snapshot_tag("8042"), .version = 2, .readable_since = 1};
+    /// The longest hold-off, in ns.
+    static constexpr std::uint64_t longest_hold_off = 1'000'000'000;
 
     I8042Profile profile{I8042Profile::full};
     bool keyboard_present{true};
@@ -51,8 +68,12 @@ struct I8042State {
     bool response_waiting{};      ///< the controller's own answer waits for the output buffer
     std::uint8_t response{};
     std::uint8_t response_flags{};
-    Ps2KeyboardState keyboard;
-    Ps2MouseState mouse;
+    Ps2KeyboardState keyboard{};
+    Ps2MouseState mouse{};
+    // Since version 2.
+    bool reset_a20{true};
+    bool reset_self_tests{false};
+    std::uint64_t hold_left{};  ///< what is left of the hold-off, as of the last access or `tick()`, in ns
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -62,6 +83,9 @@ struct I8042State {
                 self.response_flags);
         Ps2KeyboardState::visit(self.keyboard, archive);
         Ps2MouseState::visit(self.mouse, archive);
+        Ps2KeyboardState::visit_version_2(self.keyboard, archive);
+        Ps2MouseState::visit_version_2(self.mouse, archive);
+        archive.since(2, self.reset_a20, self.reset_self_tests, self.hold_left);
     }
     friend constexpr bool operator==(const I8042State&, const I8042State&) = default;
 };
@@ -77,15 +101,24 @@ public:
         state_.mouse_present = options.mouse;
         state_.reset_command_byte =
             static_cast<std::uint8_t>(options.command_byte & i8042::CommandByte::guest_mask);
-        state_.ram[0] = state_.reset_command_byte;
+        state_.reset_a20 = options.a20;
+        state_.reset_self_tests = options.self_tests;
+        hold_off_ = limited(options.hold_off);
+        power_on();
     }
-    /// `state` must be valid.
-    explicit constexpr I8042Core(const I8042State& state) noexcept
-        : state_(state), keyboard_(state.keyboard), mouse_(state.mouse) {}
+    /// `state` must be valid. The hold-off is no part of it: it goes with the owner's timers.
+    constexpr I8042Core(const I8042State& state, std::chrono::nanoseconds hold_off) noexcept
+        : state_(state), keyboard_(state.keyboard), mouse_(state.mouse), hold_off_(limited(hold_off)) {
+        if (state_.hold_left > hold_off_) {
+            state_.hold_left = hold_off_;
+            refresh();
+        }
+    }
 
     [[nodiscard]] static constexpr const char* first_invalid(const I8042State& state) noexcept {
-        constexpr std::uint8_t flags =
-            i8042::Status::Bit<5>::mask | i8042::Status::Bit<6>::mask | i8042::Status::Bit<7>::mask;
+        constexpr std::uint8_t flags = decltype(i8042::Status::aux_data)::mask |
+                                       decltype(i8042::Status::timeout)::mask |
+                                       decltype(i8042::Status::parity_error)::mask;
         if (state.profile > I8042Profile::absent) {
             return "profile";
         }
@@ -112,13 +145,26 @@ public:
         if ((state.response_flags & ~flags) != 0) {
             return "response_flags";
         }
-        if (!Ps2Keyboard::valid(state.keyboard)) {
-            return "keyboard";
+        if (state.hold_left > I8042State::longest_hold_off) {
+            return "hold_left";
         }
-        if (!Ps2Mouse::valid(state.mouse)) {
-            return "mouse";
+        if (const char* field = Ps2Keyboard::first_invalid(state.keyboard); field != nullptr) {
+            return field;
         }
-        return nullptr;
+        return Ps2Mouse::first_invalid(state.mouse);
+    }
+
+    /// Back to the state after power-on, with the options it was made with.
+    constexpr void reset() noexcept {
+        state_ = {.profile = state_.profile,
+                  .keyboard_present = state_.keyboard_present,
+                  .mouse_present = state_.mouse_present,
+                  .reset_command_byte = state_.reset_command_byte,
+                  .reset_a20 = state_.reset_a20,
+                  .reset_self_tests = state_.reset_self_tests};
+        keyboard_ = {};
+        mouse_ = {};
+        power_on();
     }
 
     [[nodiscard]] constexpr I8042State state() const noexcept {
@@ -129,10 +175,7 @@ public:
     }
 
     [[nodiscard]] constexpr I8042Profile profile() const noexcept { return state_.profile; }
-    [[nodiscard]] constexpr Ps2Keyboard& keyboard() noexcept { return keyboard_; }
     [[nodiscard]] constexpr const Ps2Keyboard& keyboard() const noexcept { return keyboard_; }
-    [[nodiscard]] constexpr Ps2Mouse& mouse() noexcept { return mouse_; }
-    [[nodiscard]] constexpr const Ps2Mouse& mouse() const noexcept { return mouse_; }
     [[nodiscard]] constexpr bool keyboard_present() const noexcept { return state_.keyboard_present; }
     [[nodiscard]] constexpr bool mouse_present() const noexcept { return state_.mouse_present; }
 
@@ -163,12 +206,41 @@ public:
     }
     [[nodiscard]] constexpr std::uint64_t unknown_commands() const noexcept { return unknown_commands_; }
 
-    constexpr std::uint8_t read_data() noexcept {
-        const std::uint8_t data = state_.output_data;
+    /// What is left of the hold-off, in ns.
+    [[nodiscard]] constexpr std::uint64_t hold_left() const noexcept { return state_.hold_left; }
+    /// Whether a device's byte waits for no more than the end of the hold-off.
+    [[nodiscard]] constexpr bool held_back() const noexcept {
+        return state_.hold_left != 0 && !state_.output_full && (keyboard_sends() || mouse_sends());
+    }
+    /// Time passes, in ns.
+    constexpr void advance(std::uint64_t time) noexcept {
+        state_.hold_left -= std::min(time, state_.hold_left);
+        refresh();
+    }
+
+    /// A key moves. False when it was lost because the keyboard's buffer is full.
+    constexpr bool key(Key key, bool down) noexcept {
+        const bool sent = keyboard_.key(key, down, reserved());
+        refresh();
+        return sent;
+    }
+    constexpr bool ctrl_alt_del() noexcept {
+        const bool sent = keyboard_.ctrl_alt_del(reserved());
+        refresh();
+        return sent;
+    }
+    constexpr void move_mouse(const MouseMotion& motion) noexcept {
+        mouse_.move(motion);
+        refresh();
+    }
+
+    constexpr void read_data() noexcept {
+        if (state_.output_full) {
+            state_.hold_left = hold_off_;
+        }
         state_.output_full = false;
         state_.output_flags = 0;
         refresh();
-        return data;
     }
 
     /// True when the CPU is to be reset.
@@ -241,17 +313,46 @@ public:
         if (state_.response_waiting) {
             state_.response_waiting = false;
             place(state_.response, state_.response_flags);
-        } else if (!command_byte()[i8042::CommandByte::keyboard_disabled] && keyboard_.has_byte()) {
+        } else if (state_.hold_left != 0) {
+            return;  // a device's byte would be on its way
+        } else if (keyboard_sends()) {
             place(from_keyboard(), 0);
-        } else if (!command_byte()[i8042::CommandByte::aux_disabled] && mouse_.has_byte()) {
+        } else if (mouse_sends()) {
             place(mouse_.send(), aux_flag);
         }
     }
 
 private:
-    static constexpr std::uint8_t aux_flag = 0x20;      // Status::aux_data
-    static constexpr std::uint8_t timeout_flag = 0x40;  // Status::timeout
-    static constexpr std::uint8_t no_device = 0xFE;     // what the controller gives with a timeout
+    static constexpr std::uint8_t aux_flag = decltype(i8042::Status::aux_data)::mask;
+    static constexpr std::uint8_t timeout_flag = decltype(i8042::Status::timeout)::mask;
+    static constexpr std::uint8_t no_device = 0xFE;  // what the controller gives with a timeout
+
+    [[nodiscard]] static constexpr std::uint64_t limited(std::chrono::nanoseconds hold_off) noexcept {
+        constexpr std::int64_t longest{I8042State::longest_hold_off};
+        return static_cast<std::uint64_t>(std::clamp<std::int64_t>(hold_off.count(), 0, longest));
+    }
+    constexpr void power_on() noexcept {
+        state_.ram[0] = state_.reset_command_byte;
+        state_.output_port =
+            i8042::OutputPort(state_.output_port).set(i8042::OutputPort::a20_gate, state_.reset_a20).value();
+        if (state_.profile == I8042Profile::full && state_.reset_self_tests) {
+            if (state_.keyboard_present) {
+                keyboard_.power_on();
+            }
+            if (state_.mouse_present) {
+                mouse_.power_on();
+            }
+            refresh();
+        }
+    }
+    [[nodiscard]] constexpr bool keyboard_sends() const noexcept {
+        return !command_byte()[i8042::CommandByte::keyboard_disabled] && keyboard_.has_byte();
+    }
+    [[nodiscard]] constexpr bool mouse_sends() const noexcept {
+        return !command_byte()[i8042::CommandByte::aux_disabled] && mouse_.has_byte();
+    }
+    /// What the output buffer holds counts with what the keyboard's buffer holds (Ps2KeyboardState::keys).
+    [[nodiscard]] constexpr std::size_t reserved() const noexcept { return state_.output_full ? 1 : 0; }
 
     [[nodiscard]] static constexpr bool takes_data(std::uint8_t command) noexcept {
         return (command >= 0x60 && command <= 0x7F) || (command >= 0xD1 && command <= 0xD4);
@@ -347,6 +448,7 @@ private:
     I8042State state_;  // without keyboard and mouse, which keep their own
     Ps2Keyboard keyboard_;
     Ps2Mouse mouse_;
+    std::uint64_t hold_off_{};  // ns
     bool new_byte_{false};
     std::uint64_t unknown_commands_{};
 };

@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <span>
 #include <utility>
 
 #include <vmsuperio/detail/byte_queue.hpp>
+#include <vmsuperio/registers/ps2.hpp>
 
 namespace vmsuperio {
 
@@ -30,18 +32,22 @@ struct Ps2MouseState {
     bool scaling_2_1{false};
     std::uint8_t resolution{2};  ///< 2^n counts per mm
     std::uint8_t sample_rate{100};
-    std::array<std::uint8_t, 2>
-        earlier_rates{};         ///< the two set before, oldest first: the IntelliMouse knock
+    /// The two sample rates set before, oldest first: the IntelliMouse knock.
+    std::array<std::uint8_t, 2> earlier_rates{};
     std::uint8_t waiting_for{};  ///< the command whose parameter comes next, or 0
     bool resend_failed{false};   ///< the last byte was refused: the next refusal is 0xFC
     std::uint8_t last_sent{};
-    std::uint8_t buttons{};
-    bool buttons_changed{false};
+    std::uint8_t buttons{};  ///< bit 0 left, 1 right, 2 middle, 3 fourth, 4 fifth
+    bool buttons_changed{
+        false};        ///< a report is due whatever the buttons are: version 1 kept no more than this
     std::int16_t x{};  ///< counted and not yet in a packet
     std::int16_t y{};
     std::int16_t wheel{};
     detail::ByteQueue<6> replies;
-    detail::ByteQueue<16> packets;
+    detail::ByteQueue<16> packets;  ///< whole packets, but for what has been sent of the oldest
+    // Since version 2.
+    detail::ByteQueue<4> last_packet;  ///< what command 0xFE sends again; empty: last_sent
+    std::uint8_t reported_buttons{};   ///< as the last packet that was sent shows them
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -49,6 +55,11 @@ struct Ps2MouseState {
                 self.sample_rate, self.earlier_rates, self.waiting_for, self.resend_failed, self.last_sent,
                 self.buttons, self.buttons_changed, self.x, self.y, self.wheel, self.replies.bytes,
                 self.replies.count, self.packets.bytes, self.packets.count);
+    }
+    /// What came with version 2, which stands behind all of version 1.
+    template <class Self, class Archive>
+    static constexpr void visit_version_2(Self& self, Archive& archive) {
+        archive.since(2, self.last_packet.bytes, self.last_packet.count, self.reported_buttons);
     }
     friend constexpr bool operator==(const Ps2MouseState&, const Ps2MouseState&) = default;
 };
@@ -60,69 +71,128 @@ namespace detail {
 /// Source: IBM PS/2 Hardware Interface Technical Reference, "Mouse"; Microsoft's IntelliMouse protocol for
 /// the wheel (sample rates 200, 100, 80 make it id 3; 200, 200, 80 make it id 4).
 ///
-/// Not modelled: the sample rate as a rate. A packet is made as soon as something changed and there is
-/// room; while the guest does not read, motion adds up as in a mouse whose report is held back.
+/// Not modelled: the sample rate as a rate. A packet is made as soon as something changed that it can show
+/// and there is room; while the guest does not read, motion adds up as in a mouse whose report is held back.
 class Ps2Mouse {
+    using Command = ps2::MouseCommand;
+
 public:
     constexpr Ps2Mouse() = default;
     explicit constexpr Ps2Mouse(const Ps2MouseState& state) : state_(state) {
         state_.replies.normalize();
         state_.packets.normalize();
+        state_.last_packet.normalize();
     }
 
     [[nodiscard]] constexpr const Ps2MouseState& state() const noexcept { return state_; }
 
-    [[nodiscard]] static constexpr bool valid(const Ps2MouseState& state) noexcept {
+    /// The name of the first member that no mouse can have; null where there is none.
+    [[nodiscard]] static constexpr const char* first_invalid(const Ps2MouseState& state) noexcept {
         const auto in_range = [](std::int16_t count) { return count >= -max_count && count <= max_count; };
-        return (state.id == 0 || state.id == 3 || state.id == 4) && state.resolution <= 3 &&
-               valid_rate(state.sample_rate) && state.buttons <= 0x1F && in_range(state.x) &&
-               in_range(state.y) && in_range(state.wheel) && state.replies.valid() && state.packets.valid() &&
-               (state.waiting_for == 0 || state.waiting_for == 0xE8 || state.waiting_for == 0xF3);
+        if (state.id != 0 && state.id != 3 && state.id != 4) {
+            return "mouse.id";
+        }
+        if (state.resolution > 3) {
+            return "mouse.resolution";
+        }
+        if (!valid_rate(state.sample_rate)) {
+            return "mouse.sample_rate";
+        }
+        if (state.waiting_for != 0 && !takes_parameter(Command{state.waiting_for})) {
+            return "mouse.waiting_for";
+        }
+        if (state.buttons > all_buttons) {
+            return "mouse.buttons";
+        }
+        if (!in_range(state.x)) {
+            return "mouse.x";
+        }
+        if (!in_range(state.y)) {
+            return "mouse.y";
+        }
+        if (!in_range(state.wheel)) {
+            return "mouse.wheel";
+        }
+        if (!state.replies.valid()) {
+            return "mouse.replies";
+        }
+        if (!state.packets.valid()) {
+            return "mouse.packets";
+        }
+        if (!state.last_packet.valid()) {
+            return "mouse.last_packet";
+        }
+        if (state.reported_buttons > all_buttons) {
+            return "mouse.reported_buttons";
+        }
+        return nullptr;
     }
+
+    /// The result of the self-test at power-on and the id wait to be fetched.
+    constexpr void power_on() noexcept { reply({}, {ps2::self_test_passed, state_.id}); }
 
     /// A byte from the host. It ends what the mouse was sending.
     constexpr void receive(std::uint8_t byte) noexcept {
+        const Command command{byte};
+        const bool wrapped = state_.wrap && command != Command::reset_wrap && command != Command::reset;
+        if (command == Command::resend && !wrapped) {
+            return send_again();
+        }
         state_.replies.clear();
-        if (state_.wrap && byte != 0xEC && byte != 0xFF) {
-            return reply({byte});
+        abort_packet();
+        if (wrapped) {
+            return reply({}, {byte});
         }
-        const std::uint8_t command = std::exchange(state_.waiting_for, std::uint8_t{0});
-        if (command != 0 && parameter(command, byte)) {
-            return;
+        const Command waiting{std::exchange(state_.waiting_for, std::uint8_t{0})};
+        if (waiting == Command{0} || command >= first_command) {
+            execute(command);
+        } else if (!parameter(waiting, byte) && refuse()) {
+            // The host may send the parameter again.
+            state_.waiting_for = std::to_underlying(waiting);
         }
-        execute(byte);
+        make_packet();
     }
 
     [[nodiscard]] constexpr bool has_byte() const noexcept {
-        return !state_.replies.empty() || !state_.packets.empty();
+        // While it waits for a parameter the mouse sends no packet.
+        return !state_.replies.empty() || (state_.waiting_for == 0 && !state_.packets.empty());
     }
     /// The next byte for the host; `has_byte()` must hold.
     constexpr std::uint8_t send() noexcept {
         if (!state_.replies.empty()) {
             state_.last_sent = state_.replies.pop();
-        } else {
-            state_.last_sent = state_.packets.pop();
-            make_packet();
+            return state_.last_sent;
         }
+        if (!packet_begun()) {
+            state_.last_packet.clear();
+            state_.last_packet.push(std::span(state_.packets.bytes).first(packet_size()));
+        }
+        state_.last_sent = state_.packets.pop();
+        if (!packet_begun()) {
+            state_.reported_buttons = buttons_of(state_.last_packet.bytes);
+        }
+        make_packet();
         return state_.last_sent;
     }
 
     constexpr void move(const MouseMotion& motion) noexcept {
         state_.x = add(state_.x, motion.x);
         state_.y = add(state_.y, motion.y);
-        state_.wheel = add(state_.wheel, motion.wheel);
-        const auto buttons = static_cast<std::uint8_t>(motion.buttons & 0x1FU);
-        state_.buttons_changed = state_.buttons_changed || buttons != state_.buttons;
-        state_.buttons = buttons;
+        if (state_.id != 0) {
+            state_.wheel = add(state_.wheel, motion.wheel);
+        }
+        state_.buttons = static_cast<std::uint8_t>(motion.buttons & all_buttons);
         make_packet();
     }
 
 private:
-    static constexpr std::uint8_t acknowledge = 0xFA;
-    static constexpr std::uint8_t resend = 0xFE;
-    static constexpr std::uint8_t error = 0xFC;
+    static constexpr Command first_command = Command::scaling_1_1;
     static constexpr std::int16_t max_count = 0x7FFF;
+    static constexpr std::uint8_t all_buttons = 0x1F;
 
+    [[nodiscard]] static constexpr bool takes_parameter(Command command) noexcept {
+        return command == Command::set_resolution || command == Command::set_sample_rate;
+    }
     [[nodiscard]] static constexpr bool valid_rate(std::uint8_t rate) noexcept {
         constexpr std::array<std::uint8_t, 7> rates{10, 20, 40, 60, 80, 100, 200};
         return std::ranges::find(rates, rate) != rates.end();
@@ -133,15 +203,78 @@ private:
             std::clamp<std::int64_t>(sum, -std::int64_t{max_count}, std::int64_t{max_count}));
     }
 
-    constexpr void reply(std::initializer_list<std::uint8_t> bytes) noexcept {
-        state_.resend_failed = false;
-        state_.replies.push(std::span(bytes.begin(), bytes.size()));
+    [[nodiscard]] constexpr std::size_t packet_size() const noexcept { return state_.id == 0 ? 3 : 4; }
+    /// Whether the oldest packet has been sent in part. The queue holds whole packets behind it.
+    [[nodiscard]] constexpr bool packet_begun() const noexcept {
+        return state_.packets.size() % packet_size() != 0;
     }
-    /// The first invalid byte is answered with "resend", a second in a row with "error".
-    constexpr void refuse() noexcept {
-        const bool again = state_.resend_failed;
-        reply({again ? error : resend});
-        state_.resend_failed = !again;
+    /// What a packet says of the buttons.
+    [[nodiscard]] constexpr std::uint8_t buttons_of(std::span<const std::uint8_t> packet) const noexcept {
+        const unsigned extra = state_.id == 4 ? (packet[3] >> 1U) & 0x18U : 0U;
+        return static_cast<std::uint8_t>((packet[0] & 0x07U) | extra);
+    }
+    /// What the host knows of the buttons once it has fetched all that waits for it.
+    [[nodiscard]] constexpr std::uint8_t shown_buttons() const noexcept {
+        const std::size_t size = packet_size();
+        if (state_.packets.size() >= size) {
+            return buttons_of(std::span(state_.packets.bytes).subspan(state_.packets.size() - size, size));
+        }
+        return packet_begun() ? buttons_of(state_.last_packet.bytes) : state_.reported_buttons;
+    }
+    [[nodiscard]] constexpr bool has_report() const noexcept {
+        const std::uint8_t visible = state_.id == 4 ? all_buttons : std::uint8_t{0x07};
+        return state_.buttons_changed || ((state_.buttons ^ shown_buttons()) & visible) != 0 ||
+               state_.x != 0 || state_.y != 0 || (state_.wheel != 0 && state_.id != 0);
+    }
+
+    /// An answer: the acknowledgement, if any, then what 0xFE sends again. "Packet" means, for the command
+    /// Resend, a movement packet, the three bytes of a status request, the two after a reset, or a single
+    /// byte.
+    constexpr void reply(std::initializer_list<std::uint8_t> first,
+                         std::span<const std::uint8_t> packet) noexcept {
+        state_.resend_failed = false;
+        state_.replies.push(std::span(first.begin(), first.size()));
+        state_.replies.push(packet);
+        state_.last_packet.clear();
+        state_.last_packet.push(packet);
+    }
+    constexpr void reply(std::initializer_list<std::uint8_t> first,
+                         std::initializer_list<std::uint8_t> packet) noexcept {
+        reply(first, std::span(packet.begin(), packet.size()));
+    }
+    constexpr void acknowledge() noexcept { reply({}, {ps2::acknowledge}); }
+
+    /// The first invalid byte is answered with "resend" (true), a second in a row with "error".
+    constexpr bool refuse() noexcept {
+        if (state_.resend_failed) {
+            reply({}, {ps2::error});
+            return false;
+        }
+        // It is not kept for 0xFE: what stands before a request to resend is what the host can ask for.
+        state_.replies.push(ps2::resend_request);
+        state_.resend_failed = true;
+        return true;
+    }
+
+    /// What is left of a packet whose beginning has been sent is not sent any more.
+    constexpr void abort_packet() noexcept {
+        while (packet_begun()) {
+            state_.packets.pop();
+        }
+    }
+    /// Command 0xFE: the last packet again. It is no answer to a command that waits for its parameter, is not
+    /// acknowledged, and leaves alone what waits behind that packet.
+    constexpr void send_again() noexcept {
+        state_.replies.clear();
+        if (packet_begun()) {
+            abort_packet();
+            state_.reported_buttons = buttons_of(state_.last_packet.bytes);
+        }
+        if (state_.last_packet.empty()) {
+            state_.replies.push(state_.last_sent);
+        } else {
+            state_.replies.push(std::span(state_.last_packet.bytes).first(state_.last_packet.size()));
+        }
     }
 
     constexpr void clear_motion() noexcept {
@@ -149,7 +282,6 @@ private:
         state_.x = 0;
         state_.y = 0;
         state_.wheel = 0;
-        state_.buttons_changed = false;
     }
     constexpr void set_defaults() noexcept {
         state_.reporting = false;
@@ -159,69 +291,73 @@ private:
         state_.sample_rate = 100;
     }
 
-    constexpr void execute(std::uint8_t command) noexcept {
-        if (command < 0xE6) {
-            return refuse();
+    constexpr void execute(Command command) noexcept {
+        if (command < first_command) {
+            refuse();
+            return;
         }
-        // Each command but these two drops what was counted and not yet reported.
-        if (command != 0xEB && command != 0xFE) {
+        // Each command but this one drops what was counted and not yet reported.
+        if (command != Command::read_data) {
             clear_motion();
         }
         switch (command) {
-            case 0xE6:  // scaling 1:1
-            case 0xE7:  // scaling 2:1
-                state_.scaling_2_1 = command == 0xE7;
-                return reply({acknowledge});
-            case 0xE8:  // set the resolution
-            case 0xF3:  // set the sample rate
-                state_.waiting_for = command;
-                return reply({acknowledge});
-            case 0xE9:  // status
-                return reply({acknowledge, status_byte(), state_.resolution, state_.sample_rate});
-            case 0xEA:  // stream mode
+            case Command::scaling_1_1:
+            case Command::scaling_2_1:
+                state_.scaling_2_1 = command == Command::scaling_2_1;
+                return acknowledge();
+            case Command::set_resolution:
+            case Command::set_sample_rate:
+                state_.waiting_for = std::to_underlying(command);
+                return acknowledge();
+            case Command::status_request:
+                return reply({ps2::acknowledge}, {status_byte(), state_.resolution, state_.sample_rate});
+            case Command::set_stream:
                 state_.remote = false;
-                return reply({acknowledge});
-            case 0xEB: {  // read data
+                return acknowledge();
+            case Command::read_data: {
                 state_.packets.clear();
-                reply({acknowledge});
                 const Packet packet = next_packet(false);
-                state_.replies.push(packet.span());
-                return;
+                state_.reported_buttons = buttons_of(packet.bytes);
+                return reply({ps2::acknowledge}, packet.span());
             }
-            case 0xEC:  // leave wrap mode
+            case Command::reset_wrap:
                 state_.wrap = false;
-                return reply({acknowledge});
-            case 0xEE:  // enter wrap mode
+                return acknowledge();
+            case Command::set_wrap:
                 state_.wrap = true;
-                return reply({acknowledge});
-            case 0xF0:  // remote mode
+                return acknowledge();
+            case Command::set_remote:
                 state_.remote = true;
-                return reply({acknowledge});
-            case 0xF2:  // identify
-                return reply({acknowledge, state_.id});
-            case 0xF4:  // enable reporting
-            case 0xF5:  // disable reporting
-                state_.reporting = command == 0xF4;
-                return reply({acknowledge});
-            case 0xF6:
+                return acknowledge();
+            case Command::identify:
+                return reply({ps2::acknowledge}, {state_.id});
+            case Command::enable:
+                // From here on changes are reported, so what the buttons are now is none.
+                state_.reporting = true;
+                state_.reported_buttons = state_.buttons;
+                state_.buttons_changed = false;
+                return acknowledge();
+            case Command::disable:
+                state_.reporting = false;
+                return acknowledge();
+            case Command::set_default:
                 set_defaults();
-                return reply({acknowledge});
-            case 0xFE:  // send the last byte again
-                return reply({state_.last_sent});
-            case 0xFF:  // reset and test
+                return acknowledge();
+            case Command::reset:
                 set_defaults();
                 state_.wrap = false;
                 state_.id = 0;
                 state_.earlier_rates = {};
-                return reply({acknowledge, 0xAA, state_.id});
+                return reply({ps2::acknowledge}, {ps2::self_test_passed, state_.id});
             default:
-                return refuse();
+                refuse();
+                return;
         }
     }
 
-    /// False when the byte is a command of its own instead of the parameter.
-    constexpr bool parameter(std::uint8_t command, std::uint8_t value) noexcept {
-        if (command == 0xE8) {
+    /// False when the value is none that the command takes.
+    constexpr bool parameter(Command command, std::uint8_t value) noexcept {
+        if (command == Command::set_resolution) {
             if (value > 3) {
                 return false;
             }
@@ -240,7 +376,7 @@ private:
             state_.earlier_rates = {state_.earlier_rates[1], value};
             state_.sample_rate = value;
         }
-        reply({acknowledge});
+        acknowledge();
         return true;
     }
 
@@ -305,12 +441,10 @@ private:
     }
 
     constexpr void make_packet() noexcept {
-        if (!state_.reporting || state_.remote || state_.wrap) {
+        if (!state_.reporting || state_.remote || state_.wrap || state_.waiting_for != 0) {
             return;
         }
-        const std::size_t size = state_.id == 0 ? 3 : 4;
-        while (state_.packets.free() >= size && (state_.buttons_changed || state_.x != 0 || state_.y != 0 ||
-                                                 (state_.wheel != 0 && state_.id != 0))) {
+        while (state_.packets.free() >= packet_size() && has_report()) {
             state_.packets.push(next_packet(state_.scaling_2_1).span());
         }
     }

@@ -33,13 +33,19 @@ namespace vmsuperio::detail {
     return code < table.size() ? table[code] : code;
 }
 
-/// The bytes that one key movement sends.
+/// The bytes that one key movement sends. The longest is a key that changes its form while it is held
+/// (key_forms.hpp): the break code of the old form and the make code of the new one, 14 bytes.
 struct ScanCode {
-    std::array<std::uint8_t, 8> bytes{};
+    std::array<std::uint8_t, 16> bytes{};
     std::uint8_t count{};
 
     constexpr ScanCode() = default;
-    constexpr ScanCode(std::initializer_list<std::uint8_t> codes) {
+    constexpr ScanCode(std::initializer_list<std::uint8_t> codes) { append(codes); }
+
+    constexpr void append(std::initializer_list<std::uint8_t> codes) noexcept {
+        append(std::span(codes.begin(), codes.size()));
+    }
+    constexpr void append(std::span<const std::uint8_t> codes) noexcept {
         for (const std::uint8_t code : codes) {
             bytes[count++] = code;
         }
@@ -214,8 +220,9 @@ struct Set1Code {
     }
 }
 
-/// What a keyboard sends in scan code set `set` (1 to 3) when `key` goes down or up. Empty for a key that
-/// does not exist, and for the release of Pause in sets 1 and 2, which has no break code.
+/// What a keyboard sends in scan code set `set` (1 to 3) when `key` goes down or up, and no other key or lock
+/// has a part in it. Empty for a key that does not exist, and for the release of Pause in sets 1 and 2, which
+/// has no break code.
 [[nodiscard]] constexpr ScanCode scan_code(Key key, bool down, std::uint8_t set) noexcept {
     constexpr std::uint8_t release = 0xF0;
     if (set == 3) {

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <vmsuperio/detail/scan_codes.hpp>
+#include <vmsuperio/keys.hpp>
+
+/// The keys whose codes depend on other keys and on Num Lock, in sets 1 and 2; in set 3 no code does.
+///
+/// Source: IBM PS/2 Hardware Interface Technical Reference, "Keyboard (101- and 102-key)", the tables of sets
+/// 1 and 2 behind the list of keys with one code: key numbers 75, 76, 79 to 81, 83 to 86 and 89 (the ten grey
+/// cursor keys), 95 (keypad /), 124 (Print Screen) and 126 (Pause).
+///
+/// | keys | alone | with Shift | with Num Lock | with Ctrl | with Alt |
+/// |---|---|---|---|---|---|
+/// | cursor | E0 70 | E0 F0 12, E0 70 | E0 12, E0 70 | as alone | as alone |
+/// | keypad / | E0 4A | E0 F0 12, E0 4A | as alone | as alone | as alone |
+/// | Print Screen | E0 12, E0 7C | E0 7C | as alone | E0 7C | 84 |
+/// | Pause | E1 14 77 E1 F0 14 F0 77 | as alone | as alone | E0 7E, E0 F0 7E | as alone |
+///
+/// The cursor keys send with Shift and Num Lock together what they send alone. The right Shift is taken away
+/// with E0 F0 59, both with both codes. A break code mirrors its make code.
+namespace vmsuperio::detail {
+
+/// The keys that others' codes depend on, as a bit mask of those that are held.
+namespace held {
+inline constexpr std::uint8_t left_shift = 0x01;
+inline constexpr std::uint8_t right_shift = 0x02;
+inline constexpr std::uint8_t left_ctrl = 0x04;
+inline constexpr std::uint8_t right_ctrl = 0x08;
+inline constexpr std::uint8_t left_alt = 0x10;
+inline constexpr std::uint8_t right_alt = 0x20;
+inline constexpr std::uint8_t num_lock = 0x40;
+
+inline constexpr std::uint8_t shift = left_shift | right_shift;
+inline constexpr std::uint8_t ctrl = left_ctrl | right_ctrl;
+inline constexpr std::uint8_t alt = left_alt | right_alt;
+inline constexpr std::uint8_t all = 0x7F;
+
+[[nodiscard]] constexpr std::uint8_t bit_of(Key key) noexcept {
+    switch (key) {
+        case Key::left_shift:
+            return left_shift;
+        case Key::right_shift:
+            return right_shift;
+        case Key::left_ctrl:
+            return left_ctrl;
+        case Key::right_ctrl:
+            return right_ctrl;
+        case Key::left_alt:
+            return left_alt;
+        case Key::right_alt:
+            return right_alt;
+        case Key::num_lock:
+            return num_lock;
+        default:
+            return 0;
+    }
+}
+}  // namespace held
+
+/// How a key of the table above went down, as a bit mask. Its break code must answer to that, whatever has
+/// happened to the other keys since.
+namespace key_form {
+inline constexpr std::uint8_t up = 0x00;           ///< the host was sent no make code, or the break code too
+inline constexpr std::uint8_t down = 0x01;         ///< set in every form but `up`
+inline constexpr std::uint8_t hides_left = 0x02;   ///< the left Shift was taken away before it
+inline constexpr std::uint8_t hides_right = 0x04;  ///< the right Shift was
+inline constexpr std::uint8_t fakes_left = 0x08;   ///< a left Shift was added before it
+inline constexpr std::uint8_t alternate = 0x10;    ///< Print Screen as SysRq, Pause as Break
+
+[[nodiscard]] constexpr bool valid(std::uint8_t form) noexcept {
+    const bool hides = (form & (hides_left | hides_right)) != 0;
+    const bool fakes = (form & fakes_left) != 0;
+    const bool other = (form & alternate) != 0;
+    return form == up || (form <= 0x1F && (form & down) != 0 && hides + fakes + other <= 1);
+}
+
+/// How many keys have forms.
+inline constexpr std::size_t count = 13;
+
+/// The place of a key among those that have forms; `count` for all others.
+[[nodiscard]] constexpr std::size_t index_of(Key key) noexcept {
+    switch (key) {
+        case Key::insert:
+            return 0;
+        case Key::del:
+            return 1;
+        case Key::home:
+            return 2;
+        case Key::end:
+            return 3;
+        case Key::page_up:
+            return 4;
+        case Key::page_down:
+            return 5;
+        case Key::up:
+            return 6;
+        case Key::down:
+            return 7;
+        case Key::left:
+            return 8;
+        case Key::right:
+            return 9;
+        case Key::keypad_slash:
+            return 10;
+        case Key::print_screen:
+            return 11;
+        case Key::pause:
+            return 12;
+        default:
+            return count;
+    }
+}
+
+/// The form in which a key goes down while the keys of `modifiers` are held.
+[[nodiscard]] constexpr std::uint8_t of(Key key, std::uint8_t modifiers, bool num_lock) noexcept {
+    if (key == Key::pause) {
+        return (modifiers & held::ctrl) != 0 ? down | alternate : down;
+    }
+    if (key == Key::print_screen) {
+        if ((modifiers & held::alt) != 0) {
+            return down | alternate;
+        }
+        return (modifiers & (held::ctrl | held::shift)) != 0 ? down : down | fakes_left;
+    }
+    const bool shifted = (modifiers & held::shift) != 0;
+    if (key != Key::keypad_slash && num_lock) {
+        return shifted ? down : down | fakes_left;
+    }
+    return static_cast<std::uint8_t>(down | ((modifiers & held::left_shift) != 0 ? hides_left : 0U) |
+                                     ((modifiers & held::right_shift) != 0 ? hides_right : 0U));
+}
+}  // namespace key_form
+
+/// The codes of the keys that have forms, in one scan code set.
+class FormedCodes {
+public:
+    explicit constexpr FormedCodes(std::uint8_t set) noexcept : set_(set) {}
+
+    /// The make code, with the Shift codes before it.
+    [[nodiscard]] constexpr ScanCode make(Key key, std::uint8_t form) const noexcept {
+        ScanCode code;
+        if (set_ != 3) {
+            if ((form & key_form::hides_left) != 0) {
+                shift(code, Key::left_shift, false);
+            }
+            if ((form & key_form::hides_right) != 0) {
+                shift(code, Key::right_shift, false);
+            }
+            if ((form & key_form::fakes_left) != 0) {
+                shift(code, Key::left_shift, true);
+            }
+        }
+        code.append(bare(key, true, form).span());
+        return code;
+    }
+    /// The make code alone: what a held key repeats.
+    [[nodiscard]] constexpr ScanCode repeat(Key key, std::uint8_t form) const noexcept {
+        return bare(key, true, form);
+    }
+    /// The break code, with what brings the Shift keys back to what they are: one that was taken away comes
+    /// back only where it is still held, and one that was added goes unless it has gone down in truth.
+    [[nodiscard]] constexpr ScanCode break_code(Key key, std::uint8_t form,
+                                                std::uint8_t modifiers) const noexcept {
+        ScanCode code = bare(key, false, form);
+        if (set_ == 3) {
+            return code;
+        }
+        const bool left = (modifiers & held::left_shift) != 0;
+        const bool right = (modifiers & held::right_shift) != 0;
+        if ((form & key_form::hides_right) != 0 && right) {
+            shift(code, Key::right_shift, true);
+        }
+        if ((form & key_form::hides_left) != 0 && left) {
+            shift(code, Key::left_shift, true);
+        }
+        if ((form & key_form::fakes_left) != 0 && !left) {
+            shift(code, Key::left_shift, false);
+        }
+        return code;
+    }
+
+private:
+    static constexpr std::uint8_t extended = 0xE0;
+    static constexpr std::uint8_t release = 0xF0;
+
+    constexpr void shift(ScanCode& code, Key key, bool down) const noexcept {
+        code.append({extended});
+        code.append(scan_code(key, down, set_).span());
+    }
+    [[nodiscard]] constexpr ScanCode bare(Key key, bool down, std::uint8_t form) const noexcept {
+        if (set_ == 3) {
+            return scan_code(key, down, set_);
+        }
+        const bool other = (form & key_form::alternate) != 0;
+        if (key == Key::print_screen) {
+            if (set_ == 1) {
+                const auto code = static_cast<std::uint8_t>((other ? 0x54U : 0x37U) | (down ? 0U : 0x80U));
+                return other ? ScanCode{code} : ScanCode{extended, code};
+            }
+            if (other) {
+                return down ? ScanCode{0x84} : ScanCode{release, 0x84};
+            }
+            return down ? ScanCode{extended, 0x7C} : ScanCode{extended, release, 0x7C};
+        }
+        if (key == Key::pause && other) {
+            if (!down) {
+                return {};
+            }
+            return set_ == 1 ? ScanCode{extended, 0x46, extended, 0xC6}
+                             : ScanCode{extended, 0x7E, extended, release, 0x7E};
+        }
+        return scan_code(key, down, set_);
+    }
+
+    std::uint8_t set_;
+};
+
+}  // namespace vmsuperio::detail
