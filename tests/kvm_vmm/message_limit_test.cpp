@@ -33,7 +33,8 @@ struct Limited {
 
 }  // namespace
 
-TEST_CASE("Message limit: ten messages of a place pass in five seconds, and the others are counted", "[log]") {
+TEST_CASE("Message limit: ten messages of a place pass in five seconds, and the others are counted",
+          "[log]") {
     Limited log;
     for (int i = 0; i < 10; ++i) {
         CHECK(log.here());
@@ -71,7 +72,8 @@ TEST_CASE("Message limit: a message after a window that left some out waits for 
     CHECK(log.here());
 }
 
-TEST_CASE("Message limit: at the end, what is left out in a window that is not over is summarized too", "[log]") {
+TEST_CASE("Message limit: at the end, what is left out in a window that is not over is summarized too",
+          "[log]") {
     Limited log;
     for (int i = 0; i < 11; ++i) {
         (void)log.here(std::string(200, 'x'));

@@ -16,8 +16,8 @@ namespace kvm_vmm {
 ///
 /// What a guest does can make a place log without end, and a log that is flooded hides what matters. A window
 /// begins with the first message of a place; `most` messages pass in it. The caller asks for summaries from
-/// time to time, so that the number of messages left out is known when the window ends, whether or not another
-/// one comes.
+/// time to time, so that the number of messages left out is known when the window ends, whether or not
+/// another one comes.
 ///
 /// Everything is atomic and nothing waits or allocates: any thread may call, and so may a signal handler that
 /// interrupts a call.
@@ -78,8 +78,8 @@ public:
             if (place.left_out.load(std::memory_order_acquire) == 0) {
                 continue;
             }
-            if (!all && nanoseconds(now) - place.window_start.load(std::memory_order_acquire) <
-                            nanoseconds(window)) {
+            if (!all &&
+                nanoseconds(now) - place.window_start.load(std::memory_order_acquire) < nanoseconds(window)) {
                 left_out_.store(true, std::memory_order_release);
                 continue;
             }
@@ -92,7 +92,8 @@ public:
                 }
             }
             const std::uint8_t level = place.level.load(std::memory_order_relaxed);
-            if (const std::uint32_t count = place.left_out.exchange(0, std::memory_order_acq_rel); count != 0) {
+            if (const std::uint32_t count = place.left_out.exchange(0, std::memory_order_acq_rel);
+                count != 0) {
                 write(Summary{count, level, std::string_view(sample.data(), length)});
             }
         }
@@ -133,7 +134,8 @@ private:
                     return &entry;
                 }
             }
-            // An entry that is just being made has no line yet and is passed over: at worst the place has two.
+            // An entry that is just being made has no line yet and is passed over: at worst the place has
+            // two.
             if (owner == file && entry.line.load(std::memory_order_acquire) == line) {
                 return &entry;
             }
