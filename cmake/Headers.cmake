@@ -2,24 +2,29 @@
 # The public headers of each library, relative to include/. Each one must compile alone.
 set(vmdevice_headers
     vmdevice/address.hpp
+    vmdevice/alloc_error.hpp
     vmdevice/allocator.hpp
+    vmdevice/allocator_state.hpp
     vmdevice/bus.hpp
     vmdevice/byte_device.hpp
     vmdevice/detail/asymmetric_fence.hpp
     vmdevice/detail/bus_tables.hpp
     vmdevice/detail/config.hpp
-    vmdevice/detail/describe.hpp
     vmdevice/detail/device_lock.hpp
+    vmdevice/detail/device_node.hpp
     vmdevice/detail/fork.hpp
     vmdevice/detail/memory.hpp
     vmdevice/detail/model_errors.hpp
     vmdevice/detail/mutex.hpp
+    vmdevice/detail/quietly.hpp
     vmdevice/detail/range_index.hpp
+    vmdevice/detail/range_pool.hpp
     vmdevice/detail/shared_bus.hpp
     vmdevice/detail/thread_annotations.hpp
     vmdevice/detail/visibility.hpp
     vmdevice/detail/visitors.hpp
     vmdevice/device.hpp
+    vmdevice/device_info.hpp
     vmdevice/device_manager.hpp
     vmdevice/error.hpp
     vmdevice/io_manager.hpp
@@ -29,6 +34,7 @@ set(vmdevice_headers
     vmdevice/range_allocator.hpp
     vmdevice/resources.hpp
     vmdevice/span_device.hpp
+    vmdevice/text.hpp
     vmdevice/vmdevice.hpp)
 
 set(vmsuperio_headers

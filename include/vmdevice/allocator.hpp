@@ -10,51 +10,45 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include <vmdevice/address.hpp>
+#include <vmdevice/alloc_error.hpp>
+#include <vmdevice/allocator_state.hpp>
 #include <vmdevice/range.hpp>
 #include <vmdevice/range_allocator.hpp>
 #include <vmdevice/resources.hpp>
 
 namespace vmdevice {
 
-/// A number of something: an interrupt, a device, a memory slot.
-struct Number {
-    std::uint32_t value;
-    friend constexpr auto operator<=>(const Number&, const Number&) = default;
-};
-using NumberRange = BusRange<Number>;
-
-/// What a SystemAllocator manages. A space that is not given has nothing to hand out.
-struct SystemAllocatorConfig {
-    std::optional<PioRange> pio = std::nullopt;
-    std::optional<MmioRange> mmio = std::nullopt;
-    /// Lines of the interrupt controller for devices: 5..15 or 16..23 on a PC.
-    std::optional<NumberRange> irq = std::nullopt;
-    /// Numbers for message-signalled interrupts.
-    std::optional<NumberRange> msi = std::nullopt;
-    /// Memory slots of the hypervisor.
-    std::optional<NumberRange> kvm_mem_slots = std::nullopt;
-    /// Instance ids count up from here.
-    std::uint32_t first_instance_id = 1;
+/// Which of several requests was refused, and why. It converts to the reason, so that it can be compared with
+/// an AllocError.
+struct AllocFailure {
+    AllocError reason;
+    /// The place of the refused one among the constraints.
+    std::size_t index;
+    // NOLINTNEXTLINE(google-explicit-constructor): it stands for its reason
+    constexpr operator AllocError() const noexcept { return reason; }
 };
 
-/// The resources of one machine.
-///
-/// Thread safety: none.
-class SystemAllocator {
+/// The members of SystemAllocator. A template so that they are compiled only where they are used; the
+/// parameter means nothing.
+template <class = void>
+class BasicSystemAllocator {
 public:
-    explicit SystemAllocator(const SystemAllocatorConfig& config)
+    explicit BasicSystemAllocator(const SystemAllocatorConfig& config)
         : pio_(make<PioAddress>(config.pio)),
           mmio_(make<MmioAddress>(config.mmio)),
           irq_(make<Number>(config.irq)),
           msi_(make<Number>(config.msi)),
           kvm_mem_slots_(make<Number>(config.kvm_mem_slots)),
           instance_ids_(instance_space(config.first_instance_id)),
-          mac_numbers_(NumberRange::from_bounds(Number{0}, Number{0xFF'FFFF}).value()) {}
+          mac_numbers_(NumberRange::from_bounds(Number{0}, Number{0xFF'FFFF}).value()),
+          config_(config) {}
 
     [[nodiscard]] std::expected<PioRange, AllocError> allocate_pio(
         PioOffset size, PioOffset align = 1, AllocPolicy policy = AllocPolicy::first_match,
@@ -66,14 +60,34 @@ public:
         std::optional<MmioAddress> at = std::nullopt) {
         return from<MmioAddress>(mmio_, size, align, policy, std::nullopt, at);
     }
-    /// The lowest free interrupt line, or `irq` and no other.
+    /// The lowest free interrupt line, or `irq` and no other. With `sharing`, a line that others share in the
+    /// same way is as good as a free one where `irq` names it, and is taken where none is free otherwise.
     [[nodiscard]] std::expected<std::uint32_t, AllocError> allocate_irq(
-        std::optional<std::uint32_t> irq = std::nullopt) {
-        return number_from(irq_, 1, irq);
+        std::optional<std::uint32_t> irq = std::nullopt, IrqSharing sharing = IrqSharing::exclusive) {
+        return one_irq(irq, sharing, {});
     }
-    /// The first of `count` consecutive message-signalled interrupts.
-    [[nodiscard]] std::expected<std::uint32_t, AllocError> allocate_msi(std::uint32_t count) {
-        return number_from(msi_, count, std::nullopt);
+    /// `count` different interrupt lines or none: from `first` on, or the lowest that are free, which need
+    /// not be adjacent.
+    [[nodiscard]] std::expected<std::vector<std::uint32_t>, AllocError> allocate_irqs(
+        std::uint32_t count, std::optional<std::uint32_t> first = std::nullopt,
+        IrqSharing sharing = IrqSharing::exclusive) {
+        if (const auto possible = check_irq_count(count, first); !possible) {
+            return std::unexpected(possible.error());
+        }
+        HeldIrqs held(*this, count);
+        for (std::uint32_t i = 0; i < count; ++i) {
+            const auto irq = one_irq(first ? std::optional(*first + i) : std::nullopt, sharing, held.irqs);
+            if (!irq) {
+                return std::unexpected(irq.error());
+            }
+            held.irqs.push_back(*irq);
+        }
+        return std::exchange(held.irqs, {});
+    }
+    /// The first of `count` consecutive message-signalled interrupts, `base` where that is given.
+    [[nodiscard]] std::expected<std::uint32_t, AllocError> allocate_msi(
+        std::uint32_t count, std::optional<std::uint32_t> base = std::nullopt) {
+        return number_from(msi_, count, base);
     }
     /// The lowest free memory slot, or `slot` and no other.
     [[nodiscard]] std::expected<std::uint32_t, AllocError> allocate_kvm_mem_slot(
@@ -86,27 +100,45 @@ public:
         return id ? std::expected<std::uint32_t, AllocError>(id->base().value) : std::unexpected(id.error());
     }
 
-    [[nodiscard]] std::expected<void, AllocError> free_pio(PioRange range) { return give_back(pio_, range); }
-    [[nodiscard]] std::expected<void, AllocError> free_mmio(MmioRange range) {
+    [[nodiscard]] std::expected<void, AllocError> free_pio(PioRange range) noexcept {
+        return give_back(pio_, range);
+    }
+    [[nodiscard]] std::expected<void, AllocError> free_mmio(MmioRange range) noexcept {
         return give_back(mmio_, range);
     }
-    [[nodiscard]] std::expected<void, AllocError> free_irq(std::uint32_t irq) {
+    /// A shared line is free when all who have it have given it back.
+    [[nodiscard]] std::expected<void, AllocError> free_irq(std::uint32_t irq) noexcept {
+        for (std::size_t i = 0; i < shared_irqs_.size(); ++i) {
+            if (shared_irqs_[i].irq != irq) {
+                continue;
+            }
+            --shared_irqs_[i].holders;
+            if (shared_irqs_[i].holders != 0) {
+                return {};
+            }
+            shared_irqs_.erase(shared_irqs_.begin() + static_cast<std::ptrdiff_t>(i));
+            break;
+        }
         return give_back(irq_, NumberRange::unit(Number{irq}));
     }
-    [[nodiscard]] std::expected<void, AllocError> free_msi(std::uint32_t base, std::uint32_t count) {
+    [[nodiscard]] std::expected<void, AllocError> free_msi(std::uint32_t base, std::uint32_t count) noexcept {
         const auto range = NumberRange::create(Number{base}, count);
         return range ? give_back(msi_, *range) : std::unexpected(AllocError::not_allocated);
     }
-    [[nodiscard]] std::expected<void, AllocError> free_kvm_mem_slot(std::uint32_t slot) {
+    [[nodiscard]] std::expected<void, AllocError> free_kvm_mem_slot(std::uint32_t slot) noexcept {
         return give_back(kvm_mem_slots_, NumberRange::unit(Number{slot}));
     }
-    [[nodiscard]] std::expected<void, AllocError> free_instance_id(std::uint32_t id) {
+    [[nodiscard]] std::expected<void, AllocError> free_instance_id(std::uint32_t id) noexcept {
         return instance_ids_.free(NumberRange::unit(Number{id}));
     }
 
-    /// All that a device asks for, in that order, or nothing.
-    [[nodiscard]] std::expected<DeviceResources, AllocError> allocate(
-        std::span<const ResourceConstraint> constraints) {
+    /// All that a device asks for, in that order, or nothing. What lies in `avoid_pio` and `avoid_mmio` is
+    /// not handed out, though nobody has allocated it.
+    [[nodiscard]] std::expected<DeviceResources, AllocFailure> allocate(
+        std::span<const ResourceConstraint> constraints, std::span<const PioRange> avoid_pio = {},
+        std::span<const MmioRange> avoid_mmio = {}) {
+        const Avoided<PioAddress> no_pio(pio_, avoid_pio);
+        const Avoided<MmioAddress> no_mmio(mmio_, avoid_mmio);
         Allocation allocation(*this, constraints.size());
         // What cannot lie elsewhere comes first, so that nothing else of this device is put there.
         for (const bool fixed : {true, false}) {
@@ -115,12 +147,17 @@ public:
                     const auto done = std::visit(
                         [&](const auto& wanted) { return add(allocation.parts[i], wanted); }, constraints[i]);
                     if (!done) {
-                        return std::unexpected(done.error());
+                        return std::unexpected(AllocFailure{done.error(), i});
                     }
                 }
             }
         }
+        std::size_t size = 0;
+        for (const DeviceResources& part : allocation.parts) {
+            size += part.size();
+        }
         DeviceResources resources;
+        resources.reserve(size);
         for (const DeviceResources& part : allocation.parts) {
             for (const Resource& resource : part) {
                 resources.append(resource);
@@ -129,22 +166,98 @@ public:
         allocation.parts.clear();
         return resources;
     }
-    [[nodiscard]] std::expected<DeviceResources, AllocError> allocate(
+    [[nodiscard]] std::expected<DeviceResources, AllocFailure> allocate(
         std::initializer_list<ResourceConstraint> constraints) {
         return allocate(std::span(constraints.begin(), constraints.size()));
     }
 
     /// Takes back what allocate() gave. Resources that were not allocated here are left alone.
-    void free(const DeviceResources& resources) {
+    void free(const DeviceResources& resources) noexcept {
         for (const Resource& resource : resources) {
             std::visit([&](const auto& owned) { release(owned); }, resource);
         }
     }
 
+    /// Whether somebody has exactly this. A MAC address that does not begin with 52:54:00 is not counted
+    /// here, and so is held as far as this can tell.
+    [[nodiscard]] bool is_allocated(const Resource& resource) const {
+        return std::visit([&](const auto& owned) { return holds(owned); }, resource);
+    }
+    [[nodiscard]] bool is_instance_id_allocated(std::uint32_t id) const noexcept {
+        return instance_ids_.is_allocated(NumberRange::unit(Number{id}));
+    }
+    /// The allocated range that holds the address.
+    [[nodiscard]] std::optional<PioRange> allocation_at(PioAddress address) const noexcept {
+        return pio_ ? pio_->allocation_at(address) : std::nullopt;
+    }
+    [[nodiscard]] std::optional<MmioRange> allocation_at(MmioAddress address) const noexcept {
+        return mmio_ ? mmio_->allocation_at(address) : std::nullopt;
+    }
+    /// How many have the line: 0, 1, or more where it is shared.
+    [[nodiscard]] std::uint32_t irq_holders(std::uint32_t irq) const noexcept {
+        for (const SystemAllocatorState::SharedIrq& line : shared_irqs_) {
+            if (line.irq == irq) {
+                return line.holders;
+            }
+        }
+        return irq_ && irq_->is_allocated(NumberRange::unit(Number{irq})) ? 1 : 0;
+    }
+
+    /// A range changes place, in two steps that leave room for the device's own move between them: see
+    /// RangeAllocator::begin_move().
+    [[nodiscard]] std::expected<RangeAllocator<PioAddress>::Move, AllocError> begin_move(PioRange from,
+                                                                                         PioRange to) {
+        return begin_move_in(pio_, from, to);
+    }
+    [[nodiscard]] std::expected<RangeAllocator<MmioAddress>::Move, AllocError> begin_move(MmioRange from,
+                                                                                          MmioRange to) {
+        return begin_move_in(mmio_, from, to);
+    }
+    void finish_move(const RangeAllocator<PioAddress>::Move& move) noexcept { pio_->finish_move(move); }
+    void finish_move(const RangeAllocator<MmioAddress>::Move& move) noexcept { mmio_->finish_move(move); }
+    void cancel_move(const RangeAllocator<PioAddress>::Move& move) noexcept { pio_->cancel_move(move); }
+    void cancel_move(const RangeAllocator<MmioAddress>::Move& move) noexcept { mmio_->cancel_move(move); }
+
+    /// What is handed out, for a saved state; see SystemAllocator::from_state().
+    [[nodiscard]] SystemAllocatorState state() const {
+        SystemAllocatorState state;
+        state.config = config_;
+        state.pio = allocations(pio_);
+        state.mmio = allocations(mmio_);
+        state.irq = allocations(irq_);
+        state.shared_irq = shared_irqs_;
+        state.msi = allocations(msi_);
+        state.kvm_mem_slots = allocations(kvm_mem_slots_);
+        state.instance_ids = instance_ids_.allocations();
+        state.mac_numbers = mac_numbers_.allocations();
+        return state;
+    }
+
+protected:
+    /// Hands out what `state` says. Returns the name of the first member that cannot be so.
+    [[nodiscard]] std::expected<void, AllocatorStateError> restore(const SystemAllocatorState& state) {
+        const std::pair<std::string_view, bool> checks[] = {
+            {"pio", restore_ranges(pio_, state.pio)},
+            {"mmio", restore_ranges(mmio_, state.mmio)},
+            {"irq", restore_units(irq_, state.irq)},
+            {"shared_irq", restore_shared_irqs(state.shared_irq)},
+            {"msi", restore_ranges(msi_, state.msi)},
+            {"kvm_mem_slots", restore_units(kvm_mem_slots_, state.kvm_mem_slots)},
+            {"instance_ids", restore_units(instance_ids_, state.instance_ids)},
+            {"mac_numbers", restore_units(mac_numbers_, state.mac_numbers)},
+        };
+        for (const auto& [field, right] : checks) {
+            if (!right) {
+                return std::unexpected(AllocatorStateError{field});
+            }
+        }
+        return {};
+    }
+
 private:
     /// What has been given for each constraint; taken back where it is not used.
     struct Allocation {
-        Allocation(SystemAllocator& from, std::size_t count) : allocator(from), parts(count) {}
+        Allocation(BasicSystemAllocator& from, std::size_t count) : allocator(from), parts(count) {}
         Allocation(const Allocation&) = delete;
         Allocation& operator=(const Allocation&) = delete;
         ~Allocation() {
@@ -152,8 +265,47 @@ private:
                 allocator.free(part);
             }
         }
-        SystemAllocator& allocator;
+        BasicSystemAllocator& allocator;
         std::vector<DeviceResources> parts;
+    };
+    /// Lines that are given back unless they are used. There is room for `count`.
+    struct HeldIrqs {
+        HeldIrqs(BasicSystemAllocator& from, std::uint32_t count) : allocator(from) { irqs.reserve(count); }
+        HeldIrqs(const HeldIrqs&) = delete;
+        HeldIrqs& operator=(const HeldIrqs&) = delete;
+        ~HeldIrqs() {
+            for (const std::uint32_t irq : irqs) {
+                static_cast<void>(allocator.free_irq(irq));
+            }
+        }
+        BasicSystemAllocator& allocator;
+        std::vector<std::uint32_t> irqs;
+    };
+    /// Keeps the free parts of ranges from being handed out as long as it lives.
+    template <class A>
+    class Avoided {
+    public:
+        Avoided(std::optional<RangeAllocator<A>>& space, std::span<const BusRange<A>> ranges)
+            : space_(space) {
+            for (const BusRange<A>& range : ranges) {
+                while (const auto part = space_ ? space_->first_free_in(range) : std::nullopt) {
+                    held_.reserve(held_.size() + 1);
+                    static_cast<void>(space_->allocate_exact(part->base(), part->size()));
+                    held_.push_back(*part);
+                }
+            }
+        }
+        Avoided(const Avoided&) = delete;
+        Avoided& operator=(const Avoided&) = delete;
+        ~Avoided() {
+            for (const BusRange<A>& part : held_) {
+                static_cast<void>(space_->free(part));
+            }
+        }
+
+    private:
+        std::optional<RangeAllocator<A>>& space_;
+        std::vector<BusRange<A>> held_;
     };
 
     template <class A>
@@ -188,11 +340,93 @@ private:
     }
     template <class A>
     static std::expected<void, AllocError> give_back(std::optional<RangeAllocator<A>>& space,
-                                                     BusRange<A> range) {
+                                                     BusRange<A> range) noexcept {
         if (!space) {
             return std::unexpected(AllocError::not_allocated);
         }
         return space->free(range);
+    }
+    template <class A>
+    static std::expected<typename RangeAllocator<A>::Move, AllocError> begin_move_in(
+        std::optional<RangeAllocator<A>>& space, BusRange<A> range, BusRange<A> to) {
+        if (!space) {
+            return std::unexpected(AllocError::not_allocated);
+        }
+        return space->begin_move(range, to);
+    }
+
+    /// Whether so many lines can lie there at all, before memory is asked for.
+    [[nodiscard]] std::expected<void, AllocError> check_irq_count(std::uint32_t count,
+                                                                  std::optional<std::uint32_t> first) const {
+        if (count == 0) {
+            return std::unexpected(AllocError::invalid_size);
+        }
+        if (!irq_) {
+            return std::unexpected(AllocError::out_of_range);
+        }
+        if (first) {
+            const auto range = NumberRange::create(Number{*first}, count);
+            if (!range || !irq_->space().contains(*range)) {
+                return std::unexpected(AllocError::out_of_range);
+            }
+        } else if (count > irq_->space().size()) {
+            return std::unexpected(AllocError::exhausted);
+        }
+        return {};
+    }
+    /// A line that is not one of `except`.
+    std::expected<std::uint32_t, AllocError> one_irq(std::optional<std::uint32_t> irq, IrqSharing sharing,
+                                                     std::span<const std::uint32_t> except) {
+        if (sharing == IrqSharing::exclusive) {
+            return number_from(irq_, 1, irq);
+        }
+        if (irq) {
+            if (SystemAllocatorState::SharedIrq* const line = shared_line(*irq, sharing)) {
+                return join(*line);
+            }
+        }
+        shared_irqs_.reserve(shared_irqs_.size() + 1);
+        const auto fresh = number_from(irq_, 1, irq);
+        if (fresh) {
+            std::size_t place = 0;
+            while (place < shared_irqs_.size() && shared_irqs_[place].irq < *fresh) {
+                ++place;
+            }
+            shared_irqs_.insert(shared_irqs_.begin() + static_cast<std::ptrdiff_t>(place),
+                                {*fresh, sharing, 1});
+            return fresh;
+        }
+        if (irq || fresh.error() != AllocError::exhausted) {
+            return fresh;
+        }
+        SystemAllocatorState::SharedIrq* fewest = nullptr;
+        for (SystemAllocatorState::SharedIrq& line : shared_irqs_) {
+            bool excepted = false;
+            for (const std::uint32_t other : except) {
+                excepted = excepted || other == line.irq;
+            }
+            if (line.sharing == sharing && !excepted &&
+                (fewest == nullptr || line.holders < fewest->holders)) {
+                fewest = &line;
+            }
+        }
+        return fewest != nullptr ? join(*fewest) : fresh;
+    }
+    [[nodiscard]] SystemAllocatorState::SharedIrq* shared_line(std::uint32_t irq,
+                                                               IrqSharing sharing) noexcept {
+        for (SystemAllocatorState::SharedIrq& line : shared_irqs_) {
+            if (line.irq == irq && line.sharing == sharing) {
+                return &line;
+            }
+        }
+        return nullptr;
+    }
+    static std::expected<std::uint32_t, AllocError> join(SystemAllocatorState::SharedIrq& line) noexcept {
+        if (line.holders == std::numeric_limits<std::uint32_t>::max()) {
+            return std::unexpected(AllocError::exhausted);
+        }
+        ++line.holders;
+        return line.irq;
     }
 
     static bool is_fixed(const ResourceConstraint& constraint) {
@@ -200,7 +434,7 @@ private:
             bool operator()(const PioConstraint& wanted) const { return wanted.base.has_value(); }
             bool operator()(const MmioConstraint& wanted) const { return wanted.base.has_value(); }
             bool operator()(const LegacyIrqConstraint& wanted) const { return wanted.irq.has_value(); }
-            bool operator()(const MsiIrqConstraint&) const { return false; }
+            bool operator()(const MsiIrqConstraint& wanted) const { return wanted.base.has_value(); }
             bool operator()(const MacAddressConstraint& wanted) const { return wanted.address.has_value(); }
             bool operator()(const KvmMemSlotConstraint& wanted) const { return wanted.slot.has_value(); }
         };
@@ -209,12 +443,17 @@ private:
 
     using Added = std::expected<void, AllocError>;
 
+    // Each makes room in `resources` first, so that what has been allocated is also noted there.
+
     template <class Kind, class Constraint, class A>
     Added add_range(DeviceResources& resources, const Constraint& wanted,
                     std::optional<RangeAllocator<A>>& space) {
-        const auto range = from<A>(space, wanted.size, wanted.align,
-                                   wanted.base ? AllocPolicy::exact_match : AllocPolicy::first_match,
-                                   wanted.within, wanted.base);
+        resources.reserve(1);
+        // A fixed address is what the machine's description says; it need not be aligned.
+        const auto range =
+            wanted.base ? from<A>(space, wanted.size, 1, AllocPolicy::exact_match, wanted.within, wanted.base)
+                        : from<A>(space, wanted.size, wanted.align, AllocPolicy::first_match, wanted.within,
+                                  std::nullopt);
         if (!range) {
             return std::unexpected(range.error());
         }
@@ -225,23 +464,25 @@ private:
         return add_range<PioResource>(resources, wanted, pio_);
     }
     Added add(DeviceResources& resources, const MmioConstraint& wanted) {
-        // A fixed address is what the machine's description says; it need not be aligned.
-        MmioConstraint adjusted = wanted;
-        if (wanted.base) {
-            adjusted.align = 1;
-        }
-        return add_range<MmioResource>(resources, adjusted, mmio_);
+        return add_range<MmioResource>(resources, wanted, mmio_);
     }
     Added add(DeviceResources& resources, const LegacyIrqConstraint& wanted) {
-        const auto irq = allocate_irq(wanted.irq);
-        if (!irq) {
-            return std::unexpected(irq.error());
+        if (const auto possible = check_irq_count(wanted.count, wanted.irq); !possible) {
+            return possible;
         }
-        resources.append(LegacyIrqResource{*irq});
+        resources.reserve(wanted.count);
+        const auto irqs = allocate_irqs(wanted.count, wanted.irq, wanted.sharing);
+        if (!irqs) {
+            return std::unexpected(irqs.error());
+        }
+        for (const std::uint32_t irq : *irqs) {
+            resources.append(LegacyIrqResource{irq, wanted.sharing});
+        }
         return {};
     }
     Added add(DeviceResources& resources, const MsiIrqConstraint& wanted) {
-        const auto base = allocate_msi(wanted.count);
+        resources.reserve(1);
+        const auto base = allocate_msi(wanted.count, wanted.base);
         if (!base) {
             return std::unexpected(base.error());
         }
@@ -250,6 +491,7 @@ private:
     }
     /// 52:54:00 and a number: locally administered, unicast.
     Added add(DeviceResources& resources, const MacAddressConstraint& wanted) {
+        resources.reserve(1);
         if (wanted.address) {
             if (const auto number = mac_number(*wanted.address)) {
                 if (const auto taken = mac_numbers_.allocate_exact(Number{*number}, 1); !taken) {
@@ -270,38 +512,118 @@ private:
         return {};
     }
     Added add(DeviceResources& resources, const KvmMemSlotConstraint& wanted) {
-        const auto base = number_from(kvm_mem_slots_, wanted.count, wanted.slot);
-        if (!base) {
-            return std::unexpected(base.error());
+        if (!kvm_mem_slots_) {
+            return std::unexpected(AllocError::out_of_range);
         }
-        // Slots are given back one by one, so they are allocated one by one, at the place just found.
-        static_cast<void>(
-            give_back(kvm_mem_slots_, NumberRange::create(Number{*base}, wanted.count).value()));
+        if (wanted.count > kvm_mem_slots_->space().size()) {
+            return std::unexpected(AllocError::exhausted);
+        }
+        resources.reserve(wanted.count);
+        const auto slots = kvm_mem_slots_->allocate_units(
+            wanted.count, wanted.slot ? std::optional(Number{*wanted.slot}) : std::nullopt);
+        if (!slots) {
+            return std::unexpected(slots.error());
+        }
         for (std::uint32_t i = 0; i < wanted.count; ++i) {
-            static_cast<void>(number_from(kvm_mem_slots_, 1, *base + i));
-            resources.append(KvmMemSlotResource{*base + i});
+            resources.append(KvmMemSlotResource{slots->base().value + i});
         }
         return {};
     }
 
-    void release(const PioResource& owned) { static_cast<void>(free_pio(owned.range)); }
-    void release(const MmioResource& owned) { static_cast<void>(free_mmio(owned.range)); }
-    void release(const LegacyIrqResource& owned) { static_cast<void>(free_irq(owned.irq)); }
-    void release(const MsiIrqResource& owned) { static_cast<void>(free_msi(owned.base, owned.count)); }
-    void release(const MacAddressResource& owned) {
+    void release(const PioResource& owned) noexcept { static_cast<void>(free_pio(owned.range)); }
+    void release(const MmioResource& owned) noexcept { static_cast<void>(free_mmio(owned.range)); }
+    void release(const LegacyIrqResource& owned) noexcept { static_cast<void>(free_irq(owned.irq)); }
+    void release(const MsiIrqResource& owned) noexcept {
+        static_cast<void>(free_msi(owned.base, owned.count));
+    }
+    void release(const MacAddressResource& owned) noexcept {
         if (const auto number = mac_number(owned.address)) {
             static_cast<void>(mac_numbers_.free(NumberRange::unit(Number{*number})));
         }
     }
-    void release(const KvmMemSlotResource& owned) { static_cast<void>(free_kvm_mem_slot(owned.slot)); }
+    void release(const KvmMemSlotResource& owned) noexcept {
+        static_cast<void>(free_kvm_mem_slot(owned.slot));
+    }
+
+    template <class A>
+    static bool held_in(const std::optional<RangeAllocator<A>>& space, BusRange<A> range) noexcept {
+        return space && space->is_allocated(range);
+    }
+    [[nodiscard]] bool holds(const PioResource& owned) const noexcept { return held_in(pio_, owned.range); }
+    [[nodiscard]] bool holds(const MmioResource& owned) const noexcept { return held_in(mmio_, owned.range); }
+    [[nodiscard]] bool holds(const LegacyIrqResource& owned) const noexcept {
+        for (const SystemAllocatorState::SharedIrq& line : shared_irqs_) {
+            if (line.irq == owned.irq) {
+                return line.sharing == owned.sharing;
+            }
+        }
+        return owned.sharing == IrqSharing::exclusive && irq_holders(owned.irq) != 0;
+    }
+    [[nodiscard]] bool holds(const MsiIrqResource& owned) const noexcept {
+        const auto range = NumberRange::create(Number{owned.base}, owned.count);
+        return range && held_in(msi_, *range);
+    }
+    [[nodiscard]] bool holds(const MacAddressResource& owned) const noexcept {
+        const auto number = mac_number(owned.address);
+        return !number || mac_numbers_.is_allocated(NumberRange::unit(Number{*number}));
+    }
+    [[nodiscard]] bool holds(const KvmMemSlotResource& owned) const noexcept {
+        return held_in(kvm_mem_slots_, NumberRange::unit(Number{owned.slot}));
+    }
 
     /// The number in an address that could have come from here.
-    static std::optional<std::uint32_t> mac_number(const MacAddress& address) {
+    static std::optional<std::uint32_t> mac_number(const MacAddress& address) noexcept {
         if (address[0] != 0x52 || address[1] != 0x54 || address[2] != 0x00) {
             return std::nullopt;
         }
         return static_cast<std::uint32_t>(address[3]) << 16 | static_cast<std::uint32_t>(address[4]) << 8 |
                address[5];
+    }
+
+    template <class A>
+    static std::vector<BusRange<A>> allocations(const std::optional<RangeAllocator<A>>& space) {
+        return space ? space->allocations() : std::vector<BusRange<A>>();
+    }
+    /// False where a range is not free or not in ascending order.
+    template <class A>
+    static bool restore_ranges(RangeAllocator<A>& space, std::span<const BusRange<A>> ranges) {
+        for (std::size_t i = 0; i < ranges.size(); ++i) {
+            if ((i != 0 && ranges[i].base().value <= ranges[i - 1].base().value) ||
+                !space.allocate_exact(ranges[i].base(), ranges[i].size())) {
+                return false;
+            }
+        }
+        return true;
+    }
+    template <class A>
+    static bool restore_ranges(std::optional<RangeAllocator<A>>& space,
+                               const std::vector<BusRange<A>>& ranges) {
+        return space ? restore_ranges(*space, std::span<const BusRange<A>>(ranges)) : ranges.empty();
+    }
+    static bool restore_units(RangeAllocator<Number>& space, std::span<const NumberRange> units) {
+        for (const NumberRange& unit : units) {
+            if (unit.size() != 1) {
+                return false;
+            }
+        }
+        return restore_ranges(space, units);
+    }
+    static bool restore_units(std::optional<RangeAllocator<Number>>& space,
+                              const std::vector<NumberRange>& units) {
+        return space ? restore_units(*space, std::span<const NumberRange>(units)) : units.empty();
+    }
+    /// After the lines themselves.
+    bool restore_shared_irqs(const std::vector<SystemAllocatorState::SharedIrq>& lines) {
+        for (std::size_t i = 0; i < lines.size(); ++i) {
+            const SystemAllocatorState::SharedIrq& line = lines[i];
+            const bool shared = line.sharing == IrqSharing::edge || line.sharing == IrqSharing::level;
+            if (!shared || line.holders == 0 || (i != 0 && line.irq <= lines[i - 1].irq) ||
+                !held_in(irq_, NumberRange::unit(Number{line.irq}))) {
+                return false;
+            }
+        }
+        shared_irqs_ = lines;
+        return true;
     }
 
     std::optional<RangeAllocator<PioAddress>> pio_;
@@ -311,6 +633,35 @@ private:
     std::optional<RangeAllocator<Number>> kvm_mem_slots_;
     RangeAllocator<Number> instance_ids_;
     RangeAllocator<Number> mac_numbers_;
+    /// In ascending order of the line. A line that is allocated and not here is somebody's own.
+    std::vector<SystemAllocatorState::SharedIrq> shared_irqs_;
+    SystemAllocatorConfig config_;
+};
+
+/// The resources of one machine.
+///
+/// Where an operation returns an error or memory runs out (std::bad_alloc), nothing has changed. Giving back
+/// needs no memory.
+///
+/// Thread safety: none.
+class SystemAllocator : public BasicSystemAllocator<> {
+public:
+    // Not inherited: the default constructor that would come with it, deleted, makes SystemAllocator({})
+    // ambiguous.
+    template <class = void>
+    explicit SystemAllocator(const SystemAllocatorConfig& config) : BasicSystemAllocator(config) {}
+
+    /// An allocator as state() saved it. A state that no allocator can be in is refused, and the error names
+    /// the member that is wrong.
+    template <class State = SystemAllocatorState>
+        requires std::is_same_v<State, SystemAllocatorState>
+    [[nodiscard]] static std::expected<SystemAllocator, AllocatorStateError> from_state(const State& state) {
+        SystemAllocator allocator(state.config);
+        if (const auto restored = allocator.restore(state); !restored) {
+            return std::unexpected(restored.error());
+        }
+        return allocator;
+    }
 };
 
 }  // namespace vmdevice

@@ -4,174 +4,187 @@
 /// The devices of a machine as a tree: gives each its resources, puts it on the buses, and takes it out
 /// again.
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
 #include <initializer_list>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <vmdevice/address.hpp>
 #include <vmdevice/allocator.hpp>
-#include <vmdevice/detail/describe.hpp>
+#include <vmdevice/detail/device_node.hpp>
 #include <vmdevice/detail/mutex.hpp>
+#include <vmdevice/detail/quietly.hpp>
 #include <vmdevice/detail/thread_annotations.hpp>
 #include <vmdevice/device.hpp>
+#include <vmdevice/device_info.hpp>
 #include <vmdevice/error.hpp>
 #include <vmdevice/io_manager.hpp>
 #include <vmdevice/resources.hpp>
+#include <vmdevice/text.hpp>
 
 namespace vmdevice {
 
-/// Which bus an access came from.
-enum class IoType : std::uint8_t { pio, mmio };
+/// A device that sits on a bus by an interface of its own: a Locked<ByteDevice<Serial>>, a PortView.
+template <class D>
+concept BusDevice = std::derived_from<D, DevicePio> || std::derived_from<D, DeviceMmio>;
 
-/// A device, or a bus, which is a device that others name as their parent.
-///
-/// Thread safety: several vCPUs may call `read` and `write` at the same time. A class that also derives from
-/// DevicePio or DeviceMmio is called through that interface for the bus in question, and not through these
-/// two.
-class Device {
+/// The members of DeviceManager. A template so that they are compiled only where they are used; the parameter
+/// means nothing.
+template <class = void>
+class BasicDeviceManager {
 public:
-    Device() = default;
-    Device(const Device&) = default;
-    Device(Device&&) = default;
-    Device& operator=(const Device&) = default;
-    Device& operator=(Device&&) = default;
-    virtual ~Device() = default;
+    using Registered = std::expected<InstanceId, DeviceManagerFailure>;
 
-    /// What people call it. Need not be unique.
-    [[nodiscard]] virtual std::string name() const = 0;
-    /// An access at a guest address inside one of the device's ranges.
-    virtual void read(std::uint64_t address, std::span<std::uint8_t> data, IoType type) = 0;
-    virtual void write(std::uint64_t address, std::span<const std::uint8_t> data, IoType type) = 0;
-    /// Told what the device has got, before it can be reached, and told an empty set when it has lost it
-    /// again.
-    virtual void set_resources(const DeviceResources& resources) = 0;
-};
-
-/// Identifies a device as long as it is registered.
-using InstanceId = std::uint32_t;
-
-enum class DeviceManagerError : std::uint8_t {
-    /// The pointer to the device is empty.
-    no_device,
-    /// No device has this id.
-    unknown_device,
-    /// The parent is not registered.
-    unknown_parent,
-    /// Other devices name it as their parent.
-    has_children,
-    /// A resource cannot be had.
-    resource_unavailable,
-    /// A range of the device is taken on the bus.
-    bus_conflict,
-};
-
-/// The error in words, for a message.
-[[nodiscard]] constexpr std::string_view to_string(DeviceManagerError error) noexcept {
-    switch (error) {
-        case DeviceManagerError::no_device:
-            return "no device given";
-        case DeviceManagerError::unknown_device:
-            return "no device has this instance id";
-        case DeviceManagerError::unknown_parent:
-            return "the parent bus is not registered";
-        case DeviceManagerError::has_children:
-            return "the bus still has devices";
-        case DeviceManagerError::resource_unavailable:
-            return "a resource is not available";
-        case DeviceManagerError::bus_conflict:
-            return "an address range is taken on the bus";
-    }
-    return "unknown device manager error";
-}
-
-/// One registered device.
-struct DeviceInfo {
-    InstanceId id;
-    std::string name;
-    std::optional<InstanceId> parent;
-    DeviceResources resources;
-    std::shared_ptr<Device> device;
-};
-
-/// Keeps the devices, and allocates, registers and frees for them. Accesses of the guest go to io_manager(),
-/// or through read() and write() here, which call it.
-///
-/// Thread safety: everything may be called from any thread, also from a device's handler; for removal from
-/// there see IoManager. The allocator must not be used by others at the same time.
-class DeviceManager {
-public:
     /// The allocator must live longer.
-    explicit DeviceManager(SystemAllocator& allocator) : allocator_(allocator) {}
-    DeviceManager(const DeviceManager&) = delete;
-    DeviceManager& operator=(const DeviceManager&) = delete;
-    /// Gives all resources back.
-    ~DeviceManager() {
-        for (const auto& [id, node] : nodes_) {
-            allocator_.free(node.resources);
-            static_cast<void>(allocator_.free_instance_id(id));
+    explicit BasicDeviceManager(SystemAllocator& allocator) : allocator_(allocator) {}
+    BasicDeviceManager(const BasicDeviceManager&) = delete;
+    BasicDeviceManager& operator=(const BasicDeviceManager&) = delete;
+    /// Takes all devices out, the one registered last first, tells each that it has nothing, gives its
+    /// resources back and lets go of it. The buses and the manager answer until the last one is gone, so that
+    /// a device may use them in its destructor; only a registration is refused then (`ending`).
+    ~BasicDeviceManager() {
+        {
+            const detail::LockGuard guard(mutex_);
+            ending_ = true;
         }
+        while (const std::shared_ptr<Node> node = take_newest()) {
+            detail::quietly([&] { take_off_buses(node); });
+            detail::quietly([&] { node->listener({}); });
+            forget(*node, true);
+        }
+        // Any change of the buses lets go of devices that took themselves out in a handler.
+        detail::quietly([&] { static_cast<void>(io_.register_resources({}, nullptr, nullptr)); });
     }
 
     /// Allocates what is `requested`, tells the device of it, and puts it on the buses. Where any of that
     /// fails all of it is undone, and a device that was told of resources is told that it has none.
-    [[nodiscard]] std::expected<InstanceId, DeviceManagerError> register_device(
-        const std::shared_ptr<Device>& device, std::optional<InstanceId> parent,
-        std::span<const ResourceConstraint> requested) {
-        if (!device) {
-            return std::unexpected(DeviceManagerError::no_device);
-        }
-        Pending pending(*this);
-        if (const auto reserved = reserve(pending, device, parent, requested); !reserved) {
-            return std::unexpected(reserved.error());
-        }
-        // The device's own code runs without our lock.
-        pending.told = device;
-        device->set_resources(pending.resources);
-        if (!put_on_buses(device, pending.resources)) {
-            return std::unexpected(DeviceManagerError::bus_conflict);
-        }
-        const detail::LockGuard guard(mutex_);
-        nodes_.find(pending.id)->second.complete = true;
-        pending.committed = true;
-        return pending.id;
+    ///
+    /// What was registered on the buses directly is stepped around where the request leaves a choice.
+    [[nodiscard]] Registered register_device(const std::shared_ptr<Device>& device,
+                                             std::optional<InstanceId> parent,
+                                             std::span<const ResourceConstraint> requested) {
+        return device ? add(parts_of(device->name(), device), parent, requested) : no_device();
     }
-    [[nodiscard]] std::expected<InstanceId, DeviceManagerError> register_device(
-        const std::shared_ptr<Device>& device, std::optional<InstanceId> parent = std::nullopt,
-        std::initializer_list<ResourceConstraint> requested = {}) {
+    [[nodiscard]] Registered register_device(const std::shared_ptr<Device>& device,
+                                             std::optional<InstanceId> parent = std::nullopt,
+                                             std::initializer_list<ResourceConstraint> requested = {}) {
+        return register_device(device, parent, std::span(requested.begin(), requested.size()));
+    }
+    /// The same for a Device that also has an interface of its own for a bus, through which it is called
+    /// there. The type of the pointer shows that; no run-time type information is used.
+    template <std::derived_from<Device> D>
+        requires BusDevice<D>
+    [[nodiscard]] Registered register_device(const std::shared_ptr<D>& device,
+                                             std::optional<InstanceId> parent,
+                                             std::span<const ResourceConstraint> requested) {
+        return device ? add(parts_of(device->name(), device), parent, requested) : no_device();
+    }
+    template <std::derived_from<Device> D>
+        requires BusDevice<D>
+    [[nodiscard]] Registered register_device(const std::shared_ptr<D>& device,
+                                             std::optional<InstanceId> parent = std::nullopt,
+                                             std::initializer_list<ResourceConstraint> requested = {}) {
         return register_device(device, parent, std::span(requested.begin(), requested.size()));
     }
 
-    /// Takes a device off the buses, returns when nobody is inside it, and frees its resources.
-    std::expected<DeviceInfo, DeviceManagerError> unregister_device(InstanceId id) {
-        DeviceInfo info{id, {}, std::nullopt, {}, nullptr};
+    /// Registers a device that is ready for its bus, under a name:
+    ///
+    ///     manager.register_device("COM1", com1, {PioConstraint::at(pio_range), LegacyIrqConstraint{.irq =
+    ///     4}});
+    ///
+    /// Where it has a member set_resources(const DeviceResources&), that is called as Device's is.
+    template <class D>
+        requires BusDevice<D> || std::derived_from<D, Device>
+    [[nodiscard]] Registered register_device(std::string name, const std::shared_ptr<D>& device,
+                                             std::span<const ResourceConstraint> requested,
+                                             std::optional<InstanceId> parent = std::nullopt) {
+        return device ? add(parts_of(std::move(name), device), parent, requested) : no_device();
+    }
+    template <class D>
+        requires BusDevice<D> || std::derived_from<D, Device>
+    [[nodiscard]] Registered register_device(std::string name, const std::shared_ptr<D>& device,
+                                             std::initializer_list<ResourceConstraint> requested = {},
+                                             std::optional<InstanceId> parent = std::nullopt) {
+        return register_device(std::move(name), device, std::span(requested.begin(), requested.size()),
+                               parent);
+    }
+
+    /// Holds resources under a name, with no device on the buses: for what the hypervisor emulates itself
+    /// (interrupt controllers, a timer), and for a bus that is only a parent. Unregistered like a device.
+    [[nodiscard]] Registered reserve(std::string name, std::span<const ResourceConstraint> requested,
+                                     std::optional<InstanceId> parent = std::nullopt) {
+        return add({.name = std::move(name)}, parent, requested);
+    }
+    [[nodiscard]] Registered reserve(std::string name,
+                                     std::initializer_list<ResourceConstraint> requested = {},
+                                     std::optional<InstanceId> parent = std::nullopt) {
+        return reserve(std::move(name), std::span(requested.begin(), requested.size()), parent);
+    }
+
+    /// Puts a device of a saved machine back where it was. The allocator was restored from its saved state
+    /// (SystemAllocator::from_state()), in which the id and the resources of the record are handed out and
+    /// nobody here has them yet; otherwise `resource_unavailable`. Parents come before their children.
+    /// Where this fails, the id and the resources stay handed out.
+    template <class D>
+        requires BusDevice<D> || std::derived_from<D, Device>
+    [[nodiscard]] Registered restore_device(const DeviceRecord& record, const std::shared_ptr<D>& device) {
+        return device ? add(parts_of(record.name, device), record.parent, {}, &record) : no_device();
+    }
+    /// The same for what reserve() made.
+    [[nodiscard]] Registered restore_reservation(const DeviceRecord& record) {
+        return add({.name = record.name}, record.parent, {}, &record);
+    }
+
+    /// Takes a device off the buses, returns when nobody is inside it, tells it that it has nothing, and
+    /// frees its resources. What the device throws when it is told is dropped.
+    std::expected<DeviceInfo, DeviceManagerFailure> unregister_device(InstanceId id) {
+        std::shared_ptr<Node> node;
+        DeviceInfo info;
         {
             const detail::LockGuard guard(mutex_);
-            const auto found = nodes_.find(id);
-            if (found == nodes_.end() || !found->second.complete) {
-                return std::unexpected(DeviceManagerError::unknown_device);
+            node = visible(id);
+            if (!node) {
+                return fail(DeviceManagerError::unknown_device);
             }
-            if (found->second.children != 0) {
-                return std::unexpected(DeviceManagerError::has_children);
+            if (node->state == State::moving) {
+                return fail(DeviceManagerError::busy);
             }
-            info.name = found->second.name;
-            info.parent = found->second.parent;
-            info.resources = found->second.resources;
-            info.device = found->second.device;
-            found->second.complete = false;  // gone for everybody else
+            if (node->children != 0) {
+                return fail(DeviceManagerError::has_children);
+            }
+            info = info_of(*node);
+            node->state = State::going;
         }
-        static_cast<void>(io_.deregister_resources(info.resources));
-        forget(id);
-        info.device->set_resources({});
+        Going going{*this, *node};
+        take_off_buses(node);
+        going.done = true;
+        detail::quietly([&] { node->listener({}); });
+        forget(*node, true);
         return info;
+    }
+
+    /// Gives the device that owns `any_address_inside` another range there, which may overlap its old one: a
+    /// BAR that the guest has moved. The device is told its resources as they are after the move, then it
+    /// moves on the bus, and answers at the old range or at the new one throughout. Returns when nobody is
+    /// inside it through the old one. Where an error is returned or an exception passes, nothing has changed,
+    /// and the device was told its old resources again if it was told the new ones.
+    [[nodiscard]] std::expected<void, DeviceManagerFailure> move_pio(PioAddress any_address_inside,
+                                                                     PioRange to) {
+        return move<PioResource, PioConstraint>(any_address_inside, to);
+    }
+    [[nodiscard]] std::expected<void, DeviceManagerFailure> move_mmio(MmioAddress any_address_inside,
+                                                                      MmioRange to) {
+        return move<MmioResource, MmioConstraint>(any_address_inside, to);
     }
 
     /// An access of the guest; see IoManager.
@@ -192,38 +205,54 @@ public:
         return port ? io_.pio_write(*port, data) : std::unexpected(BusError::device_not_found);
     }
 
-    /// The buses. What is registered there directly is not part of the tree; what is part of it must not be
-    /// moved or taken out there.
+    /// The buses. What is registered there directly is not part of the tree; what is part of it should not be
+    /// moved or taken out there, but by the manager.
     [[nodiscard]] IoManager& io_manager() noexcept { return io_; }
 
-    [[nodiscard]] std::size_t size() const { return list().size(); }
+    [[nodiscard]] std::size_t size() const {
+        const detail::LockGuard guard(mutex_);
+        std::size_t count = 0;
+        for (const auto& node : nodes_) {
+            count += node->is_visible() ? 1U : 0U;
+        }
+        return count;
+    }
     /// All devices in the order of their ids.
     [[nodiscard]] std::vector<DeviceInfo> list() const {
-        const detail::LockGuard guard(mutex_);
         std::vector<DeviceInfo> all;
-        for (const auto& [id, node] : nodes_) {
-            if (node.complete) {
-                all.push_back({id, node.name, node.parent, node.resources, node.device});
+        const detail::LockGuard guard(mutex_);
+        all.reserve(nodes_.size());
+        for (const auto& node : nodes_) {
+            if (node->is_visible()) {
+                all.push_back(info_of(*node));
             }
         }
         return all;
     }
     [[nodiscard]] std::optional<DeviceInfo> find(InstanceId id) const {
-        for (DeviceInfo& info : list()) {
-            if (info.id == id) {
-                return std::move(info);
-            }
-        }
-        return std::nullopt;
+        return first([&](const Node& node) { return node.id == id; });
     }
     /// The device of this name with the lowest id.
     [[nodiscard]] std::optional<DeviceInfo> find(std::string_view name) const {
-        for (DeviceInfo& info : list()) {
-            if (info.name == name) {
-                return std::move(info);
+        return first([&](const Node& node) { return node.name == name; });
+    }
+    /// The device that has the address among its resources.
+    [[nodiscard]] std::optional<DeviceInfo> owner(PioAddress address) const {
+        return first([&](const Node& node) { return node.template range_at<PioResource>(address); });
+    }
+    [[nodiscard]] std::optional<DeviceInfo> owner(MmioAddress address) const {
+        return first([&](const Node& node) { return node.template range_at<MmioResource>(address); });
+    }
+    /// The devices on an interrupt line, several where it is shared, in the order of their ids.
+    [[nodiscard]] std::vector<DeviceInfo> irq_owners(std::uint32_t irq) const {
+        std::vector<DeviceInfo> all;
+        const detail::LockGuard guard(mutex_);
+        for (const auto& node : nodes_) {
+            if (node->is_visible() && node->has_irq(irq)) {
+                all.push_back(info_of(*node));
             }
         }
-        return std::nullopt;
+        return all;
     }
 
     /// The tree as text, a line per device, for people:
@@ -234,116 +263,447 @@ public:
     [[nodiscard]] std::string to_string() const {
         const std::vector<DeviceInfo> all = list();
         std::string text;
-        describe_children(text, all, std::nullopt, 0);
+        // For each bus on the way down: where among all devices the search for its next child goes on.
+        std::vector<std::pair<std::optional<InstanceId>, std::size_t>> path{{std::nullopt, 0}};
+        while (!path.empty()) {
+            auto& [parent, next] = path.back();
+            while (next < all.size() && all[next].parent != parent) {
+                ++next;
+            }
+            if (next == all.size()) {
+                path.pop_back();
+                continue;
+            }
+            const DeviceInfo& info = all[next++];
+            text += std::string(2 * (path.size() - 1), ' ') + std::to_string(info.id) + " " + info.name;
+            if (!info.resources.empty()) {
+                text += "  " + vmdevice::to_string(info.resources);
+            }
+            text += "\n";
+            path.emplace_back(info.id, 0);
+        }
         return text;
     }
 
 private:
-    struct Node {
-        std::string name;
-        std::optional<InstanceId> parent;
-        DeviceResources resources;
-        std::shared_ptr<Device> device;
-        std::size_t children = 0;
-        /// False while the device comes or goes: it holds its place, and nobody sees it.
-        bool complete = false;
-    };
-
-    /// Calls a Device that implements no bus interface of its own.
-    struct Adapter : DevicePio, DeviceMmio {
-        explicit Adapter(std::shared_ptr<Device> to) : device(std::move(to)) {}
-        void pio_read(PioAddress base, PioOffset offset, std::span<std::uint8_t> data) override {
-            device->read(std::uint64_t{base.value} + offset, data, IoType::pio);
-        }
-        void pio_write(PioAddress base, PioOffset offset, std::span<const std::uint8_t> data) override {
-            device->write(std::uint64_t{base.value} + offset, data, IoType::pio);
-        }
-        void mmio_read(MmioAddress base, MmioOffset offset, std::span<std::uint8_t> data) override {
-            device->read(base.value + offset, data, IoType::mmio);
-        }
-        void mmio_write(MmioAddress base, MmioOffset offset, std::span<const std::uint8_t> data) override {
-            device->write(base.value + offset, data, IoType::mmio);
-        }
-        std::shared_ptr<Device> device;
-    };
+    using Node = detail::DeviceNode<>;
+    using State = detail::DeviceNodeState;
 
     /// A registration that is undone unless it is committed, whatever ends it.
     struct Pending {
-        explicit Pending(DeviceManager& owner) : manager(owner) {}
+        explicit Pending(BasicDeviceManager& owner) : manager(owner) {}
         Pending(const Pending&) = delete;
         Pending& operator=(const Pending&) = delete;
         ~Pending() {
-            if (reserved && !committed) {
-                manager.forget(id);
-                if (told) {
-                    told->set_resources({});
-                }
+            if (!node || committed) {
+                return;
+            }
+            if (told) {
+                detail::quietly([&] { node->listener({}); });
+            }
+            manager.forget(*node, frees);
+        }
+        BasicDeviceManager& manager;
+        std::shared_ptr<Node> node;
+        /// Whether what the device has was handed out for it just now.
+        bool frees = true;
+        bool told = false;
+        bool committed = false;
+    };
+    /// A device whose removal has begun, and which stays unless it is done.
+    struct Going {
+        Going(BasicDeviceManager& owner, Node& of) : manager(owner), node(of) {}
+        Going(const Going&) = delete;
+        Going& operator=(const Going&) = delete;
+        ~Going() {
+            if (!done) {
+                const detail::LockGuard guard(manager.mutex_);
+                node.state = State::ready;
             }
         }
-        DeviceManager& manager;
-        InstanceId id = 0;
-        DeviceResources resources;
-        std::shared_ptr<Device> told;
-        bool reserved = false;
+        BasicDeviceManager& manager;
+        Node& node;
+        bool done = false;
+    };
+    /// An instance id that is given back unless it is kept.
+    struct NewId {
+        explicit NewId(SystemAllocator& from) : allocator(from), id(from.allocate_instance_id()) {}
+        NewId(const NewId&) = delete;
+        NewId& operator=(const NewId&) = delete;
+        ~NewId() {
+            if (id && !kept) {
+                static_cast<void>(allocator.free_instance_id(*id));
+            }
+        }
+        SystemAllocator& allocator;
+        std::expected<std::uint32_t, AllocError> id;
+        bool kept = false;
+    };
+    /// A move that is undone unless it is committed.
+    template <class Move>
+    struct Moving {
+        Moving(BasicDeviceManager& owner, Node& of, const Move& begun, DeviceResources had)
+            : manager(owner), node(of), move(begun), before(std::move(had)) {}
+        Moving(const Moving&) = delete;
+        Moving& operator=(const Moving&) = delete;
+        ~Moving() {
+            if (committed) {
+                return;
+            }
+            if (told) {
+                detail::quietly([&] { node.listener(before); });
+            }
+            const detail::LockGuard guard(manager.mutex_);
+            manager.allocator_.cancel_move(move);
+            node.state = State::ready;
+        }
+        BasicDeviceManager& manager;
+        Node& node;
+        Move move;
+        DeviceResources before;
+        bool told = false;
         bool committed = false;
     };
 
-    std::expected<void, DeviceManagerError> reserve(Pending& pending, const std::shared_ptr<Device>& device,
-                                                    std::optional<InstanceId> parent,
-                                                    std::span<const ResourceConstraint> requested) {
-        std::string name = device->name();
-        const detail::LockGuard guard(mutex_);
-        Node* parent_node = nullptr;
-        if (parent) {
-            const auto found = nodes_.find(*parent);
-            if (found == nodes_.end() || !found->second.complete) {
-                return std::unexpected(DeviceManagerError::unknown_parent);
+    static std::unexpected<DeviceManagerFailure> fail(DeviceManagerError kind, std::string detail = {}) {
+        return std::unexpected(DeviceManagerFailure{kind, std::move(detail)});
+    }
+    static Registered no_device() { return fail(DeviceManagerError::no_device); }
+
+    /// What the type of the pointer shows of a device.
+    template <class D>
+    static detail::DeviceParts parts_of(std::string name, const std::shared_ptr<D>& device) {
+        detail::DeviceParts parts{.name = std::move(name)};
+        if constexpr (std::derived_from<D, Device>) {
+            parts.device = device;
+        }
+        if constexpr (std::derived_from<D, DevicePio>) {
+            parts.pio = device;
+        }
+        if constexpr (std::derived_from<D, DeviceMmio>) {
+            parts.mmio = device;
+        }
+        if constexpr (requires(const DeviceResources& resources) { device->set_resources(resources); }) {
+            parts.listener = {device.get(), [](void* object, const DeviceResources& resources) {
+                                  static_cast<D*>(object)->set_resources(resources);
+                              }};
+        }
+        return parts;
+    }
+
+    Registered add(detail::DeviceParts parts, std::optional<InstanceId> parent,
+                   std::span<const ResourceConstraint> requested, const DeviceRecord* record = nullptr) {
+        // Somebody may register directly on a bus between the look at it and our own registration, so that
+        // what was chosen is taken; then it is chosen anew.
+        constexpr int attempts = 8;
+        for (int attempt = 1;; ++attempt) {
+            Pending pending(*this);
+            if (auto reserved = reserve_for(pending, parts, parent, requested, record); !reserved) {
+                return std::unexpected(std::move(reserved.error()));
             }
-            parent_node = &found->second;
+            // The device's own code runs without our lock.
+            pending.told = true;
+            pending.node->listener(pending.node->resources);
+            if (!put_on_buses(pending.node)) {
+                if (attempt == attempts) {
+                    return fail(DeviceManagerError::bus_conflict);
+                }
+                continue;
+            }
+            const detail::LockGuard guard(mutex_);
+            on_buses_ += pending.node->ranges();
+            pending.node->state = State::ready;
+            pending.committed = true;
+            return pending.node->id;
         }
-        const auto id = allocator_.allocate_instance_id();
-        if (!id) {
-            return std::unexpected(DeviceManagerError::resource_unavailable);
+    }
+
+    /// Gives a new device its place in the tree, its id and its resources.
+    std::expected<void, DeviceManagerFailure> reserve_for(Pending& pending, const detail::DeviceParts& parts,
+                                                          std::optional<InstanceId> parent,
+                                                          std::span<const ResourceConstraint> requested,
+                                                          const DeviceRecord* record) {
+        auto node = std::make_shared<Node>(parts);
+        const detail::LockGuard guard(mutex_);
+        if (ending_) {
+            return fail(DeviceManagerError::ending);
         }
-        auto resources = allocator_.allocate(requested);
-        if (!resources) {
-            static_cast<void>(allocator_.free_instance_id(*id));
-            return std::unexpected(DeviceManagerError::resource_unavailable);
+        std::shared_ptr<Node> parent_node;
+        if (parent) {
+            parent_node = visible(*parent);
+            if (!parent_node) {
+                return fail(DeviceManagerError::unknown_parent);
+            }
         }
-        nodes_.emplace(*id, Node{std::move(name), parent, *resources, device, 0, false});
-        if (parent_node != nullptr) {
+        if (nodes_.size() == nodes_.capacity()) {
+            nodes_.reserve(2 * nodes_.size() + 1);
+        }
+        auto given = record == nullptr ? allocate(*node, requested) : take_over(*node, *record);
+        if (!given) {
+            return given;
+        }
+        // Nothing fails from here on.
+        node->sequence = ++last_sequence_;
+        node->parent = parent;
+        if (parent_node) {
             ++parent_node->children;
         }
-        pending.id = *id;
-        pending.resources = std::move(*resources);
-        pending.reserved = true;
+        nodes_.insert(nodes_.begin() + static_cast<std::ptrdiff_t>(place_of(node->id)), node);
+        pending.frees = record == nullptr;
+        pending.node = std::move(node);
+        return {};
+    }
+    /// Fills in what a new device gets.
+    std::expected<void, DeviceManagerFailure> allocate(Node& node,
+                                                       std::span<const ResourceConstraint> requested)
+        VMDEVICE_REQUIRES(mutex_) {
+        for (const ResourceConstraint& wanted : requested) {
+            if (!node.has_interface_for(wanted)) {
+                return fail(DeviceManagerError::no_interface, vmdevice::to_string(wanted));
+            }
+        }
+        std::vector<PioRange> pio;
+        std::vector<MmioRange> mmio;
+        if (io_.pio_size() + io_.mmio_size() != on_buses_) {
+            // Somebody registered a device on the buses directly.
+            pio = io_.pio_ranges();
+            mmio = io_.mmio_ranges();
+        }
+        NewId id(allocator_);
+        if (!id.id) {
+            return fail(DeviceManagerError::resource_unavailable, "no instance id is left");
+        }
+        auto resources = allocator_.allocate(requested, pio, mmio);
+        if (!resources) {
+            return std::unexpected(
+                explain(requested[resources.error().index], resources.error().reason, pio, mmio));
+        }
+        node.id = *id.id;
+        node.resources = std::move(*resources);
+        id.kept = true;
+        return {};
+    }
+    /// The same for a device that comes back: all that it had is handed out already, and nobody has it yet.
+    std::expected<void, DeviceManagerFailure> take_over(Node& node, const DeviceRecord& record)
+        VMDEVICE_REQUIRES(mutex_) {
+        if (!allocator_.is_instance_id_allocated(record.id) || node_of(record.id)) {
+            return fail(DeviceManagerError::resource_unavailable, "instance id " + std::to_string(record.id));
+        }
+        for (std::size_t i = 0; i < record.resources.size(); ++i) {
+            const Resource& resource = record.resources.get_all_resources()[i];
+            if (!node.has_interface_for(resource)) {
+                return fail(DeviceManagerError::no_interface, vmdevice::to_string(resource));
+            }
+            std::size_t holders = 0;
+            for (const auto& other : nodes_) {
+                holders += other->holds(resource);
+            }
+            for (std::size_t before = 0; before < i; ++before) {
+                holders += record.resources.get_all_resources()[before] == resource ? 1U : 0U;
+            }
+            const auto* const line = std::get_if<LegacyIrqResource>(&resource);
+            if (!allocator_.is_allocated(resource) ||
+                holders >= (line != nullptr ? allocator_.irq_holders(line->irq) : 1)) {
+                return fail(DeviceManagerError::resource_unavailable, vmdevice::to_string(resource));
+            }
+        }
+        node.resources = record.resources;
+        node.id = record.id;
         return {};
     }
 
-    std::expected<void, BusError> put_on_buses(const std::shared_ptr<Device>& device,
-                                               const DeviceResources& resources) {
-        std::shared_ptr<DevicePio> pio_device = std::dynamic_pointer_cast<DevicePio>(device);
-        std::shared_ptr<DeviceMmio> mmio_device = std::dynamic_pointer_cast<DeviceMmio>(device);
-        if (!pio_device || !mmio_device) {
-            const auto adapter = std::make_shared<Adapter>(device);
-            pio_device = pio_device ? pio_device : adapter;
-            mmio_device = mmio_device ? mmio_device : adapter;
+    /// Whose resource it is that was refused.
+    [[nodiscard]] DeviceManagerFailure explain(const ResourceConstraint& wanted, AllocError reason,
+                                               std::span<const PioRange> pio,
+                                               std::span<const MmioRange> mmio) const
+        VMDEVICE_REQUIRES(mutex_) {
+        const std::string subject = vmdevice::to_string(wanted) + ": ";
+        if (reason == AllocError::taken) {
+            for (const auto& node : nodes_) {
+                if (auto why = node->explain(wanted)) {
+                    return {DeviceManagerError::resource_unavailable, std::move(*why)};
+                }
+            }
+            const auto* const ports = std::get_if<PioConstraint>(&wanted);
+            const auto* const memory = std::get_if<MmioConstraint>(&wanted);
+            std::optional<std::string> direct;
+            if (ports != nullptr) {
+                direct = detail::overlap_of(PioRange::create(*ports->base, ports->size), pio);
+            } else if (memory != nullptr) {
+                direct = detail::overlap_of(MmioRange::create(*memory->base, memory->size), mmio);
+            }
+            if (direct) {
+                return {DeviceManagerError::bus_conflict,
+                        subject + *direct + " is registered on the bus directly"};
+            }
         }
-        return io_.register_resources(resources, pio_device, mmio_device);
+        return {DeviceManagerError::resource_unavailable,
+                subject + std::string(detail::in_words(wanted, reason))};
     }
 
-    /// Frees what a device had.
-    void forget(InstanceId id) {
-        Node gone;
-        const detail::LockGuard guard(mutex_);
-        const auto found = nodes_.find(id);
-        gone = std::move(found->second);
-        nodes_.erase(found);
-        if (gone.parent) {
-            --nodes_.find(*gone.parent)->second.children;
+    std::expected<void, BusError> put_on_buses(const std::shared_ptr<Node>& node) {
+        if (node->ranges() == 0) {
+            return {};
         }
-        allocator_.free(gone.resources);
-        static_cast<void>(allocator_.free_instance_id(id));
+        // Both pointers keep the node, which keeps the device; so a registration is known by its owner.
+        return io_.register_resources(node->resources, std::shared_ptr<DevicePio>(node, node->pio_side()),
+                                      std::shared_ptr<DeviceMmio>(node, node->mmio_side()));
+    }
+
+    /// Whether a range on the bus belongs to this registration of a device.
+    template <class Owner>
+    static bool is_of(const Owner& owner, const std::shared_ptr<Node>& node) {
+        return owner && !owner->second.owner_before(node) && !node.owner_before(owner->second);
+    }
+    /// Where memory runs out, the device is still at all its ranges.
+    void take_off_buses(const std::shared_ptr<Node>& node) {
+        if (node->ranges() == 0) {
+            return;
+        }
+        bool as_registered = true;
+        for (const Resource& resource : node->resources) {
+            if (const auto* const pio = std::get_if<PioResource>(&resource)) {
+                const auto owner = io_.pio_owner(pio->range.base());
+                as_registered = as_registered && is_of(owner, node) && owner->first == pio->range;
+            } else if (const auto* const mmio = std::get_if<MmioResource>(&resource)) {
+                const auto owner = io_.mmio_owner(mmio->range.base());
+                as_registered = as_registered && is_of(owner, node) && owner->first == mmio->range;
+            }
+        }
+        if (!as_registered || !io_.deregister_resources(node->resources)) {
+            // Somebody moved it or took a part of it out behind our back: look for what is left of it.
+            for (const PioRange& range : io_.pio_ranges()) {
+                if (is_of(io_.pio_owner(range.base()), node)) {
+                    static_cast<void>(io_.deregister_pio(range.base()));
+                }
+            }
+            for (const MmioRange& range : io_.mmio_ranges()) {
+                if (is_of(io_.mmio_owner(range.base()), node)) {
+                    static_cast<void>(io_.deregister_mmio(range.base()));
+                }
+            }
+        }
+        const detail::LockGuard guard(mutex_);
+        on_buses_ -= node->ranges();
+    }
+
+    template <class Kind, class Constraint, class A>
+    std::expected<void, DeviceManagerFailure> move(A inside, BusRange<A> to) {
+        std::shared_ptr<Node> node;
+        std::optional<Moving<typename RangeAllocator<A>::Move>> moving;
+        DeviceResources after;
+        {
+            const detail::LockGuard guard(mutex_);
+            for (const auto& candidate : nodes_) {
+                if (candidate->is_visible() && candidate->template range_at<Kind>(inside)) {
+                    node = candidate;
+                }
+            }
+            if (!node || !node->on_bus()) {
+                return fail(DeviceManagerError::unknown_device);
+            }
+            if (node->state == State::moving) {
+                return fail(DeviceManagerError::busy);
+            }
+            const BusRange<A> from = *node->template range_at<Kind>(inside);
+            DeviceResources before = node->resources;
+            after = before;
+            after.replace(Kind{from}, Kind{to});
+            const auto begun = allocator_.begin_move(from, to);
+            if (!begun) {
+                return std::unexpected(explain(Constraint::at(to), begun.error(), {}, {}));
+            }
+            moving.emplace(*this, *node, *begun, std::move(before));
+            node->state = State::moving;
+        }
+        moving->told = true;
+        node->listener(after);
+        if (const auto moved = move_on_bus(node, moving->move.from(), to); !moved) {
+            return fail(DeviceManagerError::bus_conflict,
+                        vmdevice::to_string(Constraint::at(to)) + ": " +
+                            std::string(vmdevice::to_string(moved.error())));
+        }
+        const detail::LockGuard guard(mutex_);
+        allocator_.finish_move(moving->move);
+        node->resources = std::move(after);
+        node->state = State::ready;
+        moving->committed = true;
+        return {};
+    }
+    std::expected<void, BusError> move_on_bus(const std::shared_ptr<Node>& node, PioRange from, PioRange to) {
+        return is_of(io_.pio_owner(from.base()), node) ? io_.move_pio(from.base(), to)
+                                                       : std::unexpected(BusError::device_not_found);
+    }
+    std::expected<void, BusError> move_on_bus(const std::shared_ptr<Node>& node, MmioRange from,
+                                              MmioRange to) {
+        return is_of(io_.mmio_owner(from.base()), node) ? io_.move_mmio(from.base(), to)
+                                                        : std::unexpected(BusError::device_not_found);
+    }
+
+    /// Takes a device out of the tree, and gives back what it had where `frees`.
+    void forget(const Node& gone, bool frees) noexcept {
+        std::shared_ptr<Node> kept;  // destroyed after the lock is released, and the device with it
+        const detail::LockGuard guard(mutex_);
+        const std::size_t place = place_of(gone.id);
+        kept = std::move(nodes_[place]);
+        nodes_.erase(nodes_.begin() + static_cast<std::ptrdiff_t>(place));
+        if (gone.parent) {
+            --node_of(*gone.parent)->children;
+        }
+        if (frees) {
+            allocator_.free(gone.resources);
+            static_cast<void>(allocator_.free_instance_id(gone.id));
+        }
+    }
+    /// The device that was registered last, which is going from now on.
+    std::shared_ptr<Node> take_newest() {
+        const detail::LockGuard guard(mutex_);
+        std::shared_ptr<Node> newest;
+        for (const auto& node : nodes_) {
+            if (!newest || node->sequence > newest->sequence) {
+                newest = node;
+            }
+        }
+        if (newest) {
+            newest->state = State::going;
+        }
+        return newest;
+    }
+
+    /// Where the node of this id is, or would be, in the order of ids.
+    [[nodiscard]] std::size_t place_of(InstanceId id) const VMDEVICE_REQUIRES(mutex_) {
+        std::size_t low = 0;
+        std::size_t high = nodes_.size();
+        while (low < high) {
+            const std::size_t middle = low + (high - low) / 2;
+            if (nodes_[middle]->id < id) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        return low;
+    }
+    [[nodiscard]] std::shared_ptr<Node> node_of(InstanceId id) const VMDEVICE_REQUIRES(mutex_) {
+        const std::size_t place = place_of(id);
+        return place < nodes_.size() && nodes_[place]->id == id ? nodes_[place] : nullptr;
+    }
+    [[nodiscard]] std::shared_ptr<Node> visible(InstanceId id) const VMDEVICE_REQUIRES(mutex_) {
+        auto node = node_of(id);
+        return node && node->is_visible() ? node : nullptr;
+    }
+    static DeviceInfo info_of(const Node& node) {
+        return {node.id, node.name, node.parent, node.resources, node.device, node.pio, node.mmio};
+    }
+    template <class Predicate>
+    [[nodiscard]] std::optional<DeviceInfo> first(Predicate matches) const {
+        const detail::LockGuard guard(mutex_);
+        for (const auto& node : nodes_) {
+            if (node->is_visible() && matches(*node)) {
+                return info_of(*node);
+            }
+        }
+        return std::nullopt;
     }
 
     static std::optional<PioAddress> port_of(std::uint64_t address) noexcept {
@@ -353,22 +713,32 @@ private:
         return PioAddress{static_cast<std::uint16_t>(address)};
     }
 
-    static void describe_children(std::string& text, std::span<const DeviceInfo> all,
-                                  std::optional<InstanceId> parent, std::size_t depth) {
-        for (const DeviceInfo& info : all) {
-            if (info.parent == parent) {
-                text += std::string(2 * depth, ' ') + std::to_string(info.id) + " " + info.name;
-                detail::describe(text, info.resources);
-                text += "\n";
-                describe_children(text, all, info.id, depth + 1);
-            }
-        }
-    }
-
     mutable detail::Mutex mutex_;
     SystemAllocator& allocator_ VMDEVICE_GUARDED_BY(mutex_);
-    std::map<InstanceId, Node> nodes_ VMDEVICE_GUARDED_BY(mutex_);
+    /// In the order of their ids.
+    std::vector<std::shared_ptr<Node>> nodes_ VMDEVICE_GUARDED_BY(mutex_);
+    std::uint64_t last_sequence_ VMDEVICE_GUARDED_BY(mutex_) = 0;
+    /// How many ranges of the devices here are on the buses.
+    std::size_t on_buses_ VMDEVICE_GUARDED_BY(mutex_) = 0;
+    bool ending_ VMDEVICE_GUARDED_BY(mutex_) = false;
+    /// Last, so that it goes first: the destructor of a device that was registered there directly may still
+    /// look at the tree.
     IoManager io_;
+};
+
+/// Keeps the devices, and allocates, registers and frees for them. Accesses of the guest go to io_manager(),
+/// or through read() and write() here, which call it.
+///
+/// Every operation is done whole or not at all, also where memory runs out (std::bad_alloc) or a device
+/// throws. The devices' own code (name, set_resources, destructors) runs without a lock held, and may call
+/// the manager.
+///
+/// Thread safety: everything may be called from any thread, also from a device's handler; for removal from
+/// there see IoManager. Only the end of the manager must come after all calls to it, those from the
+/// destructors of its devices excepted. The allocator must not be used by others at the same time.
+class DeviceManager : public BasicDeviceManager<> {
+public:
+    using BasicDeviceManager::BasicDeviceManager;
 };
 
 }  // namespace vmdevice

@@ -19,7 +19,7 @@ namespace vmdevice {
 /// at ranges that do not lie below `origin`.
 ///
 /// Thread safety: that of the device.
-class PortView final : public DevicePio {
+class PortView : public DevicePio {
 public:
     PortView(PioAddress origin, std::shared_ptr<DevicePio> device)
         : origin_(origin), device_(std::move(device)) {}

@@ -39,9 +39,22 @@ struct MmioResource {
     MmioRange range;
     friend bool operator==(const MmioResource&, const MmioResource&) = default;
 };
+/// Who else may have an interrupt line. A line is shared only where every device on it has asked for the same
+/// kind of sharing.
+enum class IrqSharing : std::uint8_t {
+    /// Nobody: the line is the device's own.
+    exclusive,
+    /// An edge-triggered line, as on the ISA bus, that the guest's drivers share by polling all devices on
+    /// it: COM1 and COM3 on IRQ 4.
+    edge,
+    /// A level-triggered line, as of PCI INTx, that is asserted while any device on it asserts it.
+    level,
+};
+
 /// A line of the interrupt controller (its global number, GSI).
 struct LegacyIrqResource {
     std::uint32_t irq;
+    IrqSharing sharing = IrqSharing::exclusive;
     friend bool operator==(const LegacyIrqResource&, const LegacyIrqResource&) = default;
 };
 /// `count` consecutive message-signalled interrupts from `base` on.
@@ -71,6 +84,11 @@ struct PioConstraint {
     std::optional<PioAddress> base = std::nullopt;
     PioOffset align = 1;
     std::optional<PioRange> within = std::nullopt;
+
+    /// Exactly `range`.
+    [[nodiscard]] static constexpr PioConstraint at(PioRange range) noexcept {
+        return {.size = range.size(), .base = range.base()};
+    }
 };
 /// `size` bytes of memory space, likewise. Devices whose driver maps whole pages want an align of 4096.
 struct MmioConstraint {
@@ -78,15 +96,24 @@ struct MmioConstraint {
     std::optional<MmioAddress> base = std::nullopt;
     MmioOffset align = 4096;
     std::optional<MmioRange> within = std::nullopt;
+
+    /// Exactly `range`.
+    [[nodiscard]] static constexpr MmioConstraint at(MmioRange range) noexcept {
+        return {.size = range.size(), .base = range.base()};
+    }
 };
-/// One interrupt line, `irq` or any.
+/// `count` interrupt lines: from `irq` on or, without one, the lowest that are free, which need not be
+/// adjacent. Where none is free, a device that shares gets the line that the fewest share in the same way.
 struct LegacyIrqConstraint {
     std::optional<std::uint32_t> irq = std::nullopt;
+    IrqSharing sharing = IrqSharing::exclusive;
+    std::uint32_t count = 1;
 };
-/// `count` consecutive message-signalled interrupts.
+/// `count` consecutive message-signalled interrupts, from `base` on or any.
 struct MsiIrqConstraint {
     MsiIrqType type;
     std::uint32_t count = 1;
+    std::optional<std::uint32_t> base = std::nullopt;
 };
 /// A MAC address, `address` or any.
 struct MacAddressConstraint {
@@ -102,10 +129,10 @@ struct KvmMemSlotConstraint {
 using ResourceConstraint = std::variant<PioConstraint, MmioConstraint, LegacyIrqConstraint, MsiIrqConstraint,
                                         MacAddressConstraint, KvmMemSlotConstraint>;
 
-/// All that one device owns, in the order in which it was given.
-///
-/// Thread safety: that of a std::vector.
-class DeviceResources {
+/// The members of DeviceResources. A template so that they are compiled only where they are used; the
+/// parameter means nothing.
+template <class = void>
+class BasicDeviceResources {
 public:
     /// Consecutive interrupts: the number of the first, and how many.
     struct IrqRange {
@@ -114,10 +141,22 @@ public:
         friend bool operator==(const IrqRange&, const IrqRange&) = default;
     };
 
-    DeviceResources() = default;
-    DeviceResources(std::initializer_list<Resource> resources) : resources_(resources) {}
+    BasicDeviceResources() = default;
+    BasicDeviceResources(std::initializer_list<Resource> resources) : resources_(resources) {}
 
     void append(Resource resource) { resources_.push_back(resource); }
+    /// Makes room for `count` resources in all, so that appending them cannot run out of memory.
+    void reserve(std::size_t count) { resources_.reserve(count); }
+    /// Puts `now` in the place of the first resource that equals `before`; false where there is none.
+    bool replace(const Resource& before, const Resource& now) noexcept {
+        for (Resource& resource : resources_) {
+            if (resource == before) {
+                resource = now;
+                return true;
+            }
+        }
+        return false;
+    }
 
     [[nodiscard]] std::vector<PioRange> get_pio_address_ranges() const {
         return collect<PioResource>([](const PioResource& found) { return found.range; });
@@ -151,7 +190,7 @@ public:
     [[nodiscard]] auto begin() const noexcept { return resources_.begin(); }
     [[nodiscard]] auto end() const noexcept { return resources_.end(); }
 
-    friend bool operator==(const DeviceResources&, const DeviceResources&) = default;
+    friend bool operator==(const BasicDeviceResources&, const BasicDeviceResources&) = default;
 
 private:
     template <class Kind, class F>
@@ -186,6 +225,14 @@ private:
     }
 
     std::vector<Resource> resources_;
+};
+
+/// All that one device owns, in the order in which it was given.
+///
+/// Thread safety: that of a std::vector.
+class DeviceResources : public BasicDeviceResources<> {
+public:
+    using BasicDeviceResources::BasicDeviceResources;
 };
 
 }  // namespace vmdevice

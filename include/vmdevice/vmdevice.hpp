@@ -4,10 +4,13 @@
 /// All of vmdevice: addresses, ranges, buses, device interfaces, IoManager, resources, DeviceManager.
 
 #include <vmdevice/address.hpp>
+#include <vmdevice/alloc_error.hpp>
 #include <vmdevice/allocator.hpp>
+#include <vmdevice/allocator_state.hpp>
 #include <vmdevice/bus.hpp>
 #include <vmdevice/byte_device.hpp>
 #include <vmdevice/device.hpp>
+#include <vmdevice/device_info.hpp>
 #include <vmdevice/device_manager.hpp>
 #include <vmdevice/error.hpp>
 #include <vmdevice/io_manager.hpp>
@@ -17,3 +20,4 @@
 #include <vmdevice/range_allocator.hpp>
 #include <vmdevice/resources.hpp>
 #include <vmdevice/span_device.hpp>
+#include <vmdevice/text.hpp>
