@@ -107,7 +107,8 @@ TEST_CASE("Options: a mistake is one line that names it", "[options]") {
     CHECK_THAT(usage_error({"--kernel", "k", "--serial", "null", "--serial", "null", "--serial", "null",
                             "--serial", "null", "--serial", "null"}),
                Catch::Matchers::Contains("4"));
-    CHECK_THAT(usage_error({"--kernel", "k", "--bad\noption"}), Catch::Matchers::Contains("--bad option"));
+    CHECK_THAT(usage_error({"--kernel", "k", "--bad\noption"}),
+               Catch::Matchers::Contains("'--bad\\x0aoption'"));
 }
 
 TEST_CASE("Options: what is to be written about the VM", "[options]") {

@@ -7,6 +7,8 @@
 #include <optional>
 #include <vector>
 
+#include "util/quote.hpp"
+
 namespace kvm_vmm {
 namespace {
 
@@ -330,11 +332,7 @@ std::string explain_unknown_option(std::string_view word, std::span<const std::s
 
 std::string quote(std::string_view text) {
     constexpr std::size_t most = 80;
-    std::string quoted = "'";
-    for (const char c : text.substr(0, most)) {
-        quoted += static_cast<unsigned char>(c) < ' ' || c == '\x7F' ? ' ' : c;
-    }
-    return quoted + (text.size() > most ? "...'" : "'");
+    return quoted(text.substr(0, most)) + (text.size() > most ? "..." : "");
 }
 
 }  // namespace kvm_vmm
