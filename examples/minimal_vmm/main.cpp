@@ -137,17 +137,12 @@ void fetch_input(Uart& uart) {
     (void)uart.enqueue_raw_bytes(std::span(input).first(count == 0 ? 1 : static_cast<std::size_t>(count)));
 }
 
-// Hands one or more accesses, as string instructions make, to the bus. What no device claims reads as all
-// ones.
+// Hands a port exit to the bus: one access, or as many as a string instruction makes.
 void access_port(vmdevice::IoManager& bus, kvm_run& run) {
-    const vmdevice::PioAddress port{run.io.port};
     auto* const bytes = reinterpret_cast<std::uint8_t*>(&run) + run.io.data_offset;
-    const std::span<std::uint8_t> data(bytes, std::size_t{run.io.size} * run.io.count);
-    if (run.io.direction == KVM_EXIT_IO_OUT) {
-        (void)bus.pio_write_repeated(port, run.io.size, data);
-    } else if (!bus.pio_read_repeated(port, run.io.size, data)) {
-        std::memset(bytes, 0xFF, data.size());
-    }
+    (void)bus.pio_exit(static_cast<vmdevice::IoDirection>(run.io.direction),
+                       vmdevice::PioAddress{run.io.port}, run.io.size, run.io.count,
+                       {bytes, std::size_t{run.io.size} * run.io.count});
 }
 
 int run_vm() {

@@ -33,8 +33,8 @@ enum class IoDirection : std::uint8_t { in = 0, out = 1 };
 
 namespace detail {
 
-/// The functions of IoManager, which see. They are members of a template so that a program compiles those
-/// that it calls and no others.
+/// The functions of IoManager, which says what they promise. They are members of a template so that a program
+/// instantiates those that it calls and no others: including this header alone is to cost little.
 template <class Pio, class Mmio>
 class BasicIoManager {
 public:
@@ -177,6 +177,44 @@ public:
         return dispatch<PioWriteRepeated>(pio_, address, data.empty() ? 0 : width, data);
     }
 
+    /// A port exit of a hypervisor, whole: `count` accesses of `size` bytes each at one port, with all of
+    /// their data, as KVM reports IN, OUT, REP INS and REP OUTS (`kvm_run.io`). A read yields all ones where
+    /// no device claims it or the device leaves bytes as they are, as on a PC's bus, so that nothing stale
+    /// reaches the guest; a write that nobody claims goes nowhere. What is returned is for a log: the exit
+    /// has been answered.
+    ///
+    /// `invalid_access_length` where `size` is not 1, 2, 4 or 8 or `data` not `size * count` bytes large, and
+    /// `invalid_range` where `count` is 0; no device is called then. Else as pio_read() and pio_write().
+    std::expected<void, BusError> pio_exit(IoDirection direction, PioAddress port, std::size_t size,
+                                           std::size_t count, std::span<std::uint8_t> data) const {
+        if (direction == IoDirection::in) {
+            read_as_ones(data);
+        }
+        if (!repeatable(size, data.size()) || data.size() / size != count) {
+            return std::unexpected(BusError::invalid_access_length);
+        }
+        if (direction == IoDirection::in) {
+            if (count == 1) {
+                return pio_read(port, data);
+            }
+            return pio_read_repeated(port, size, data);
+        }
+        if (count == 1) {
+            return pio_write(port, data);
+        }
+        return pio_write_repeated(port, size, data);
+    }
+    /// A memory exit of a hypervisor: one access of data.size() bytes (`kvm_run.mmio`, of whose data the
+    /// first `len` bytes count). What nobody claims reads as all ones, as in pio_exit().
+    std::expected<void, BusError> mmio_exit(IoDirection direction, MmioAddress address,
+                                            std::span<std::uint8_t> data) const {
+        if (direction == IoDirection::in) {
+            read_as_ones(data);
+            return mmio_read(address, data);
+        }
+        return mmio_write(address, data);
+    }
+
     /// Who owns an address: the whole range and the device, or nothing.
     [[nodiscard]] std::optional<std::pair<PioRange, std::shared_ptr<Pio>>> pio_owner(
         PioAddress address) const {
@@ -223,6 +261,12 @@ private:
 
     static bool repeatable(std::size_t width, std::size_t length) noexcept {
         return (width == 1 || width == 2 || width == 4 || width == 8) && length % width == 0;
+    }
+
+    static void read_as_ones(std::span<std::uint8_t> data) noexcept {
+        for (std::uint8_t& byte : data) {
+            byte = 0xFF;
+        }
     }
 
     // What dispatch calls; the length of the access is the width of one item where it is repeated.
@@ -292,6 +336,11 @@ private:
         return visit<Operation, FurtherVisit>(bus, address, length, data);
     }
 
+// GCC 12 takes the copy of an answer without an error for a use of the error.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
     template <class Operation, class Visit, class Shared>
     [[gnu::always_inline]] static std::expected<void, BusError> visit(const Shared& bus,
                                                                       typename Shared::Address address,
@@ -317,6 +366,9 @@ private:
         Operation::call(*entry->device, Address{entry->base}, offset, length, data);
         return answered;
     }
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
     /// R2 and the first half of R4 of visitors.hpp, after something has been unpublished.
     void wait_for_grace_period() const noexcept {
@@ -446,21 +498,25 @@ private:
 /// - **Dispatch** (`pio_read` and the like) takes no lock, never waits or retries, and allocates nothing. Its
 ///   cost does not depend on how many devices there are. An access that no device owns whole is an error and
 ///   reaches no device; the buffer of a read is then left as it is, so that the caller decides what an absent
-///   device reads as (on a PC all ones).
+///   device reads as. `pio_exit` and `mmio_exit` take a hypervisor's exit as it is, and decide as a PC does.
 /// - **register_*** never waits for a dispatch.
-/// - **deregister_*** (and move_*) return when no thread is inside the device through the range it had; it
-/// may
-///   then be destroyed. A thread is not waited for where that would be for ever: the calling thread itself,
-///   when a handler takes out its own device; and where handlers on several threads take out each other's
-///   devices, one of them returns early. The device then lives at least until its last handler has returned.
-///   A handler must not wait in any other way for a thread that takes its device out.
+/// - **deregister_*** and **move_*** return when no thread is inside the device through the range that it
+/// had;
+///   it may then be destroyed. This waiting is left out where it could be for ever: on a thread that is
+///   inside a device (any device of any IoManager) and on one that holds the lock of a Locked device. The
+///   device is then unreachable just the same, lives until the last thread has left it, whatever becomes of
+///   the pointer that the caller gets, and is let go of at a later change of that bus.
+/// - A thread that calls them from outside all devices must not hold a lock of its own that a handler of the
+/// device
+///   takes.
 /// - A device's exception passes through dispatch to its caller.
 ///
 /// Dispatches nest (a device may reach another one, or itself) to a depth of max_nesting; beyond it an access
 /// finds no device, so that a guest which points a DMA engine at itself does not exhaust the stack.
 ///
 /// On Linux a removal uses membarrier(2); a VMM that filters system calls should construct its IoManager
-/// first and allow the call in threads that deregister devices. See docs/vmdevice.md.
+/// first and allow the call in threads that deregister devices. A child of fork() may go on using an
+/// IoManager; it has none of the other threads. See docs/vmdevice.md.
 class IoManager : public detail::BasicIoManager<DevicePio, DeviceMmio> {};
 
 }  // namespace vmdevice

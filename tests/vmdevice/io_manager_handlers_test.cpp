@@ -36,7 +36,7 @@ constexpr std::uint64_t many = 300'000;
 class Watchdog {
 public:
     explicit Watchdog(std::chrono::seconds limit)
-        : thread_([this, limit](const std::stop_token& stop) {
+        : thread_([limit](const std::stop_token& stop) {
               const auto end = std::chrono::steady_clock::now() + limit;
               while (!stop.stop_requested()) {
                   if (std::chrono::steady_clock::now() > end) {

@@ -3,9 +3,12 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
+#include <expected>
 #include <memory>
 #include <random>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include <vmdevice/io_manager.hpp>
@@ -372,4 +375,155 @@ TEST_CASE("IoManager: says who owns an address and which ranges there are", "[vm
     CHECK_FALSE(manager.pio_owner(PioAddress{0x3F8}));
     CHECK(manager.pio_ranges() == std::vector{pio(0x64, 2)});
     CHECK(low->accesses.empty());
+}
+
+namespace {
+
+/// Writes down what reaches it; a read gives the width and a count, but leaves offset 7 alone.
+struct ExitRecorder : DevicePio, DeviceMmio {
+    std::vector<std::string> accesses;
+    std::uint8_t next = 1;
+
+    void note(const char* what, std::uint64_t offset, std::span<const std::uint8_t> data) {
+        std::string text = what + std::to_string(offset);
+        for (const std::uint8_t byte : data) {
+            text += " " + std::to_string(byte);
+        }
+        accesses.push_back(text);
+    }
+    void fill(std::uint64_t offset, std::span<std::uint8_t> data) {
+        accesses.push_back("in" + std::to_string(offset) + "/" + std::to_string(data.size()));
+        for (std::uint8_t& byte : data) {
+            byte = offset == 7 ? byte : next++;
+        }
+    }
+    void pio_read(PioAddress, PioOffset offset, std::span<std::uint8_t> data) override { fill(offset, data); }
+    void pio_write(PioAddress, PioOffset offset, std::span<const std::uint8_t> data) override {
+        note("out", offset, data);
+    }
+    void mmio_read(MmioAddress, MmioOffset offset, std::span<std::uint8_t> data) override {
+        fill(offset, data);
+    }
+    void mmio_write(MmioAddress, MmioOffset offset, std::span<const std::uint8_t> data) override {
+        note("out", offset, data);
+    }
+};
+
+using Bytes = std::vector<std::uint8_t>;
+using Texts = std::vector<std::string>;
+
+}  // namespace
+
+TEST_CASE("IoManager: a port exit is as many accesses as the guest made", "[vmdevice][io_manager][exit]") {
+    IoManager manager;
+    const auto device = std::make_shared<ExitRecorder>();
+    REQUIRE(manager.register_pio(PioRange::create(PioAddress{0x3F8}, 8).value(), device));
+    const auto exit = [&](IoDirection direction, std::uint16_t port, std::size_t size, std::size_t count,
+                          Bytes data) {
+        device->accesses.clear();
+        device->next = 1;
+        const auto answered = manager.pio_exit(direction, PioAddress{port}, size, count, data);
+        return std::pair(answered, data);
+    };
+    const std::expected<void, BusError> answered;
+    // OUT of every width is one access.
+    CHECK(exit(IoDirection::out, 0x3F8, 1, 1, {9}) == std::pair(answered, Bytes{9}));
+    CHECK(device->accesses == Texts{"out0 9"});
+    CHECK(exit(IoDirection::out, 0x3F9, 2, 1, {9, 8}).first == answered);
+    CHECK(device->accesses == Texts{"out1 9 8"});
+    CHECK(exit(IoDirection::out, 0x3FC, 4, 1, {9, 8, 7, 6}).first == answered);
+    CHECK(device->accesses == Texts{"out4 9 8 7 6"});
+    // REP OUTS goes to one port, item by item.
+    CHECK(exit(IoDirection::out, 0x3F8, 1, 3, {9, 8, 7}).first == answered);
+    CHECK(device->accesses == Texts{"out0 9", "out0 8", "out0 7"});
+    CHECK(exit(IoDirection::out, 0x3FA, 2, 2, {9, 8, 7, 6}).first == answered);
+    CHECK(device->accesses == Texts{"out2 9 8", "out2 7 6"});
+    // So do IN and REP INS.
+    CHECK(exit(IoDirection::in, 0x3FD, 1, 1, {0}) == std::pair(answered, Bytes{1}));
+    CHECK(device->accesses == Texts{"in5/1"});
+    CHECK(exit(IoDirection::in, 0x3F8, 4, 2, Bytes(8)) == std::pair(answered, Bytes{1, 2, 3, 4, 5, 6, 7, 8}));
+    CHECK(device->accesses == Texts{"in0/4", "in0/4"});
+}
+
+TEST_CASE("IoManager: what a port exit reads from nobody is all ones", "[vmdevice][io_manager][exit]") {
+    IoManager manager;
+    const auto device = std::make_shared<ExitRecorder>();
+    REQUIRE(manager.register_pio(PioRange::create(PioAddress{0x3F8}, 8).value(), device));
+    for (const std::size_t size : {1U, 2U, 4U}) {
+        for (const std::size_t count : {1U, 2U, 100U}) {
+            Bytes data(size * count, 0x5A);
+            CHECK(manager.pio_exit(IoDirection::in, PioAddress{0x80}, size, count, data).error() ==
+                  BusError::device_not_found);
+            CHECK(data == Bytes(size * count, 0xFF));
+            // A write changes nothing of what the hypervisor keeps.
+            data.assign(size * count, 0x5A);
+            CHECK(manager.pio_exit(IoDirection::out, PioAddress{0x80}, size, count, data).error() ==
+                  BusError::device_not_found);
+            CHECK(data == Bytes(size * count, 0x5A));
+        }
+    }
+    // An access that runs past the range reaches no device.
+    Bytes data(2, 0x5A);
+    CHECK(manager.pio_exit(IoDirection::in, PioAddress{0x3FF}, 2, 1, data).error() ==
+          BusError::device_not_found);
+    CHECK(data == Bytes{0xFF, 0xFF});
+    CHECK(device->accesses.empty());
+    // Nothing stale reaches the guest where a device leaves bytes as they are.
+    data = {0x5A};
+    CHECK(manager.pio_exit(IoDirection::in, PioAddress{0x3FF}, 1, 1, data));
+    CHECK(data == Bytes{0xFF});
+}
+
+TEST_CASE("IoManager: a port exit that contradicts itself reaches no device",
+          "[vmdevice][io_manager][exit]") {
+    IoManager manager;
+    const auto device = std::make_shared<ExitRecorder>();
+    REQUIRE(manager.register_pio(PioRange::create(PioAddress{0}, 8).value(), device));
+    struct Case {
+        std::size_t size, count, bytes;
+        BusError error;
+    };
+    constexpr std::size_t huge = static_cast<std::size_t>(-1);
+    for (const auto& [size, count, bytes, error] :
+         {Case{0, 1, 1, BusError::invalid_access_length}, Case{3, 1, 3, BusError::invalid_access_length},
+          Case{16, 1, 16, BusError::invalid_access_length}, Case{1, 2, 1, BusError::invalid_access_length},
+          Case{1, 1, 2, BusError::invalid_access_length}, Case{2, 2, 3, BusError::invalid_access_length},
+          Case{4, 1, 0, BusError::invalid_access_length},
+          Case{8, huge / 8 + 1, 8, BusError::invalid_access_length},
+          Case{2, 0, 2, BusError::invalid_access_length}, Case{1, 0, 0, BusError::invalid_range}}) {
+        for (const IoDirection direction : {IoDirection::in, IoDirection::out}) {
+            Bytes data(bytes, 0x5A);
+            CHECK(manager.pio_exit(direction, PioAddress{0}, size, count, data).error() == error);
+            CHECK(data == Bytes(bytes, direction == IoDirection::in ? 0xFF : 0x5A));
+        }
+    }
+    CHECK(device->accesses.empty());
+}
+
+TEST_CASE("IoManager: a memory exit is one access, and reads all ones from nobody",
+          "[vmdevice][io_manager][exit]") {
+    IoManager manager;
+    const auto device = std::make_shared<ExitRecorder>();
+    REQUIRE(manager.register_mmio(MmioRange::create(MmioAddress{0x1000}, 0x10).value(), device));
+    Bytes data{9, 8, 7, 6};
+    CHECK(manager.mmio_exit(IoDirection::out, MmioAddress{0x1004}, data));
+    CHECK(manager.mmio_exit(IoDirection::in, MmioAddress{0x1008}, data));
+    CHECK(data == Bytes{1, 2, 3, 4});
+    CHECK(device->accesses == Texts{"out4 9 8 7 6", "in8/4"});
+    data = {0x5A, 0x5A};
+    CHECK(manager.mmio_exit(IoDirection::in, MmioAddress{0x100F}, data).error() ==
+          BusError::device_not_found);
+    CHECK(data == Bytes{0xFF, 0xFF});
+    data = {0x5A, 0x5A};
+    CHECK(manager.mmio_exit(IoDirection::out, MmioAddress{0x2000}, data).error() ==
+          BusError::device_not_found);
+    CHECK(data == Bytes{0x5A, 0x5A});
+    CHECK(manager.mmio_exit(IoDirection::in, MmioAddress{0x1000}, {}).error() == BusError::invalid_range);
+    CHECK(device->accesses.size() == 2);
+}
+
+TEST_CASE("IoManager: the directions of an exit are KVM's", "[vmdevice][io_manager][exit]") {
+    // KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT; is_write.
+    STATIC_REQUIRE(static_cast<IoDirection>(0) == IoDirection::in);
+    STATIC_REQUIRE(static_cast<IoDirection>(1) == IoDirection::out);
 }

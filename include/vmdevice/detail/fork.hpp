@@ -66,7 +66,12 @@ private:
     static void before_fork() VMDEVICE_NO_ANALYSIS {
         fork_safe_mutexes.mutex.lock();
         for (ForkSafeMutex* at = fork_safe_mutexes.head; at != nullptr; at = at->next_) {
-            at->lock();
+            // Not lock(): the order of two of these means nothing, and a tool that watches orders would
+            // object.
+            Backoff backoff;
+            while (!at->try_lock()) {
+                backoff.pause();
+            }
         }
     }
     static void after_fork() VMDEVICE_NO_ANALYSIS {

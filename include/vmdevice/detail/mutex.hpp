@@ -13,6 +13,7 @@ namespace vmdevice::detail {
 class VMDEVICE_CAPABILITY("mutex") Mutex {
 public:
     void lock() VMDEVICE_ACQUIRE() { mutex_.lock(); }
+    [[nodiscard]] bool try_lock() VMDEVICE_TRY_ACQUIRE(true) { return mutex_.try_lock(); }
     void unlock() VMDEVICE_RELEASE() { mutex_.unlock(); }
 
 private:

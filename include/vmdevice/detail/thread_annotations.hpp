@@ -16,5 +16,6 @@
 #define VMDEVICE_REQUIRES(mutex) VMDEVICE_THREAD_ATTRIBUTE(requires_capability(mutex))
 #define VMDEVICE_EXCLUDES(mutex) VMDEVICE_THREAD_ATTRIBUTE(locks_excluded(mutex))
 #define VMDEVICE_ACQUIRE(...) VMDEVICE_THREAD_ATTRIBUTE(acquire_capability(__VA_ARGS__))
+#define VMDEVICE_TRY_ACQUIRE(...) VMDEVICE_THREAD_ATTRIBUTE(try_acquire_capability(__VA_ARGS__))
 #define VMDEVICE_RELEASE(...) VMDEVICE_THREAD_ATTRIBUTE(release_capability(__VA_ARGS__))
 #define VMDEVICE_NO_ANALYSIS VMDEVICE_THREAD_ATTRIBUTE(no_thread_safety_analysis)

@@ -26,7 +26,7 @@ struct PortRead {
 struct PortWrite {
     std::uint16_t port;
     std::size_t width;
-    std::span<const std::uint8_t> data;
+    std::span<std::uint8_t> data;
 };
 struct MmioRead {
     std::uint64_t address;
@@ -34,7 +34,7 @@ struct MmioRead {
 };
 struct MmioWrite {
     std::uint64_t address;
-    std::span<const std::uint8_t> data;
+    std::span<std::uint8_t> data;
 };
 /// Nothing to do but to run again: a signal, a window for interrupts, an AP that is not started yet.
 struct Resume {};

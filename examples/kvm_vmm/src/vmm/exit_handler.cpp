@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "vmm/exit_handler.hpp"
 
-#include <algorithm>
 #include <array>
 #include <cinttypes>
 #include <cstdio>
@@ -9,9 +8,6 @@
 
 namespace kvm_vmm {
 namespace {
-
-// What a bus with nothing on it reads as.
-constexpr std::uint8_t floating_bus = 0xFF;
 
 std::string hex(std::uint64_t value) {
     std::array<char, 24> text{};
@@ -43,20 +39,16 @@ bool ExitHandler::handle(const KvmVcpu& vcpu, VcpuExit& exit) {
 
 // An access that no device claims reads as all ones and writes nowhere, as on real hardware: guests probe.
 bool ExitHandler::on(const KvmVcpu& vcpu, exits::PortRead& exit) {
-    std::ranges::fill(exit.data, floating_bus);
-    const vmdevice::PioAddress port{exit.port};
-    const auto answered = exit.data.size() == exit.width ? io_.pio_read(port, exit.data)
-                                                         : io_.pio_read_repeated(port, exit.width, exit.data);
+    const auto answered = io_.pio_exit(vmdevice::IoDirection::in, vmdevice::PioAddress{exit.port}, exit.width,
+                                       exit.data.size() / exit.width, exit.data);
     observer_.record({IoAccess::Bus::pio, false, vcpu.id(), exit.port, exit.width, exit.data},
                      answered.has_value());
     return true;
 }
 
 bool ExitHandler::on(const KvmVcpu& vcpu, exits::PortWrite& exit) {
-    const vmdevice::PioAddress port{exit.port};
-    const auto answered = exit.data.size() == exit.width
-                              ? io_.pio_write(port, exit.data)
-                              : io_.pio_write_repeated(port, exit.width, exit.data);
+    const auto answered = io_.pio_exit(vmdevice::IoDirection::out, vmdevice::PioAddress{exit.port},
+                                       exit.width, exit.data.size() / exit.width, exit.data);
     observer_.record({IoAccess::Bus::pio, true, vcpu.id(), exit.port, exit.width, exit.data},
                      answered.has_value());
     // A write may have been the guest's last: it must not run on behind a reset.
@@ -64,17 +56,18 @@ bool ExitHandler::on(const KvmVcpu& vcpu, exits::PortWrite& exit) {
 }
 
 bool ExitHandler::on(const KvmVcpu& vcpu, exits::MmioRead& exit) {
-    std::ranges::fill(exit.data, floating_bus);
-    const bool claimed = io_.mmio_read(vmdevice::MmioAddress{exit.address}, exit.data).has_value();
+    const auto answered =
+        io_.mmio_exit(vmdevice::IoDirection::in, vmdevice::MmioAddress{exit.address}, exit.data);
     observer_.record({IoAccess::Bus::mmio, false, vcpu.id(), exit.address, exit.data.size(), exit.data},
-                     claimed);
+                     answered.has_value());
     return true;
 }
 
 bool ExitHandler::on(const KvmVcpu& vcpu, exits::MmioWrite& exit) {
-    const bool claimed = io_.mmio_write(vmdevice::MmioAddress{exit.address}, exit.data).has_value();
+    const auto answered =
+        io_.mmio_exit(vmdevice::IoDirection::out, vmdevice::MmioAddress{exit.address}, exit.data);
     observer_.record({IoAccess::Bus::mmio, true, vcpu.id(), exit.address, exit.data.size(), exit.data},
-                     claimed);
+                     answered.has_value());
     return !end_.requested();
 }
 
