@@ -44,6 +44,7 @@ set(vmsuperio_headers
     vmsuperio/detail/config.hpp
     vmsuperio/detail/device_time.hpp
     vmsuperio/detail/i8042_core.hpp
+    vmsuperio/detail/i8042_text.hpp
     vmsuperio/detail/key_forms.hpp
     vmsuperio/detail/ps2_keyboard.hpp
     vmsuperio/detail/ps2_mouse.hpp
@@ -51,6 +52,7 @@ set(vmsuperio_headers
     vmsuperio/detail/scan_codes.hpp
     vmsuperio/detail/serial_fifo.hpp
     vmsuperio/detail/serial_registers.hpp
+    vmsuperio/detail/state_text.hpp
     vmsuperio/exit_port.hpp
     vmsuperio/i8042.hpp
     vmsuperio/keys.hpp

@@ -8,10 +8,12 @@
 #include <expected>
 #include <limits>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/detail/i8042_core.hpp>
+#include <vmsuperio/detail/i8042_text.hpp>
 #include <vmsuperio/keys.hpp>
 #include <vmsuperio/registers/i8042.hpp>
 #include <vmsuperio/state_error.hpp>
@@ -225,6 +227,14 @@ public:
     }
 
     [[nodiscard]] I8042State state() const { return core_.state(); }
+    /// The state as text for people, a line "name: value" for each member under its name in `I8042State`;
+    /// what the guest would read at port 0x64 comes first.
+    [[nodiscard]] std::string inspect() const {
+        detail::StateText text;
+        text.add("status", peek(i8042::command_offset));
+        detail::describe(text, core_.state());
+        return std::move(text).take();
+    }
     [[nodiscard]] I8042Profile profile() const noexcept { return core_.profile(); }
     [[nodiscard]] I8042Counters counters() const noexcept {
         I8042Counters counters = counters_;

@@ -299,6 +299,7 @@ public:
             // Bits 1 to 3 of the pulse are not modelled: A20 low for 6 us shows nothing but trouble.
             reset = (value & 0x01U) == 0;
         } else if (state_.waiting_for == 0) {
+            // NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange): a guest may write any byte
             execute(static_cast<i8042::Command>(value));
         }
         refresh();

@@ -143,12 +143,11 @@ public:
         if (wrapped) {
             return reply({}, {byte});
         }
-        const Command waiting{std::exchange(state_.waiting_for, std::uint8_t{0})};
-        if (waiting == Command{0} || command >= first_command) {
+        const std::uint8_t waiting = std::exchange(state_.waiting_for, std::uint8_t{0});
+        if (waiting == 0 || command >= first_command) {
             execute(command);
-        } else if (!parameter(waiting, byte) && refuse()) {
-            // The host may send the parameter again.
-            state_.waiting_for = std::to_underlying(waiting);
+        } else if (!parameter(Command{waiting}, byte) && refuse()) {
+            state_.waiting_for = waiting;  // the host may send the parameter again
         }
         make_packet();
     }
