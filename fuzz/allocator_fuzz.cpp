@@ -8,9 +8,12 @@
 // Input: operations; policy: n modulo 3 (lowest, highest, exactly at):
 //   0n s a t     allocate s ports at a multiple of 2^(a mod 8), at t     4n k  free the k-th allocation
 //   1n s a t     s pages of memory likewise                             5n n constraint...  register a device
-//   2n i         an interrupt: any (n even) or i                        6n k  unregister the k-th device
-//   3n b s       free ports that perhaps nobody has                     7n ... an access to a device's range
-// A constraint is a byte (bits 2:0 the kind, 3 at a fixed place, 7:4 the size less 1) and a place.
+//   2n i         interrupts: any (n even) or i; 1 + bits 2:1 of n       6n k  unregister the k-th device
+//                of them, shared as bits 6:5 of i say                   7n ... an access to a device's range
+//   3n b s       free ports that perhaps nobody has (n < 4), save and restore (n < 8), move ports of a
+//                device (n < 12) or its memory
+// A constraint is a byte (bits 2:0 the kind, 3 at a fixed place, 7:4 the size less 1) and a place. After each
+// step the state that the allocator saves is the oracle's.
 
 #include <algorithm>
 #include <array>
@@ -96,32 +99,20 @@ public:
                                        memory_, size, align, op, at, memory_first, memory_last);
                 break;
             }
-            case OpKind::enqueue: {
-                const std::uint32_t wanted = input.byte() % 20U;
-                const bool any = op.detail % 2 == 0;
-                const auto irq = allocator_.allocate_irq(any ? std::nullopt : std::optional(wanted));
-                trace_("allocator.allocate_irq(", any ? "" : "any or ", wanted, ");  // ",
-                       irq ? static_cast<int>(*irq) : -1);
-                const bool free =
-                    any ? irqs_.size() < 12 : wanted >= 5 && wanted <= 16 && !irqs_.contains(wanted);
-                check_equal(irq.has_value(), free, "an interrupt is had where one is free");
-                if (irq) {
-                    check(*irq >= 5 && *irq <= 16, "it is one of those managed");
-                    check(any || *irq == wanted, "it is the one asked for");
-                    check(irqs_.insert(*irq).second, "nobody else has it");
-                    held_.emplace_back(LegacyIrqResource{*irq});
+            case OpKind::enqueue:
+                allocate_irqs(op.detail, input.byte());
+                break;
+            case OpKind::tick:
+                if (op.detail < 4) {
+                    free_of_nobody(input);
+                } else if (op.detail < 8) {
+                    save_and_restore(input);
+                } else if (op.detail < 12) {
+                    move<PioResource>(input);
+                } else {
+                    move<MmioResource>(input);
                 }
                 break;
-            }
-            case OpKind::tick: {
-                const auto range = PioRange::create({static_cast<std::uint16_t>(ports_first + input.byte())},
-                                                    static_cast<PioOffset>(input.byte() % 34U));
-                if (range && !held(PioResource{*range})) {
-                    trace_("allocator.free_pio of what nobody holds");
-                    check(!allocator_.free_pio(*range), "what nobody holds cannot be freed");
-                }
-                break;
-            }
             case OpKind::snapshot:
                 free_one(input.byte());
                 break;
@@ -136,9 +127,167 @@ public:
                 break;
         }
         check_equal(manager_.size(), devices_.size(), "size()");
+        check_state();
     }
 
 private:
+    // Interrupts as the oracle sees them: how many have the line, and how they share it.
+    struct Line {
+        std::uint32_t holders;
+        IrqSharing sharing;
+    };
+
+    void allocate_irqs(std::uint8_t detail, std::uint8_t byte) {
+        const std::uint32_t count = 1U + ((detail >> 1U) & 3U);
+        const bool any = detail % 2 == 0;
+        const std::uint32_t wanted = byte % 20U;
+        const auto sharing = static_cast<IrqSharing>((byte >> 5U) % 3U);
+        const auto got = allocator_.allocate_irqs(count, any ? std::nullopt : std::optional(wanted), sharing);
+        trace_("allocator.allocate_irqs(", count, any ? ", any or " : ", ", wanted, ", sharing ",
+               static_cast<unsigned>(sharing), ");  // ", got ? "given" : "refused");
+        const auto usable = [&](std::uint32_t irq) {
+            const auto line = lines_.find(irq);
+            return irq >= 5 && irq <= 16 &&
+                   (line == lines_.end() ||
+                    (sharing != IrqSharing::exclusive && line->second.sharing == sharing));
+        };
+        std::uint32_t possible = 0;
+        for (std::uint32_t irq = any ? 5 : wanted; irq < (any ? 17 : wanted + count); ++irq) {
+            possible += usable(irq) ? 1U : 0U;
+        }
+        check_equal(got.has_value(), possible >= count, "interrupts are had where there are enough");
+        if (!got) {
+            return;
+        }
+        check_equal(got->size(), count, "as many as asked for");
+        std::set<std::uint32_t> different;
+        for (std::uint32_t i = 0; i < count; ++i) {
+            const std::uint32_t irq = (*got)[i];
+            check(different.insert(irq).second, "they are different ones");
+            check(any || irq == wanted + i, "they are the ones asked for");
+            check(usable(irq), "nobody has it who does not share it");
+            // A line that others have is given only where no free one is left.
+            if (any && lines_.contains(irq)) {
+                for (std::uint32_t other = 5; other <= 16; ++other) {
+                    check(lines_.contains(other) || different.contains(other), "a free one comes first");
+                }
+            }
+        }
+        for (const std::uint32_t irq : *got) {
+            claim(LegacyIrqResource{irq, sharing});
+            held_.emplace_back(LegacyIrqResource{irq, sharing});
+        }
+    }
+
+    void free_of_nobody(Input& input) {
+        const auto range = PioRange::create({static_cast<std::uint16_t>(ports_first + input.byte())},
+                                            static_cast<PioOffset>(input.byte() % 34U));
+        if (range && !held(PioResource{*range})) {
+            trace_("allocator.free_pio of what nobody holds");
+            check(!allocator_.free_pio(*range), "what nobody holds cannot be freed");
+        }
+    }
+
+    void save_and_restore(Input& input) {
+        const SystemAllocatorState state = allocator_.state();
+        std::vector<std::uint8_t> bytes = encode(state);
+        const auto decoded = decode<SystemAllocatorState>(bytes);
+        check(decoded && *decoded == state, "bytes give back what was saved");
+        auto restored = SystemAllocator::from_state(*decoded);
+        check(restored && restored->state() == state, "a saved state is restored");
+        // The devices keep their reference: the allocator goes on from its own saved state.
+        allocator_ = *restored;
+        trace_("allocator = SystemAllocator::from_state(allocator.state())");
+        // And a state that somebody has changed is refused, or is one that an allocator can be in.
+        for (std::size_t changes = 1U + input.byte() % 4U; changes != 0; --changes) {
+            bytes[input.u16() % bytes.size()] = input.byte();
+        }
+        if (const auto hostile = decode<SystemAllocatorState>(bytes)) {
+            auto other = SystemAllocator::from_state(*hostile);
+            check(other || !other.error().field.empty(), "an error names the member");
+            check(!other || other->state() == *hostile, "what is accepted is taken as it is");
+            if (other) {
+                static_cast<void>(other->allocate_pio(8));
+                static_cast<void>(other->allocate_irq(std::nullopt, IrqSharing::level));
+                for (const PioRange& range : hostile->pio) {
+                    check(other->free_pio(range).has_value(), "what was restored can be freed");
+                }
+            }
+        }
+    }
+
+    template <class Kind>
+    void move(Input& input) {
+        constexpr bool ports = std::is_same_v<Kind, PioResource>;
+        const std::uint8_t which = input.byte();
+        const std::uint64_t place = input.byte();
+        const std::uint64_t size = 1U + input.byte() % 16U;
+        if (devices_.empty()) {
+            return;
+        }
+        const Held& mover = devices_[which % devices_.size()];
+        for (const Resource& resource : DeviceResources(mover.device->resources())) {
+            const auto* const owned = std::get_if<Kind>(&resource);
+            if (owned == nullptr) {
+                continue;
+            }
+            const auto from = owned->range;
+            auto to = from;
+            if constexpr (ports) {
+                to = PioRange::create({static_cast<std::uint16_t>(ports_first - 4 + place)},
+                                      static_cast<PioOffset>(size))
+                         .value();
+            } else {
+                to = MmioRange::create({memory_first + (place % 70U) * page}, size * page).value();
+            }
+            std::set<std::uint64_t>& used = ports ? ports_ : memory_;
+            const std::uint64_t unit = ports ? 1 : page;
+            release_range(used, from, unit);
+            const bool free = is_free(used, to.base().value, to.size(), unit,
+                                      ports ? ports_first : memory_first, ports ? ports_last : memory_last);
+            const auto moved = [&] {
+                if constexpr (ports) {
+                    return manager_.move_pio(from.base(), to);
+                } else {
+                    return manager_.move_mmio(from.last(), to);
+                }
+            }();
+            trace_("manager.move_", ports ? "pio" : "mmio", "(", Hex{from.base().value}, ", ",
+                   Hex{to.base().value}, " of ", to.size(), ");  // ", moved ? "done" : "refused");
+            check_equal(moved.has_value(), free, "a device moves where nobody else is");
+            const auto now = moved ? to : from;
+            for (std::uint64_t at = now.base().value; at <= now.last().value; at += unit) {
+                used.insert(at / unit);
+            }
+            check(held(Kind{now}), "the device knows where it is");
+            return;
+        }
+    }
+
+    void check_state() {
+        const SystemAllocatorState state = allocator_.state();
+        std::size_t ports = 0;
+        for (const PioRange& range : state.pio) {
+            ports += range.size();
+            check(held(PioResource{range}), "what the allocator has given somebody has");
+        }
+        check_equal(ports, ports_.size(), "ports in the saved state");
+        std::size_t pages = 0;
+        for (const MmioRange& range : state.mmio) {
+            pages += range.size() / page;
+        }
+        check_equal(pages, memory_.size(), "memory in the saved state");
+        check_equal(state.irq.size(), lines_.size(), "interrupts in the saved state");
+        std::size_t shared = 0;
+        for (const auto& [irq, line] : lines_) {
+            shared += line.sharing != IrqSharing::exclusive ? 1U : 0U;
+            check_equal(allocator_.irq_holders(irq), line.holders, "how many have the line");
+        }
+        check_equal(state.shared_irq.size(), shared, "shared lines in the saved state");
+        check_equal(state.kvm_mem_slots.size(), slots_.size(), "slots in the saved state");
+        check_equal(state.instance_ids.size(), devices_.size(), "ids in the saved state");
+    }
+
     static AllocPolicy policy(Op op) { return static_cast<AllocPolicy>(op.detail % 3U); }
 
     bool held(const Resource& resource) const {
@@ -159,8 +308,12 @@ private:
                 target.claim_range(target.memory_, owned.range, page, memory_first, memory_last);
             }
             void operator()(const LegacyIrqResource& owned) const {
-                check(owned.irq >= 5 && owned.irq <= 16 && target.irqs_.insert(owned.irq).second,
-                      "a free interrupt");
+                check(owned.irq >= 5 && owned.irq <= 16, "an interrupt that is managed");
+                Line& line = target.lines_.try_emplace(owned.irq, Line{0, owned.sharing}).first->second;
+                check(line.holders == 0 ||
+                          (owned.sharing != IrqSharing::exclusive && line.sharing == owned.sharing),
+                      "a free interrupt, or one that is shared");
+                ++line.holders;
             }
             void operator()(const MsiIrqResource& owned) const {
                 for (std::uint32_t i = 0; i < owned.count; ++i) {
@@ -187,7 +340,11 @@ private:
             void operator()(const MmioResource& owned) const {
                 target.release_range(target.memory_, owned.range, page);
             }
-            void operator()(const LegacyIrqResource& owned) const { target.irqs_.erase(owned.irq); }
+            void operator()(const LegacyIrqResource& owned) const {
+                if (--target.lines_.at(owned.irq).holders == 0) {
+                    target.lines_.erase(owned.irq);
+                }
+            }
             void operator()(const MsiIrqResource& owned) const {
                 for (std::uint32_t i = 0; i < owned.count; ++i) {
                     target.msis_.erase(owned.base + i);
@@ -297,7 +454,8 @@ private:
                 return wanted;
             }
             case 2: {
-                LegacyIrqConstraint wanted;
+                LegacyIrqConstraint wanted{.sharing = static_cast<IrqSharing>((place >> 5U) % 3U),
+                                           .count = size % 3U};
                 if (fixed) {
                     wanted.irq = place % 20U;
                 }
@@ -346,7 +504,8 @@ private:
         std::size_t resources = 0;
         for (const ResourceConstraint& one : wanted) {
             const auto* const slots = std::get_if<KvmMemSlotConstraint>(&one);
-            resources += slots != nullptr ? slots->count : 1;
+            const auto* const lines = std::get_if<LegacyIrqConstraint>(&one);
+            resources += slots != nullptr ? slots->count : lines != nullptr ? lines->count : 1;
         }
         check_equal(device->resources().size(), resources, "all that was asked for");
         for (const Resource& resource : device->resources().get_all_resources()) {
@@ -417,7 +576,7 @@ private:
     std::vector<Held> devices_{};
     std::set<std::uint64_t> ports_{};
     std::set<std::uint64_t> memory_{};
-    std::set<std::uint32_t> irqs_{};
+    std::map<std::uint32_t, Line> lines_{};
     std::set<std::uint32_t> msis_{};
     std::set<std::uint32_t> slots_{};
     std::set<MacAddress> macs_{};

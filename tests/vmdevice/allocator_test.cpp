@@ -3,9 +3,14 @@
 #include <cstdint>
 #include <optional>
 #include <random>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <vmdevice/allocator.hpp>
+#include <vmdevice/text.hpp>
 
 #include "catch.hpp"
 
@@ -373,4 +378,344 @@ TEST_CASE("AllocError: every error has words of its own", "[vmdevice][error]") {
             CHECK((to_string(a) == to_string(b)) == (a == b));
         }
     }
+}
+
+TEST_CASE("RangeAllocator: says what was handed out and what is free", "[vmdevice][allocator]") {
+    RangeAllocator<PioAddress> ports(pio(0x100, 0x100));
+    REQUIRE(ports.allocate_exact(PioAddress{0x180}, 0x10));
+    REQUIRE(ports.allocate_exact(PioAddress{0x110}, 8));
+    CHECK(ports.allocations() == std::vector{pio(0x110, 8), pio(0x180, 0x10)});
+    CHECK(ports.allocation_at(PioAddress{0x117}) == pio(0x110, 8));
+    CHECK_FALSE(ports.allocation_at(PioAddress{0x118}));
+    CHECK_FALSE(ports.allocation_at(PioAddress{0x10F}));
+    CHECK_FALSE(ports.allocation_at(PioAddress{0}));
+    CHECK(ports.is_allocated(pio(0x110, 8)));
+    CHECK_FALSE(ports.is_allocated(pio(0x110, 7)));
+    CHECK_FALSE(ports.is_allocated(pio(0x111, 7)));
+    CHECK(ports.first_free_in(pio(0x100, 0x100)) == pio(0x100, 0x10));
+    CHECK(ports.first_free_in(pio(0x112, 0x100)) == pio(0x118, 0x68));
+    CHECK(ports.first_free_in(pio(0x114, 8)) == pio(0x118, 4));
+    CHECK(ports.first_free_in(pio(0x120, 4)) == pio(0x120, 4));
+    CHECK_FALSE(ports.first_free_in(pio(0x182, 4)));
+    CHECK_FALSE(ports.first_free_in(pio(0x200, 4)));
+    CHECK_FALSE(ports.first_free_in(pio(0, 4)));
+}
+
+TEST_CASE("RangeAllocator: units are found together and given back one by one", "[vmdevice][allocator]") {
+    RangeAllocator<Number> numbers(*NumberRange::from_bounds(Number{2}, Number{9}));
+    REQUIRE(numbers.allocate_exact(Number{4}, 1));
+    CHECK(numbers.allocate_units(3) == *NumberRange::create(Number{5}, 3));
+    CHECK(numbers.allocate_units(2, Number{8}) == *NumberRange::create(Number{8}, 2));
+    CHECK(numbers.allocate_units(3).error() == AllocError::exhausted);
+    CHECK(numbers.allocate_units(2, Number{3}).error() == AllocError::taken);
+    CHECK(numbers.allocate_units(0).error() == AllocError::invalid_size);
+    CHECK(numbers.allocated() == 6);
+    CHECK(numbers.free(*NumberRange::create(Number{5}, 3)).error() == AllocError::not_allocated);
+    CHECK(numbers.free(NumberRange::unit(Number{6})));
+    CHECK(numbers.allocate_units(1)->base() == Number{2});
+}
+
+TEST_CASE("RangeAllocator: a move holds both places until it is over", "[vmdevice][allocator]") {
+    // Every pair of places, against a row of single numbers.
+    for (std::uint16_t from_base = 0; from_base < 8; ++from_base) {
+        for (std::uint16_t to_base = 0; to_base < 12; ++to_base) {
+            for (std::uint16_t size = 1; size < 8; ++size) {
+                for (const bool finish : {true, false}) {
+                    RangeAllocator<PioAddress> ports(pio(1, 14));
+                    const PioRange from = pio(static_cast<std::uint16_t>(from_base + 1), 4);
+                    const PioRange to = pio(to_base, size);
+                    const PioRange other = pio(13, 1);
+                    REQUIRE(ports.allocate_exact(from.base(), 4));
+                    REQUIRE(ports.allocate_exact(other.base(), 1));
+                    const auto before = ports.allocations();
+                    const auto move = ports.begin_move(from, to);
+                    const bool possible = pio(1, 14).contains(to) && !to.overlaps(other);
+                    REQUIRE(move.has_value() == possible);
+                    if (!move) {
+                        CHECK(move.error() ==
+                              (pio(1, 14).contains(to) ? AllocError::taken : AllocError::out_of_range));
+                        CHECK(ports.allocations() == before);
+                        continue;
+                    }
+                    for (std::uint16_t at = 1; at < 15; ++at) {
+                        const PioAddress address{at};
+                        CHECK(ports.is_free(PioRange::unit(address)) ==
+                              !(from.contains(address) || to.contains(address) || other.contains(address)));
+                    }
+                    if (finish) {
+                        ports.finish_move(*move);
+                        CHECK(ports.allocations() == std::vector{to, other});
+                        REQUIRE(ports.free(to));
+                    } else {
+                        ports.cancel_move(*move);
+                        CHECK(ports.allocations() == before);
+                        REQUIRE(ports.free(from));
+                    }
+                    REQUIRE(ports.free(other));
+                    CHECK(ports.is_free(pio(1, 14)));
+                }
+            }
+        }
+    }
+    RangeAllocator<PioAddress> ports(pio(1, 14));
+    CHECK(ports.begin_move(pio(2, 2), pio(3, 2)).error() == AllocError::not_allocated);
+}
+
+TEST_CASE("SystemAllocator: several interrupt lines are had in one call, or none",
+          "[vmdevice][allocator][irq]") {
+    SystemAllocator machine = small_machine();
+    REQUIRE(machine.allocate_irq(7) == 7);
+    CHECK(machine.allocate_irqs(3) == std::vector<std::uint32_t>{5, 6, 8});
+    CHECK(machine.allocate_irqs(2, 10) == std::vector<std::uint32_t>{10, 11});
+    SystemAllocatorState before = machine.state();
+    CHECK(machine.allocate_irqs(2, 9).error() == AllocError::taken);
+    CHECK(machine.allocate_irqs(2, 15).error() == AllocError::out_of_range);
+    CHECK(machine.allocate_irqs(2, 0xFFFF'FFFF).error() == AllocError::out_of_range);
+    CHECK(machine.allocate_irqs(6).error() == AllocError::exhausted);
+    CHECK(machine.allocate_irqs(0xFFFF'FFFF).error() == AllocError::exhausted);
+    CHECK(machine.allocate_irqs(0).error() == AllocError::invalid_size);
+    CHECK(SystemAllocator({}).allocate_irqs(1).error() == AllocError::out_of_range);
+    CHECK(machine.state() == before);
+    CHECK(machine.allocate_irqs(5) == std::vector<std::uint32_t>{9, 12, 13, 14, 15});
+    const auto got = machine.allocate({LegacyIrqConstraint{.count = 0}});
+    CHECK(got.error() == AllocError::invalid_size);
+}
+
+TEST_CASE("SystemAllocator: a line is shared by those who ask for it in the same way",
+          "[vmdevice][allocator][irq]") {
+    SystemAllocator machine = small_machine();
+    CHECK(machine.allocate_irq(5, IrqSharing::edge) == 5);
+    CHECK(machine.allocate_irq(5, IrqSharing::edge) == 5);
+    CHECK(machine.allocate_irq(5, IrqSharing::level).error() == AllocError::taken);
+    CHECK(machine.allocate_irq(5).error() == AllocError::taken);
+    CHECK(machine.allocate_irq(6) == 6);
+    CHECK(machine.allocate_irq(6, IrqSharing::edge).error() == AllocError::taken);
+    CHECK(machine.irq_holders(5) == 2);
+    CHECK(machine.irq_holders(6) == 1);
+    CHECK(machine.irq_holders(7) == 0);
+    CHECK(machine.irq_holders(99) == 0);
+    CHECK(machine.free_irq(5));
+    CHECK(machine.allocate_irq(5).error() == AllocError::taken);
+    CHECK(machine.free_irq(5));
+    CHECK(machine.free_irq(5).error() == AllocError::not_allocated);
+    CHECK(machine.allocate_irq(5) == 5);
+    CHECK(machine.is_allocated(LegacyIrqResource{5}));
+    CHECK_FALSE(machine.is_allocated(LegacyIrqResource{5, IrqSharing::edge}));
+    CHECK_FALSE(machine.is_allocated(LegacyIrqResource{7}));
+}
+
+TEST_CASE("SystemAllocator: who shares gets a line of its own as long as there is one",
+          "[vmdevice][allocator][irq]") {
+    SystemAllocator machine({.irq = *NumberRange::from_bounds(Number{16}, Number{18})});
+    CHECK(machine.allocate_irq(16) == 16);
+    CHECK(machine.allocate_irq(std::nullopt, IrqSharing::level) == 17);
+    CHECK(machine.allocate_irq(std::nullopt, IrqSharing::level) == 18);
+    // From here on the fewest.
+    CHECK(machine.allocate_irq(std::nullopt, IrqSharing::level) == 17);
+    CHECK(machine.allocate_irq(std::nullopt, IrqSharing::level) == 18);
+    CHECK(machine.allocate_irq(18, IrqSharing::level) == 18);
+    CHECK(machine.allocate_irq(std::nullopt, IrqSharing::level) == 17);
+    CHECK(machine.allocate_irq(std::nullopt, IrqSharing::edge).error() == AllocError::exhausted);
+    CHECK(machine.allocate_irq().error() == AllocError::exhausted);
+    // Several lines are different lines.
+    CHECK(machine.allocate_irqs(2, std::nullopt, IrqSharing::level) == std::vector<std::uint32_t>{17, 18});
+    const SystemAllocatorState before = machine.state();
+    CHECK(machine.allocate_irqs(3, std::nullopt, IrqSharing::level).error() == AllocError::exhausted);
+    CHECK(machine.state() == before);
+    CHECK(before.shared_irq == std::vector<SystemAllocatorState::SharedIrq>{{17, IrqSharing::level, 4},
+                                                                            {18, IrqSharing::level, 4}});
+}
+
+TEST_CASE("SystemAllocator: a request says which of its parts was refused", "[vmdevice][allocator]") {
+    SystemAllocator machine = small_machine();
+    const auto refused = machine.allocate(
+        {PioConstraint{.size = 8}, MmioConstraint{.size = 0x1000}, LegacyIrqConstraint{.irq = 4}});
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().index == 2);
+    CHECK(refused.error().reason == AllocError::out_of_range);
+    CHECK(machine.allocate({MsiIrqConstraint{.type = MsiIrqType::generic, .count = 2, .base = 40}})
+              ->get_generic_msi_irqs() == DeviceResources::IrqRange{40, 2});
+    CHECK(machine.allocate_msi(1, 41).error() == AllocError::taken);
+}
+
+TEST_CASE("SystemAllocator: what is to be avoided is not handed out, and free again afterwards",
+          "[vmdevice][allocator]") {
+    SystemAllocator machine = small_machine();
+    REQUIRE(machine.allocate_pio(4) == pio(0x100, 4));
+    const std::vector<ResourceConstraint> wanted = {PioConstraint{.size = 8}, MmioConstraint{.size = 0x1000}};
+    // Partly taken already, partly outside the space.
+    const std::vector<PioRange> ports = {pio(0xF0, 0x18), pio(0x110, 4)};
+    const std::vector<MmioRange> memory = {mmio(0xBFFF'0000, 0x1'0800)};
+    const auto got = machine.allocate(wanted, ports, memory);
+    REQUIRE(got);
+    CHECK(*got == DeviceResources{PioResource{pio(0x108, 8)}, MmioResource{mmio(0xC000'1000, 0x1000)}});
+    const std::vector<ResourceConstraint> fixed = {PioConstraint::at(pio(0x112, 4))};
+    CHECK(machine.allocate(fixed, ports, {}).error() == AllocError::taken);
+    machine.free(*got);
+    CHECK(machine.allocate(wanted)->get_pio_address_ranges() == std::vector{pio(0x104, 8)});
+    CHECK(SystemAllocator({}).allocate({}, ports, memory)->empty());
+}
+
+namespace {
+
+SystemAllocatorState used_machine() {
+    SystemAllocator machine = small_machine();
+    REQUIRE(machine.allocate({PioConstraint{.size = 8}, PioConstraint::at(pio(0x3F8, 8)),
+                              MmioConstraint{.size = 0x1000}, LegacyIrqConstraint{.count = 2},
+                              LegacyIrqConstraint{.irq = 12, .sharing = IrqSharing::level},
+                              MsiIrqConstraint{.type = MsiIrqType::pci_msix, .count = 4},
+                              MacAddressConstraint{}, KvmMemSlotConstraint{.count = 2}}));
+    REQUIRE(machine.allocate_irq(12, IrqSharing::level));
+    REQUIRE(machine.allocate_instance_id());
+    REQUIRE(machine.allocate_instance_id());
+    return machine.state();
+}
+
+}  // namespace
+
+TEST_CASE("SystemAllocator: a restored one goes on as the saved one would", "[vmdevice][allocator][state]") {
+    const SystemAllocatorState state = used_machine();
+    auto restored = SystemAllocator::from_state(state);
+    REQUIRE(restored);
+    CHECK(restored->state() == state);
+    CHECK(restored->allocate_pio(8) == pio(0x108, 8));
+    CHECK(restored->allocate_pio(8, 1, AllocPolicy::exact_match, PioAddress{0x3F0}) == pio(0x3F0, 8));
+    CHECK(restored->allocate_pio(8, 1, AllocPolicy::exact_match, PioAddress{0x3FC}).error() ==
+          AllocError::taken);
+    CHECK(restored->allocate_mmio(0x1000)->base().value == 0xC000'1000);
+    CHECK(restored->allocate_irq() == 7);
+    CHECK(restored->irq_holders(12) == 2);
+    CHECK(restored->free_irq(12));
+    CHECK(restored->allocate_irq(12).error() == AllocError::taken);
+    CHECK(restored->allocate_msi(1) == 36);
+    CHECK(restored->allocate_kvm_mem_slot() == 4);
+    CHECK(restored->allocate_instance_id() == 102);
+    CHECK(restored->allocate({MacAddressConstraint{}})->get_mac_address()->back() == 1);
+    // The state made by default is an allocator of nothing.
+    auto none = SystemAllocator::from_state(SystemAllocatorState{});
+    REQUIRE(none);
+    CHECK(none->state() == SystemAllocator({}).state());
+    CHECK(none->allocate_instance_id() == 1);
+    CHECK(none->allocate_pio(1).error() == AllocError::out_of_range);
+}
+
+TEST_CASE("SystemAllocator: a state that cannot be is refused, and the error names the member",
+          "[vmdevice][allocator][state]") {
+    const SystemAllocatorState good = used_machine();
+    REQUIRE(SystemAllocator::from_state(good));
+    const auto refused = [&](auto change) {
+        SystemAllocatorState bad = good;
+        change(bad);
+        const auto restored = SystemAllocator::from_state(bad);
+        return restored ? std::string("accepted") : std::string(restored.error().field);
+    };
+    using State = SystemAllocatorState;
+    const auto number = [](std::uint32_t value) { return NumberRange::unit(Number{value}); };
+    CHECK(refused([](State&) {}) == "accepted");
+    // Outside the space, overlapping, out of order, twice, without a space.
+    CHECK(refused([](State& s) { s.pio.push_back(pio(0xFFF, 2)); }) == "pio");
+    CHECK(refused([](State& s) { s.pio.push_back(pio(0x3FF, 2)); }) == "pio");
+    CHECK(refused([](State& s) { std::swap(s.pio[0], s.pio[1]); }) == "pio");
+    CHECK(refused([](State& s) { s.pio.push_back(s.pio.back()); }) == "pio");
+    CHECK(refused([](State& s) { s.config.pio.reset(); }) == "pio");
+    CHECK(refused([](State& s) { s.mmio.push_back(mmio(0xCFFF'FFFF, 2)); }) == "mmio");
+    CHECK(refused([](State& s) { s.config.mmio = mmio(0xC000'0001, 0x1000); }) == "mmio");
+    CHECK(refused([&](State& s) { s.irq.push_back(number(16)); }) == "irq");
+    CHECK(refused([&](State& s) { s.irq[0] = *NumberRange::create(Number{5}, 1); }) == "accepted");
+    CHECK(refused([&](State& s) { s.irq.back() = *NumberRange::create(Number{12}, 2); }) == "irq");
+    CHECK(refused([&](State& s) { s.msi.push_back(number(35)); }) == "msi");
+    CHECK(refused([&](State& s) { s.kvm_mem_slots = {*NumberRange::create(Number{2}, 2)}; }) ==
+          "kvm_mem_slots");
+    CHECK(refused([&](State& s) { s.instance_ids.insert(s.instance_ids.begin(), number(99)); }) ==
+          "instance_ids");
+    CHECK(refused([&](State& s) { s.config.first_instance_id = 101; }) == "instance_ids");
+    CHECK(refused([&](State& s) { s.mac_numbers.push_back(number(0x100'0000)); }) == "mac_numbers");
+    // A shared line that nobody has, that nobody shares, out of order, of no known kind, or that is not
+    // allocated.
+    CHECK(refused([](State& s) { s.shared_irq[0].holders = 0; }) == "shared_irq");
+    CHECK(refused([](State& s) { s.shared_irq[0].sharing = IrqSharing::exclusive; }) == "shared_irq");
+    CHECK(refused([](State& s) { s.shared_irq[0].sharing = static_cast<IrqSharing>(3); }) == "shared_irq");
+    CHECK(refused([](State& s) { s.shared_irq[0].irq = 11; }) == "shared_irq");
+    CHECK(refused([](State& s) { s.shared_irq.push_back(s.shared_irq[0]); }) == "shared_irq");
+    CHECK(refused([](State& s) {
+              s.config.irq.reset();
+              s.irq.clear();
+          }) == "shared_irq");
+    CHECK(refused([](State& s) { s.shared_irq[0].holders = 0xFFFF'FFFF; }) == "accepted");
+    CHECK(to_string(AllocatorStateError{"pio"}) ==
+          "the saved state of the allocator holds an invalid value: pio");
+    // As many holders as can be counted, and no more.
+    State full = good;
+    full.shared_irq[0].holders = 0xFFFF'FFFF;
+    CHECK(SystemAllocator::from_state(full)->allocate_irq(12, IrqSharing::level).error() ==
+          AllocError::exhausted);
+}
+
+TEST_CASE("SystemAllocator: a state survives its way through bytes, and bytes that hold none are refused",
+          "[vmdevice][allocator][state]") {
+    const SystemAllocatorState state = used_machine();
+    const std::vector<std::uint8_t> bytes = encode(state);
+    CHECK(decode<SystemAllocatorState>(bytes) == state);
+    CHECK(decode<SystemAllocatorState>(encode(SystemAllocatorState{})) == SystemAllocatorState{});
+    CHECK(std::vector(bytes.begin(), bytes.begin() + 6) ==
+          std::vector<std::uint8_t>{'V', 'M', 'A', 'L', 1, 0});
+    // Cut anywhere, it is refused; so is anything behind it.
+    for (std::size_t size = 0; size < bytes.size(); ++size) {
+        CHECK_FALSE(decode<SystemAllocatorState>(std::span(bytes).first(size)));
+    }
+    const auto changed = [&](std::size_t at, std::uint8_t value) {
+        std::vector<std::uint8_t> other = bytes;
+        if (at == other.size()) {
+            other.push_back(value);
+        }
+        other[at] = value;
+        const auto decoded = decode<SystemAllocatorState>(other);
+        return decoded ? std::string("accepted") : std::string(decoded.error().field);
+    };
+    CHECK(changed(bytes.size(), 0) == "header");
+    CHECK(changed(0, 'X') == "header");
+    CHECK(changed(4, 2) == "header");
+    CHECK(changed(6, 2) == "config.pio");     // neither there nor not
+    CHECK(changed(10, 1) == "config.pio");    // beyond the port space
+    CHECK(changed(8, 0xFF) == "config.pio");  // ends before it begins
+    // Whatever one byte says, decoding ends, and restoring judges what it gives.
+    for (std::size_t at = 0; at < bytes.size(); ++at) {
+        for (const unsigned value : {0x00U, 0x01U, 0x7FU, 0x80U, 0xFFU}) {
+            std::vector<std::uint8_t> other = bytes;
+            other[at] = static_cast<std::uint8_t>(value);
+            if (const auto decoded = decode<SystemAllocatorState>(other)) {
+                CHECK(encode(*decoded) == other);
+                if (const auto restored = SystemAllocator::from_state(*decoded)) {
+                    CHECK(restored->state() == *decoded);
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("Text: ranges and resources in words", "[vmdevice][text]") {
+    struct ThirdAddress {
+        std::uint32_t value;
+    };
+    CHECK(to_string(pio(0x3F8, 8)) == "0x3f8-0x3ff");
+    CHECK(to_string(pio(0, 1)) == "0x0-0x0");
+    CHECK(to_string(mmio(~0ULL - 0xFFF, 0x1000)) == "0xfffffffffffff000-0xffffffffffffffff");
+    CHECK(to_string(*NumberRange::from_bounds(Number{5}, Number{15})) == "5-15");
+    CHECK(to_string(*BusRange<ThirdAddress>::create({0x10}, 0x10)) == "0x10-0x1f");
+    CHECK(to_string(PioAddress{0xCF8}) == "0xcf8");
+    CHECK(to_string(MmioAddress{0xFED0'0000}) == "0xfed00000");
+    CHECK(to_string(Resource(LegacyIrqResource{4})) == "irq 4");
+    CHECK(to_string(LegacyIrqResource{4, IrqSharing::edge}) == "irq 4 (shared, edge)");
+    CHECK(to_string(LegacyIrqResource{10, IrqSharing::level}) == "irq 10 (shared, level)");
+    CHECK(to_string(DeviceResources{PioResource{pio(0x60, 1)}, MsiIrqResource{MsiIrqType::pci_msix, 3, 2},
+                                    MacAddressResource{{0x52, 0x54, 0, 0xA, 0, 0xFF}}}) ==
+          "pio 0x60-0x60  msi-x 3+2  mac 52:54:00:0a:00:ff");
+    CHECK(to_string(DeviceResources{}).empty());
+    CHECK(to_string(ResourceConstraint(PioConstraint::at(pio(0x60, 1)))) == "port range 0x60-0x60");
+    CHECK(to_string(PioConstraint{.size = 4, .base = PioAddress{0xFFFE}}) == "4 ports at 0xfffe");
+    CHECK(to_string(MmioConstraint{.size = 0x1000}) == "0x1000 bytes of memory");
+    CHECK(to_string(MmioConstraint{.size = 2, .base = MmioAddress{~0ULL}}) ==
+          "0x2 bytes of memory at 0xffffffffffffffff");
+    CHECK(to_string(LegacyIrqConstraint{.count = 3}) == "3 IRQs");
+    CHECK(to_string(MacAddressConstraint{}) == "a MAC address");
 }
