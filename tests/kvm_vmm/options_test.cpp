@@ -11,7 +11,6 @@
 
 using kvm_vmm::ExitCode;
 using kvm_vmm::parse_options;
-using kvm_vmm::parse_serial;
 using kvm_vmm::parse_size;
 using kvm_vmm::PrintAndExit;
 using kvm_vmm::SerialConfig;

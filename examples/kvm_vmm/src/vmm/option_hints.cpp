@@ -16,6 +16,7 @@ namespace {
 struct Habit {
     std::string_view word;    ///< without dashes
     std::string_view option;  ///< ours for it, where there is one
+    // NOLINTNEXTLINE(readability-redundant-member-init): GCC warns of rows that leave it out
     std::string_view note{};  ///< otherwise: why it can be left out, or what is missing
 };
 

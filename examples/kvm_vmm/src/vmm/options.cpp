@@ -48,6 +48,7 @@ template <class Value>
 struct Choice {
     std::string_view word;
     Value value;
+    // NOLINTNEXTLINE(readability-redundant-member-init): GCC warns of rows that leave it out
     std::string_view meaning{};  ///< for --help, where the word does not say it
 };
 
@@ -141,7 +142,7 @@ std::string check_memory(const std::string& text) {
     return {};
 }
 
-std::optional<unsigned> parse_cpus(std::string_view text) {
+std::optional<unsigned> parse_cpus(const std::string& text) {
     unsigned number = 0;
     const char* const end = text.data() + text.size();
     const auto [rest, error] = std::from_chars(text.data(), end, number);
@@ -279,7 +280,7 @@ private:
             const std::vector<std::string_view> names(names_.begin(), names_.end());
             refuse(explain_unknown_option(word, names));
         }
-        std::string reason = quote(word) + " is not understood: ";
+        const std::string reason = quote(word) + " is not understood: ";
         const std::string before = i >= 2 ? words[i - 2] : "";
         if (before == "--cmdline") {
             refuse(reason + "a command line with spaces is one word: --cmdline " +
