@@ -77,3 +77,19 @@ TEST_CASE("GuestMemory: RAM lies at a multiple of 2 MiB of the host's addresses"
         }
     }
 }
+
+TEST_CASE("GuestMemory: what is given back reads as zero and can be used again", "[memory]") {
+    GuestMemory memory(4UL << 20U);
+    const std::array<std::uint8_t, 3> bytes{1, 2, 3};
+    REQUIRE(memory.write(0, bytes));
+    REQUIRE(memory.write((4UL << 20U) - 3, bytes));
+    CHECK(memory.give_back());
+    std::array<std::uint8_t, 3> read{9, 9, 9};
+    for (const std::uint64_t address : {std::uint64_t{0}, (std::uint64_t{4} << 20U) - 3}) {
+        REQUIRE(memory.read(address, read));
+        CHECK(read == std::array<std::uint8_t, 3>{0, 0, 0});
+    }
+    REQUIRE(memory.write(0, bytes));
+    REQUIRE(memory.read(0, read));
+    CHECK(read == bytes);
+}

@@ -177,6 +177,8 @@ public:
         }
         return output_;
     }
+    /// The description that kvm_vmm has as stdin, stdout and stderr.
+    [[nodiscard]] int descriptor() const { return slave_; }
     [[nodiscard]] bool restored() const {
         const termios now = mode();
         return now.c_iflag == before_.c_iflag && now.c_oflag == before_.c_oflag &&

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "devices/serial_console.hpp"
-
 #include <algorithm>
 #include <array>
 #include <csignal>
@@ -13,101 +11,10 @@
 #include <unistd.h>
 #include <vector>
 
-#include "catch.hpp"
+#include "serial_console_harness.hpp"
 
 using namespace kvm_vmm;
-
-namespace {
-
-constexpr vmdevice::PioAddress base{0x3F8};
-constexpr vmdevice::PioOffset data_register = 0;
-constexpr vmdevice::PioOffset interrupt_enable = 1;
-constexpr vmdevice::PioOffset fifo_control = 2;
-constexpr vmdevice::PioOffset modem_control = 4;
-constexpr vmdevice::PioOffset line_status = 5;
-constexpr std::uint8_t data_ready = 0x01;
-constexpr std::uint8_t thr_empty = 0x20;
-
-struct Pipe {
-    FileDescriptor read_end;
-    FileDescriptor write_end;
-};
-
-Pipe make_pipe() {
-    std::array<int, 2> fds{};
-    REQUIRE(::pipe2(fds.data(), O_CLOEXEC | O_NONBLOCK) == 0);
-    return {FileDescriptor(fds[0]), FileDescriptor(fds[1])};
-}
-
-class Harness {
-public:
-    Harness(int input_fd, int output_fd, bool interactive = false)
-        : backend_(use_descriptors(input_fd, output_fd, interactive)),
-          interrupt_(vmsuperio::EventFdTrigger::create()),
-          console_(
-              events_, *backend_, *interrupt_->duplicate(), vmsuperio::TransmitPolicy::back_pressure,
-              [this](ConsoleCommand command) { commands.push_back(command); }, metrics_),
-          device_(console_.device()) {
-        write(interrupt_enable, 0x01);  // the guest listens
-    }
-
-    std::uint8_t read(vmdevice::PioOffset offset) {
-        std::uint8_t value = 0xEE;
-        device_->pio_read(base, offset, {&value, 1});
-        return value;
-    }
-    void write(vmdevice::PioOffset offset, std::uint8_t value) {
-        device_->pio_write(base, offset, {&value, 1});
-    }
-    void loop() { events_.run_once(0); }
-    std::uint64_t interrupts() { return *interrupt_->take(); }
-    SerialConsole& console() { return console_; }
-    [[nodiscard]] vmsuperio::SerialCounts counts() const { return metrics_->counts(); }
-
-    /// Reads as a polling driver does, giving the event loop its turn, until nothing more comes.
-    std::string drain(std::size_t wanted) {
-        std::string text;
-        for (std::size_t idle = 0; idle < 50 && text.size() < wanted;) {
-            loop();
-            ++idle;
-            while ((read(line_status) & data_ready) != 0) {
-                text += static_cast<char>(read(data_register));
-                idle = 0;
-            }
-        }
-        return text;
-    }
-
-    std::vector<ConsoleCommand> commands;
-
-private:
-    EventManager events_;
-    std::unique_ptr<SerialBackend> backend_;
-    std::expected<vmsuperio::EventFdTrigger, std::error_code> interrupt_;
-    std::shared_ptr<vmsuperio::SerialMetrics> metrics_ = std::make_shared<vmsuperio::SerialMetrics>();
-    SerialConsole console_;
-    std::shared_ptr<vmdevice::DevicePio> device_;
-};
-
-std::string random_text(std::size_t size) {
-    std::mt19937 random(7);
-    std::string text(size, '\0');
-    for (char& c : text) {
-        c = static_cast<char>(random());
-    }
-    return text;
-}
-
-std::string read_all(int fd) {
-    std::string text;
-    std::array<char, 4096> buffer{};
-    for (ssize_t count = 0; (count = ::read(fd, buffer.data(), buffer.size())) > 0;) {
-        text.append(buffer.data(), static_cast<std::size_t>(count));
-    }
-    return text;
-}
-
-}  // namespace
+using namespace kvm_vmm::test;
 
 TEST_CASE("SerialConsole: input far beyond the FIFO arrives complete and in order", "[console]") {
     const Pipe input = make_pipe();
@@ -197,10 +104,10 @@ TEST_CASE("SerialConsole: input raises the interrupt, with the FIFOs on and belo
     harness.write(interrupt_enable, 0x01);
     CHECK(harness.interrupts() == 0);
     REQUIRE(::write(input.write_end.get(), "a", 1) == 1);
-    harness.loop();
+    harness.settle();
     CHECK(harness.interrupts() == 1);
     CHECK(harness.read(data_register) == 'a');
-    harness.loop();
+    harness.settle();
     CHECK(harness.interrupts() == 0);
 }
 
@@ -269,7 +176,7 @@ TEST_CASE("SerialConsole: a reader that pauses holds the guest only after a MiB,
 }
 
 TEST_CASE("SerialConsole: what was kept for a reader that went away is counted as lost", "[console]") {
-    std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGPIPE, SIG_DFL);
     Pipe output = make_pipe();
     Harness harness(-1, output.write_end.get());
     for (int i = 0; i < 100'000; ++i) {
@@ -320,7 +227,7 @@ TEST_CASE("OutputQueue: bytes come out in order however they are put in and take
 }
 
 TEST_CASE("SerialConsole: a reader that went away does not stop the guest", "[console]") {
-    std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGPIPE, SIG_DFL);
     Pipe output = make_pipe();
     Harness harness(-1, output.write_end.get());
     output.read_end.reset();
@@ -338,14 +245,14 @@ TEST_CASE("SerialConsole: commands are found in interactive input only", "[conso
         "b";
     REQUIRE(::write(input.write_end.get(), keys.data(), keys.size()) == 6);
     SECTION("interactive") {
-        Harness harness(input.read_end.get(), -1, true);
+        Harness harness(input.read_end.get(), -1, SerialBackend::Input::commands);
         CHECK(harness.drain(6) ==
               "a\x01"
               "b");
         CHECK(harness.commands == std::vector{ConsoleCommand::exit});
     }
     SECTION("not interactive") {
-        Harness harness(input.read_end.get(), -1, false);
+        Harness harness(input.read_end.get(), -1);
         CHECK(harness.drain(6) == keys);
         CHECK(harness.commands.empty());
     }
@@ -354,7 +261,7 @@ TEST_CASE("SerialConsole: commands are found in interactive input only", "[conso
 TEST_CASE("SerialConsole: a command is found while the guest reads nothing, and the input waits",
           "[console]") {
     const Pipe input = make_pipe();
-    Harness harness(input.read_end.get(), -1, true);
+    Harness harness(input.read_end.get(), -1, SerialBackend::Input::commands);
     const std::string sent(3000, 'y');
     REQUIRE(::write(input.write_end.get(), sent.data(), sent.size()) == 3000);
     REQUIRE(::write(input.write_end.get(), "\x01x", 2) == 2);
@@ -366,15 +273,15 @@ TEST_CASE("SerialConsole: a command is found while the guest reads nothing, and 
 
 TEST_CASE("SerialConsole: what is read ahead for commands is bounded", "[console]") {
     const Pipe input = make_pipe();
-    Harness harness(input.read_end.get(), -1, true);
+    Harness harness(input.read_end.get(), -1, SerialBackend::Input::commands);
     const std::string chunk(4096, 'z');
     std::size_t written = 0;
-    for (int i = 0; i < 1000; ++i) {
+    for (int i = 0; i < 2000; ++i) {
         const ssize_t count = ::write(input.write_end.get(), chunk.data(), chunk.size());
         written += count > 0 ? static_cast<std::size_t>(count) : 0;
         harness.loop();
     }
-    CHECK(written <= 16384 + 65536 + 64);
+    CHECK(written <= InputQueue::capacity + 65536 + 64);
     CHECK(harness.drain(written).size() == written);
 }
 
@@ -382,4 +289,205 @@ TEST_CASE("SerialConsole: a BREAK reaches the guest", "[console]") {
     Harness harness(-1, -1);
     harness.console().send_break();
     CHECK((harness.read(line_status) & 0x11) == 0x11);
+}
+
+TEST_CASE("SerialConsole: commands are found however much waits, and what waits is not lost", "[console]") {
+    const Pipe input = make_pipe();
+    Harness harness(input.read_end.get(), -1, SerialBackend::Input::commands);
+    // Beyond the UART's FIFO, a page, the pipe, and what used to be read ahead.
+    const std::string typed = random_text(GENERATE(63U, 65U, 4096U, 17'000U, 300'000U));
+    std::string plain;
+    std::size_t at = 0;
+    for (int i = 0; i < 10'000 && at < typed.size(); ++i) {
+        std::string chunk;
+        for (std::size_t end = std::min(typed.size(), at + 1000); at < end; ++at) {
+            chunk += typed[at] == EscapeParser::escape ? "z" : std::string(1, typed[at]);
+        }
+        REQUIRE(::write(input.write_end.get(), chunk.data(), chunk.size()) ==
+                static_cast<ssize_t>(chunk.size()));
+        plain += chunk;
+        harness.loop();
+    }
+    REQUIRE(::write(input.write_end.get(), "\x01x", 2) == 2);
+    harness.settle();
+    CHECK(harness.commands == std::vector{ConsoleCommand::exit});
+    CHECK((harness.drain(plain.size()) == plain));
+}
+
+TEST_CASE("SerialConsole: a keyboard is never held: what is too much is dropped, and commands are found",
+          "[console]") {
+    const Pipe input = make_pipe();
+    Harness harness(input.read_end.get(), -1, SerialBackend::Input::keyboard);
+    const std::string chunk(4096, 'k');
+    for (int round = 0; round < 3; ++round) {
+        for (int i = 0; i < 300; ++i) {
+            REQUIRE(::write(input.write_end.get(), chunk.data(), chunk.size()) == 4096);
+            harness.loop();
+        }
+        REQUIRE(::write(input.write_end.get(),
+                        "\x01s\x01"
+                        "b",
+                        4) == 4);
+        harness.loop();
+        CHECK(harness.commands.size() == static_cast<std::size_t>(round) + 1);
+    }
+    CHECK(harness.backend().read_ahead().size() == InputQueue::capacity);
+    // The guest reads again: what was kept comes, then what is typed from now on.
+    CHECK(harness.drain(InputQueue::capacity + 64) == std::string(InputQueue::capacity + 64, 'k'));
+    REQUIRE(::write(input.write_end.get(), "live", 4) == 4);
+    CHECK(harness.drain(4) == "live");
+}
+
+TEST_CASE("SerialConsole: a BREAK has its place among the bytes", "[console]") {
+    const Pipe input = make_pipe();
+    Harness harness(input.read_end.get(), -1, SerialBackend::Input::commands);
+    const auto type = [&](const std::string& keys) {
+        REQUIRE(::write(input.write_end.get(), keys.data(), keys.size()) ==
+                static_cast<ssize_t>(keys.size()));
+    };
+    const std::string send_break =
+        "\x01"
+        "b";
+    SECTION("in one read") {
+        type("abc" + send_break + "h");
+        CHECK(harness.drain(100) == "abc^h");
+    }
+    SECTION("alone, first, last and several") {
+        type(send_break + "a" + send_break + send_break + "b" + send_break);
+        CHECK(harness.drain(100) == "^a^^b^");
+    }
+    SECTION("behind a full FIFO") {
+        const std::size_t before = GENERATE(63U, 64U, 65U, 128U, 5000U);
+        type(std::string(before, 'x') + send_break + "m");
+        harness.settle();
+        CHECK(harness.drain(10'000) == std::string(before, 'x') + "^m");
+    }
+    SECTION("many of them") {
+        std::string keys;
+        std::string expected;
+        for (int i = 0; i < 200; ++i) {
+            keys += send_break;
+            expected += break_mark;
+        }
+        type(keys);
+        CHECK(harness.drain(1000) == expected);
+    }
+    SECTION("while the guest does not listen yet") {
+        harness.write(interrupt_enable, 0x00);
+        type("a" + send_break + "b");
+        harness.settle();
+        CHECK((harness.read(line_status) & data_ready) == 0);
+        harness.write(interrupt_enable, 0x01);
+        CHECK(harness.drain(100) == "a^b");
+    }
+    SECTION("while the guest has the UART in loopback mode") {
+        harness.write(modem_control, 0x18);
+        type("a" + send_break + "b");
+        harness.settle();
+        CHECK((harness.read(line_status) & data_ready) == 0);
+        harness.write(modem_control, 0x08);
+        CHECK(harness.drain(100) == "a^b");
+    }
+    SECTION("thrown away unread by a reset of the FIFO") {
+        type("a" + send_break + "b");
+        harness.settle();
+        harness.write(fifo_control, 0x07);
+        CHECK(harness.drain(100) == "a^b");
+    }
+    CHECK(harness.commands.empty());
+}
+
+TEST_CASE("SerialConsole: a BREAK asked for through the console waits for its turn", "[console]") {
+    const Pipe input = make_pipe();
+    Harness harness(input.read_end.get(), -1, SerialBackend::Input::commands);
+    const std::string typed(100, 't');
+    REQUIRE(::write(input.write_end.get(), typed.data(), typed.size()) == 100);
+    harness.settle();
+    harness.console().send_break();
+    CHECK(harness.drain(1000) == typed + break_mark);
+}
+
+TEST_CASE("SerialConsole: input arrives at a guest that is not seen to listen, after a while", "[console]") {
+    const Pipe input = make_pipe();
+    const auto kind = GENERATE(SerialBackend::Input::plain, SerialBackend::Input::commands);
+    Harness harness(input.read_end.get(), -1, kind, std::chrono::milliseconds(20));
+    harness.write(interrupt_enable, 0x00);
+    const std::string sent = random_text(300);
+    const std::string text = kind == SerialBackend::Input::plain ? sent : std::string(300, 'i');
+    REQUIRE(::write(input.write_end.get(), text.data(), text.size()) == 300);
+    std::string heard;
+    SECTION("it prints after each look at LSR") {
+        for (int i = 0; i < 100'000 && heard.size() < text.size(); ++i) {
+            harness.loop(i % 100 == 0 ? 1 : 0);
+            if ((harness.read(line_status) & data_ready) != 0) {
+                heard += static_cast<char>(harness.read(data_register));
+            }
+            harness.write(data_register, '.');
+        }
+    }
+    SECTION("it looks seldom") {
+        for (int i = 0; i < 1000 && heard.size() < text.size(); ++i) {
+            harness.loop(10);
+            while ((harness.read(line_status) & data_ready) != 0) {
+                heard += static_cast<char>(harness.read(data_register));
+            }
+            harness.write(data_register, '.');
+        }
+    }
+    SECTION("it sets registers up between the looks, but not the FIFOs") {
+        for (int i = 0; i < 100'000 && heard.size() < text.size(); ++i) {
+            harness.loop(i % 100 == 0 ? 1 : 0);
+            harness.write(interrupt_enable, 0x00);
+            harness.write(modem_control, 0x0B);
+            if ((harness.read(line_status) & data_ready) != 0) {
+                heard += static_cast<char>(harness.read(data_register));
+            }
+            harness.write(data_register, '.');
+        }
+    }
+    SECTION("it never looks at LSR") {
+        // Waits until there must be something, and reads so much.
+        for (int i = 0; i < 20; ++i) {
+            harness.loop(10);
+        }
+        while (heard.size() < text.size()) {
+            harness.settle();
+            heard += static_cast<char>(harness.read(data_register));
+        }
+    }
+    CHECK((heard == text));
+}
+
+TEST_CASE("SerialConsole: what arrives at a guest that did not listen comes back when it opens the port",
+          "[console]") {
+    const Pipe input = make_pipe();
+    Harness harness(input.read_end.get(), -1, SerialBackend::Input::plain, std::chrono::milliseconds(20));
+    harness.write(interrupt_enable, 0x00);
+    REQUIRE(::write(input.write_end.get(), "early", 5) == 5);
+    for (int i = 0; i < 1000 && (harness.read(line_status) & data_ready) == 0; ++i) {
+        harness.write(data_register, '.');
+        harness.loop(10);
+    }
+    CHECK((harness.read(line_status) & data_ready) != 0);
+    // What a driver does when it opens the port, and discards what has arrived by then.
+    harness.write(fifo_control, 0x01);
+    harness.write(fifo_control, 0x07);
+    harness.write(fifo_control, 0x00);
+    (void)harness.read(data_register);
+    CHECK((harness.read(line_status) & data_ready) == 0);
+    SECTION("and listens then") {
+        harness.write(interrupt_enable, 0x05);
+        CHECK(harness.drain(5) == "early");
+    }
+    SECTION("and is not seen to listen then either") {
+        std::string heard;
+        for (int i = 0; i < 1000 && heard.size() < 5; ++i) {
+            harness.loop(10);
+            if ((harness.read(line_status) & data_ready) != 0) {
+                heard += static_cast<char>(harness.read(data_register));
+            }
+            harness.write(data_register, '.');
+        }
+        CHECK(heard == "early");
+    }
 }

@@ -41,14 +41,16 @@ std::string received(const FileDescriptor& fd) {
 }
 
 std::size_t write(UnixSocketBackend& backend, std::string_view text) {
-    const auto written = backend.write({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
-    REQUIRE(written.has_value());
-    return *written;
+    backend.output().flush();
+    const auto sent =
+        backend.output().send({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+    REQUIRE(sent.has_value());
+    return sent->taken;
 }
 
 }  // namespace
 
-TEST_CASE("UnixSocketBackend: clients come and go, and what is written in between is thrown away",
+TEST_CASE("UnixSocketBackend: clients come and go, and what is written in between is for the next one",
           "[console]") {
     const std::string path =
         (std::filesystem::temp_directory_path() / ("kvm_vmm_socket_" + std::to_string(::getpid()))).string();
@@ -60,7 +62,7 @@ TEST_CASE("UnixSocketBackend: clients come and go, and what is written in betwee
         FileDescriptor first = connect_to(path);
         events.run_once(0);
         CHECK(write(backend, "first") == 5);
-        CHECK(received(first) == "first");
+        CHECK(received(first) == "nobodyfirst");
 
         // The next one waits until the first has gone.
         const FileDescriptor second = connect_to(path);
@@ -74,7 +76,7 @@ TEST_CASE("UnixSocketBackend: clients come and go, and what is written in betwee
         backend.on_hangup();
         events.run_once(0);
         CHECK(write(backend, "second") == 6);
-        CHECK(received(second) == "second");
+        CHECK(received(second) == "latesecond");
     }
     CHECK_FALSE(std::filesystem::exists(path));
 }
@@ -150,7 +152,6 @@ TEST_CASE("UnixSocketBackend: a client is served where the process has no descri
         }
         REQUIRE(backend.input_fd() >= 0);
         CHECK(backend.output_fd() >= 0);
-        CHECK(backend.output_fd() != backend.input_fd());
         CHECK(write(backend, "output") == 6);
         CHECK(received(client) == "output");
         REQUIRE(::write(client.get(), "input", 5) == 5);

@@ -8,7 +8,11 @@
 #include <poll.h>
 #include <stdlib.h>  // NOLINT(modernize-deprecated-headers): posix_openpt is not in <cstdlib>
 #include <string>
+#include <sys/ioctl.h>
 #include <termios.h>
+#include <unistd.h>
+
+#include <vmsuperio/linux/fd_writer.hpp>
 
 #include "error.hpp"
 #include "util/log.hpp"
@@ -47,34 +51,56 @@ FileDescriptor open_master() {
 }  // namespace
 
 PtyBackend::PtyBackend(EventManager& events)
-    : master_(open_master()),
-      writer_(vmsuperio::FdWriter::borrow(master_.get())),
+    : SerialBackend(OutputChannel::Readers::come_and_go),
+      master_(open_master()),
       timer_(events, CLOCK_MONOTONIC, [this] { look_for_program(); }) {
     look_again_later();
 }
 
-std::expected<std::size_t, std::error_code> PtyBackend::write(std::span<const std::uint8_t> bytes) {
-    if (!connected_) {
-        return bytes.size();
+std::expected<std::size_t, std::error_code> PtyBackend::read(std::span<std::uint8_t> bytes) {
+    const ssize_t count = ::read(master_.get(), bytes.data(), bytes.size());
+    if (count < 0) {
+        return std::unexpected(std::error_code(errno, std::system_category()));
     }
-    return writer_->write(bytes);
+    return static_cast<std::size_t>(count);
 }
 
 void PtyBackend::on_hangup() {
     connected_ = false;
+    output().detach();
+    keep_rest_of_input();
+    drop_what_was_not_read();
     look_again_later();
     changed();
+}
+
+// The kernel keeps what the last program did not read, and would show it to the next one: up to 4 KiB in the
+// terminal's line discipline, the rest before it.
+void PtyBackend::drop_what_was_not_read() const {
+    ::ioctl(master_.get(), TCFLSH, TCOFLUSH);
+    const FileDescriptor slave(
+        ::ioctl(master_.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
+    if (slave) {
+        ::tcflush(slave.get(), TCIFLUSH);
+    }
 }
 
 // The master only says that nobody has the terminal open (POLLHUP), not when that ends: it has to be asked.
 void PtyBackend::look_for_program() {
     pollfd entry{.fd = master_.get(), .events = POLLIN, .revents = 0};
-    if (::poll(&entry, 1, 0) >= 0 && (entry.revents & POLLHUP) == 0) {
+    const bool asked = ::poll(&entry, 1, 0) >= 0;
+    if (asked && (entry.revents & POLLHUP) == 0) {
         connected_ = true;
+        output().attach(vmsuperio::FdWriter::borrow(master_.get()));
         changed();
-    } else {
-        look_again_later();
+        return;
     }
+    // A program has come, written and gone since the last look.
+    if (asked && (entry.revents & POLLIN) != 0) {
+        keep_rest_of_input();
+        changed();
+    }
+    look_again_later();
 }
 
 void PtyBackend::look_again_later() {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <atomic>
-#include <optional>
-
-#include <vmsuperio/linux/fd_writer.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <span>
+#include <system_error>
 
 #include "console/serial_backend.hpp"
 #include "event/timer.hpp"
@@ -12,25 +13,29 @@
 
 namespace kvm_vmm {
 
-/// A serial port on a new pseudo-terminal, whose name is reported on stderr. While no program has it open,
-/// what the guest sends is dropped.
+/// A serial port on a new pseudo-terminal, whose name is reported on stderr. Programs open and close it as
+/// they like; see OutputChannel for what the guest sends while none has it open. What a program wrote is
+/// heard, however short it had the terminal open.
 class PtyBackend final : public SerialBackend {
 public:
     explicit PtyBackend(EventManager& events);
 
     [[nodiscard]] int input_fd() const noexcept override { return connected_ ? master_.get() : -1; }
     [[nodiscard]] int output_fd() const noexcept override { return input_fd(); }
-    [[nodiscard]] std::expected<std::size_t, std::error_code> write(
-        std::span<const std::uint8_t> bytes) override;
+    [[nodiscard]] std::expected<std::size_t, std::error_code> read(std::span<std::uint8_t> bytes) override;
+    // The master has no end of input but the hangup, which may be over by now: the next program came.
+    void on_input_end() override {}
+    [[nodiscard]] bool input_ended() const noexcept override { return false; }
+    [[nodiscard]] bool has_peers() const noexcept override { return true; }
     void on_hangup() override;
 
 private:
     void look_for_program();
     void look_again_later();
+    void drop_what_was_not_read() const;
 
     FileDescriptor master_;
-    std::optional<vmsuperio::FdWriter> writer_;
-    std::atomic<bool> connected_{false};
+    bool connected_{false};
     Timer timer_;
 };
 

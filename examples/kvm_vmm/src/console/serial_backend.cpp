@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "console/serial_backend.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <fcntl.h>
 #include <optional>
+#include <span>
 #include <string>
 #include <unistd.h>
 #include <utility>
 
 #include <vmsuperio/linux/fd_writer.hpp>
 
+#include "console/input_descriptor.hpp"
 #include "console/pty_backend.hpp"
 #include "console/unix_socket_backend.hpp"
 #include "error.hpp"
+#include "util/log.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -20,25 +27,33 @@ namespace {
 /// Descriptors that stay the same from beginning to end.
 class DescriptorBackend final : public SerialBackend {
 public:
-    DescriptorBackend(int input_fd, std::optional<vmsuperio::FdWriter> writer, bool interactive)
-        : input_fd_(input_fd), interactive_(interactive), writer_(std::move(writer)) {}
+    DescriptorBackend(InputDescriptor input, vmsuperio::FdWriter writer, Input kind)
+        : SerialBackend(writer_of(writer)),
+          descriptor_(std::move(input)),
+          writer_(std::move(writer)),
+          kind_(kind) {}
+    DescriptorBackend(InputDescriptor input, Input kind)
+        : SerialBackend(OutputChannel::Readers::one), descriptor_(std::move(input)), kind_(kind) {}
 
-    [[nodiscard]] int input_fd() const noexcept override { return input_fd_; }
+    [[nodiscard]] int input_fd() const noexcept override { return ended_ ? -1 : descriptor_.fd(); }
     [[nodiscard]] int output_fd() const noexcept override { return writer_ ? writer_->fd() : -1; }
-    [[nodiscard]] bool interactive() const noexcept override { return interactive_; }
-    [[nodiscard]] std::expected<std::size_t, std::error_code> write(
-        std::span<const std::uint8_t> bytes) override {
-        if (!writer_) {
-            return bytes.size();
-        }
-        return writer_->write(bytes);
+    [[nodiscard]] Input input() const noexcept override { return kind_; }
+    [[nodiscard]] std::expected<std::size_t, std::error_code> read(std::span<std::uint8_t> bytes) override {
+        return descriptor_.read(bytes);
     }
-    void on_hangup() override { input_fd_ = -1; }
+    void on_input_end() override { ended_ = true; }
+    [[nodiscard]] bool input_ended() const noexcept override { return ended_; }
 
 private:
-    int input_fd_;
-    bool interactive_;
+    // The channel writes to the descriptor that stays open here.
+    static vmsuperio::FdWriter writer_of(const vmsuperio::FdWriter& owner) {
+        return vmsuperio::FdWriter::borrow(owner.fd());
+    }
+
+    InputDescriptor descriptor_;
     std::optional<vmsuperio::FdWriter> writer_;
+    Input kind_;
+    bool ended_{false};
 };
 
 std::unique_ptr<SerialBackend> open_stdio() {
@@ -46,7 +61,9 @@ std::unique_ptr<SerialBackend> open_stdio() {
     if (!writer) {
         throw VmmError(ExitCode::vmm_error, "cannot use stdout: " + writer.error().message());
     }
-    return std::make_unique<DescriptorBackend>(STDIN_FILENO, std::move(*writer), true);
+    InputDescriptor input(STDIN_FILENO);
+    const auto kind = input.is_terminal() ? SerialBackend::Input::keyboard : SerialBackend::Input::commands;
+    return std::make_unique<DescriptorBackend>(std::move(input), std::move(*writer), kind);
 }
 
 std::unique_ptr<SerialBackend> open_file(const std::string& path) {
@@ -57,17 +74,36 @@ std::unique_ptr<SerialBackend> open_file(const std::string& path) {
     if (fd < 0) {
         throw VmmError(ExitCode::bad_file, errno_message("cannot open serial file '" + path + "'", errno));
     }
-    return std::make_unique<DescriptorBackend>(-1, vmsuperio::FdWriter::own(fd), false);
+    return std::make_unique<DescriptorBackend>(InputDescriptor(), vmsuperio::FdWriter::own(fd),
+                                               SerialBackend::Input::plain);
 }
 
 }  // namespace
 
-std::unique_ptr<SerialBackend> use_descriptors(int input_fd, int output_fd, bool interactive) {
-    std::optional<vmsuperio::FdWriter> writer;
-    if (output_fd >= 0) {
-        writer = vmsuperio::FdWriter::borrow(output_fd);
+void SerialBackend::keep_rest_of_input() {
+    std::array<std::uint8_t, 4096> bytes{};
+    while (read_ahead_.room() != 0) {
+        const auto count = read(std::span(bytes).first(std::min(bytes.size(), read_ahead_.room())));
+        if (!count || *count == 0) {
+            return;
+        }
+        for (const std::uint8_t byte : std::span(bytes).first(*count)) {
+            (void)read_ahead_.push({.byte = byte});
+        }
     }
-    return std::make_unique<DescriptorBackend>(input_fd, std::move(writer), interactive);
+    log(LogLevel::warning,
+        "what the peer of a serial port sent last may be lost, because it has gone and the guest does not "
+        "read "
+        "what came before");
+}
+
+std::unique_ptr<SerialBackend> use_descriptors(int input_fd, int output_fd, SerialBackend::Input input) {
+    InputDescriptor descriptor = input_fd >= 0 ? InputDescriptor(input_fd) : InputDescriptor();
+    if (output_fd >= 0) {
+        return std::make_unique<DescriptorBackend>(std::move(descriptor),
+                                                   vmsuperio::FdWriter::borrow(output_fd), input);
+    }
+    return std::make_unique<DescriptorBackend>(std::move(descriptor), input);
 }
 
 std::unique_ptr<SerialBackend> open_serial_backend(const SerialConfig& config, EventManager& events) {
@@ -83,7 +119,7 @@ std::unique_ptr<SerialBackend> open_serial_backend(const SerialConfig& config, E
         case SerialConfig::Kind::null:
             break;
     }
-    return use_descriptors(-1, -1, false);
+    return use_descriptors(-1, -1);
 }
 
 }  // namespace kvm_vmm

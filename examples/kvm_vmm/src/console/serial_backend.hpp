@@ -3,15 +3,16 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <expected>
 #include <functional>
 #include <memory>
 #include <span>
 #include <system_error>
+#include <utility>
 
 #include "console/escape.hpp"
-#include "console/output_queue.hpp"
+#include "console/input_queue.hpp"
+#include "console/output_channel.hpp"
 #include "event/event_manager.hpp"
 #include "vmm/config.hpp"
 
@@ -19,33 +20,54 @@ namespace kvm_vmm {
 
 /// The host's end of a serial port. It outlives the VM, so that a restarted guest finds it as it was.
 ///
-/// All but write() belongs to the event loop's thread.
+/// All but output() belongs to the event loop's thread.
 class SerialBackend {
 public:
-    SerialBackend() = default;
+    /// What commands mean to the user decides what becomes of input that the guest does not read.
+    enum class Input : std::uint8_t {
+        plain,     ///< stays with the sender, which is held
+        commands,  ///< Ctrl-A commands are looked for, so it is read ahead; beyond that the sender is held
+        keyboard,  ///< as well, and a user cannot be held: beyond that, input is dropped, but for commands
+    };
+
+    explicit SerialBackend(OutputChannel::Readers readers) : output_(readers) {}
+    explicit SerialBackend(vmsuperio::FdWriter reader) : output_(std::move(reader)) {}
     virtual ~SerialBackend() = default;
     SerialBackend(const SerialBackend&) = delete;
     SerialBackend& operator=(const SerialBackend&) = delete;
 
-    /// What to read from; -1 while nothing can come in.
+    /// What to wait for before reading; -1 while nothing can come in. The same as output_fd() where one peer
+    /// both reads and writes.
     [[nodiscard]] virtual int input_fd() const noexcept = 0;
-    /// What to wait for when write() takes nothing; -1 where writing never has to wait.
+    /// What to wait for before output().flush(); -1 where there is no reader.
     [[nodiscard]] virtual int output_fd() const noexcept = 0;
-    /// Whether Ctrl-A commands are looked for in the input.
-    [[nodiscard]] virtual bool interactive() const noexcept { return false; }
-    /// Never blocks; see vmsuperio::Writer. From any thread.
-    [[nodiscard]] virtual std::expected<std::size_t, std::error_code> write(
-        std::span<const std::uint8_t> bytes) = 0;
-    /// Reading found the end of the input, or an error.
-    virtual void on_hangup() = 0;
+    [[nodiscard]] virtual Input input() const noexcept { return Input::plain; }
 
-    /// `on_change` is called when the descriptors are others than before. Empty: nobody to be called.
+    /// Never blocks. 0 at the end of the input; error EAGAIN: nothing at the moment.
+    [[nodiscard]] virtual std::expected<std::size_t, std::error_code> read(std::span<std::uint8_t> bytes) = 0;
+    /// read() met the end of the input, or an error. The other direction may go on.
+    virtual void on_input_end() = 0;
+    /// Whether on_input_end() was called for the peer of now.
+    [[nodiscard]] virtual bool input_ended() const noexcept = 0;
+
+    /// Whether there is one peer at a time, which may go and be followed by another.
+    [[nodiscard]] virtual bool has_peers() const noexcept { return false; }
+    /// The peer has gone, in both directions: nobody may wait for its descriptor any more.
+    virtual void on_hangup() {}
+
+    /// `on_change` is called when another peer has come, the old one has gone, or there is input in
+    /// read_ahead(). With an empty function, nobody is called.
     void set_on_change(std::function<void()> on_change) { on_change_ = std::move(on_change); }
 
+    /// From any thread.
+    [[nodiscard]] OutputChannel& output() noexcept { return output_; }
+    /// Output that is not kept where it finds no room. From any thread.
+    [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) {
+        return output_.write(bytes);
+    }
+
     /// Read from the host and not yet taken by the guest.
-    [[nodiscard]] std::deque<std::uint8_t>& read_ahead() noexcept { return read_ahead_; }
-    /// Sent by the guest and not yet taken by write(). Guarded by whoever calls that.
-    [[nodiscard]] OutputQueue& unsent() noexcept { return unsent_; }
+    [[nodiscard]] InputQueue& read_ahead() noexcept { return read_ahead_; }
     [[nodiscard]] EscapeParser& escape() noexcept { return escape_; }
 
 protected:
@@ -54,11 +76,13 @@ protected:
             on_change_();
         }
     }
+    /// Takes over what a peer wrote before it went. Where read_ahead() is full, that is logged.
+    void keep_rest_of_input();
 
 private:
     std::function<void()> on_change_;
-    std::deque<std::uint8_t> read_ahead_;
-    OutputQueue unsent_;
+    InputQueue read_ahead_;
+    OutputChannel output_;
     EscapeParser escape_;
 };
 
@@ -68,6 +92,7 @@ private:
                                                                  EventManager& events);
 
 /// A back end on descriptors that stay the caller's; -1 for none.
-[[nodiscard]] std::unique_ptr<SerialBackend> use_descriptors(int input_fd, int output_fd, bool interactive);
+[[nodiscard]] std::unique_ptr<SerialBackend> use_descriptors(
+    int input_fd, int output_fd, SerialBackend::Input input = SerialBackend::Input::plain);
 
 }  // namespace kvm_vmm

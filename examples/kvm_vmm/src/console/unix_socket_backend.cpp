@@ -4,12 +4,15 @@
 #include <cerrno>
 #include <chrono>
 #include <fcntl.h>
+#include <poll.h>
 #include <string>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <system_error>
 #include <unistd.h>
 #include <utility>
+
+#include <vmsuperio/linux/fd_writer.hpp>
 
 #include "error.hpp"
 #include "util/log.hpp"
@@ -23,7 +26,8 @@ constexpr std::chrono::seconds rest_time{1};
 }  // namespace
 
 UnixSocketBackend::UnixSocketBackend(ListeningSocket socket, EventManager& events)
-    : events_(events),
+    : SerialBackend(OutputChannel::Readers::come_and_go),
+      events_(events),
       socket_(std::move(socket)),
       rest_(events, CLOCK_MONOTONIC, [this] { events_.modify(subscription_, EPOLLIN); }) {
     socket_.listen();
@@ -37,25 +41,20 @@ UnixSocketBackend::UnixSocketBackend(ListeningSocket socket, EventManager& event
 
 UnixSocketBackend::~UnixSocketBackend() { events_.remove(subscription_); }
 
-std::expected<std::size_t, std::error_code> UnixSocketBackend::write(std::span<const std::uint8_t> bytes) {
-    const std::lock_guard lock(mutex_);
-    if (!client_) {
-        return bytes.size();
+std::expected<std::size_t, std::error_code> UnixSocketBackend::read(std::span<std::uint8_t> bytes) {
+    const ssize_t count = ::recv(client_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+    if (count < 0) {
+        return std::unexpected(std::error_code(errno, std::system_category()));
     }
-    const auto written = client_->write(bytes);
-    // A client that has just gone away is no error: the event loop hears of it soon, and until then there is
-    // none.
-    if (!written &&
-        (written.error() == std::errc::broken_pipe || written.error() == std::errc::connection_reset)) {
-        return bytes.size();
-    }
-    return written;
+    return static_cast<std::size_t>(count);
 }
 
 void UnixSocketBackend::accept_client() {
-    const int fd = accept_descriptor();
+    spare_.reset();
+    const int fd = ::accept4(socket_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-        serve(fd);
+        shortage_logged_ = false;
+        serve(FileDescriptor(fd));
         return;
     }
     const int error_number = errno;
@@ -68,43 +67,24 @@ void UnixSocketBackend::accept_client() {
     }
 }
 
-int UnixSocketBackend::accept_descriptor() {
-    spare_.reset();
-    return ::accept4(socket_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-}
-
-void UnixSocketBackend::serve(int client) {
-    FileDescriptor accepted(client);
-    if (!take_output(client)) {
-        const int error_number = errno;
-        accepted.reset();
+void UnixSocketBackend::serve(FileDescriptor client) {
+    client_ = std::move(client);
+    input_ended_ = false;
+    pollfd entry{.fd = client_.get(), .events = 0, .revents = 0};
+    if (::poll(&entry, 1, 0) > 0 && (entry.revents & POLLHUP) != 0) {
+        // It went while it waited for its turn: it is heard, but what is remembered is for one that reads.
+        keep_rest_of_input();
+        client_.reset();
         set_aside();
-        rest(error_number);
-        return;
+    } else {
+        events_.modify(subscription_, 0);
+        output().attach(vmsuperio::FdWriter::borrow(client_.get()));
     }
-    {
-        const std::lock_guard lock(mutex_);
-        client_ = vmsuperio::FdWriter::own(accepted.release());
-    }
-    shortage_logged_ = false;
-    events_.modify(subscription_, 0);
     changed();
-}
-
-// Under the number that was set aside; that fails only where the limit has been lowered below it since.
-bool UnixSocketBackend::take_output(int client) {
-    if (output_ && ::dup3(client, output_.get(), O_CLOEXEC) >= 0) {
-        return true;
-    }
-    output_ = FileDescriptor(::fcntl(client, F_DUPFD_CLOEXEC, 0));
-    return static_cast<bool>(output_);
 }
 
 // Any descriptor that costs nothing else will do.
 void UnixSocketBackend::set_aside() {
-    if (!output_ || ::dup3(socket_.fd(), output_.get(), O_CLOEXEC) < 0) {
-        output_ = FileDescriptor(::fcntl(socket_.fd(), F_DUPFD_CLOEXEC, 0));
-    }
     if (!spare_) {
         spare_ = FileDescriptor(::fcntl(socket_.fd(), F_DUPFD_CLOEXEC, 0));
     }
@@ -121,13 +101,12 @@ void UnixSocketBackend::rest(int error_number) {
 }
 
 void UnixSocketBackend::on_hangup() {
-    {
-        const std::lock_guard lock(mutex_);
-        client_.reset();
-    }
+    output().detach();
+    keep_rest_of_input();
+    client_.reset();
+    set_aside();
     events_.modify(subscription_, EPOLLIN);
     changed();
-    set_aside();  // closes the client's other descriptor, which nobody waits for any more
 }
 
 }  // namespace kvm_vmm

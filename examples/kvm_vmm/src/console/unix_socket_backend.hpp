@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <mutex>
-#include <optional>
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <span>
 #include <string>
-
-#include <vmsuperio/linux/fd_writer.hpp>
+#include <system_error>
+#include <utility>
 
 #include "console/listening_socket.hpp"
 #include "console/serial_backend.hpp"
@@ -15,9 +17,13 @@
 namespace kvm_vmm {
 
 /// A serial port on a Unix stream socket that listens at a path: one client at a time, the next one when it
-/// has gone. While there is none, what the guest sends is dropped, as on a line with nothing at its end.
+/// has gone. See OutputChannel for what the guest sends while there is none.
 ///
-/// The descriptors of a client are set aside from the start, so that one is served where the process has no
+/// The two directions end apart: a client that has shut down its sending side gets output until it closes,
+/// and one that has shut down its receiving side is heard until then. What a client sent before it went is
+/// heard.
+///
+/// The descriptor of a client is set aside from the start, so that one is served where the process has no
 /// other left. Where that is not enough, the client waits and is looked after once a second, which is logged.
 class UnixSocketBackend final : public SerialBackend {
 public:
@@ -27,30 +33,28 @@ public:
     UnixSocketBackend(ListeningSocket socket, EventManager& events);
     ~UnixSocketBackend() override;
 
-    [[nodiscard]] int input_fd() const noexcept override { return client_ ? client_->fd() : -1; }
-    /// Another one than that of the input, so that both can be waited for.
-    [[nodiscard]] int output_fd() const noexcept override { return client_ ? output_.get() : -1; }
-    [[nodiscard]] std::expected<std::size_t, std::error_code> write(
-        std::span<const std::uint8_t> bytes) override;
+    [[nodiscard]] int input_fd() const noexcept override { return client_.get(); }
+    [[nodiscard]] int output_fd() const noexcept override { return client_.get(); }
+    [[nodiscard]] std::expected<std::size_t, std::error_code> read(std::span<std::uint8_t> bytes) override;
+    void on_input_end() override { input_ended_ = true; }
+    [[nodiscard]] bool input_ended() const noexcept override { return input_ended_; }
+    [[nodiscard]] bool has_peers() const noexcept override { return true; }
     void on_hangup() override;
 
 private:
     void accept_client();
-    [[nodiscard]] int accept_descriptor();
-    [[nodiscard]] bool take_output(int client);
     void set_aside();
     void rest(int error_number);
-    void serve(int client);
+    void serve(FileDescriptor client);
 
     EventManager& events_;
     ListeningSocket socket_;
     Timer rest_;
     EventManager::SubscriptionId subscription_{};
-    FileDescriptor spare_;   // kept for the next client's input, closed just before it is accepted
-    FileDescriptor output_;  // of the client; kept for one while there is none
+    FileDescriptor spare_;  // kept for the next client, closed just before it is accepted
+    FileDescriptor client_;
+    bool input_ended_{false};
     bool shortage_logged_{false};
-    std::mutex mutex_;  // guards the client against write() from another thread
-    std::optional<vmsuperio::FdWriter> client_;
 };
 
 }  // namespace kvm_vmm

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -11,14 +12,20 @@
 
 #include <vmsuperio/registers/uart16550.hpp>
 
+#include "console/input_queue.hpp"
+
 namespace kvm_vmm {
 
 /// A UART that loses none of the host's input, however early it comes.
 ///
-/// A driver that opens a port clears the receiver's FIFO several times and reads RBR to be rid of old bytes.
-/// What was typed until then, or piped in before the kernel was up, would go with it. So input is taken only
-/// while the guest listens: it has receive interrupts on, or keeps polling LSR. And host bytes that a FIFO
-/// reset throws away unread come back to the front of the input, as if their sender had been a little slower.
+/// A driver that opens a port clears the receiver's FIFO several times and reads RBR to discard old bytes.
+/// What was typed until then, or piped in before the kernel was up, would go with it. So input waits until
+/// the guest is seen to listen: it has receive interrupts on, or it polls LSR in a loop. A guest may listen
+/// in ways that nobody sees, so input does not wait for ever: `presume_listening()` has it delivered all the
+/// same, until the guest programs its FIFOs (FCR) again. And what a FIFO reset throws away unread comes back
+/// to the front of the input, as if its sender had been a little slower.
+///
+/// A BREAK has its place among the bytes, and waits with them.
 template <class Serial>
 class ConsoleUart {
 public:
@@ -48,7 +55,7 @@ public:
             idle_polls_ = 0;
             note_loopback(before);
         } else {
-            note_set_up(before);
+            note_set_up(offset, before);
         }
         wake_if_wanted();
         return result;
@@ -62,31 +69,35 @@ public:
         return result;
     }
 
-    /// How many bytes take_input() would take now. With 0, `input_wanted` tells when to ask again.
+    /// How many items take_input() would take now. With 0, `input_wanted` tells when to ask again.
     [[nodiscard]] std::size_t input_room() {
         redeliver();
-        const std::size_t room = listening() && returned_.size() == 0 ? serial_.fifo_capacity() : 0;
+        const std::size_t room = can_receive() && returned_.size() == 0 ? serial_.fifo_capacity() : 0;
         waiting_ = room == 0;
         return room;
     }
 
-    /// Host input for the guest; tells how many bytes of it were taken.
-    [[nodiscard]] std::size_t take_input(std::span<const std::uint8_t> bytes) {
-        const auto taken = serial_.enqueue_raw_bytes(bytes.first(std::min(bytes.size(), input_room())));
-        const std::size_t count = taken ? *taken : 0;
-        for (const std::uint8_t byte : bytes.first(count)) {
-            fifo_.push({byte, true});
+    /// Host input for the guest; tells how many items of it were taken.
+    [[nodiscard]] std::size_t take_input(std::span<const InputItem> items) {
+        std::size_t taken = 0;
+        while (taken < items.size() && input_room() != 0) {
+            const std::size_t count = deliver(items.subspan(taken));
+            if (count == 0) {
+                waiting_ = true;
+                break;
+            }
+            taken += count;
         }
-        waiting_ = waiting_ || count < bytes.size();
-        return count;
+        return taken;
     }
 
-    void send_break() {
-        const std::size_t before = queued();
-        (void)serial_.send_break();
-        if (queued() > before) {
-            fifo_.push({0, false});
-        }
+    /// From now on input is delivered whether or not the guest is seen to listen, until it programs its
+    /// FIFOs.
+    void presume_listening() noexcept { presumed_ = true; }
+    [[nodiscard]] bool is_presumed_listening() const noexcept { return presumed_; }
+    /// When the guest programmed its FIFOs last; at first, when this object was made.
+    [[nodiscard]] std::chrono::steady_clock::time_point fifo_programmed_at() const noexcept {
+        return fifo_programmed_at_;
     }
 
 private:
@@ -95,7 +106,7 @@ private:
     static constexpr unsigned polling = 16;
 
     struct Entry {
-        std::uint8_t byte;
+        InputItem item;
         bool from_host;
     };
     class Queue {
@@ -122,7 +133,39 @@ private:
     };
 
     [[nodiscard]] std::size_t queued() const { return capacity - serial_.fifo_capacity(); }
-    [[nodiscard]] bool listening() const noexcept { return receive_interrupt_ || idle_polls_ >= polling; }
+    [[nodiscard]] bool listening() const noexcept {
+        return receive_interrupt_ || idle_polls_ >= polling || presumed_;
+    }
+    // In loopback mode the line is disconnected.
+    [[nodiscard]] bool can_receive() const {
+        using namespace vmsuperio::uart16550;
+        return listening() && !ModemControl(serial_.peek(offset::modem_control))[ModemControl::loopback];
+    }
+
+    // The bytes up to the next BREAK, or that BREAK, as far as there is room; tells how many items.
+    std::size_t deliver(std::span<const InputItem> items) {
+        std::array<std::uint8_t, capacity> bytes{};
+        std::size_t count = 0;
+        while (count < std::min(items.size(), capacity) && !items[count].is_break) {
+            bytes[count] = items[count].byte;
+            ++count;
+        }
+        if (count == 0) {
+            count = serial_.fifo_capacity() != 0 ? 1 : 0;
+            if (count != 0) {
+                // An error is of the interrupt's trigger: the BREAK has arrived all the same.
+                (void)serial_.send_break();
+            }
+        } else {
+            const std::size_t before = queued();
+            (void)serial_.enqueue_raw_bytes(std::span(bytes).first(count));
+            count = queued() - before;
+        }
+        for (const InputItem item : items.first(count)) {
+            fifo_.push({.item = item, .from_host = true});
+        }
+        return count;
+    }
 
     void note_poll(vmsuperio::uart16550::LineStatus status) {
         using vmsuperio::uart16550::LineStatus;
@@ -134,12 +177,19 @@ private:
     // In loopback mode the guest's own bytes are in the FIFO, between those of the host.
     void note_loopback(std::size_t before) {
         for (std::size_t i = before; i < queued(); ++i) {
-            fifo_.push({0, false});
+            fifo_.push({.item = {}, .from_host = false});
         }
     }
 
-    void note_set_up(std::size_t before) {
+    void note_set_up(std::uint8_t offset, std::size_t before) {
         using namespace vmsuperio::uart16550;
+        if (offset == offset::fifo_control) {
+            fifo_programmed_at_ = std::chrono::steady_clock::now();
+            // The owner has to see to it that the wait comes to its end again.
+            if (std::exchange(presumed_, false)) {
+                input_wanted_();
+            }
+        }
         if (!LineControl(serial_.peek(offset::line_control))[LineControl::divisor_latch_access]) {
             receive_interrupt_ =
                 InterruptEnable(serial_.peek(offset::interrupt_enable))[InterruptEnable::received_data];
@@ -164,21 +214,19 @@ private:
     }
 
     void redeliver() {
-        while (returned_.size() != 0 && listening() && serial_.fifo_capacity() != 0) {
+        while (returned_.size() != 0 && can_receive()) {
             Queue rest = returned_;
-            const Entry entry = rest.pop();
-            const auto taken = serial_.enqueue_raw_bytes({&entry.byte, 1});
-            if (!taken || *taken == 0) {
+            const InputItem item = rest.pop().item;
+            if (deliver({&item, 1}) == 0) {
                 return;
             }
-            fifo_.push(entry);
             returned_ = rest;
         }
     }
 
     // Any access may be the one that input waits for: the last byte read, loopback left, interrupts on.
     void wake_if_wanted() {
-        if (waiting_ && listening() && (returned_.size() != 0 || queued() == 0)) {
+        if (waiting_ && can_receive() && (returned_.size() != 0 || queued() == 0)) {
             waiting_ = false;
             input_wanted_();
         }
@@ -186,10 +234,12 @@ private:
 
     Serial serial_;
     std::function<void()> input_wanted_;
-    Queue fifo_;      // what the UART's receiver FIFO holds, and whose bytes these are
+    Queue fifo_;      // what the UART's receiver FIFO holds, and where that is from
     Queue returned_;  // thrown away unread
     unsigned idle_polls_{0};
     bool receive_interrupt_{false};
+    bool presumed_{false};
+    std::chrono::steady_clock::time_point fifo_programmed_at_{std::chrono::steady_clock::now()};
     bool waiting_{false};
 };
 

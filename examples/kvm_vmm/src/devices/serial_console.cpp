@@ -3,15 +3,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <deque>
-#include <fcntl.h>
+#include <ctime>
 #include <string>
 #include <sys/epoll.h>
-#include <unistd.h>
 #include <utility>
 
 #include "error.hpp"
+#include "util/log.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -30,11 +28,18 @@ EventManager::SubscriptionId subscribe(EventManager& events, int fd, std::uint32
 
 SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend,
                              vmsuperio::EventFdTrigger interrupt, vmsuperio::TransmitPolicy transmit_policy,
-                             CommandHandler on_command, std::shared_ptr<vmsuperio::SerialMetrics> metrics)
+                             CommandHandler on_command, std::shared_ptr<vmsuperio::SerialMetrics> metrics,
+                             std::chrono::milliseconds input_patience)
     : events_(events),
       backend_(backend),
       on_command_(std::move(on_command)),
       metrics_(std::move(metrics)),
+      input_patience_(input_patience),
+      patience_(events, CLOCK_MONOTONIC,
+                [this] {
+                    patience_limited_ = false;
+                    deliver_pending();
+                }),
       device_(std::make_shared<Device>(ConsoleUart<Serial>(
           Serial(std::move(interrupt), Metrics(*metrics_), Writer{this}), [this] { wake_.notify(); }))) {
     with_uart([transmit_policy](auto& uart) {
@@ -43,12 +48,8 @@ SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend,
         (void)uart.serial().set_transmit_policy(transmit_policy);
     });
     wake_subscription_ = subscribe(events_, wake_.fd(), EPOLLIN, [this](std::uint32_t) { on_wake(); });
-    connect();
-    backend_.set_on_change([this] {
-        disconnect();
-        connect();
-        resume_output();  // what waited for the old reader goes to the new one, or nowhere
-    });
+    backend_.set_on_change([this] { on_backend_change(); });
+    on_backend_change();
 }
 
 SerialConsole::~SerialConsole() {
@@ -57,167 +58,208 @@ SerialConsole::~SerialConsole() {
     events_.remove(*wake_subscription_);
 }
 
-void SerialConsole::connect() {
-    if (backend_.input_fd() >= 0) {
-        input_subscription_ =
-            subscribe(events_, backend_.input_fd(), EPOLLIN, [this](std::uint32_t) { on_input(); });
+// --- What is waited for
+
+SerialConsole::Watch SerialConsole::watch(int fd) {
+    return {.id = subscribe(events_, fd, 0, [this](std::uint32_t bits) { on_ready(bits); }), .events = 0};
+}
+
+void SerialConsole::watch_for(Watch& watch, std::uint32_t events) {
+    if (watch.events != events) {
+        events_.modify(watch.id, events);
+        watch.events = events;
     }
-    if (backend_.output_fd() >= 0 && backend_.output_fd() != backend_.input_fd()) {
-        output_subscription_ =
-            subscribe(events_, backend_.output_fd(), 0, [this](std::uint32_t) { resume_output(); });
-    } else if (backend_.output_fd() >= 0) {
-        // One descriptor can be in an epoll set once only.
-        output_fd_ = FileDescriptor(::fcntl(backend_.output_fd(), F_DUPFD_CLOEXEC, 0));
-        output_subscription_ =
-            subscribe(events_, output_fd_.get(), 0, [this](std::uint32_t) { resume_output(); });
+}
+
+void SerialConsole::connect() {
+    const int input = backend_.input_fd();
+    const int output = backend_.output_fd();
+    if (input >= 0) {
+        input_watch_ = watch(input);
+    }
+    if (output >= 0 && output != input) {
+        output_watch_ = watch(output);
     }
 }
 
 void SerialConsole::disconnect() {
-    for (auto* const subscription : {&input_subscription_, &output_subscription_}) {
-        if (*subscription) {
-            events_.remove(**subscription);
-            subscription->reset();
+    for (auto* const watch : {&input_watch_, &output_watch_}) {
+        if (*watch) {
+            events_.remove((*watch)->id);
+            watch->reset();
         }
     }
-    output_fd_.reset();
 }
+
+void SerialConsole::update_watches() {
+    const bool wants_input = !backend_.input_ended() && room_to_read() != 0;
+    const bool wants_output = with_uart([this](auto&) {
+        output_waiting_ = backend_.output().waiting();
+        return output_waiting_;
+    });
+    const std::uint32_t input = wants_input ? EPOLLIN : 0U;
+    const std::uint32_t output = wants_output ? EPOLLOUT : 0U;
+    if (output_watch_) {
+        watch_for(*output_watch_, output);
+    }
+    if (input_watch_) {
+        const std::uint32_t events = output_watch_ ? input : input | output;
+        watch_for(*input_watch_, backend_.has_peers() && events == 0 ? EventManager::hangup_only : events);
+    }
+}
+
+void SerialConsole::on_ready(std::uint32_t events) {
+    if (backend_.has_peers() && (events & (EPOLLHUP | EPOLLERR)) != 0) {
+        disconnect();  // before its descriptor is closed
+        backend_.on_hangup();
+        return;
+    }
+    // The end of a descriptor that is no peer's is found by reading and writing.
+    if (backend_.output().waiting()) {
+        resume_output();
+    }
+    if (!backend_.input_ended() && room_to_read() != 0) {
+        read_input();
+    }
+    deliver_pending();
+}
+
+void SerialConsole::on_backend_change() {
+    disconnect();
+    connect();
+    resume_output();
+    deliver_pending();
+}
+
+void SerialConsole::on_wake() {
+    wake_.clear();
+    deliver_pending();
+}
+
+// --- Output
 
 std::shared_ptr<vmdevice::DevicePio> SerialConsole::device() const { return device_; }
 
-void SerialConsole::send_break() {
-    with_uart([](auto& uart) { uart.send_break(); });
-}
-
 std::expected<std::size_t, std::error_code> SerialConsole::write_output(std::span<const std::uint8_t> bytes) {
-    OutputQueue& unsent = backend_.unsent();
-    std::size_t taken = 0;
-    if (unsent.empty()) {
-        const auto written = backend_.write(bytes);
-        if (!written) {
-            return written;
-        }
-        taken = *written;
+    const auto sent = backend_.output().send(bytes);
+    if (!sent) {
+        return std::unexpected(sent.error());
     }
-    taken += unsent.push(bytes.subspan(taken));
-    if (!unsent.empty() && !output_waiting_) {
+    if (sent->waiting && !output_waiting_) {
         output_waiting_ = true;
         wake_.notify();
     }
-    return taken;
+    return sent->taken;
 }
 
 std::size_t SerialConsole::unsent() {
     using namespace vmsuperio::uart16550;
     return with_uart([this](auto& uart) {
         const LineStatus status(uart.serial().peek(offset::line_status));
-        return backend_.unsent().size() + (status[LineStatus::transmitter_empty] ? 0 : 1);
+        return backend_.output().unsent() + (status[LineStatus::transmitter_empty] ? 0 : 1);
     });
-}
-
-void SerialConsole::on_wake() {
-    wake_.clear();
-    deliver_pending();
-    if (output_subscription_ && with_uart([this](auto&) { return output_waiting_; })) {
-        events_.modify(*output_subscription_, EPOLLOUT);
-    }
-}
-
-// With the UART's lock held, for which a vCPU may wait: so not more than this at a time.
-void SerialConsole::write_unsent() {
-    constexpr std::size_t at_a_time = 64UL * 1024;
-    OutputQueue& unsent = backend_.unsent();
-    const auto bytes = unsent.bytes();
-    const auto written = backend_.write(bytes.first(std::min(bytes.size(), at_a_time)));
-    if (written) {
-        unsent.drop_front(*written);
-        return;
-    }
-    for (std::size_t lost = unsent.size(); lost != 0; --lost) {
-        metrics_->tx_lost_byte();
-    }
-    unsent.clear();
 }
 
 void SerialConsole::resume_output() {
-    const bool done = with_uart([this](auto& uart) {
-        OutputQueue& unsent = backend_.unsent();
-        if (!unsent.empty()) {
-            write_unsent();
-        }
-        if (!output_subscription_) {
-            unsent.clear();  // nobody is there any more
-        }
-        output_waiting_ = !unsent.empty();
-        // A failing back end loses bytes, which the UART counts; the guest goes on.
-        (void)uart.serial().resume_transmit();
-        return !output_waiting_;
-    });
-    if (output_subscription_) {
-        events_.modify(*output_subscription_, done ? 0 : std::uint32_t{EPOLLOUT});
+    backend_.output().flush();
+    for (std::size_t lost = backend_.output().take_dropped(); lost != 0; --lost) {
+        metrics_->tx_lost_byte();
     }
+    // A failing back end loses bytes, which the UART counts; the guest goes on.
+    with_uart([](auto& uart) { (void)uart.serial().resume_transmit(); });
 }
 
-std::size_t SerialConsole::input_room() {
-    if (backend_.interactive()) {
-        return interactive_read_ahead - backend_.read_ahead().size();
-    }
-    return backend_.read_ahead().empty() ? with_uart([](auto& uart) { return uart.input_room(); }) : 0;
-}
+// --- Input
 
-void SerialConsole::on_input() {
-    if (const std::size_t room = input_room(); room != 0) {
-        read_input(room);
-    }
+void SerialConsole::send_break() {
+    keep({.byte = 0, .is_break = true});
     deliver_pending();
 }
 
-void SerialConsole::read_input(std::size_t room) {
+std::size_t SerialConsole::room_to_read() {
+    constexpr std::size_t at_a_time = 4096;
+    InputQueue& waiting = backend_.read_ahead();
+    switch (backend_.input()) {
+        case SerialBackend::Input::keyboard:
+            return at_a_time;
+        case SerialBackend::Input::commands:
+            return std::min(waiting.room(), at_a_time);
+        case SerialBackend::Input::plain:
+            break;
+    }
+    return waiting.empty() ? with_uart([](auto& uart) { return uart.input_room(); }) : 0;
+}
+
+void SerialConsole::read_input() {
     std::array<std::uint8_t, 4096> typed{};
-    const ssize_t count = ::read(backend_.input_fd(), typed.data(), std::min(room, typed.size()));
-    if (count < 0 && (errno == EAGAIN || errno == EINTR)) {
+    const auto count = backend_.read(std::span(typed).first(std::min(room_to_read(), typed.size())));
+    if (!count && (count.error() == std::errc::resource_unavailable_try_again ||
+                   count.error() == std::errc::interrupted)) {
         return;
     }
-    if (count <= 0) {
-        if (input_subscription_) {
-            events_.remove(*input_subscription_);
-            input_subscription_.reset();
-        }
-        backend_.on_hangup();
+    if (!count || *count == 0) {
+        backend_.on_input_end();
         return;
     }
-    for (const std::uint8_t byte : std::span(typed).first(static_cast<std::size_t>(count))) {
-        if (!backend_.interactive()) {
-            backend_.read_ahead().push_back(byte);
-            continue;
+    for (const std::uint8_t byte : std::span(typed).first(*count)) {
+        if (backend_.input() == SerialBackend::Input::plain) {
+            keep({.byte = byte});
+        } else {
+            take_typed(byte);
         }
-        const EscapeParser::Result result = backend_.escape().feed(byte);
-        if (result.byte) {
-            backend_.read_ahead().push_back(*result.byte);
-        }
-        if (result.command) {
-            on_command_(*result.command);
-        }
+    }
+}
+
+void SerialConsole::take_typed(std::uint8_t byte) {
+    const EscapeParser::Result result = backend_.escape().feed(byte);
+    if (result.byte) {
+        keep({.byte = *result.byte});
+    }
+    if (result.command == ConsoleCommand::send_break) {
+        keep({.byte = 0, .is_break = true});
+    } else if (result.command) {
+        on_command_(*result.command);
+    }
+}
+
+void SerialConsole::keep(InputItem item) {
+    if (!backend_.read_ahead().push(item) && !std::exchange(input_dropped_logged_, true)) {
+        log(LogLevel::warning,
+            "what is typed is dropped from now on, because the guest does not read what "
+            "was typed before");
     }
 }
 
 void SerialConsole::deliver_pending() {
-    std::deque<std::uint8_t>& pending = backend_.read_ahead();
+    limit_patience();
+    InputQueue& pending = backend_.read_ahead();
     // Also what a FIFO reset threw away and the UART hands out again.
     (void)with_uart([](auto& uart) { return uart.input_room(); });
     while (!pending.empty()) {
-        std::array<std::uint8_t, 64> bytes{};
-        const std::size_t size = std::min(bytes.size(), pending.size());
-        std::copy_n(pending.begin(), size, bytes.begin());
+        std::array<InputItem, 64> items{};
+        const std::size_t size = pending.copy_front(items);
         const std::size_t taken = with_uart(
-            [offered = std::span(bytes).first(size)](auto& uart) { return uart.take_input(offered); });
-        pending.erase(pending.begin(), pending.begin() + static_cast<std::ptrdiff_t>(taken));
+            [offered = std::span(items).first(size)](auto& uart) { return uart.take_input(offered); });
+        pending.drop_front(taken);
         if (taken < size) {
             break;
         }
     }
-    if (input_subscription_) {
-        events_.modify(*input_subscription_, input_room() != 0 ? std::uint32_t{EPOLLIN} : 0U);
+    update_watches();
+}
+
+// Input waits for a guest that is not seen to listen, but not for ever.
+void SerialConsole::limit_patience() {
+    const auto deadline = with_uart([this](auto& uart) {
+        const auto end = uart.fifo_programmed_at() + input_patience_;
+        if (end <= std::chrono::steady_clock::now()) {
+            uart.presume_listening();
+        }
+        return uart.is_presumed_listening() ? std::nullopt : std::optional(end.time_since_epoch());
+    });
+    if (deadline && !patience_limited_) {
+        patience_limited_ = true;
+        patience_.set(*deadline);
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -19,31 +20,42 @@
 #include "devices/console_uart.hpp"
 #include "event/event_manager.hpp"
 #include "event/notifier.hpp"
+#include "event/timer.hpp"
 #include "observe/device_errors.hpp"
 
 namespace kvm_vmm {
 
 /// A UART of the guest joined to its back end.
 ///
-/// Output: the guest's write reaches the back end in the vCPU's thread, without waiting. What the back end
-/// does not take is kept, a MiB of it and then what the UART's FIFO holds; the event loop goes on with it
-/// when the back end is writable.
+/// Output: the guest's write reaches the back end in the vCPU's thread, without waiting. What the back end's
+/// reader does not take is kept, a MiB of it and then what the UART's FIFO holds; the event loop goes on with
+/// it when the back end is writable. Where there is no reader, the transmitter never stands still.
 ///
-/// Input: the event loop reads as much as the UART has room for, and for the sake of Ctrl-A commands a little
-/// more. While there is no room, or the guest does not listen, the back end is left unread: nothing is lost
-/// and nothing piles up here. The UART tells when to go on.
+/// Input: the event loop reads as much as the UART has room for, and more where Ctrl-A commands are looked
+/// for (SerialBackend::Input). A BREAK that the user asks for has its place in the input. While there is no
+/// room, or the guest does not listen, the back end is left unread: nothing is lost and nothing piles up
+/// here. The UART tells when to go on; a guest that is not seen to listen gets its input after
+/// `input_patience`.
+///
+/// That a peer has gone is noticed at any time, whatever is waited for.
 ///
 /// Used by the event loop's thread, but for `device()`, which the vCPUs access.
 class SerialConsole {
 public:
     using CommandHandler = std::function<void(ConsoleCommand)>;
 
+    /// How long input waits for a guest that is not seen to listen: from the start, and each time that the
+    /// guest programs the UART's FIFOs. A driver that opens a port discards what has arrived by then.
+    static constexpr std::chrono::milliseconds default_input_patience{1000};
+
     /// `interrupt` is the eventfd of the port's interrupt line. `events` and `backend` must outlive the
-    /// console. The UART is counted in `metrics`, which may be read from any thread.
+    /// console. `on_command` gets all commands but that for a BREAK. The UART is counted in `metrics`, which
+    /// may be read from any thread.
     SerialConsole(
         EventManager& events, SerialBackend& backend, vmsuperio::EventFdTrigger interrupt,
         vmsuperio::TransmitPolicy transmit_policy, CommandHandler on_command,
-        std::shared_ptr<vmsuperio::SerialMetrics> metrics = std::make_shared<vmsuperio::SerialMetrics>());
+        std::shared_ptr<vmsuperio::SerialMetrics> metrics = std::make_shared<vmsuperio::SerialMetrics>(),
+        std::chrono::milliseconds input_patience = default_input_patience);
     ~SerialConsole();
     SerialConsole(const SerialConsole&) = delete;
     SerialConsole& operator=(const SerialConsole&) = delete;
@@ -51,10 +63,11 @@ public:
     /// To be put on the bus.
     [[nodiscard]] std::shared_ptr<vmdevice::DevicePio> device() const;
 
-    /// A BREAK on the guest's line.
+    /// A BREAK on the guest's line, after all input so far.
     void send_break();
 
-    /// How many bytes the back end has not taken yet, or one more where the guest's driver waits as well.
+    /// How many bytes the reader has not taken yet, or one more where the guest's driver waits as well. 0
+    /// where there is no reader.
     [[nodiscard]] std::size_t unsent();
 
     /// Where the failures of the guest's accesses on the host's side are told of.
@@ -76,21 +89,28 @@ private:
     using Serial = vmsuperio::Serial<vmsuperio::EventFdTrigger, Metrics, Writer>;
     using Device = vmdevice::Locked<vmdevice::ByteDevice<ConsoleUart<Serial>>>;
 
-    // How much may be read ahead of the guest. Where commands are looked for, they have to be found while a
-    // guest does not read at all; elsewhere what does not fit into the UART stays with the sender.
-    static constexpr std::size_t interactive_read_ahead = 16UL * 1024;
-
     std::expected<std::size_t, std::error_code> write_output(std::span<const std::uint8_t> bytes);
 
-    void on_input();
-    void on_wake();
+    struct Watch {
+        EventManager::SubscriptionId id;
+        std::uint32_t events;
+    };
+
     void connect();
     void disconnect();
+    [[nodiscard]] Watch watch(int fd);
+    void watch_for(Watch& watch, std::uint32_t events);
+    void update_watches();
+    void on_ready(std::uint32_t events);
+    void on_wake();
+    void on_backend_change();
     void resume_output();
-    void write_unsent();
-    [[nodiscard]] std::size_t input_room();
-    void read_input(std::size_t room);
+    [[nodiscard]] std::size_t room_to_read();
+    void read_input();
+    void take_typed(std::uint8_t byte);
+    void keep(InputItem item);
     void deliver_pending();
+    void limit_patience();
 
     // Runs `f` on the UART with its lock held.
     template <class F>
@@ -102,12 +122,15 @@ private:
     SerialBackend& backend_;
     CommandHandler on_command_;
     std::shared_ptr<vmsuperio::SerialMetrics> metrics_;
+    std::chrono::milliseconds input_patience_;
     Notifier wake_;
     std::optional<EventManager::SubscriptionId> wake_subscription_;
-    std::optional<EventManager::SubscriptionId> input_subscription_;
-    std::optional<EventManager::SubscriptionId> output_subscription_;
-    FileDescriptor output_fd_;
-    bool output_waiting_{false};  // guarded by the UART's lock
+    std::optional<Watch> input_watch_;   // of both directions where they have one descriptor
+    std::optional<Watch> output_watch_;  // where that of the output is another
+    Timer patience_;
+    bool patience_limited_{false};  // the timer is set
+    bool input_dropped_logged_{false};
+    bool output_waiting_{false};  // the event loop knows of output that waits; guarded by the UART's lock
 
     std::shared_ptr<Device> device_;
 };

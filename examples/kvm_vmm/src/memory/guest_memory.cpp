@@ -88,4 +88,10 @@ bool GuestMemory::read(std::uint64_t address, std::span<std::uint8_t> bytes) con
     return source.has_value();
 }
 
+bool GuestMemory::give_back() noexcept {
+    return std::ranges::all_of(regions_, [](const Region& region) {
+        return ::madvise(region.host.data(), region.host.size(), MADV_DONTNEED) == 0;
+    });
+}
+
 }  // namespace kvm_vmm

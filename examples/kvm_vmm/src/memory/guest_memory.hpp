@@ -69,6 +69,10 @@ public:
         return object;
     }
 
+    /// Gives all pages back to the host, when no CPU runs any more: RAM reads as zero after that. False where
+    /// the host refuses, as for locked memory.
+    bool give_back() noexcept;
+
 private:
     std::uint64_t size_;
     std::vector<Region> regions_;

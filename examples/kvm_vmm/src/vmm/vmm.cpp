@@ -2,6 +2,7 @@
 #include "vmm/vmm.hpp"
 
 #include <array>
+#include <cerrno>
 #include <cstdlib>
 #include <string>
 #include <sys/epoll.h>
@@ -9,6 +10,7 @@
 
 #include "acpi/platform.hpp"
 #include "console/raw_terminal.hpp"
+#include "console/reader_patience.hpp"
 #include "kvm/boot_registers.hpp"
 #include "kvm/cpu_setup.hpp"
 #include "util/log.hpp"
@@ -21,7 +23,6 @@ constexpr std::chrono::milliseconds halt_check_interval{20};
 // By then a CPU that is not in the middle of something has looked.
 constexpr std::chrono::milliseconds halt_answer_time{2};
 constexpr std::chrono::milliseconds stop_timeout{2000};
-constexpr std::chrono::seconds reader_patience{30};
 
 I8042Profile describe(vmsuperio::I8042Profile profile) {
     switch (profile) {
@@ -228,7 +229,6 @@ VmEnd Vmm::run() {
 }
 
 void Vmm::finish_output() {
-    using std::chrono::steady_clock;
     const auto unsent = [this] {
         std::size_t bytes = 0;
         for (const std::unique_ptr<SerialConsole>& console : consoles_) {
@@ -236,18 +236,23 @@ void Vmm::finish_output() {
         }
         return bytes;
     };
+    const auto now = [] { return std::chrono::steady_clock::now(); };
     std::size_t left = unsent();
-    auto taken_at = steady_clock::now();
-    while (left != 0 && !end_.requested_by_host()) {
+    if (left == 0) {
+        return;
+    }
+    // The guest is dead: its memory must not wait for a reader.
+    if (!memory_.give_back()) {
+        log(LogLevel::warning, errno_message("cannot give the guest's memory back", errno));
+    }
+    ReaderPatience patience(left, now());
+    while (!end_.requested_by_host() && patience.waits_for(left, now())) {
         events_.run_once(100);
-        const auto now = steady_clock::now();
-        if (const std::size_t before = std::exchange(left, unsent()); left != before) {
-            taken_at = now;
-        } else if (now - taken_at >= reader_patience) {
-            report("the reader of a serial port does not take the guest's last " + std::to_string(left) +
-                   " bytes");
-            return;
-        }
+        left = unsent();
+    }
+    if (left != 0 && !end_.requested_by_host()) {
+        report("the reader of a serial port does not take the guest's last " + std::to_string(left) +
+               " bytes");
     }
 }
 

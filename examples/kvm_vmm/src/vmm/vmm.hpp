@@ -47,8 +47,9 @@ public:
     /// Runs the guest, and the event loop in this thread, until something ends the VM.
     VmEnd run();
 
-    /// After run(): lets slow readers of the serial ports take what the guest sent last. Waits as long as
-    /// they take something at least every 30 seconds and the host does not ask for the end.
+    /// After run(), as the last use of this VM: lets slow readers of the serial ports take what the guest
+    /// sent last, for as long as ReaderPatience allows and the host does not ask for the end. The guest's
+    /// memory is given back to the host before that.
     void finish_output();
 
     /// Ends the VM from outside. From any thread.

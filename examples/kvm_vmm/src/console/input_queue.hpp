@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <span>
+
+namespace kvm_vmm {
+
+/// One thing that comes in on a serial line: a byte, or a BREAK.
+struct InputItem {
+    std::uint8_t byte{0};  ///< 0 for a BREAK
+    bool is_break{false};
+
+    friend constexpr bool operator==(const InputItem&, const InputItem&) = default;
+};
+
+/// What came from the host and waits for the guest: oldest first, a BREAK in its place among the bytes.
+/// Linux takes the byte after a BREAK for a command, so their order counts.
+class InputQueue {
+public:
+    static constexpr std::size_t capacity = std::size_t{1} << 20U;
+
+    [[nodiscard]] bool empty() const noexcept { return items_.empty(); }
+    [[nodiscard]] std::size_t size() const noexcept { return items_.size(); }
+    [[nodiscard]] std::size_t room() const noexcept { return capacity - items_.size(); }
+
+    /// False where there is no room.
+    [[nodiscard]] bool push(InputItem item) {
+        if (room() == 0) {
+            return false;
+        }
+        items_.push_back(item);
+        return true;
+    }
+    /// Copies the oldest items, and tells how many.
+    std::size_t copy_front(std::span<InputItem> target) const {
+        const std::size_t count = std::min(target.size(), items_.size());
+        std::copy_n(items_.begin(), count, target.begin());
+        return count;
+    }
+    void drop_front(std::size_t count) {
+        items_.erase(items_.begin(),
+                     items_.begin() + static_cast<std::ptrdiff_t>(std::min(count, items_.size())));
+    }
+
+private:
+    std::deque<InputItem> items_;
+};
+
+}  // namespace kvm_vmm
