@@ -38,6 +38,7 @@ set(vmdevice_headers
     vmdevice/vmdevice.hpp)
 
 set(vmsuperio_headers
+    vmsuperio/callback.hpp
     vmsuperio/clock.hpp
     vmsuperio/debug_port.hpp
     vmsuperio/detail/byte_queue.hpp
@@ -65,7 +66,9 @@ set(vmsuperio_headers
     vmsuperio/registers/pl031.hpp
     vmsuperio/registers/ps2.hpp
     vmsuperio/registers/register.hpp
+    vmsuperio/registers/reset_control.hpp
     vmsuperio/registers/uart16550.hpp
+    vmsuperio/reset_control.hpp
     vmsuperio/rtc_cmos.hpp
     vmsuperio/rtc_pl031.hpp
     vmsuperio/serial.hpp

@@ -22,7 +22,7 @@ using vmsuperio::ManualClock;
 class MmioRtc : public vmdevice::DeviceMmio {
 public:
     MmioRtc(const ManualClock& clock, World& world)
-        : rtc_(vmsuperio::NoRtcPl031Events{}, vmsuperio::ClockRef<ManualClock>(clock), Edge{&world}) {}
+        : rtc_(Edge{&world}, vmsuperio::ClockRef<ManualClock>(clock)) {}
 
     void mmio_read(vmdevice::MmioAddress, vmdevice::MmioOffset offset,
                    std::span<std::uint8_t> data) override {
@@ -34,14 +34,14 @@ public:
     }
 
 private:
-    vmsuperio::RtcPl031<vmsuperio::NoRtcPl031Events, vmsuperio::ClockRef<ManualClock>, Edge> rtc_;
+    vmsuperio::RtcPl031<Edge, vmsuperio::NoRtcPl031Events, vmsuperio::ClockRef<ManualClock>> rtc_;
 };
 
 class Machine {
 public:
     using Uart = vmsuperio::Serial<Level, Events, Sink>;
     using Keyboard = vmsuperio::I8042<Edge, Edge, Edge>;
-    using Cmos = vmsuperio::RtcCmos<Edge, vmsuperio::ClockRef<ManualClock>>;
+    using Cmos = vmsuperio::RtcCmos<Edge, vmsuperio::NoRtcCmosEvents, vmsuperio::ClockRef<ManualClock>>;
 
     explicit Machine(AnyDevice& any, vmdevice::IoManager& io) {
         put(any, io, 0x3F8, 8, uart);

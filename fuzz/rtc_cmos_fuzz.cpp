@@ -37,7 +37,7 @@ using ClockRef = vmsuperio::ClockRef<ManualClock>;
 
 template <class Trigger>
 class CmosTarget {
-    using Device = vmsuperio::RtcCmos<Trigger, ClockRef>;
+    using Device = vmsuperio::RtcCmos<Trigger, vmsuperio::NoRtcCmosEvents, ClockRef>;
     static constexpr std::int64_t start = 1'700'000'000'250'000'000;
 
 public:
@@ -45,7 +45,8 @@ public:
         : trace_(trace), wild_(wild), clock_(std::chrono::nanoseconds(wild ? at : start)) {
         trace_("fuzz::World world;");
         trace_("vmsuperio::ManualClock clock{std::chrono::nanoseconds(", wild ? at : start, ")};");
-        trace_("using Rtc = vmsuperio::RtcCmos<", name(), ", vmsuperio::ClockRef<vmsuperio::ManualClock>>;");
+        trace_("using Rtc = vmsuperio::RtcCmos<", name(),
+               ", vmsuperio::NoRtcCmosEvents, vmsuperio::ClockRef<vmsuperio::ManualClock>>;");
         trace_("std::optional<Rtc> rtc(std::in_place, ", name(), "{&world}, clock);");
     }
 
@@ -116,16 +117,12 @@ private:
         trace_.result(Hex{value}, ");");
         if (!wild_) {
             check_equal(value, before, "a read gives what peek() told");
-            check_equal(value, port == 1 ? model_.read_data() : 0xFF, "a read gives what the model's does");
+            check_equal(value, model_.read_port(port), "a read gives what the model's does");
         }
     }
     void write_port(std::uint8_t port, std::uint8_t value) {
         trace_("(void)rtc->write(", port, ", ", Hex{value}, ");");
-        if (port == 0) {
-            model_.write_index(value);
-        } else if (port == 1) {
-            model_.write_data(value);
-        }
+        model_.write_port(port, value);
         const NoAllocation none;
         const auto written = device_->write(port, value);
         check(written || world_.trigger_fails, "a write fails only with the trigger");
@@ -169,7 +166,7 @@ private:
             "    const auto state = "
             "vmsuperio::decode<vmsuperio::RtcCmosState>(vmsuperio::encode(rtc->state()));");
         trace_("    REQUIRE(state);");
-        trace_("    auto restored = Rtc::from_state(*state, ", name(), "{&world}, clock);");
+        trace_("    auto restored = Rtc::from_state(*state, ", name(), "{&world}, {}, clock);");
         trace_("    REQUIRE(restored);");
         trace_("    rtc.emplace(std::move(*restored));");
         trace_("}");
@@ -177,7 +174,7 @@ private:
         const auto decoded = vmsuperio::decode<RtcCmosState>(vmsuperio::encode(state));
         check(decoded && *decoded == state, "a state survives encode and decode");
         world_.level = false;
-        auto restored = Device::from_state(*decoded, Trigger{&world_}, ClockRef(clock_));
+        auto restored = Device::from_state(*decoded, Trigger{&world_}, {}, ClockRef(clock_));
         check(restored.has_value(), "what a device has saved can be restored");
         device_.emplace(std::move(*restored));
         check(device_->state() == state, "the restored device has the state that was saved");

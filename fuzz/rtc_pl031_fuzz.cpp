@@ -45,7 +45,7 @@ struct RtcEvents {
 
 template <class Trigger>
 class Pl031Target {
-    using Device = vmsuperio::RtcPl031<RtcEvents, ClockRef, Trigger>;
+    using Device = vmsuperio::RtcPl031<Trigger, RtcEvents, ClockRef>;
     static constexpr std::int64_t start = 1'700'000'000'250'000'000;
 
 public:
@@ -53,12 +53,9 @@ public:
         : trace_(trace), wild_(wild), clock_(std::chrono::nanoseconds(wild ? at : start)) {
         trace_("fuzz::World world;");
         trace_("vmsuperio::ManualClock clock{std::chrono::nanoseconds(", wild ? at : start, ")};");
-        trace_(
-            "using Rtc = vmsuperio::RtcPl031<vmsuperio::NoRtcPl031Events, "
-            "vmsuperio::ClockRef<vmsuperio::ManualClock>, ",
-            name(), ">;");
-        trace_("std::optional<Rtc> rtc(std::in_place, vmsuperio::NoRtcPl031Events{}, clock, ", name(),
-               "{&world});");
+        trace_("using Rtc = vmsuperio::RtcPl031<", name(),
+               ", vmsuperio::NoRtcPl031Events, vmsuperio::ClockRef<vmsuperio::ManualClock>>;");
+        trace_("std::optional<Rtc> rtc(std::in_place, ", name(), "{&world}, clock);");
         trace_("std::array<std::uint8_t, 16> bytes{};");
     }
 
@@ -184,7 +181,7 @@ private:
             "    const auto state = "
             "vmsuperio::decode<vmsuperio::RtcPl031State>(vmsuperio::encode(rtc->state()));");
         trace_("    REQUIRE(state);");
-        trace_("    auto restored = Rtc::from_state(*state, {}, clock, ", name(), "{&world});");
+        trace_("    auto restored = Rtc::from_state(*state, ", name(), "{&world}, {}, clock);");
         trace_("    REQUIRE(restored);");
         trace_("    rtc.emplace(std::move(*restored));");
         trace_("}");
@@ -193,7 +190,7 @@ private:
         check(decoded && *decoded == state, "a state survives encode and decode");
         world_.level = false;
         auto restored =
-            Device::from_state(*decoded, RtcEvents{&invalid_}, ClockRef(clock_), Trigger{&world_});
+            Device::from_state(*decoded, Trigger{&world_}, RtcEvents{&invalid_}, ClockRef(clock_));
         check(restored.has_value(), "what a device has saved can be restored");
         device_.emplace(std::move(*restored));
         check(device_->state() == state, "the restored device has the state that was saved");
@@ -240,7 +237,7 @@ private:
     std::uint64_t invalid_{0};
     std::int64_t passed_{0};
     ManualClock clock_;
-    std::optional<Device> device_{std::in_place, RtcEvents{&invalid_}, ClockRef(clock_), Trigger{&world_}};
+    std::optional<Device> device_{std::in_place, Trigger{&world_}, RtcEvents{&invalid_}, ClockRef(clock_)};
     model::Pl031Model model_{model_world_, start};
 };
 

@@ -39,6 +39,9 @@ public:
         trace_(
             "std::optional<vmsuperio::SerialTimeout<vmsuperio::ClockRef<vmsuperio::ManualClock>>> "
             "timeout(clock);");
+        // The policy that has more states; the host's calls 7 and 8 choose.
+        trace_("(void)serial->set_receive_timeout(vmsuperio::ReceiveTimeout::manual);");
+        check_error(device_->set_receive_timeout(vmsuperio::ReceiveTimeout::manual));
     }
 
     void step(Input& input) {
@@ -210,6 +213,15 @@ private:
                 model_.reset();
                 check_error(device_->reset());
                 break;
+            case 15: {
+                const bool always = (input.byte() & 1) != 0;
+                trace_("(void)serial->set_interrupt_gate(vmsuperio::InterruptGate::",
+                       always ? "none" : "out2", ");");
+                model_.connect_always(always);
+                check_error(device_->set_interrupt_gate(always ? vmsuperio::InterruptGate::none
+                                                               : vmsuperio::InterruptGate::out2));
+                break;
+            }
             default: {
                 const std::array<std::uint8_t, 64> many{};
                 enqueue(std::span(many).first(1U + input.byte() % 64U));
@@ -292,7 +304,8 @@ private:
         check_equal(world_.emptied, model_world_.emptied, "in_buffer_empty()");
         check_equal(world_.overruns, model_world_.overruns, "overrun()");
         check_equal(world_.dropped, model_world_.dropped, "dropped_bytes()");
-        check(vmsuperio::detail::is_valid(device_->state()), "the state is one that can be restored");
+        check(vmsuperio::detail::first_invalid(device_->state()) == nullptr,
+              "the state is one that can be restored");
     }
 
     const Trace& trace_;

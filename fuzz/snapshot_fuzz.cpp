@@ -37,7 +37,7 @@ struct SerialSubject {
 
     bool restore(const State& state, World& world, ManualClock&) {
         auto made = Serial<Edge, Events, Sink>::from_state(state, Edge{&world}, Events{&world}, Sink{&world});
-        check_equal(made.has_value(), vmsuperio::detail::is_valid(state),
+        check_equal(made.has_value(), vmsuperio::detail::first_invalid(state) == nullptr,
                     "from_state refuses invalid states only");
         if (made) {
             device.emplace(std::move(*made));
@@ -99,11 +99,11 @@ struct I8042Subject {
 struct Pl031Subject {
     using State = RtcPl031State;
     static constexpr const char* name = "RtcPl031State";
-    std::optional<RtcPl031<NoRtcPl031Events, Clock, Edge>> device;
+    std::optional<RtcPl031<Edge, NoRtcPl031Events, Clock>> device;
 
     bool restore(const State& state, World& world, ManualClock& clock) {
         auto made =
-            RtcPl031<NoRtcPl031Events, Clock, Edge>::from_state(state, {}, Clock(clock), Edge{&world});
+            RtcPl031<Edge, NoRtcPl031Events, Clock>::from_state(state, Edge{&world}, {}, Clock(clock));
         if (made) {
             device.emplace(std::move(*made));
         }
@@ -126,10 +126,10 @@ struct Pl031Subject {
 struct CmosSubject {
     using State = RtcCmosState;
     static constexpr const char* name = "RtcCmosState";
-    std::optional<RtcCmos<Edge, Clock>> device;
+    std::optional<RtcCmos<Edge, NoRtcCmosEvents, Clock>> device;
 
     bool restore(const State& state, World& world, ManualClock& clock) {
-        auto made = RtcCmos<Edge, Clock>::from_state(state, Edge{&world}, Clock(clock));
+        auto made = RtcCmos<Edge, NoRtcCmosEvents, Clock>::from_state(state, Edge{&world}, {}, Clock(clock));
         if (made) {
             device.emplace(std::move(*made));
         }
@@ -177,11 +177,7 @@ void run(Input& input, const Trace& trace, bool raw) {
         const auto rest = input.rest();
         bytes.assign(rest.begin(), rest.end());
     } else {
-        State initial{};
-        if constexpr (std::is_same_v<State, RtcCmosState>) {
-            initial.ram[0x0D] = 0x80;
-        }
-        bytes = encode(initial);
+        bytes = encode(State{});
         for (std::size_t patches = input.byte() % 16U; patches != 0; --patches) {
             const std::size_t position = input.byte();
             const std::uint8_t where = input.byte();

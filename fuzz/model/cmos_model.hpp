@@ -38,6 +38,27 @@ public:
         wire();
     }
 
+    std::uint8_t read_port(std::uint8_t port) {
+        return port == 1 ? read_data() : port == 3 ? second_bank_[second_index_] : std::uint8_t{0xFF};
+    }
+    void write_port(std::uint8_t port, std::uint8_t value) {
+        switch (port) {
+            case 0:
+                write_index(value);
+                break;
+            case 1:
+                write_data(value);
+                break;
+            case 2:
+                second_index_ = value & 0x7F;
+                break;
+            case 3:
+                second_bank_[second_index_] = value;
+                break;
+            default:
+                break;
+        }
+    }
     std::uint8_t read_data() {
         const std::uint8_t value = byte(index_ & 0x7F);
         if ((index_ & 0x7F) == 0x0C) {
@@ -236,6 +257,8 @@ private:
     std::array<std::uint8_t, 128> bytes_;
     std::int64_t part_;  // of the running second, in ns
     std::uint8_t index_{0};
+    std::array<std::uint8_t, 128> second_bank_{};
+    std::uint8_t second_index_{0};
     bool level_{false};
     bool lost_{false};
 };

@@ -90,8 +90,12 @@ public:
                 break;
             case 4: {
                 const std::uint8_t before = lines();
-                mcr_ = value & 0x1F;
+                const bool was_stopped = stopped();
+                mcr_ = static_cast<std::uint8_t>(value & (allow_64_ ? 0x3F : 0x1F));
                 note_deltas(before);
+                if (was_stopped && !stopped()) {
+                    drain();
+                }
                 break;
             }
             case 7:
@@ -160,8 +164,12 @@ public:
     }
     void set_modem_lines(std::uint8_t value) {
         const std::uint8_t before = lines();
+        const bool was_stopped = stopped();
         inputs_ = value & 0xF0;
         note_deltas(before);
+        if (was_stopped && !stopped()) {
+            drain();
+        }
         wire();
     }
     void set_drop_policy(bool drop) {
@@ -180,8 +188,17 @@ public:
     void allow_64(bool allow) {
         allow_64_ = allow;
         if (!allow) {
+            const bool was_stopped = stopped();
             fcr_ &= 0xDF;
+            mcr_ &= 0xDF;
+            if (was_stopped) {
+                drain();
+            }
         }
+        wire();
+    }
+    void connect_always(bool always) {
+        always_connected_ = always;
         wire();
     }
     /// A hardware reset: what the host has set stays.
@@ -236,8 +253,10 @@ public:
         return waiting_.size() < depth() ? depth() - waiting_.size() : 0;
     }
     [[nodiscard]] bool transmit_pending() const { return !waiting_.empty(); }
-    /// The modem's outputs are off in loopback.
-    [[nodiscard]] std::uint8_t outputs() const { return loop() ? std::uint8_t{0} : mcr_; }
+    /// The modem's outputs are off in loopback; the TL16C750 takes RTS back while its FIFO is full enough.
+    [[nodiscard]] std::uint8_t outputs() const {
+        return static_cast<std::uint8_t>(loop() ? 0 : mcr_ & (rts_held_ ? 0x0D : 0x0F));
+    }
 
 private:
     struct Received {
@@ -247,6 +266,9 @@ private:
 
     [[nodiscard]] bool dlab() const { return (lcr_ & 0x80) != 0; }
     [[nodiscard]] bool loop() const { return (mcr_ & 0x10) != 0; }
+    // TL16C750, MCR bit 5: CTS stops the transmitter, the FIFO's level RTS.
+    [[nodiscard]] bool automatic() const { return (mcr_ & 0x20) != 0; }
+    [[nodiscard]] bool stopped() const { return automatic() && !loop() && (inputs_ & 0x10) == 0; }
     [[nodiscard]] bool fifo() const { return (fcr_ & 0x01) != 0; }
     [[nodiscard]] std::size_t depth() const { return !fifo() ? 1 : (fcr_ & 0x20) != 0 ? 64 : 16; }
     [[nodiscard]] std::size_t trigger_level() const {
@@ -322,6 +344,9 @@ private:
     void note_deltas(std::uint8_t before) {
         const std::uint8_t after = lines();
         for (const unsigned line : {4U, 5U, 7U}) {
+            if (line == 4U && automatic() && !loop()) {
+                continue;  // "when autoflow control is enabled, no interrupt is generated"
+            }
             if (((before >> line) & 1) != ((after >> line) & 1)) {
                 deltas_ |= static_cast<std::uint8_t>(1U << (line - 4U));
             }
@@ -333,7 +358,12 @@ private:
 
     // The wire, on a PC behind OUT2.
     void wire(bool receiver_busy = false) {
-        const bool level = interrupt_id(receiver_busy) != 0x1 && (mcr_ & 8) != 0;
+        if (!automatic() || (mcr_ & 2) == 0 || received_.empty()) {
+            rts_held_ = false;
+        } else if (received_.size() >= trigger_level()) {
+            rts_held_ = true;
+        }
+        const bool level = interrupt_id(receiver_busy) != 0x1 && ((mcr_ & 8) != 0 || always_connected_);
         if (level && !level_) {
             ++world_.edges;
         }
@@ -393,7 +423,7 @@ private:
 
     // True when the outside has failed, and all that waited is lost.
     bool drain() {
-        while (!waiting_.empty() && (world_.room != 0 || world_.write_fails)) {
+        while (!waiting_.empty() && !stopped() && (world_.room != 0 || world_.write_fails)) {
             const std::uint8_t byte = waiting_.front();
             const vmsuperio::WriteResult taken = Sink{&world_}.write({&byte, 1});
             if (!taken) {
@@ -430,7 +460,7 @@ private:
         for (const std::uint8_t byte : bytes) {
             if (failed) {
                 lose(1);
-            } else if (waiting_.empty() && (world_.room != 0 || world_.write_fails)) {
+            } else if (waiting_.empty() && !stopped() && (world_.room != 0 || world_.write_fails)) {
                 failed = !Sink{&world_}.write({&byte, 1});
                 if (failed) {
                     lose(1);
@@ -451,7 +481,8 @@ public:
     [[nodiscard]] std::vector<std::uint8_t> fingerprint() const {
         std::vector<std::uint8_t> bytes{ier_, fcr_, lcr_,         mcr_,    scr_,
                                         dll_, dlm_, line_errors_, inputs_, deltas_};
-        for (const bool flag : {thr_interrupt_, timeout_, allow_64_, drop_, immediate_, level_}) {
+        for (const bool flag :
+             {thr_interrupt_, timeout_, allow_64_, drop_, immediate_, level_, rts_held_, always_connected_}) {
             bytes.push_back(flag ? 1 : 0);
         }
         bytes.push_back(static_cast<std::uint8_t>(received_.size()));
@@ -483,6 +514,8 @@ private:
     bool drop_{false};
     bool immediate_{false};
     bool level_{false};
+    bool rts_held_{false};
+    bool always_connected_{false};
     std::uint64_t activity_{0};
     std::uint64_t timer_activity_{0};
     std::optional<std::int64_t> timer_started_{};

@@ -1,25 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <expected>
+#include <optional>
 #include <span>
 #include <utility>
 
-#include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/callback.hpp>
 #include <vmsuperio/snapshot.hpp>
+#include <vmsuperio/state_error.hpp>
 #include <vmsuperio/writer.hpp>
 
 /// One-byte ports that firmware and kernels write progress and text to.
 ///
 /// | port | who | a read gives |
 /// |---|---|---|
-/// | 0x80 | power-on self-test codes, and Linux's I/O delay | the last byte written (the latch of IBM's and
-/// Intel's DMA page register 0) | | 0xE9 | Bochs' "port E9 hack": text | 0xE9, which is how software finds it
-/// | | 0x402 | the same as SeaBIOS and OVMF use it | 0xE9, as QEMU's `isa-debugcon` answers |
+/// | 0x80 | power-on self-test codes, and Linux's I/O delay | the last byte written |
+/// | 0xE9 | Bochs' "port E9 hack": text | 0xE9, which is how software finds it |
+/// | 0x402 | the same as SeaBIOS and OVMF use it | 0xE9, as QEMU's `isa-debugcon` |
+///
+/// Port 0x80 reads back as the latch of IBM's and Intel's DMA page register 0 does.
 ///
 /// Sources: Bochs, "Advanced debugger usage" and `iodev/unmapped.cc`; QEMU `isa-debugcon` (property
 /// `readback`). Not modelled: other bytes of the DMA page register file around port 0x80. Thread safety:
@@ -49,7 +52,7 @@ public:
 
     /// Takes what the guest wrote, at least one byte at a time, and returns how many of them it took. Must
     /// not block and must not throw.
-    using Sink = std::function<std::size_t(std::span<const std::uint8_t>)>;
+    using Sink = Callback<std::size_t(std::span<const std::uint8_t>)>;
 
     /// What both kinds of debug console answer when read.
     static constexpr std::uint8_t console_id = 0xE9;
@@ -103,7 +106,8 @@ public:
         state_.last = bytes.back();
         state_.written += bytes.size();
         if (sink_) {
-            state_.dropped += bytes.size() - std::min(bytes.size(), sink_(bytes));
+            const std::size_t taken = sink_(bytes);
+            state_.dropped += taken < bytes.size() ? bytes.size() - taken : 0;
         }
     }
 
@@ -114,6 +118,21 @@ public:
     [[nodiscard]] std::uint64_t dropped() const noexcept { return state_.dropped; }
 
     [[nodiscard]] DebugPortState state() const noexcept { return state_; }
+    /// The port as it was saved: a POST code port, or a console where there is a `readback`.
+    [[nodiscard]] static std::expected<DebugPort, StateError> from_state(
+        const DebugPortState& state, Sink sink = {}, std::optional<std::uint8_t> readback = {}) {
+        if (state.dropped > state.written) {
+            return std::unexpected(StateError{"dropped"});
+        }
+        if (state.written == 0 && state.last != 0) {
+            return std::unexpected(StateError{"last"});
+        }
+        DebugPort port = readback ? console(std::move(sink), *readback) : DebugPort(std::move(sink));
+        port.state_ = state;
+        return port;
+    }
+    /// A hardware reset: the latch is 0 again. The counts are the host's and stay.
+    void reset() noexcept { state_.last = 0; }
     /// Takes over a saved state. Every state is possible.
     void restore(const DebugPortState& state) noexcept { state_ = state; }
 

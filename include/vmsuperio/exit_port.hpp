@@ -3,13 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <expected>
 #include <optional>
 #include <span>
 #include <utility>
 
-#include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/callback.hpp>
 #include <vmsuperio/snapshot.hpp>
+#include <vmsuperio/state_error.hpp>
 
 namespace vmsuperio {
 
@@ -41,7 +42,7 @@ public:
     static constexpr std::size_t register_count = 4;
 
     /// `on_exit(status)` is called once, from within the guest's write. Must not block and must not throw.
-    explicit ExitPort(std::function<void(std::uint8_t status)> on_exit = {}) : on_exit_(std::move(on_exit)) {}
+    explicit ExitPort(Callback<void(std::uint8_t status)> on_exit = {}) : on_exit_(std::move(on_exit)) {}
 
     // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the form of a device
     std::uint8_t read(std::uint8_t = 0) { return 0; }
@@ -70,13 +71,25 @@ public:
     [[nodiscard]] ExitPortState state() const noexcept {
         return {.requested = status_.has_value(), .status = status_.value_or(0)};
     }
+    /// The port as it was saved, without a call of `on_exit`.
+    [[nodiscard]] static std::expected<ExitPort, StateError> from_state(
+        const ExitPortState& state, Callback<void(std::uint8_t status)> on_exit = {}) {
+        if (!state.requested && state.status != 0) {
+            return std::unexpected(StateError{"status"});
+        }
+        ExitPort port(std::move(on_exit));
+        port.restore(state);
+        return port;
+    }
+    /// A hardware reset: the next write asks again.
+    void reset() noexcept { status_.reset(); }
     /// Takes over a saved state, without a call of `on_exit`. Every state is possible.
     void restore(const ExitPortState& state) noexcept {
         status_ = state.requested ? std::optional(state.status) : std::nullopt;
     }
 
 private:
-    std::function<void(std::uint8_t)> on_exit_;
+    Callback<void(std::uint8_t)> on_exit_;
     std::optional<std::uint8_t> status_;
 };
 

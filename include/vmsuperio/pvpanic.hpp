@@ -4,12 +4,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <expected>
 #include <span>
 #include <utility>
 
-#include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/callback.hpp>
 #include <vmsuperio/snapshot.hpp>
+#include <vmsuperio/state_error.hpp>
 
 namespace vmsuperio {
 
@@ -45,7 +46,7 @@ public:
 
     /// `on_event` is called from within the guest's write, panicked first. Must not block and must not throw.
     /// `supported` is what the device takes, as bits.
-    explicit Pvpanic(std::function<void(PvpanicEvent)> on_event = {}, std::uint8_t supported = all_events)
+    explicit Pvpanic(Callback<void(PvpanicEvent)> on_event = {}, std::uint8_t supported = all_events)
         : on_event_(std::move(on_event)), supported_(supported & all_events) {}
 
     std::uint8_t read(std::uint8_t = 0) { return supported_; }
@@ -67,12 +68,25 @@ public:
         }
     }
 
-    /// Whether the guest has told `event` since construction.
+    /// Whether the guest has told `event` since construction or the last reset.
     [[nodiscard]] bool seen(PvpanicEvent event) const noexcept {
         return (seen_ & static_cast<std::uint8_t>(event)) != 0;
     }
 
     [[nodiscard]] PvpanicState state() const noexcept { return {.seen = seen_}; }
+    /// The device as it was saved, without a call of `on_event`.
+    [[nodiscard]] static std::expected<Pvpanic, StateError> from_state(
+        const PvpanicState& state, Callback<void(PvpanicEvent)> on_event = {},
+        std::uint8_t supported = all_events) {
+        Pvpanic device(std::move(on_event), supported);
+        if ((state.seen & ~unsigned{device.supported_}) != 0) {
+            return std::unexpected(StateError{"seen"});
+        }
+        device.seen_ = state.seen;
+        return device;
+    }
+    /// A hardware reset: what the guest has told is forgotten.
+    void reset() noexcept { seen_ = 0; }
     /// Takes over a saved state, without a call of `on_event`. Bits that the device does not take are
     /// dropped.
     void restore(const PvpanicState& state) noexcept {
@@ -80,7 +94,7 @@ public:
     }
 
 private:
-    std::function<void(PvpanicEvent)> on_event_;
+    Callback<void(PvpanicEvent)> on_event_;
     std::uint8_t supported_;
     std::uint8_t seen_{};
 };

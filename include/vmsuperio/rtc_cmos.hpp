@@ -19,105 +19,174 @@
 #include <vmsuperio/state_error.hpp>
 #include <vmsuperio/trigger.hpp>
 
-/// The real-time clock and CMOS memory of a PC: MC146818A with 128 bytes, ports 0x70 and 0x71, IRQ 8.
+/// The real-time clock and CMOS memory of a PC: MC146818A with 128 bytes, ports 0x70 and 0x71, IRQ 8; and a
+/// second bank of 128 bytes at ports 0x72 and 0x73, as chipsets since the PIIX4 have it (Intel ICH9
+/// datasheet, 13.6).
 ///
 /// | port | offset | read | write |
 /// |---|---|---|---|
 /// | 0x70 | 0 | 0xFF: the index register is write only on a PC | bits 0-6 index, bit 7 masks NMI |
 /// | 0x71 | 1 | the byte at the index | the byte at the index |
+/// | 0x72 | 2 | 0xFF, as 0x70 | bits 0-6 index in the second bank; bit 7 is ignored |
+/// | 0x73 | 3 | the second bank's byte at its index | the same |
+///
+/// A machine that puts only two ports on its bus has the first bank alone.
 ///
 /// Models: the whole data sheet but for its pins: BCD and binary, 12 and 24 hours, alarm with wildcards,
-/// periodic rates, update-ended, UIP, SET, the divider's reset, and the century byte at 0x32 that PCs added.
-/// Not modelled: daylight savings (DSE is kept without effect), the square wave, RESET and standby pins, the
-/// 1984 us that an update takes (it is done at once, when the UIP window ends), time bases other than 32.768
-/// kHz (they run at the same rate), the bank at ports 0x72 and 0x73. Deviation: leap years are those of the
-/// Gregorian calendar, with the century byte; the chip itself takes every fourth year. Ignored bits: register
-/// A bit 7, registers C and D as a whole. Thread safety: none; one lock around the device, or one thread.
+/// periodic rates, update-ended, UIP, SET, the divider's reset, and the century byte at 0x32 that PCs added;
+/// on request an alarm on a day of the month and a month, at bytes that the FADT names (ACPI 4.8.2.4).
+/// The periodic flag follows the divider chain, which only DV and the updates touch, as on the chip: after a
+/// write of register A the first period may be shorter than the others, where QEMU starts a whole one.
+/// Not modelled: daylight savings (DSE is kept without effect), the square wave, standby pins, the 1984 us
+/// that an update takes (it is done at once, when the UIP window ends), time bases other than 32.768 kHz
+/// (they run at the same rate). Deviation: leap years are those of the Gregorian calendar, with the century
+/// byte; the chip itself takes every fourth year. Ignored bits: register A bit 7, registers C and D as a
+/// whole (a day alarm at 0x0D has bits 5:0 there). Thread safety: none; one lock around the device, or one
+/// thread.
 namespace vmsuperio {
 
-/// What the clock can tell its owner; each member is optional:
+/// The events of a clock that nobody listens to. Each member of an events type is optional:
 /// `time_changed(std::chrono::seconds ahead)`: the guest set the time, `ahead` of the clock that the device
 /// was given; `shutdown_status(std::uint8_t code)`: the guest wrote CMOS byte 0x0F; `nmi_masked(bool
 /// masked)`: bit 7 of the index register changed.
 struct NoRtcCmosEvents {};
 
 struct RtcCmosOptions {
-    /// The guest's local time minus UTC, for guests that keep the clock in local time.
+    /// The guest's local time minus UTC, for guests that keep the clock in local time. At most a day.
     std::chrono::seconds utc_offset{0};
+    /// The bytes that hold the alarm's day of the month and its month, as DAY_ALRM and MON_ALRM of the FADT
+    /// name them; 0: none. Possible are 0x0D for the day (its bits 5:0, as on the PIIX4) and 0x0E to 0x7F
+    /// for both (VIA's chipsets: 0x7D and 0x7E); other numbers count as 0. The guest writes 0, or a byte
+    /// with both upper bits set, for any day or month (ACPI 4.8.2.4).
+    std::uint8_t day_alarm{0};
+    std::uint8_t month_alarm{0};
 };
 
-/// The clock as plain data.
+/// The clock as plain data. By default: a clock just reset that stood at 1970; restored, it has the time of
+/// the clock that it is given.
 struct RtcCmosState {
     static constexpr SnapshotFormat snapshot_format{
-        .tag = snapshot_tag("CMOS"), .version = 1, .readable_since = 1};
+        .tag = snapshot_tag("CMOS"), .version = 2, .readable_since = 1};
 
-    std::array<std::uint8_t, 128> ram{};
+    std::array<std::uint8_t, 128> ram{initial_ram()};
     std::uint8_t index{};         ///< as last written to port 0x70, with the NMI bit
     std::int64_t second_start{};  ///< device time of the last second's start, in ns
     detail::DeviceTimeState time;
+    std::array<std::uint8_t, 128> extended_ram{};  ///< the second bank
+    std::uint8_t extended_index{};                 ///< as last written to port 0x72
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
         archive(self.ram, self.index, self.second_start);
         detail::DeviceTimeState::visit(self.time, archive);
+        archive.since(2, self.extended_ram, self.extended_index);
     }
     friend constexpr bool operator==(const RtcCmosState&, const RtcCmosState&) = default;
+
+private:
+    // Thursday, 1970-01-01, 00:00:00, in BCD and 24 hours.
+    [[nodiscard]] static constexpr std::array<std::uint8_t, 128> initial_ram() noexcept {
+        std::array<std::uint8_t, 128> ram{};
+        ram[mc146818::weekday] = 5;
+        ram[mc146818::day] = 1;
+        ram[mc146818::month] = 1;
+        ram[mc146818::year] = 0x70;
+        ram[mc146818::century] = 0x19;
+        ram[mc146818::register_a] = 0x26;  // 32.768 kHz, 1024 Hz periodic: what a PC's firmware sets
+        ram[mc146818::register_b] = mc146818::RegisterB().set(mc146818::RegisterB::hours_24).value();
+        ram[mc146818::register_d] =
+            mc146818::RegisterD().set(mc146818::RegisterD::valid_ram_and_time).value();
+        return ram;
+    }
 };
 
-/// Time is asked for, not run: `next_deadline()` tells when to call `tick()`. An access by the guest brings
-/// the device up to date by itself. `C`'s epoch is the Unix epoch in UTC.
+/// The device is passive: it owns no thread and no timer. `next_deadline()` returns the time at which the
+/// interrupt line will next rise; call `tick()` then. Guest accesses update the device implicitly. The epoch
+/// of `C` is the Unix epoch in UTC.
 ///
-/// Errors: `write` and `tick` return what the interrupt trigger returned; a read counts it instead
+/// Arguments come in one order, as for every device: trigger, events, clock, options. Each may be left out
+/// where its type has a default.
+///
+/// Errors: `write`, `tick` and `reset` return what the interrupt trigger returned; a read counts it instead
 /// (`interrupt_errors()`).
-template <Trigger T = NullTrigger, Clock C = SystemClock, class Events = NoRtcCmosEvents>
+template <Trigger T = NullTrigger, detail::RtcEvents Events = NoRtcCmosEvents, Clock C = SystemClock>
 class RtcCmos {
 public:
     using error_type = typename T::error_type;
-    static constexpr std::size_t register_count = 2;
+    using trigger_type = T;
+    using events_type = Events;
+    using clock_type = C;
+    static constexpr std::size_t register_count = 4;
 
     RtcCmos()
-        requires std::default_initializable<T> && std::default_initializable<C> &&
-                 std::default_initializable<Events>
-        : RtcCmos(T(), C()) {}
+        requires std::default_initializable<T> && std::default_initializable<Events> &&
+                 std::default_initializable<C>
+        : RtcCmos(T(), Events(), C()) {}
     explicit RtcCmos(T interrupt)
-        requires std::default_initializable<C> && std::default_initializable<Events>
-        : RtcCmos(std::move(interrupt), C()) {}
+        requires std::default_initializable<Events> && std::default_initializable<C>
+        : RtcCmos(std::move(interrupt), Events(), C()) {}
     explicit RtcCmos(C clock)
         requires std::default_initializable<T> && std::default_initializable<Events>
-        : RtcCmos(T(), std::move(clock)) {}
+        : RtcCmos(T(), Events(), std::move(clock)) {}
+    RtcCmos(T interrupt, C clock, RtcCmosOptions options = {})
+        requires std::default_initializable<Events>
+        : RtcCmos(std::move(interrupt), Events(), std::move(clock), options) {}
+    RtcCmos(T interrupt, Events events)
+        requires std::default_initializable<C>
+        : RtcCmos(std::move(interrupt), std::move(events), C()) {}
 
     /// `interrupt` is IRQ 8. The clock starts with the time of `clock`, in BCD and 24 hours, no interrupt
     /// enabled.
-    RtcCmos(T interrupt, C clock, Events events = Events(), RtcCmosOptions options = {})
-        : time_(std::move(clock)), line_(std::move(interrupt)), events_(std::move(events)) {
-        ram_[mc146818::register_a] = 0x26;  // 32.768 kHz, 1024 Hz periodic: what a PC's firmware sets
-        ram_[mc146818::register_b] = mc146818::RegisterB().set(mc146818::RegisterB::hours_24).value();
-        ram_[mc146818::register_d] =
-            mc146818::RegisterD().set(mc146818::RegisterD::valid_ram_and_time).value();
+    RtcCmos(T interrupt, Events events, C clock, RtcCmosOptions options = {})
+        : line_(std::move(interrupt)),
+          events_(std::move(events)),
+          time_(std::move(clock)),
+          day_alarm_(day_alarm_index(options)),
+          month_alarm_(month_alarm_index(options)) {
         second_start_ = detail::floor_second(time_.seen());
-        store(detail::rtc_bytes(detail::saturating_add(second_start_ / detail::ns_per_second,
-                                                       std::clamp<std::int64_t>(options.utc_offset.count(),
-                                                                                -detail::seconds_per_day,
-                                                                                detail::seconds_per_day)),
-                                format()));
+        store(detail::rtc_bytes(
+            detail::saturating_add(
+                detail::floor_div(second_start_, detail::ns_per_second),
+                std::clamp<std::int64_t>(options.utc_offset.count(), -detail::seconds_per_day,
+                                         detail::seconds_per_day)),
+            format()));
     }
     /// The device as it was saved; the time that passed on `clock` since then has passed for it too. An
-    /// interrupt line that was high is raised again.
+    /// interrupt line that was high is raised again. The options must be those of the saved device; the
+    /// `utc_offset` is in the saved time already and has no effect.
     [[nodiscard]] static std::expected<RtcCmos, StateError> from_state(const RtcCmosState& state,
-                                                                       T interrupt = T(), C clock = C(),
-                                                                       Events events = Events()) {
-        if (const char* field = first_invalid(state); field != nullptr) {
+                                                                       T interrupt = T(),
+                                                                       Events events = Events(),
+                                                                       C clock = C(),
+                                                                       RtcCmosOptions options = {}) {
+        if (const char* field = first_invalid(state, options); field != nullptr) {
             return std::unexpected(StateError{field});
         }
-        RtcCmos device(state, std::move(interrupt), std::move(clock), std::move(events));
+        RtcCmos device(state, std::move(interrupt), std::move(events), std::move(clock), options);
         device.count_error(device.drive_line());
         return device;
     }
 
-    /// A read by the guest. Offsets other than 0 and 1 give 0xFF.
+    /// The RESET pin: PIE, AIE, UIE, SQWE and all flags of register C are cleared and the interrupt line
+    /// falls (data sheet, "RESET"). Clock, calendar, alarm and memory stay, as the battery keeps them; so do
+    /// the index registers, which are no part of the chip's reset.
+    std::expected<void, error_type> reset() {
+        advance();
+        using mc146818::RegisterB;
+        ram_[mc146818::register_b] = register_b()
+                                         .clear(RegisterB::periodic_interrupt)
+                                         .clear(RegisterB::alarm_interrupt)
+                                         .clear(RegisterB::update_ended_interrupt)
+                                         .clear(RegisterB::square_wave)
+                                         .value();
+        ram_[mc146818::register_c] = 0;
+        return drive_line();
+    }
+
+    /// A read by the guest. The index registers, and offsets above 3, give 0xFF.
     std::uint8_t read(std::uint8_t offset) {
         if (offset != mc146818::data_offset) {
-            return 0xFF;
+            return peek(offset);
         }
         count_error(tick());
         const std::uint8_t value = peek(offset);
@@ -130,7 +199,14 @@ public:
 
     /// What `read` would give, without its effects, as of the last access or `tick()`.
     [[nodiscard]] std::uint8_t peek(std::uint8_t offset) const noexcept {
-        return offset == mc146818::data_offset ? cmos(selected()) : std::uint8_t{0xFF};
+        switch (offset) {
+            case mc146818::data_offset:
+                return cmos(selected());
+            case mc146818::extended_data_offset:
+                return extended_cmos(extended_index_);
+            default:
+                return 0xFF;
+        }
     }
 
     /// A write by the guest.
@@ -143,6 +219,14 @@ public:
                     events_.nmi_masked(nmi_masked());
                 }
             }
+            return {};
+        }
+        if (offset == mc146818::extended_index_offset) {
+            extended_index_ = value;
+            return {};
+        }
+        if (offset == mc146818::extended_data_offset) {
+            set_extended_cmos(extended_index_, value);
             return {};
         }
         if (offset != mc146818::data_offset) {
@@ -171,7 +255,12 @@ public:
                 write_register_b(value);
                 break;
             case mc146818::register_c:
+                break;
             case mc146818::register_d:
+                if (day_alarm_ == mc146818::register_d) {
+                    mc146818::RegisterD d(ram_[index]);
+                    ram_[index] = d.set(mc146818::RegisterD::day_alarm, value).value();
+                }
                 break;
             case mc146818::shutdown_status:
                 ram_[index] = value;
@@ -249,6 +338,14 @@ public:
         }
     }
 
+    /// Byte `index` (0 to 127) of the second bank, at ports 0x72 and 0x73.
+    [[nodiscard]] std::uint8_t extended_cmos(std::uint8_t index) const noexcept {
+        return extended_ram_[index & 0x7FU];
+    }
+    void set_extended_cmos(std::uint8_t index, std::uint8_t value) noexcept {
+        extended_ram_[index & 0x7FU] = value;
+    }
+
     /// Tells the guest's firmware how much memory there is: bytes below 4 GiB (from address 0, holes
     /// included) and from 4 GiB on. Fills the bytes at 0x15-0x18, 0x30, 0x31, 0x34, 0x35 and 0x5B-0x5D.
     void set_memory_size(std::uint64_t below_4g, std::uint64_t above_4g = 0) noexcept {
@@ -282,7 +379,14 @@ public:
     [[nodiscard]] std::uint64_t interrupt_errors() const noexcept { return interrupt_errors_; }
 
     [[nodiscard]] RtcCmosState state() const noexcept {
-        return {.ram = ram_, .index = index_.value(), .second_start = second_start_, .time = time_.state()};
+        RtcCmosState state;
+        state.ram = ram_;
+        state.index = index_.value();
+        state.second_start = second_start_;
+        state.time = time_.state();
+        state.extended_ram = extended_ram_;
+        state.extended_index = extended_index_;
+        return state;
     }
 
     [[nodiscard]] const T& interrupt_evt() const noexcept { return line_.trigger(); }
@@ -297,20 +401,40 @@ private:
     /// UIP rises this long before an update: 8 ticks, 244 us (data sheet, "Update cycle").
     static constexpr std::uint64_t update_window = 244'140;
 
-    RtcCmos(const RtcCmosState& state, T interrupt, C clock, Events events)
-        : time_(state.time, std::move(clock)),
-          line_(std::move(interrupt)),
+    RtcCmos(const RtcCmosState& state, T interrupt, Events events, C clock, const RtcCmosOptions& options)
+        : line_(std::move(interrupt)),
           events_(std::move(events)),
+          time_(state.time, std::move(clock)),
           ram_(state.ram),
+          extended_ram_(state.extended_ram),
           index_(state.index),
+          extended_index_(state.extended_index),
+          day_alarm_(day_alarm_index(options)),
+          month_alarm_(month_alarm_index(options)),
           second_start_(state.second_start) {}
 
-    [[nodiscard]] static constexpr const char* first_invalid(const RtcCmosState& state) noexcept {
+    /// 0 for none. The clock's own bytes cannot hold an alarm's date as well.
+    [[nodiscard]] static constexpr std::uint8_t day_alarm_index(const RtcCmosOptions& options) noexcept {
+        return options.day_alarm == mc146818::register_d ? options.day_alarm : free_byte(options.day_alarm);
+    }
+    [[nodiscard]] static constexpr std::uint8_t month_alarm_index(const RtcCmosOptions& options) noexcept {
+        return free_byte(options.month_alarm);
+    }
+    [[nodiscard]] static constexpr std::uint8_t free_byte(std::uint8_t index) noexcept {
+        return index > mc146818::register_d && index < 0x80 && index != mc146818::century ? index
+                                                                                          : std::uint8_t{0};
+    }
+
+    [[nodiscard]] static constexpr const char* first_invalid(const RtcCmosState& state,
+                                                             const RtcCmosOptions& options) noexcept {
+        const unsigned day_alarm =
+            day_alarm_index(options) == mc146818::register_d ? mc146818::RegisterD::day_alarm.mask : 0U;
         const std::uint8_t flags = state.ram[mc146818::register_c];
         const std::uint8_t enabled = flags & state.ram[mc146818::register_b] & mc146818::RegisterC::flags;
         const bool request = mc146818::RegisterC(flags)[mc146818::RegisterC::interrupt_request];
         if (mc146818::RegisterA(state.ram[mc146818::register_a])[mc146818::RegisterA::update_in_progress] ||
-            request != (enabled != 0) || (flags & 0x0F) != 0 || state.ram[mc146818::register_d] != 0x80) {
+            request != (enabled != 0) || (flags & 0x0F) != 0 ||
+            (state.ram[mc146818::register_d] & ~day_alarm) != mc146818::RegisterD::valid_ram_and_time.mask) {
             return "ram";
         }
         if (!detail::DeviceTime<C>::valid(state.time)) {
@@ -380,11 +504,12 @@ private:
         return detail::saturating_add(second_start_, count * detail::ns_per_second);
     }
     [[nodiscard]] std::optional<std::int64_t> seconds_to_alarm() const noexcept {
-        return detail::next_alarm(
-            {.second = ram_[mc146818::seconds_alarm],
-             .minute = ram_[mc146818::minutes_alarm],
-             .hour = ram_[mc146818::hours_alarm]},
-            format(), detail::floor_mod(detail::rtc_seconds(bytes(), format()), detail::seconds_per_day));
+        return detail::next_alarm({.second = ram_[mc146818::seconds_alarm],
+                                   .minute = ram_[mc146818::minutes_alarm],
+                                   .hour = ram_[mc146818::hours_alarm],
+                                   .day = day_alarm_ != 0 ? ram_[day_alarm_] : std::uint8_t{0},
+                                   .month = month_alarm_ != 0 ? ram_[month_alarm_] : std::uint8_t{0}},
+                                  format(), detail::rtc_seconds(bytes(), format()));
     }
     [[nodiscard]] bool update_in_progress() const noexcept {
         return running() && !register_b()[mc146818::RegisterB::set_mode] &&
@@ -477,17 +602,29 @@ private:
         }
     }
 
-    detail::DeviceTime<C> time_;
     detail::InterruptLine<T> line_;
     [[no_unique_address]] Events events_;
-    std::array<std::uint8_t, 128> ram_{};
+    detail::DeviceTime<C> time_;
+    std::array<std::uint8_t, 128> ram_{RtcCmosState().ram};
+    std::array<std::uint8_t, 128> extended_ram_{};
     mc146818::IndexRegister index_{};
+    std::uint8_t extended_index_{};
+    std::uint8_t day_alarm_;    // index of the byte, 0 for none
+    std::uint8_t month_alarm_;  // index of the byte, 0 for none
     std::int64_t second_start_{};
     std::uint64_t interrupt_errors_{};
 };
 
 RtcCmos() -> RtcCmos<>;
+template <Trigger T>
+RtcCmos(T) -> RtcCmos<T>;
 template <Clock C>
-RtcCmos(C) -> RtcCmos<NullTrigger, C>;
+RtcCmos(C) -> RtcCmos<NullTrigger, NoRtcCmosEvents, C>;
+template <Trigger T, Clock C>
+RtcCmos(T, C, RtcCmosOptions = {}) -> RtcCmos<T, NoRtcCmosEvents, C>;
+template <Trigger T, detail::RtcEvents Events>
+RtcCmos(T, Events) -> RtcCmos<T, Events>;
+template <Trigger T, detail::RtcEvents Events, Clock C>
+RtcCmos(T, Events, C, RtcCmosOptions = {}) -> RtcCmos<T, Events, C>;
 
 }  // namespace vmsuperio

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 #include <concepts>
 #include <cstddef>
@@ -42,7 +41,7 @@
 /// Thread safety: none; one lock around the device, or one thread.
 namespace vmsuperio {
 
-/// What the clock can tell its owner; each member is optional:
+/// The events of a clock that nobody listens to. Each member of an events type is optional:
 /// `invalid_read()`, `invalid_write()`: the guest made an access that the device does not have;
 /// `time_changed(std::chrono::seconds ahead)`: the guest set the time, `ahead` of the clock that the device
 /// was given.
@@ -69,46 +68,52 @@ struct RtcPl031State {
     friend constexpr bool operator==(const RtcPl031State&, const RtcPl031State&) = default;
 };
 
-/// Time is asked for, not run: `next_deadline()` tells when to call `tick()`. An access by the guest brings
-/// the device up to date by itself. `C`'s epoch is the Unix epoch in UTC.
+/// The device is passive: it owns no thread and no timer. `next_deadline()` returns the time at which the
+/// interrupt line will next rise; call `tick()` then. Guest accesses update the device implicitly. The epoch
+/// of `C` is the Unix epoch in UTC.
 ///
-/// Errors: `write` and `tick` return what the interrupt trigger returned; a read counts it instead
+/// Arguments come in one order, as for every device: trigger, events, clock. Each may be left out where its
+/// type has a default.
+///
+/// Errors: `write`, `tick` and `reset` return what the interrupt trigger returned; a read counts it instead
 /// (`interrupt_errors()`).
-template <class Events = NoRtcPl031Events, Clock C = SystemClock, Trigger T = NullTrigger>
+template <Trigger T = NullTrigger, detail::RtcEvents Events = NoRtcPl031Events, Clock C = SystemClock>
 class RtcPl031 {
 public:
     using error_type = typename T::error_type;
+    using trigger_type = T;
+    using events_type = Events;
+    using clock_type = C;
 
     RtcPl031()
-        requires std::default_initializable<Events> && std::default_initializable<C> &&
-                 std::default_initializable<T>
-        : RtcPl031(Events(), C(), T()) {}
+        requires std::default_initializable<T> && std::default_initializable<Events> &&
+                 std::default_initializable<C>
+        : RtcPl031(T(), Events(), C()) {}
     explicit RtcPl031(T interrupt)
         requires std::default_initializable<Events> && std::default_initializable<C>
-        : RtcPl031(Events(), C(), std::move(interrupt)) {}
+        : RtcPl031(std::move(interrupt), Events(), C()) {}
     explicit RtcPl031(C clock)
-        requires std::default_initializable<Events> && std::default_initializable<T>
-        : RtcPl031(Events(), std::move(clock), T()) {}
+        requires std::default_initializable<T> && std::default_initializable<Events>
+        : RtcPl031(T(), Events(), std::move(clock)) {}
     RtcPl031(T interrupt, C clock)
         requires std::default_initializable<Events>
-        : RtcPl031(Events(), std::move(clock), std::move(interrupt)) {}
-    explicit RtcPl031(Events events)
-        requires std::default_initializable<C> && std::default_initializable<T>
-        : RtcPl031(std::move(events), C(), T()) {}
-    RtcPl031(Events events, C clock)
-        requires std::default_initializable<T>
-        : RtcPl031(std::move(events), std::move(clock), T()) {}
-    RtcPl031(Events events, C clock, T interrupt)
-        : events_(std::move(events)), time_(std::move(clock)), line_(std::move(interrupt)) {
+        : RtcPl031(std::move(interrupt), Events(), std::move(clock)) {}
+    RtcPl031(T interrupt, Events events)
+        requires std::default_initializable<C>
+        : RtcPl031(std::move(interrupt), std::move(events), C()) {}
+    RtcPl031(T interrupt, Events events, C clock)
+        : line_(std::move(interrupt)), events_(std::move(events)), time_(std::move(clock)) {
         second_start_ = detail::floor_second(time_.seen());
         count_ = static_cast<std::uint32_t>(second_start_ / detail::ns_per_second);
     }
 
     /// The device as it was saved; the time that passed on `clock` since then has passed for it too. An
-    /// interrupt line that was high is raised again.
+    /// interrupt line that was high is raised again. A default-constructed state is a device just reset whose
+    /// clock stood at 1970: restored, it has the time of `clock`.
     [[nodiscard]] static std::expected<RtcPl031, StateError> from_state(const RtcPl031State& state,
+                                                                        T interrupt = T(),
                                                                         Events events = Events(),
-                                                                        C clock = C(), T interrupt = T()) {
+                                                                        C clock = C()) {
         if (!detail::DeviceTime<C>::valid(state.time)) {
             return std::unexpected(StateError{"time"});
         }
@@ -116,9 +121,22 @@ public:
             detail::elapsed(state.second_start, state.time.seen) >= detail::ns_per_second) {
             return std::unexpected(StateError{"second_start"});
         }
-        RtcPl031 device(state, std::move(events), std::move(clock), std::move(interrupt));
+        RtcPl031 device(state, std::move(interrupt), std::move(events), std::move(clock));
         device.count_error(device.drive_line());
         return device;
+    }
+
+    /// The reset line of the bus (PRESETn): RTCMR, RTCLR, RTCIMSC and RTCRIS are 0 again (DDI 0224, table
+    /// 3-1) and the interrupt line falls. The counter is in the domain of the 1 Hz clock, which a battery
+    /// keeps: it runs on with the time that the guest has set. For its power-on reset (nPOR) make a new
+    /// device.
+    std::expected<void, error_type> reset() {
+        advance();
+        match_ = 0;
+        load_ = 0;
+        mask_ = pl031::InterruptMask();
+        matched_ = false;
+        return drive_line();
     }
 
     /// A read by the guest.
@@ -133,9 +151,8 @@ public:
                 events_.invalid_read();
             }
         }
-        std::ranges::fill(bytes, std::uint8_t{0});
-        for (std::size_t i = 0; value && i < bytes.size(); ++i) {
-            bytes[i] = static_cast<std::uint8_t>(*value >> (8U * i));
+        for (std::size_t i = 0; i < bytes.size(); ++i) {
+            bytes[i] = value ? static_cast<std::uint8_t>(*value >> (8U * i)) : std::uint8_t{0};
         }
     }
 
@@ -196,9 +213,9 @@ public:
     /// the nearest way around the 32-bit counter.
     [[nodiscard]] std::chrono::seconds time_offset() const noexcept {
         const auto host = time_.on_clock(second_start_);
-        const std::int64_t host_ns = host ? detail::floor_second(host->count()) : 0;
+        const std::int64_t host_seconds = detail::floor_div(host ? host->count() : 0, detail::ns_per_second);
         return std::chrono::seconds(
-            static_cast<std::int32_t>(count_ - static_cast<std::uint32_t>(host_ns / detail::ns_per_second)));
+            static_cast<std::int32_t>(count_ - static_cast<std::uint32_t>(host_seconds)));
     }
     /// How often the interrupt trigger failed during a read.
     [[nodiscard]] std::uint64_t interrupt_errors() const noexcept { return interrupt_errors_; }
@@ -221,10 +238,10 @@ public:
     [[nodiscard]] Events& events() noexcept { return events_; }
 
 private:
-    RtcPl031(const RtcPl031State& state, Events events, C clock, T interrupt)
-        : events_(std::move(events)),
+    RtcPl031(const RtcPl031State& state, T interrupt, Events events, C clock)
+        : line_(std::move(interrupt)),
+          events_(std::move(events)),
           time_(state.time, std::move(clock)),
-          line_(std::move(interrupt)),
           count_(state.count),
           match_(state.match),
           load_(state.load),
@@ -294,9 +311,9 @@ private:
         }
     }
 
+    detail::InterruptLine<T> line_;
     [[no_unique_address]] Events events_;
     detail::DeviceTime<C> time_;
-    detail::InterruptLine<T> line_;
     std::uint32_t count_{};
     // All match and load values are 0 at reset (table 3-1).
     std::uint32_t match_{};
@@ -308,11 +325,15 @@ private:
 };
 
 RtcPl031() -> RtcPl031<>;
-template <Clock C>
-RtcPl031(C) -> RtcPl031<NoRtcPl031Events, C>;
 template <Trigger T>
-RtcPl031(T) -> RtcPl031<NoRtcPl031Events, SystemClock, T>;
+RtcPl031(T) -> RtcPl031<T>;
+template <Clock C>
+RtcPl031(C) -> RtcPl031<NullTrigger, NoRtcPl031Events, C>;
 template <Trigger T, Clock C>
-RtcPl031(T, C) -> RtcPl031<NoRtcPl031Events, C, T>;
+RtcPl031(T, C) -> RtcPl031<T, NoRtcPl031Events, C>;
+template <Trigger T, detail::RtcEvents Events>
+RtcPl031(T, Events) -> RtcPl031<T, Events>;
+template <Trigger T, detail::RtcEvents Events, Clock C>
+RtcPl031(T, Events, C) -> RtcPl031<T, Events, C>;
 
 }  // namespace vmsuperio

@@ -24,8 +24,8 @@ namespace vmsuperio {
 ///
 /// Models: every register with its masks, reset values and DLAB aliasing; both FIFOs, their resets and the
 /// trigger levels; the five interrupts by priority; line errors per byte, break and overrun; modem lines
-/// with deltas; loopback of data and modem lines; the character timeout, which the caller drives; on
-/// request the 64-byte mode of the TL16C750.
+/// with deltas; loopback of data and modem lines; the character timeout, at once or driven by the caller; on
+/// request a TL16C750 with its 64-byte mode and automatic flow control (MCR bit 5).
 ///
 /// Not modelled: the time a byte takes (it is sent as soon as the writer takes it), DMA mode, 5 to 7 bit
 /// words (bytes pass whole), parity generation. LCR and the divisor only set the timeout's length.
@@ -34,7 +34,9 @@ namespace vmsuperio {
 /// guest enables the FIFOs; looped-back bytes find the room that the chip has. MCR and LCR reset to 0x08 and
 /// 0x03, the divisor to 12, the modem lines are on: a guest that sets up nothing can use the port.
 ///
-/// The interrupt is on a PC's wiring: MCR.OUT2 gates the line (not IIR), in loopback too.
+/// The interrupt is on a PC's wiring: MCR.OUT2 gates the line (not IIR), in loopback too, where the chip
+/// itself would take the pin OUT2 away (a deviation: drivers test their interrupts in loopback). Guests that
+/// were written on QEMU, which has no such gate, may never set OUT2: see `set_interrupt_gate`.
 ///
 /// Thread safety: none. One thread at a time, or wrap it (`vmdevice::Locked`).
 ///
@@ -53,11 +55,11 @@ public:
 
     /// A device as it was saved. If an interrupt is due, the trigger is called: an edge that was on its way
     /// when the state was saved is not lost. Bytes that waited for the writer wait on: call
-    /// `resume_transmit()`. Errors: `invalid_state`; `trigger` if that call fails.
+    /// `resume_transmit()`. Errors: `invalid_state`, naming the field; `trigger` if that call fails.
     [[nodiscard]] static constexpr std::expected<Serial, Error> from_state(const SerialState& state,
                                                                            T trigger, E events, W writer) {
-        if (!detail::is_valid(state)) {
-            return std::unexpected(Error(SerialErrorKind::invalid_state));
+        if (const char* const field = detail::first_invalid(state); field != nullptr) {
+            return std::unexpected(Error::from_state_error(StateError{field}));
         }
         std::expected<Serial, Error> serial(std::in_place, std::move(trigger), std::move(events),
                                             std::move(writer));
@@ -105,7 +107,9 @@ public:
             return {};
         }
         if (divisor_latch_access()) {
-            divisor_low_ = bytes.back();
+            for (const std::uint8_t byte : bytes) {
+                set_divisor(divisor_low_, byte);
+            }
             return {};
         }
         if (looped()) {
@@ -116,7 +120,8 @@ public:
 
     /// Offers input to the guest, and returns how many bytes fitted. Empty input: 0. In loopback the line
     /// is disconnected: 0. Errors: `full_fifo`; `trigger`, the bytes being taken all the same.
-    constexpr std::expected<std::size_t, Error> enqueue_raw_bytes(std::span<const std::uint8_t> bytes) {
+    [[nodiscard]] constexpr std::expected<std::size_t, Error> enqueue_raw_bytes(
+        std::span<const std::uint8_t> bytes) {
         if (bytes.empty() || looped()) {
             return 0;
         }
@@ -124,6 +129,7 @@ public:
         if (count == 0) {
             return std::unexpected(Error(SerialErrorKind::full_fifo));
         }
+        note_received();
         if (auto settled = settle(); !settled) {
             return std::unexpected(std::move(settled.error()));
         }
@@ -131,24 +137,19 @@ public:
     }
 
     /// Offers the waiting bytes to the writer again. Errors: `write`, `trigger`.
-    constexpr std::expected<void, Error> resume_transmit() {
-        if (transmit_.empty()) {
-            return {};
-        }
-        auto flushed = flush();
-        auto settled = settle();
-        return flushed ? settled : flushed;
+    [[nodiscard]] constexpr std::expected<void, Error> resume_transmit() {
+        return transmit_.empty() ? std::expected<void, Error>{} : flush_and_settle();
     }
 
     /// The host sends a break: a 0x00 byte with LSR.BI. In loopback nothing arrives.
     /// Errors: `full_fifo`; `trigger`.
-    constexpr std::expected<void, Error> send_break() {
+    [[nodiscard]] constexpr std::expected<void, Error> send_break() {
         return receive_with_errors(0x00, uart16550::LineStatus(uart16550::LineStatus::break_interrupt.mask));
     }
 
     /// A byte arrives with any of PE, FE and BI, for tests and fault injection. Errors as `send_break`.
-    constexpr std::expected<void, Error> receive_with_errors(std::uint8_t byte,
-                                                             uart16550::LineStatus errors) {
+    [[nodiscard]] constexpr std::expected<void, Error> receive_with_errors(std::uint8_t byte,
+                                                                           uart16550::LineStatus errors) {
         using uart16550::LineStatus;
         if (looped()) {
             return {};
@@ -163,6 +164,7 @@ public:
         if (errors[LineStatus::break_interrupt]) {
             calls().break_received();
         }
+        note_received();
         return settle();
     }
 
@@ -177,10 +179,12 @@ public:
         return settle();
     }
     /// The levels of CTS, DSR, RI and DCD, as bits 7:4 of MSR; other bits are ignored. While the guest is
-    /// in loopback it sees its own outputs instead.
+    /// in loopback it sees its own outputs instead. Where the guest has automatic flow control on, CTS stops
+    /// the transmitter, and its return sends what waited. Errors: `trigger`; `write`.
     constexpr std::expected<void, Error> set_modem_lines(uart16550::ModemStatus lines) {
+        const bool was_stopped = transmitter_stopped();
         set_modem_inputs(lines.value());
-        return settle();
+        return was_stopped && !transmitter_stopped() ? flush_and_settle() : settle();
     }
     constexpr std::expected<void, Error> set_clear_to_send(bool on) {
         return set_modem_line(uart16550::ModemStatus::clear_to_send.mask, on);
@@ -207,30 +211,46 @@ public:
         update_receive_trigger();
         return settle();
     }
-    /// Whether the guest may switch on the 64-byte mode (FCR bit 5 while DLAB=1), as on a TL16C750. Off by
-    /// default: then it is a plain 16550A.
+    /// Whether it is a TL16C750: the guest may switch on the 64-byte mode (FCR bit 5 while DLAB=1) and
+    /// automatic flow control (MCR bit 5). Off by default: then it is a plain 16550A, whose MCR bits 7:5 read
+    /// 0, and what of the two was on is switched off.
     constexpr std::expected<void, Error> allow_64_byte_fifo(bool allow) {
         fifo_64_allowed_ = allow;
         if (!allow) {
+            const uart16550::ModemControl outputs = modem_outputs();
+            const bool was_stopped = transmitter_stopped();
             fifo_control_.clear(uart16550::FifoControl::fifo_64);
+            modem_control_.clear(uart16550::ModemControl::auto_flow_control);
             update_receive_trigger();
+            report_outputs(outputs);
+            if (was_stopped) {
+                return flush_and_settle();
+            }
         }
         return settle();
+    }
+    /// Whether MCR.OUT2 enables the interrupt, as the wiring of a PC has it (the default), or nothing does.
+    constexpr std::expected<void, Error> set_interrupt_gate(InterruptGate gate) {
+        interrupt_gate_ = gate;
+        return move_line(pending_sources(), 0);
     }
     /// A hardware reset. What the host has set stays: policies and modem lines. Bytes in the FIFOs are gone.
     constexpr std::expected<void, Error> reset() {
         const bool had_input = !receive_.empty();
         const bool was_looped = looped();
-        const bool was_break = line_control_[uart16550::LineControl::set_break];
+        const uart16550::LineControl format = line_control_;
+        const std::uint16_t old_divisor = divisor();
+        const uart16550::ModemControl outputs = modem_outputs();
         SerialState state;
         state.modem_inputs = modem_inputs_;
         state.fifo_64_allowed = fifo_64_allowed_;
         state.transmit_policy = transmit_policy_;
         state.receive_timeout = receive_timeout_;
+        state.interrupt_gate = interrupt_gate_;
         restore(state);
-        if (was_break) {
-            calls().break_control(false);
-        }
+        report_line_control(format);
+        report_divisor(old_divisor);
+        report_outputs(outputs);
         if (had_input) {
             events_.in_buffer_empty();
         }
@@ -253,40 +273,40 @@ public:
 
 private:
     [[nodiscard]] constexpr detail::SerialEventCaller<E> calls() noexcept { return {events_}; }
-    // Brings the line in accord with the registers; every change of them ends here. `anew`: sources that
-    // fell and came up again within this access, so that the line did the same unless another held it.
-    //
-    // OUT2 is asked only where the line may move: who writes MCR calls `move_line`. The test of IER is that
-    // of the sources made cheap, for guests that poll.
-    constexpr std::expected<void, Error> settle(std::uint8_t anew = 0) {
+    // Recomputes the interrupt line. Every register change must end here. `rearmed` holds the sources that
+    // were cleared and set again during this access; unless another source kept the line asserted, an edge
+    // trigger must see a new edge. MCR.OUT2 is checked only when the line may change, so code that writes MCR
+    // must call `move_line` directly. The IER check is a fast path for polling guests, which leave IER zero.
+    constexpr std::expected<void, Error> settle(std::uint8_t rearmed = 0) {
         if (!line_.level() && interrupt_enable_.value() == 0) [[likely]] {
             return {};
         }
         const std::uint8_t pending = pending_sources();
-        if (line_stays(pending, anew)) [[likely]] {
+        if (line_stays(pending, rearmed)) [[likely]] {
             return {};
         }
-        return move_line(pending, anew);
+        return move_line(pending, rearmed);
     }
     // The same within a read, which has nobody to return an error to.
-    constexpr void settle_in_read(std::uint8_t anew = 0) {
+    constexpr void settle_in_read(std::uint8_t rearmed = 0) {
         if (!line_.level() && interrupt_enable_.value() == 0) [[likely]] {
             return;
         }
         const std::uint8_t pending = pending_sources();
-        if (!line_stays(pending, anew)) {
-            move_line_in_read(pending, anew);
+        if (!line_stays(pending, rearmed)) {
+            move_line_in_read(pending, rearmed);
         }
     }
     // Low with nothing pending, or held high by a source that did not fall.
-    [[nodiscard]] constexpr bool line_stays(std::uint8_t pending, std::uint8_t anew) const noexcept {
-        return line_.level() ? (pending & static_cast<std::uint8_t>(~anew)) != 0 : pending == 0;
+    [[nodiscard]] constexpr bool line_stays(std::uint8_t pending, std::uint8_t rearmed) const noexcept {
+        return line_.level() ? (pending & static_cast<std::uint8_t>(~rearmed)) != 0 : pending == 0;
     }
     // Out of line, to keep the common path short.
     [[gnu::noinline]] constexpr std::expected<void, Error> move_line(std::uint8_t pending,
-                                                                     std::uint8_t anew) {
-        const bool level = pending != 0 && modem_control_[uart16550::ModemControl::out2];
-        const bool pulse = anew != 0 && (pending & static_cast<std::uint8_t>(~anew)) == 0;
+                                                                     std::uint8_t rearmed) {
+        const bool level = pending != 0 && (modem_control_[uart16550::ModemControl::out2] ||
+                                            interrupt_gate_ == InterruptGate::none);
+        const bool pulse = rearmed != 0 && (pending & static_cast<std::uint8_t>(~rearmed)) == 0;
         if (level && (pulse || !line_.level())) {
             calls().interrupt_raised();
         }
@@ -295,8 +315,8 @@ private:
         }
         return {};
     }
-    [[gnu::noinline]] constexpr void move_line_in_read(std::uint8_t pending, std::uint8_t anew) {
-        if (!move_line(pending, anew)) [[unlikely]] {
+    [[gnu::noinline]] constexpr void move_line_in_read(std::uint8_t pending, std::uint8_t rearmed) {
+        if (!move_line(pending, rearmed)) [[unlikely]] {
             calls().trigger_failed();
         }
     }
@@ -316,6 +336,7 @@ private:
         if (receive_.empty()) {
             events_.in_buffer_empty();
         }
+        note_received();
         // In FIFO mode "data available" stays up until the level falls below the trigger. Otherwise this read
         // took it down, and it comes up again with the next byte.
         const bool held = fifo_enabled() && receive_.size() >= receive_trigger_;
@@ -354,11 +375,11 @@ private:
         using namespace uart16550;
         switch (offset) {
             case offset::divisor_latch_low:
-                divisor_low_ = value;
+                set_divisor(divisor_low_, value);
                 return {};
             case offset::interrupt_enable:
                 if (divisor_latch_access()) {
-                    divisor_high_ = value;
+                    set_divisor(divisor_high_, value);
                     return {};
                 }
                 set_interrupt_enable(value);
@@ -391,25 +412,73 @@ private:
                 events_.in_buffer_empty();
             }
         }
+        note_received();
         return settle();
     }
 
     constexpr void write_line_control(std::uint8_t value) {
-        using uart16550::LineControl;
-        const bool was_break = line_control_[LineControl::set_break];
+        const uart16550::LineControl before = line_control_;
         line_control_.guest_write(value);
-        if (const bool is_break = line_control_[LineControl::set_break]; is_break != was_break) {
-            calls().break_control(is_break);
-        }
+        report_line_control(before);
     }
 
     constexpr std::expected<void, Error> write_modem_control(std::uint8_t value) {
+        const uart16550::ModemControl outputs = modem_outputs();
         const bool was_looped = looped();
+        const bool was_stopped = transmitter_stopped();
         set_modem_control(value);
+        report_outputs(outputs);
         if (was_looped && !looped()) {
             calls().input_resumed();
         }
-        return move_line(pending_sources(), 0);
+        std::expected<void, Error> flushed{};
+        if (was_stopped && !transmitter_stopped()) {
+            flushed = flush();
+        }
+        auto moved = move_line(pending_sources(), 0);
+        return flushed ? moved : flushed;
+    }
+
+    constexpr void set_divisor(std::uint8_t& latch, std::uint8_t value) {
+        const std::uint16_t before = divisor();
+        latch = value;
+        report_divisor(before);
+    }
+
+    // --- What the outside learns of the registers
+
+    constexpr void report_line_control(uart16550::LineControl before) {
+        using uart16550::LineControl;
+        constexpr unsigned format = LineControl::format.mask;
+        if (((static_cast<unsigned>(before.value()) ^ line_control_.value()) & format) != 0) {
+            calls().line_format_changed(line_control_);
+        }
+        if (before[LineControl::set_break] != line_control_[LineControl::set_break]) {
+            calls().break_control(line_control_[LineControl::set_break]);
+        }
+    }
+    constexpr void report_divisor(std::uint16_t before) {
+        if (before != divisor()) {
+            calls().divisor_changed(divisor());
+        }
+    }
+    // `before`: what the outside saw until now.
+    constexpr void report_outputs(uart16550::ModemControl before) {
+        using uart16550::ModemControl;
+        update_auto_rts();
+        const ModemControl after = modem_outputs();
+        if (before[ModemControl::data_terminal_ready] != after[ModemControl::data_terminal_ready]) {
+            calls().data_terminal_ready(after[ModemControl::data_terminal_ready]);
+        }
+        if (before[ModemControl::request_to_send] != after[ModemControl::request_to_send]) {
+            calls().request_to_send(after[ModemControl::request_to_send]);
+        }
+    }
+    // After any change of the receive FIFO or its trigger level.
+    constexpr void note_received() {
+        if (auto_flow_control()) [[unlikely]] {
+            report_outputs(modem_outputs());
+        }
     }
 
     constexpr std::expected<void, Error> set_modem_line(std::uint8_t mask, bool on) {
@@ -419,8 +488,10 @@ private:
     // --- Transmission
 
     [[gnu::always_inline]] constexpr std::expected<void, Error> transmit_byte(std::uint8_t value) {
-        if (looped()) [[unlikely]] {
-            return loop_back({&value, 1});
+        using uart16550::ModemControl;
+        constexpr unsigned special = ModemControl::loopback.mask | ModemControl::auto_flow_control.mask;
+        if ((modem_control_.value() & special) != 0) [[unlikely]] {
+            return looped() ? loop_back({&value, 1}) : transmit({&value, 1});
         }
         if (transmit_.empty()) [[likely]] {
             const WriteResult taken = writer_.write(std::span<const std::uint8_t>(&value, 1));
@@ -441,7 +512,7 @@ private:
             return flushed;
         }
         WriteResult taken{0};
-        while (transmit_.empty() && !bytes.empty()) {
+        while (transmit_.empty() && !bytes.empty() && !transmitter_stopped()) {
             taken = writer_.write(bytes);
             if (!taken || *taken == 0) {
                 break;
@@ -471,7 +542,7 @@ private:
 
     // Offers what waits until nothing does or the writer is full. Does not settle.
     constexpr std::expected<void, Error> flush() {
-        while (!transmit_.empty()) {
+        while (!transmit_.empty() && !transmitter_stopped()) {
             const WriteResult taken = writer_.write(transmit_.bytes());
             if (!taken) {
                 calls().tx_lost_bytes(clear_transmitter());
@@ -488,11 +559,18 @@ private:
         return {};
     }
 
+    constexpr std::expected<void, Error> flush_and_settle() {
+        auto flushed = flush();
+        auto settled = settle();
+        return flushed ? settled : flushed;
+    }
+
     [[gnu::noinline]] constexpr std::expected<void, Error> loop_back(std::span<const std::uint8_t> bytes) {
         const unsigned before = pending_sources();
         for (std::size_t lost = receive_looped(bytes); lost != 0; --lost) {
             calls().overrun();
         }
+        note_received();
         // The write took THRE down, and what these bytes brought came up after that.
         return settle(static_cast<std::uint8_t>(thr_empty_source | ~before));
     }

@@ -3,11 +3,14 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 
 #include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/state_error.hpp>
 
 namespace vmsuperio {
 
@@ -32,11 +35,31 @@ enum class SerialErrorKind : std::uint8_t {
     return "unknown serial error";
 }
 
+namespace detail {
+
+/// What a trigger's error says of itself, in the forms that are usual; nothing where it has none of them.
+template <class E>
+[[nodiscard]] std::string describe_error(const E& error) {
+    if constexpr (requires { std::string(error.message()); }) {
+        return std::string(error.message());
+    } else if constexpr (requires { std::string(to_string(error)); }) {
+        return std::string(to_string(error));
+    } else if constexpr (std::is_enum_v<E>) {
+        return std::to_string(static_cast<std::underlying_type_t<E>>(error));
+    } else if constexpr (requires { std::to_string(error); }) {
+        return std::to_string(error);
+    } else {
+        return {};
+    }
+}
+
+}  // namespace detail
+
 /// What went wrong on the host's side. A guest's mistake is never an error.
 template <class TriggerError>
 class SerialError {
 public:
-    // NOLINTNEXTLINE(google-explicit-constructor): full_fifo and invalid_state say all there is
+    // NOLINTNEXTLINE(google-explicit-constructor): full_fifo says all there is
     constexpr SerialError(SerialErrorKind kind) noexcept : kind_(kind) {}
 
     [[nodiscard]] static constexpr SerialError from_trigger(TriggerError error) {
@@ -50,6 +73,12 @@ public:
         return result;
     }
 
+    [[nodiscard]] static constexpr SerialError from_state_error(StateError error) noexcept {
+        SerialError result(SerialErrorKind::invalid_state);
+        result.field_ = error.field;
+        return result;
+    }
+
     [[nodiscard]] constexpr SerialErrorKind kind() const noexcept { return kind_; }
     /// What the trigger returned, where the kind is `trigger`.
     [[nodiscard]] constexpr const std::optional<TriggerError>& trigger_error() const noexcept {
@@ -57,6 +86,9 @@ public:
     }
     /// What the writer returned, where the kind is `write`.
     [[nodiscard]] constexpr const std::error_code& write_error() const noexcept { return write_error_; }
+
+    /// Which member of the saved state is wrong, where the kind is `invalid_state`; otherwise empty.
+    [[nodiscard]] constexpr std::string_view field() const noexcept { return field_; }
 
     friend constexpr bool operator==(const SerialError& error, SerialErrorKind kind) noexcept {
         return error.kind_ == kind;
@@ -66,11 +98,22 @@ private:
     SerialErrorKind kind_;
     std::optional<TriggerError> trigger_error_{};
     std::error_code write_error_;
+    std::string_view field_;
 };
 
+/// One line for a log: what failed, and what the trigger, the writer or the saved state said.
 template <class TriggerError>
-[[nodiscard]] constexpr std::string_view to_string(const SerialError<TriggerError>& error) noexcept {
-    return to_string(error.kind());
+[[nodiscard]] std::string to_string(const SerialError<TriggerError>& error) {
+    std::string text(to_string(error.kind()));
+    std::string reason;
+    if (error.trigger_error()) {
+        reason = detail::describe_error(*error.trigger_error());
+    } else if (error.write_error()) {
+        reason = error.write_error().message();
+    } else {
+        reason = error.field();
+    }
+    return reason.empty() ? text : text.append(": ").append(reason);
 }
 
 }  // namespace vmsuperio

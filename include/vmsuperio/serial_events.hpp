@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/registers/uart16550.hpp>
 
 namespace vmsuperio {
 
@@ -21,6 +22,12 @@ namespace vmsuperio {
 /// - `overrun()`: a byte was lost for want of room in the receive FIFO (LSR.OE).
 /// - `break_received()`: a break entered the receive FIFO.
 /// - `break_control(bool on)`: the guest began or ended sending a break (LCR bit 6); a reset ends one.
+/// - `line_format_changed(uart16550::LineControl format)`: the guest, or a reset, changed word length, stop
+///   bits or parity (LCR bits 5:0).
+/// - `divisor_changed(std::uint16_t divisor)`: the guest, or a reset, changed the divisor; the baud rate is
+///   115200 divided by it. A driver writes its two bytes one after the other, which are two changes.
+/// - `data_terminal_ready(bool on)`, `request_to_send(bool on)`: DTR, RTS changed as the outside sees them:
+///   by a write of MCR, with loopback, by automatic flow control, by a reset.
 /// - `dropped_bytes(std::size_t count)`: a FIFO reset by the guest threw away that many bytes.
 /// - `fifo_reset()`: the guest cleared one or both FIFOs.
 /// - `invalid_access()`: the guest accessed an offset above 7.
@@ -82,6 +89,26 @@ struct SerialEventCaller {
             events.break_control(on);
         }
     }
+    constexpr void line_format_changed(uart16550::LineControl format) const {
+        if constexpr (requires { events.line_format_changed(format); }) {
+            events.line_format_changed(format);
+        }
+    }
+    constexpr void divisor_changed(std::uint16_t divisor) const {
+        if constexpr (requires { events.divisor_changed(divisor); }) {
+            events.divisor_changed(divisor);
+        }
+    }
+    constexpr void data_terminal_ready(bool on) const {
+        if constexpr (requires { events.data_terminal_ready(on); }) {
+            events.data_terminal_ready(on);
+        }
+    }
+    constexpr void request_to_send(bool on) const {
+        if constexpr (requires { events.request_to_send(on); }) {
+            events.request_to_send(on);
+        }
+    }
     constexpr void dropped_bytes(std::size_t count) const {
         if constexpr (requires { events.dropped_bytes(count); }) {
             if (count != 0) {
@@ -128,6 +155,12 @@ public:
     constexpr void overrun() { caller().overrun(); }
     constexpr void break_received() { caller().break_received(); }
     constexpr void break_control(bool on) { caller().break_control(on); }
+    constexpr void line_format_changed(uart16550::LineControl format) {
+        caller().line_format_changed(format);
+    }
+    constexpr void divisor_changed(std::uint16_t divisor) { caller().divisor_changed(divisor); }
+    constexpr void data_terminal_ready(bool on) { caller().data_terminal_ready(on); }
+    constexpr void request_to_send(bool on) { caller().request_to_send(on); }
     constexpr void dropped_bytes(std::size_t count) { caller().dropped_bytes(count); }
     constexpr void fifo_reset() { caller().fifo_reset(); }
     constexpr void invalid_access() { caller().invalid_access(); }

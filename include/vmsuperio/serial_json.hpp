@@ -93,6 +93,8 @@ inline void to_json(nlohmann::json& json, const SerialState& state) {
         {"fifo_64_allowed", state.fifo_64_allowed},
         {"transmit_policy", static_cast<unsigned>(state.transmit_policy)},
         {"receive_timeout", static_cast<unsigned>(state.receive_timeout)},
+        {"interrupt_gate", static_cast<unsigned>(state.interrupt_gate)},
+        {"auto_rts_held", state.auto_rts_held},
     };
 }
 
@@ -127,6 +129,8 @@ inline void from_json(const nlohmann::json& json, SerialState& state) {
     detail::json_get(json, "fifo_64_allowed", state.fifo_64_allowed);
     detail::json_get_enum(json, "transmit_policy", state.transmit_policy);
     detail::json_get_enum(json, "receive_timeout", state.receive_timeout);
+    detail::json_get_enum(json, "interrupt_gate", state.interrupt_gate);
+    detail::json_get(json, "auto_rts_held", state.auto_rts_held);
 }
 
 }  // namespace vmsuperio

@@ -18,15 +18,21 @@ enum class TransmitPolicy : std::uint8_t {
 
 /// When the character timeout interrupt (CTI) comes, for received bytes below the trigger level.
 enum class ReceiveTimeout : std::uint8_t {
-    manual,     ///< when the caller says that the time has passed: `character_timeout()`
-    immediate,  ///< at once: the line counts as idle as soon as no more bytes are offered
+    manual,     ///< when the caller says that the time has passed: `character_timeout()`, `SerialTimeout`
+    immediate,  ///< at once, the default: each received byte interrupts, whatever the trigger level is
+};
+
+/// What connects the interrupt to the interrupt controller.
+enum class InterruptGate : std::uint8_t {
+    out2,  ///< MCR.OUT2 enables it, as on a PC
+    none,  ///< it is always connected, for guests that were written on an emulator without this gate
 };
 
 /// All that a `Serial` remembers, as plain data. What is made by default is a device just reset.
 /// Everything else (IIR, LSR, MSR, the interrupt line) follows from it, so that it cannot contradict it.
 struct SerialState {
     static constexpr SnapshotFormat snapshot_format{
-        .tag = snapshot_tag("UART"), .version = 1, .readable_since = 1};
+        .tag = snapshot_tag("UART"), .version = 2, .readable_since = 1};
     static constexpr std::size_t fifo_size = 64;
 
     std::uint8_t interrupt_enable{0x00};  ///< IER
@@ -48,9 +54,11 @@ struct SerialState {
     std::uint64_t receive_breaks{0};
     std::uint8_t transmit_count{0};
     std::array<std::uint8_t, fifo_size> transmit_data{};  ///< the oldest first
-    bool fifo_64_allowed{false};                          ///< the guest may switch on the 64-byte mode
+    bool fifo_64_allowed{false};  ///< a TL16C750: the guest may use its 64-byte mode and flow control
     TransmitPolicy transmit_policy{TransmitPolicy::back_pressure};
-    ReceiveTimeout receive_timeout{ReceiveTimeout::manual};
+    ReceiveTimeout receive_timeout{ReceiveTimeout::immediate};
+    InterruptGate interrupt_gate{InterruptGate::out2};
+    bool auto_rts_held{false};  ///< automatic flow control holds RTS off until the receive FIFO is empty
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -60,6 +68,7 @@ struct SerialState {
                 self.receive_parity_errors, self.receive_framing_errors, self.receive_breaks,
                 self.transmit_count, self.transmit_data, self.fifo_64_allowed, self.transmit_policy,
                 self.receive_timeout);
+        archive.since(2, self.interrupt_gate, self.auto_rts_held);
     }
     friend constexpr bool operator==(const SerialState&, const SerialState&) = default;
 };
@@ -67,46 +76,88 @@ static_assert(SnapshotState<SerialState>);
 
 namespace detail {
 
-/// Whether a `Serial` can be in `state`. The bytes behind the counts do not matter.
-[[nodiscard]] constexpr bool is_valid(const SerialState& state) noexcept {
+/// How many received bytes make "data available", by FCR: the PC16550D's levels, and the TL16C750's in its
+/// 64-byte mode. 1 with the FIFOs off.
+[[nodiscard]] constexpr std::uint8_t receive_trigger_level(uart16550::FifoControl control) noexcept {
+    using uart16550::FifoControl;
+    constexpr std::uint8_t levels[2][4] = {{1, 4, 8, 14}, {1, 16, 32, 56}};
+    return control[FifoControl::enable]
+               ? levels[control[FifoControl::fifo_64] ? 1 : 0][control[FifoControl::receiver_trigger]]
+               : std::uint8_t{1};
+}
+
+/// The first field that no `Serial` can have so; nothing where it can be in `state`. The bytes behind the
+/// counts do not matter.
+[[nodiscard]] constexpr const char* first_invalid(const SerialState& state) noexcept {
     using namespace uart16550;
     const auto only = [](std::uint8_t value, unsigned mask) { return (value & ~mask) == 0; };
     const FifoControl fifo_control(state.fifo_control);
     const bool fifo = fifo_control[FifoControl::enable];
     const bool fifo_64 = fifo_control[FifoControl::fifo_64];
-    if (!only(state.interrupt_enable, InterruptEnable::guest_mask) ||
-        !only(state.fifo_control, FifoControl::guest_mask | FifoControl::fifo_64.mask) ||
-        !only(state.modem_control, ModemControl::guest_mask) ||
-        !only(state.line_errors, LineStatus::errors.mask) ||
-        !only(state.modem_inputs, ModemStatus::lines.mask) ||
-        !only(state.modem_deltas, ModemStatus::deltas.mask)) {
-        return false;
+    if (!only(state.interrupt_enable, InterruptEnable::guest_mask)) {
+        return "interrupt_enable";
     }
     // FCR reads as nothing but 0 while the FIFOs are off.
-    if ((!fifo && state.fifo_control != 0) || (fifo_64 && !state.fifo_64_allowed)) {
-        return false;
+    if (!only(state.fifo_control, FifoControl::guest_mask | FifoControl::fifo_64.mask) ||
+        (!fifo && state.fifo_control != 0) || (fifo_64 && !state.fifo_64_allowed)) {
+        return "fifo_control";
     }
-    if (state.transmit_policy > TransmitPolicy::drop_and_count ||
-        state.receive_timeout > ReceiveTimeout::immediate) {
-        return false;
+    const unsigned flow_control = state.fifo_64_allowed ? ModemControl::auto_flow_control.mask : 0U;
+    if (!only(state.modem_control, ModemControl::guest_mask | flow_control)) {
+        return "modem_control";
     }
-    if (state.receive_count > SerialState::fifo_size ||
-        state.transmit_count > (fifo ? SerialState::fifo_size : 1U)) {
-        return false;
+    if (!only(state.line_errors, LineStatus::errors.mask)) {
+        return "line_errors";
     }
-    if (state.transmit_count != 0 &&
-        (state.thr_empty_pending || state.transmit_policy == TransmitPolicy::drop_and_count)) {
-        return false;
+    if (!only(state.modem_inputs, ModemStatus::lines.mask)) {
+        return "modem_inputs";
+    }
+    if (!only(state.modem_deltas, ModemStatus::deltas.mask)) {
+        return "modem_deltas";
+    }
+    if (state.transmit_policy > TransmitPolicy::drop_and_count) {
+        return "transmit_policy";
+    }
+    if (state.receive_timeout > ReceiveTimeout::immediate) {
+        return "receive_timeout";
+    }
+    if (state.interrupt_gate > InterruptGate::none) {
+        return "interrupt_gate";
+    }
+    if (state.receive_count > SerialState::fifo_size) {
+        return "receive_count";
+    }
+    if (state.transmit_count > (fifo ? SerialState::fifo_size : 1U) ||
+        (state.transmit_count != 0 && state.transmit_policy == TransmitPolicy::drop_and_count)) {
+        return "transmit_count";
+    }
+    if (state.thr_empty_pending && state.transmit_count != 0) {
+        return "thr_empty_pending";
     }
     if (state.character_timeout && (!fifo || state.receive_count == 0)) {
-        return false;
+        return "character_timeout";
     }
     // Errors of bytes that are not there, or of the oldest, which has shown its own in LSR already.
     const std::uint64_t held =
         state.receive_count >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << state.receive_count) - 1;
-    const std::uint64_t errors =
-        state.receive_parity_errors | state.receive_framing_errors | state.receive_breaks;
-    return (errors & ~(held & ~std::uint64_t{1})) == 0;
+    const std::uint64_t impossible = ~(held & ~std::uint64_t{1});
+    if ((state.receive_parity_errors & impossible) != 0) {
+        return "receive_parity_errors";
+    }
+    if ((state.receive_framing_errors & impossible) != 0) {
+        return "receive_framing_errors";
+    }
+    if ((state.receive_breaks & impossible) != 0) {
+        return "receive_breaks";
+    }
+    const ModemControl modem_control(state.modem_control);
+    const bool auto_rts =
+        modem_control[ModemControl::auto_flow_control] && modem_control[ModemControl::request_to_send];
+    if (state.auto_rts_held ? !auto_rts || state.receive_count == 0
+                            : auto_rts && state.receive_count >= receive_trigger_level(fifo_control)) {
+        return "auto_rts_held";
+    }
+    return nullptr;
 }
 
 }  // namespace detail

@@ -4,6 +4,7 @@
 /// All portable parts of vmsuperio. The helpers for Linux (`<vmsuperio/linux/...>`) and for nlohmann-json
 /// (`<vmsuperio/serial_json.hpp>`) are included by name.
 
+#include <vmsuperio/callback.hpp>
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/debug_port.hpp>
 #include <vmsuperio/exit_port.hpp>
@@ -14,7 +15,9 @@
 #include <vmsuperio/registers/mc146818.hpp>
 #include <vmsuperio/registers/pl031.hpp>
 #include <vmsuperio/registers/register.hpp>
+#include <vmsuperio/registers/reset_control.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
+#include <vmsuperio/reset_control.hpp>
 #include <vmsuperio/rtc_cmos.hpp>
 #include <vmsuperio/rtc_pl031.hpp>
 #include <vmsuperio/serial.hpp>

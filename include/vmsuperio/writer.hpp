@@ -43,15 +43,20 @@ struct NullWriter {
 };
 static_assert(Writer<NullWriter>);
 
-/// Keeps all that was written. It grows without bound: for tests, not for hostile guests.
+/// Keeps all that was written. It grows without bound: for tests, not for hostile guests. For want of memory
+/// it fails; compiled without exceptions it ends the program then, as every container does.
 class BufferWriter {
 public:
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
+#if defined(__cpp_exceptions)
         try {
             bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
         } catch (const std::bad_alloc&) {
             return std::unexpected(std::make_error_code(std::errc::not_enough_memory));
         }
+#else
+        bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+#endif
         return bytes.size();
     }
 
@@ -153,14 +158,14 @@ struct RateLimit {
 template <Writer W, Clock C = SteadyClock>
 class RateLimitedWriter {
 public:
-    constexpr RateLimitedWriter(W writer, RateLimit limit, C clock = C{})
+    constexpr RateLimitedWriter(W writer, C clock, RateLimit limit)
         : writer_(std::move(writer)),
           clock_(std::move(clock)),
           limit_(limit),
           tokens_(std::uint64_t{limit.burst} * per_byte),
           refilled_(time_since_epoch(clock_)) {}
-    constexpr RateLimitedWriter(W writer, C clock, RateLimit limit)
-        : RateLimitedWriter(std::move(writer), limit, std::move(clock)) {}
+    constexpr RateLimitedWriter(W writer, RateLimit limit, C clock = C{})
+        : RateLimitedWriter(std::move(writer), std::move(clock), limit) {}
 
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
         refill();

@@ -142,7 +142,7 @@ TEST_CASE("CVE-2017-16845 class: a restored clock's index cannot point outside i
         vmsuperio::RtcCmosState state = fresh.state();
         state.index = static_cast<std::uint8_t>(index);
         // Bit 7 is the NMI mask, which is kept beside the index.
-        const auto restored = decltype(fresh)::from_state(state, {}, vmsuperio::ClockRef(clock));
+        const auto restored = decltype(fresh)::from_state(state, {}, {}, vmsuperio::ClockRef(clock));
         REQUIRE(restored.has_value());
         CHECK(restored->state().index == index);
         CHECK(restored->peek(1) == restored->cmos(static_cast<std::uint8_t>(index & 0x7FU)));

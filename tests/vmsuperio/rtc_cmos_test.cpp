@@ -54,7 +54,7 @@ struct RecordingEvents {
     void nmi_masked(bool masked) { nmi->push_back(masked); }
 };
 
-using Device = RtcCmos<CountingTrigger, ClockRef<ManualClock>, RecordingEvents>;
+using Device = RtcCmos<CountingTrigger, RecordingEvents, ClockRef<ManualClock>>;
 
 constexpr seconds at(int year, unsigned month, unsigned day, int hour = 0, int minute = 0, int second = 0) {
     return std::chrono::sys_days(std::chrono::year(year) / std::chrono::month(month) / std::chrono::day(day))
@@ -73,7 +73,7 @@ struct Pc {
 
     explicit Pc(nanoseconds start = at(2024, 6, 11, 13, 45, 30))
         : clock(start),
-          dev(CountingTrigger{&irqs, &irq_fails}, ClockRef(clock), RecordingEvents{&set, &shutdown, &nmi}) {}
+          dev(CountingTrigger{&irqs, &irq_fails}, RecordingEvents{&set, &shutdown, &nmi}, ClockRef(clock)) {}
     Pc(const Pc&) = delete;
     Pc& operator=(const Pc&) = delete;
 
@@ -114,8 +114,8 @@ struct Pc {
         return true;
     }
     [[nodiscard]] std::expected<Device, vmsuperio::StateError> restored(const RtcCmosState& state) {
-        return Device::from_state(state, CountingTrigger{&irqs, &irq_fails}, ClockRef(clock),
-                                  RecordingEvents{&set, &shutdown, &nmi});
+        return Device::from_state(state, CountingTrigger{&irqs, &irq_fails},
+                                  RecordingEvents{&set, &shutdown, &nmi}, ClockRef(clock));
     }
 };
 
@@ -133,7 +133,8 @@ TEST_CASE("RtcCmos: it can be made from nothing, a trigger, a clock, or both", "
     RtcCmos both(CountingTrigger{&irqs}, ClockRef(clock));
     STATIC_REQUIRE(std::is_same_v<decltype(nothing), RtcCmos<>>);
     STATIC_REQUIRE(std::is_same_v<decltype(trigger), const RtcCmos<CountingTrigger>>);
-    STATIC_REQUIRE(std::is_same_v<decltype(with_clock), RtcCmos<vmsuperio::NullTrigger, ManualClock>>);
+    STATIC_REQUIRE(std::is_same_v<decltype(with_clock),
+                                  RtcCmos<vmsuperio::NullTrigger, vmsuperio::NoRtcCmosEvents, ManualClock>>);
     CHECK(with_clock.write(0, 0x09));
     CHECK(with_clock.read(1) == 0x70);
     CHECK(both.interrupt_evt().count == &irqs);
@@ -195,7 +196,7 @@ TEST_CASE("RtcCmos: reset values of every byte", "[rtc_cmos]") {
 TEST_CASE("RtcCmos: the index port reads 0xFF and its bit 7 masks NMI", "[rtc_cmos]") {
     Pc pc;
     for (int offset = 0; offset < 256; ++offset) {
-        if (offset != 1) {
+        if (offset != 1 && offset != 3) {
             CHECK(pc.dev.read(static_cast<std::uint8_t>(offset)) == 0xFF);
         }
     }
@@ -453,7 +454,7 @@ TEST_CASE("RtcCmos: daylight savings have no effect", "[rtc_cmos][time]") {
 
 TEST_CASE("RtcCmos: a local time is UTC and an offset", "[rtc_cmos][time]") {
     const ManualClock clock(at(2024, 6, 11, 23, 30));
-    const RtcCmos dev(vmsuperio::NullTrigger{}, ClockRef{clock}, vmsuperio::NoRtcCmosEvents{},
+    const RtcCmos dev(vmsuperio::NullTrigger{}, vmsuperio::NoRtcCmosEvents{}, ClockRef{clock},
                       {.utc_offset = 1h});
     CHECK(dev.cmos(0x04) == 0x00);
     CHECK(dev.cmos(0x02) == 0x30);

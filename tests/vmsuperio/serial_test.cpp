@@ -103,13 +103,14 @@ TEST_CASE("Serial: DLAB moves offsets 0 and 1 to the divisor and leaves the othe
 
 TEST_CASE("Serial: offsets above 7 read 0, ignore writes, and are reported", "[serial]") {
     Machine m;
+    const SerialState before = m.uart.state();
     for (unsigned offset = 8; offset <= 0xFF; ++offset) {
         REQUIRE(m.in(static_cast<std::uint8_t>(offset)) == 0);
         REQUIRE(m.uart.peek(static_cast<std::uint8_t>(offset)) == 0);
         m.out(static_cast<std::uint8_t>(offset), 0xFF);
     }
     CHECK(m.world.invalid == 2 * 248);
-    CHECK(m.uart.state() == SerialState{});
+    CHECK(m.uart.state() == before);
     CHECK(m.world.output.empty());
 }
 
@@ -554,6 +555,7 @@ TEST_CASE("Serial: a reset brings the reset values back and keeps what the host 
     SerialState expected;
     expected.modem_inputs = 0xA0;
     expected.fifo_64_allowed = true;
+    expected.receive_timeout = vmsuperio::ReceiveTimeout::manual;
     CHECK(m.uart.state() == expected);
     CHECK(m.world.emptied == 1);
     CHECK(m.world.break_control.empty());
@@ -675,14 +677,18 @@ TEST_CASE("EventsRef: the guest's break is told", "[serial]") {
 }
 
 TEST_CASE("Serial: the host's settings can be asked for", "[serial]") {
+    const vmsuperio::Serial fresh(vmsuperio::NullTrigger{}, vmsuperio::NullWriter{});
+    CHECK(fresh.transmit_policy() == vmsuperio::TransmitPolicy::back_pressure);
+    CHECK(fresh.receive_timeout() == vmsuperio::ReceiveTimeout::immediate);
+    CHECK(fresh.interrupt_gate() == vmsuperio::InterruptGate::out2);
+    CHECK_FALSE(fresh.is_64_byte_fifo_allowed());
     Machine m;
-    CHECK(m.uart.transmit_policy() == vmsuperio::TransmitPolicy::back_pressure);
-    CHECK(m.uart.receive_timeout() == vmsuperio::ReceiveTimeout::manual);
-    CHECK_FALSE(m.uart.is_64_byte_fifo_allowed());
     REQUIRE(m.uart.set_transmit_policy(vmsuperio::TransmitPolicy::drop_and_count).has_value());
     REQUIRE(m.uart.set_receive_timeout(vmsuperio::ReceiveTimeout::immediate).has_value());
     REQUIRE(m.uart.allow_64_byte_fifo(true).has_value());
     CHECK(m.uart.transmit_policy() == vmsuperio::TransmitPolicy::drop_and_count);
     CHECK(m.uart.receive_timeout() == vmsuperio::ReceiveTimeout::immediate);
+    REQUIRE(m.uart.set_interrupt_gate(vmsuperio::InterruptGate::none).has_value());
+    CHECK(m.uart.interrupt_gate() == vmsuperio::InterruptGate::none);
     CHECK(m.uart.is_64_byte_fifo_allowed());
 }

@@ -9,22 +9,16 @@
 #include <utility>
 
 #include <vmsuperio/clock.hpp>
+#include <vmsuperio/trigger.hpp>
 
 namespace vmsuperio::detail {
 
-inline constexpr std::int64_t ns_per_second = 1'000'000'000;
+/// Any type may be the events of a clock, as all their members are optional. So that arguments in a wrong
+/// order do not compile, it must be none of the other things that a clock is given.
+template <class E>
+concept RtcEvents = !Trigger<E> && !Clock<E>;
 
-/// Sums that stop at the ends of the range: clocks and saved states may hold anything.
-[[nodiscard]] constexpr std::int64_t saturating_add(std::int64_t a, std::int64_t b) noexcept {
-    using Limits = std::numeric_limits<std::int64_t>;
-    if (b > 0 && a > Limits::max() - b) {
-        return Limits::max();
-    }
-    if (b < 0 && a < Limits::min() - b) {
-        return Limits::min();
-    }
-    return a + b;
-}
+inline constexpr std::int64_t ns_per_second = 1'000'000'000;
 
 /// How a device keeps its place on a clock, as plain data. Nanoseconds.
 struct DeviceTimeState {
@@ -38,9 +32,11 @@ struct DeviceTimeState {
     friend constexpr bool operator==(const DeviceTimeState&, const DeviceTimeState&) = default;
 };
 
-/// A clock as a crystal would tell it: the time runs on when the host's clock is set back, as the chip's
-/// oscillator knows nothing of that. Where the host's clock jumps ahead (host suspend, restored snapshot),
-/// so does the device's.
+/// A clock as the chip's own oscillator would keep it: device time runs on when the host's clock is set
+/// back. Where the host's clock jumps ahead (host suspend, restored snapshot), device time follows.
+///
+/// All sums of times saturate, or are of unsigned distances: no clock and no saved state can make one
+/// overflow.
 template <Clock C>
 class DeviceTime {
 public:
@@ -102,10 +98,19 @@ private:
                                      count * static_cast<std::uint64_t>(ns_per_second));
 }
 
-/// The last whole second at or before `time`.
+/// Divides rounding down. `b` is positive.
+[[nodiscard]] constexpr std::int64_t floor_div(std::int64_t a, std::int64_t b) noexcept {
+    return a / b - (a % b < 0 ? 1 : 0);
+}
+/// What `floor_div` leaves, 0 to `b` - 1.
+[[nodiscard]] constexpr std::int64_t floor_mod(std::int64_t a, std::int64_t b) noexcept {
+    const std::int64_t rest = a % b;
+    return rest < 0 ? rest + b : rest;
+}
+
+/// The last whole second at or before `time`; the first time of all where that is out of range.
 [[nodiscard]] constexpr std::int64_t floor_second(std::int64_t time) noexcept {
-    const std::int64_t rest = time % ns_per_second;
-    return time - rest - (rest < 0 ? ns_per_second : 0);
+    return saturating_add(time, -floor_mod(time, ns_per_second));
 }
 
 }  // namespace vmsuperio::detail

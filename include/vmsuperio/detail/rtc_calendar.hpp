@@ -5,20 +5,13 @@
 #include <cstdint>
 #include <optional>
 
-#include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/detail/device_time.hpp>
 
 /// The calendar of the MC146818A: its bytes in BCD or binary and in 12 or 24 hours, how they advance, and
 /// when an alarm meets them. Nothing here loops over time: a jump of centuries costs the same as one second.
 namespace vmsuperio::detail {
 
 inline constexpr std::int64_t seconds_per_day = 86400;
-
-[[nodiscard]] constexpr std::int64_t floor_div(std::int64_t a, std::int64_t b) noexcept {
-    return a / b - (a % b != 0 && (a % b < 0) != (b < 0) ? 1 : 0);
-}
-[[nodiscard]] constexpr std::int64_t floor_mod(std::int64_t a, std::int64_t b) noexcept {
-    return a - floor_div(a, b) * b;
-}
 
 /// How the bytes are written: bits DM and 24/12 of register B.
 struct RtcFormat {
@@ -108,17 +101,41 @@ struct RtcBytes {
     return after;
 }
 
-/// The alarm bytes of the chip.
+/// The alarm bytes of the chip. Day and month are 0 where it has none.
 struct RtcAlarm {
     std::uint8_t second{};
     std::uint8_t minute{};
     std::uint8_t hour{};
+    std::uint8_t day{};
+    std::uint8_t month{};
 };
 
-/// Seconds from a time of day (0 to 86399) to the next match of the alarm, 1 to 86400; nothing where it can
-/// never match. A byte with its two upper bits set matches every value.
+/// The first day after `today` on which the alarm's day and month match, as days after it; nothing where
+/// there is none. 29 February may be eight years away, across a year like 2100.
+[[nodiscard]] constexpr std::optional<std::int64_t> next_alarm_day(
+    std::chrono::sys_days today, std::optional<std::int64_t> day,
+    std::optional<std::int64_t> month) noexcept {
+    const std::chrono::year_month_day date(today);
+    std::chrono::year_month at(date.year(), date.month());
+    unsigned from = unsigned{date.day()} + 1;
+    for (int i = 0; i <= 8 * 12; ++i, at += std::chrono::months(1), from = 1) {
+        if (month && *month != unsigned{at.month()}) {
+            continue;
+        }
+        const std::chrono::year_month_day last(at / std::chrono::last);
+        const auto match = day ? *day : std::int64_t{from};
+        if (match >= from && match <= unsigned{last.day()}) {
+            const auto found = std::chrono::sys_days(at / std::chrono::day(static_cast<unsigned>(match)));
+            return (found - today).count();
+        }
+    }
+    return std::nullopt;
+}
+
+/// Seconds from a time (since 1970) to the next match of the alarm, at least 1; nothing where it can never
+/// match. A byte with its two upper bits set matches every value; so does a day or a month of 0.
 [[nodiscard]] constexpr std::optional<std::int64_t> next_alarm(const RtcAlarm& alarm, RtcFormat format,
-                                                               std::int64_t of_day) noexcept {
+                                                               std::int64_t time) noexcept {
     struct Match {
         bool any;
         std::int64_t value;
@@ -132,6 +149,17 @@ struct RtcAlarm {
     if ((!hour.any && (hour.value > 23 || format.encode_hour(hour.value) != alarm.hour)) ||
         (!minute.any && (minute.value > 59 || format.encode(minute.value) != alarm.minute)) ||
         (!second.any && (second.value > 59 || format.encode(second.value) != alarm.second))) {
+        return std::nullopt;
+    }
+    // In register D the day has six bits, so that "any" is 0x3F there. Other upper bits of it have no
+    // meaning (ACPI 4.8.2.4).
+    const std::uint8_t day_bits = alarm.day & 0x3FU;
+    const bool any_day = day_bits == 0 || day_bits == 0x3F || wildcard(alarm.day);
+    const bool any_month = alarm.month == 0 || wildcard(alarm.month);
+    const std::optional<std::int64_t> day = any_day ? std::nullopt : std::optional(format.decode(day_bits));
+    const std::optional<std::int64_t> month =
+        any_month ? std::nullopt : std::optional(format.decode(alarm.month));
+    if ((day && format.encode(*day) != day_bits) || (month && format.encode(*month) != alarm.month)) {
         return std::nullopt;
     }
     // At most 24 + 60 + 60 steps: every level has a match.
@@ -156,10 +184,19 @@ struct RtcAlarm {
         }
         return none;
     };
-    if (const std::int64_t today = first_from(of_day + 1); today != none) {
-        return today - of_day;
+    const std::int64_t of_day = floor_mod(time, seconds_per_day);
+    const std::chrono::sys_days today{std::chrono::days(floor_div(time, seconds_per_day))};
+    const std::chrono::year_month_day date(today);
+    if ((!day || *day == unsigned{date.day()}) && (!month || *month == unsigned{date.month()})) {
+        if (const std::int64_t found = first_from(of_day + 1); found != none) {
+            return found - of_day;
+        }
     }
-    return first_from(0) + seconds_per_day - of_day;
+    const auto days = next_alarm_day(today, day, month);
+    if (!days) {
+        return std::nullopt;
+    }
+    return *days * seconds_per_day + first_from(0) - of_day;
 }
 
 }  // namespace vmsuperio::detail

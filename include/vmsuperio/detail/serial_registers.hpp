@@ -74,21 +74,32 @@ public:
         const std::uint64_t stop = !line_control_[LineControl::stop_bits] ? 2 : (word == 5 ? 3 : 4);
         const std::uint64_t half_bits =
             (2 * (1 + word + (line_control_[LineControl::parity_enable] ? 1 : 0))) + stop;
-        const std::uint64_t divisor =
-            std::max(1U, (static_cast<unsigned>(divisor_high_) << 8U) | divisor_low_);
+        const std::uint64_t clocks_per_bit = divisor() == 0 ? 1U : divisor();
         // 16 clocks a bit, 8 a half bit; four characters.
-        return std::chrono::nanoseconds(4 * half_bits * 8 * divisor * 1'000'000'000 / clock_frequency);
+        return std::chrono::nanoseconds(4 * half_bits * 8 * clocks_per_bit * 1'000'000'000 / clock_frequency);
     }
 
-    /// DTR, RTS, OUT1 and OUT2 as the outside sees them: in loopback all are off.
+    /// DTR, RTS, OUT1 and OUT2 as the outside sees them: in loopback all are off, and automatic flow control
+    /// (TL16C750) takes RTS back while the receive FIFO is at its trigger level.
     [[nodiscard]] constexpr uart16550::ModemControl modem_outputs() const noexcept {
         using uart16550::ModemControl;
-        return ModemControl(modem_control_[ModemControl::loopback] ? std::uint8_t{0}
-                                                                   : modem_control_.value());
+        if (modem_control_[ModemControl::loopback]) {
+            return ModemControl();
+        }
+        ModemControl outputs = modem_control_;
+        outputs.clear(ModemControl::auto_flow_control);
+        if (auto_rts_held_) {
+            outputs.clear(ModemControl::request_to_send);
+        }
+        return outputs;
     }
 
     [[nodiscard]] constexpr TransmitPolicy transmit_policy() const noexcept { return transmit_policy_; }
     [[nodiscard]] constexpr ReceiveTimeout receive_timeout() const noexcept { return receive_timeout_; }
+    [[nodiscard]] constexpr InterruptGate interrupt_gate() const noexcept { return interrupt_gate_; }
+    [[nodiscard]] constexpr std::uint16_t divisor() const noexcept {
+        return static_cast<std::uint16_t>((static_cast<unsigned>(divisor_high_) << 8U) | divisor_low_);
+    }
     [[nodiscard]] constexpr bool is_64_byte_fifo_allowed() const noexcept { return fifo_64_allowed_; }
 
     /// All that the device remembers. It may be taken at any time between two calls.
@@ -112,6 +123,8 @@ public:
         state.fifo_64_allowed = fifo_64_allowed_;
         state.transmit_policy = transmit_policy_;
         state.receive_timeout = receive_timeout_;
+        state.interrupt_gate = interrupt_gate_;
+        state.auto_rts_held = auto_rts_held_;
         return state;
     }
 
@@ -136,6 +149,24 @@ protected:
     }
     [[nodiscard]] constexpr bool looped() const noexcept {
         return modem_control_[uart16550::ModemControl::loopback];
+    }
+
+    // --- The TL16C750's automatic flow control (its data sheet, "Autoflow control").
+
+    [[nodiscard]] constexpr bool auto_flow_control() const noexcept {
+        return modem_control_[uart16550::ModemControl::auto_flow_control];
+    }
+    // Auto-CTS: the other side is not ready. In loopback there is no other side.
+    [[nodiscard]] constexpr bool transmitter_stopped() const noexcept {
+        return auto_flow_control() && !looped() &&
+               (modem_inputs_ & uart16550::ModemStatus::clear_to_send.mask) == 0;
+    }
+    // Auto-RTS: off from the trigger level on until the FIFO is empty.
+    constexpr void update_auto_rts() noexcept {
+        const bool automatic =
+            auto_flow_control() && modem_control_[uart16550::ModemControl::request_to_send];
+        auto_rts_held_ =
+            automatic && (receive_.size() >= receive_trigger_ || (auto_rts_held_ && !receive_.empty()));
     }
 
     // --- Interrupts: all follows from the registers, here and nowhere else.
@@ -273,11 +304,7 @@ protected:
     }
 
     constexpr void update_receive_trigger() noexcept {
-        using uart16550::FifoControl;
-        constexpr std::uint8_t levels[2][4] = {{1, 4, 8, 14}, {1, 16, 32, 56}};
-        receive_trigger_ = fifo_enabled() ? levels[fifo_control_[FifoControl::fifo_64] ? 1 : 0]
-                                                  [fifo_control_[FifoControl::receiver_trigger]]
-                                          : std::uint8_t{1};
+        receive_trigger_ = receive_trigger_level(fifo_control_);
         // With the immediate timeout any byte interrupts: as "data available" or as the timeout.
         receive_interrupt_level_ =
             receive_timeout_ == ReceiveTimeout::immediate ? std::uint8_t{1} : receive_trigger_;
@@ -285,7 +312,10 @@ protected:
 
     constexpr void set_modem_control(std::uint8_t value) noexcept {
         const std::uint8_t before = modem_lines();
+        using uart16550::ModemControl;
+        const bool automatic = fifo_64_allowed_ && ModemControl(value)[ModemControl::auto_flow_control];
         modem_control_.guest_write(value);
+        modem_control_.set(ModemControl::auto_flow_control, automatic);
         note_modem_change(before);
     }
     constexpr void set_modem_inputs(std::uint8_t lines) noexcept {
@@ -293,7 +323,8 @@ protected:
         modem_inputs_ = lines & uart16550::ModemStatus::lines.mask;
         note_modem_change(before);
     }
-    // The deltas: any change of CTS, DSR and DCD; only the end of a ring.
+    // The deltas: any change of CTS, DSR and DCD; only the end of a ring. With automatic flow control CTS is
+    // the transmitter's affair (TL16C750, MSR bit 0).
     constexpr void note_modem_change(std::uint8_t before) noexcept {
         using uart16550::ModemStatus;
         const std::uint8_t after = modem_lines();
@@ -301,7 +332,9 @@ protected:
             (static_cast<unsigned>(before) ^ after) & ~unsigned{ModemStatus::ring_indicator.mask};
         const unsigned ring_ended =
             static_cast<unsigned>(before) & ~unsigned{after} & ModemStatus::ring_indicator.mask;
-        modem_deltas_ |= static_cast<std::uint8_t>((changed | ring_ended) >> ModemStatus::lines.shift);
+        const unsigned hidden = auto_flow_control() && !looped() ? ModemStatus::clear_to_send.mask : 0U;
+        modem_deltas_ |=
+            static_cast<std::uint8_t>(((changed & ~hidden) | ring_ended) >> ModemStatus::lines.shift);
     }
 
     // Loopback: what is sent is received at once (PC16550D 8.7, bit 4). Bytes that waited for the writer
@@ -341,6 +374,8 @@ protected:
         fifo_64_allowed_ = state.fifo_64_allowed;
         transmit_policy_ = state.transmit_policy;
         receive_timeout_ = state.receive_timeout;
+        interrupt_gate_ = state.interrupt_gate;
+        auto_rts_held_ = state.auto_rts_held;
         update_receive_trigger();
     }
 
@@ -361,8 +396,10 @@ protected:
     bool thr_empty_pending_{false};
     bool character_timeout_{false};
     bool fifo_64_allowed_{false};
+    bool auto_rts_held_{false};
     TransmitPolicy transmit_policy_{TransmitPolicy::back_pressure};
-    ReceiveTimeout receive_timeout_{ReceiveTimeout::manual};
+    ReceiveTimeout receive_timeout_{ReceiveTimeout::immediate};
+    InterruptGate interrupt_gate_{InterruptGate::out2};
 };
 
 }  // namespace vmsuperio::detail

@@ -11,8 +11,10 @@
 /// "Real-time clock/CMOS RAM information".
 namespace vmsuperio::mc146818 {
 
-inline constexpr std::uint8_t index_offset = 0;  ///< port 0x70
-inline constexpr std::uint8_t data_offset = 1;   ///< port 0x71
+inline constexpr std::uint8_t index_offset = 0;           ///< port 0x70
+inline constexpr std::uint8_t data_offset = 1;            ///< port 0x71
+inline constexpr std::uint8_t extended_index_offset = 2;  ///< port 0x72, of the second bank
+inline constexpr std::uint8_t extended_data_offset = 3;   ///< port 0x73
 
 /// What is where, as the index register counts.
 enum Index : std::uint8_t {
@@ -87,9 +89,11 @@ struct RegisterC : Register<RegisterC, std::uint8_t, 0x00> {
     static constexpr std::uint8_t flags = 0x70;   // UF, AF and PF, in the places of their enables in B
 };
 
-/// Register D: read only.
+/// Register D: read only. Chips with an alarm on the day have it in bits 5:0 (Intel PIIX4 datasheet, RTC
+/// register D), where the guest can write it.
 struct RegisterD : Register<RegisterD, std::uint8_t, 0x00> {
     using Register::Register;
+    static constexpr Field<0, 5> day_alarm{};
     static constexpr Bit<7> valid_ram_and_time{};  // VRT
 };
 

@@ -83,9 +83,11 @@ struct LineControl : Register<LineControl, std::uint8_t, 0xFF> {
     static constexpr Bit<5> stick_parity{};
     static constexpr Bit<6> set_break{};
     static constexpr Bit<7> divisor_latch_access{};  // DLAB
+    static constexpr Field<0, 5> format{};           // word length, stop bits and parity
 };
 
-/// MCR: Modem Control, offset 4. Bits 7:5 read 0. The PC16550D resets it to 0x00; this model to 0x08.
+/// MCR: Modem Control, offset 4. Bits 7:5 read 0; bit 5 exists on the TL16C750 only. The PC16550D resets it
+/// to 0x00; this model to 0x08.
 struct ModemControl : Register<ModemControl, std::uint8_t, 0x1F> {
     using Register::Register;
     static constexpr Bit<0> data_terminal_ready{};  // DTR
@@ -93,6 +95,7 @@ struct ModemControl : Register<ModemControl, std::uint8_t, 0x1F> {
     static constexpr Bit<2> out1{};
     static constexpr Bit<3> out2{};  // on a PC, gates the interrupt
     static constexpr Bit<4> loopback{};
+    static constexpr Bit<5> auto_flow_control{};  // AFE, TL16C750
 };
 
 /// LSR: Line Status, offset 5, read only, reset 0x60. Reading clears bits 4:1.

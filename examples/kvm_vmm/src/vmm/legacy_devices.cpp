@@ -10,9 +10,9 @@
 #include <vmsuperio/exit_port.hpp>
 #include <vmsuperio/linux/fd_writer.hpp>
 #include <vmsuperio/pvpanic.hpp>
+#include <vmsuperio/reset_control.hpp>
 
 #include "console/serial_backend.hpp"
-#include "devices/reset_control.hpp"
 #include "observe/device_errors.hpp"
 #include "util/log.hpp"
 
@@ -121,8 +121,7 @@ void LegacyDevices::add_power_management(KvmVm& vm, NamedBus bus, EndLatch& end)
 
 void LegacyDevices::add_reset_and_panic_ports(NamedBus bus, EndLatch& end) {
     register_port(bus, platform::reset_port, 1,
-                  on_bus(bus, reset_name, ResetControl([&end] { end.request(ExitCode::guest_reset); })),
-                  reset_name);
+                  on_bus(bus, reset_name, vmsuperio::ResetControl(ResetTrigger(end))), reset_name);
     register_port(bus, platform::pvpanic_port, 1,
                   on_bus(bus, pvpanic_name, vmsuperio::Pvpanic([&end](vmsuperio::PvpanicEvent event) {
                              on_panic_event(event, end);

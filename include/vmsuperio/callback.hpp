@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <concepts>
+#include <type_traits>
+#include <utility>
+
+#include <vmsuperio/detail/config.hpp>
+
+namespace vmsuperio {
+
+template <class Signature>
+class Callback;
+
+/// A function of the owner's that a device calls; empty by default. Takes every copyable callable, a
+/// `std::function` too.
+///
+/// It is what the small devices need of `std::function`, without `<functional>`: that header alone takes a
+/// quarter of the time that the compiler needs for this library.
+template <class Result, class... Arguments>
+class Callback<Result(Arguments...)> {
+public:
+    constexpr Callback() = default;
+    template <class Function>
+        requires(!std::same_as<std::remove_cvref_t<Function>, Callback> &&
+                 std::is_invocable_r_v<Result, std::decay_t<Function>&, Arguments...> &&
+                 std::copy_constructible<std::decay_t<Function>>)
+    // NOLINTNEXTLINE(google-explicit-constructor, bugprone-forwarding-reference-overload): as std::function
+    Callback(Function&& function) {
+        if constexpr (requires { function == nullptr; }) {
+            if (function == nullptr) {
+                return;
+            }
+        }
+        target_ = new Holder<std::decay_t<Function>>(std::forward<Function>(function));
+    }
+    Callback(const Callback& other) : target_(other.target_ != nullptr ? other.target_->copy() : nullptr) {}
+    Callback(Callback&& other) noexcept : target_(std::exchange(other.target_, nullptr)) {}
+    Callback& operator=(Callback other) noexcept {
+        std::swap(target_, other.target_);
+        return *this;
+    }
+    ~Callback() { delete target_; }
+
+    [[nodiscard]] explicit operator bool() const noexcept { return target_ != nullptr; }
+    /// It must not be empty.
+    Result operator()(Arguments... arguments) { return target_->call(std::forward<Arguments>(arguments)...); }
+
+private:
+    struct Target {
+        Target() = default;
+        Target(const Target&) = delete;
+        Target& operator=(const Target&) = delete;
+        virtual ~Target() = default;
+        virtual Result call(Arguments... arguments) = 0;
+        [[nodiscard]] virtual Target* copy() const = 0;
+    };
+    template <class Function>
+    struct Holder final : Target {
+        template <class From>
+        explicit Holder(From&& from) : function(std::forward<From>(from)) {}
+        Result call(Arguments... arguments) override {
+            return static_cast<Result>(function(std::forward<Arguments>(arguments)...));
+        }
+        [[nodiscard]] Target* copy() const override { return new Holder(function); }
+
+        Function function;
+    };
+
+    Target* target_{nullptr};
+};
+
+}  // namespace vmsuperio
