@@ -57,6 +57,16 @@ public:
         return out16(platform::pm1a_control_port,
                      static_cast<std::uint16_t>((platform::sleep_type_s5 << 10U) | (1U << 13U)));
     }
+    /// Runs `then` if AL is `value`.
+    Code& if_equal(std::uint8_t value, const Code& then) {
+        const auto length = static_cast<std::uint32_t>(then.code_.size());
+        // cmp al, value; jne over it
+        add({0x3C, value, 0x0F, 0x85, low(static_cast<std::uint16_t>(length)),
+             high(static_cast<std::uint16_t>(length)), 0, 0});
+        return add(then.code_);
+    }
+    Code& write_cmos(std::uint8_t index, std::uint8_t value) { return out(0x70, index).out(0x71, value); }
+    Code& read_cmos(std::uint8_t index) { return out(0x70, index).in(0x71); }
     /// Ends all that can end: interrupts off and halted.
     [[nodiscard]] std::string image() const {
         Bytes all = code_;
@@ -237,4 +247,53 @@ TEST_CASE("Wiring: nothing that is not S5 powers off", "[program][wiring]") {
     const Result result = run_guest(code.print('x'));
     CHECK(result.exit_code == 0);
     CHECK(result.output == ".");
+}
+
+TEST_CASE("Wiring: a restart in place keeps the CMOS and the guest's time, and resets the clock's interrupts",
+          "[program][wiring][battery]") {
+    REQUIRE_KVM();
+    constexpr std::uint8_t mark = 0x50;  // a byte that no one else uses
+    Code second;
+    second.show_cmos(mark).show_cmos(0x7F).show_cmos(0x2E);  // memory
+    second.show_cmos(0x09).show_cmos(0x32).show_cmos(0x08);  // year, century, month
+    second.show_cmos(0x01).show_cmos(0x03).show_cmos(0x05);  // alarm
+    second.show_cmos(0x0B).show_cmos(0x0C).show_requests();
+    // The third start finds what the second one wrote.
+    second.write_cmos(mark, 0xA6).out(0xCF9, 0x02).out(0xCF9, 0x06);
+    Code third;
+    third.show_cmos(0x09).power_off();
+    Code first;
+    first.read_cmos(mark).if_equal(0xA5, second);
+    first.read_cmos(mark).if_equal(0xA6, third);
+    first.write_cmos(0x0B, 0x82);  // SET, 24 hours
+    first.write_cmos(0x00, 0x00).write_cmos(0x02, 0x30).write_cmos(0x04, 0x12);
+    first.write_cmos(0x07, 0x15).write_cmos(0x08, 0x06).write_cmos(0x09, 0x47).write_cmos(0x32, 0x20);
+    first.write_cmos(0x01, 0x11).write_cmos(0x03, 0x22).write_cmos(0x05, 0x23);
+    first.write_cmos(mark, 0xA5).write_cmos(0x7F, 0x3C).write_cmos(0x2E, 0x77);
+    // All interrupts and the square wave on, and one of them pending when it resets.
+    first.write_cmos(0x0A, 0x26).write_cmos(0x0B, 0x7A).wait_for(pic2, 0x01);
+    first.print('1').out(0xCF9, 0x02).out(0xCF9, 0x06);
+    const Result result = run_guest(first, {"--on-reboot", "restart", "--memory", "64M"});
+    CHECK(result.exit_code == 0);
+    REQUIRE(result.output.size() == 15);
+    CHECK(result.output[0] == '1');
+    CHECK(result.output.substr(1, 3) == "\xA5\x3C\x77");
+    CHECK(result.output.substr(4, 3) == "\x47\x20\x06");
+    CHECK(result.output.substr(7, 3) == "\x11\x22\x23");
+    // 24 hours stay, PIE, AIE, UIE and SQWE do not, and no interrupt is requested (MC146818A, RESET). The
+    // periodic flag by itself comes again within a millisecond, as it does not depend on PIE.
+    CHECK(result.output[10] == '\x02');
+    CHECK((static_cast<std::uint8_t>(result.output[11]) & 0x80U) == 0);
+    CHECK(requested(result.output, 12) == 0);
+    CHECK(result.output[14] == '\x47');
+}
+
+TEST_CASE("Wiring: a new process starts with the host's time and a CMOS of its own",
+          "[program][wiring][battery]") {
+    REQUIRE_KVM();
+    Code code;
+    code.show_cmos(0x50).write_cmos(0x50, 0x5A).power_off();
+    for (int i = 0; i < 2; ++i) {
+        CHECK(run_guest(code).output == std::string("\0", 1));
+    }
 }

@@ -42,6 +42,13 @@ std::shared_ptr<vmdevice::Locked<vmdevice::ByteDevice<Device>>> on_bus(NamedBus 
     return shared;
 }
 
+// At the first start: the host's time, and what firmware writes into the CMOS.
+vmsuperio::RtcCmosState first_cmos(const GuestMemory& memory) {
+    vmsuperio::RtcCmos<> clock;
+    clock.set_memory_size(memory.low_end(), memory.size() - memory.low_end());
+    return clock.state();
+}
+
 // Only a panic is the end. The other events announce what comes: a crash kernel that saves a dump and then
 // resets or powers off, or an orderly shutdown.
 void on_panic_event(vmsuperio::PvpanicEvent event, EndLatch& end) {
@@ -79,9 +86,9 @@ vmsuperio::EventFdTrigger make_interrupt(KvmVm& vm, std::uint32_t irq) {
 }
 
 LegacyDevices::LegacyDevices(const VmmConfig& config, const GuestMemory& memory, KvmVm& vm, NamedBus bus,
-                             EventManager& events, EndLatch& end) {
+                             EventManager& events, EndLatch& end, const Battery& battery) {
     add_i8042_device(config, vm, bus, end);
-    add_rtc(memory, vm, bus, events);
+    add_rtc(memory, vm, bus, events, battery);
     add_power_management(vm, bus, end);
     add_reset_and_panic_ports(bus, end);
     add_debug_ports(config, bus, events, end);
@@ -102,14 +109,18 @@ void LegacyDevices::add_i8042_device(const VmmConfig& config, KvmVm& vm, NamedBu
     register_port(bus, platform::i8042_command_port, 1, view, keyboard_name);
 }
 
-void LegacyDevices::add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, EventManager& events) {
+void LegacyDevices::add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, EventManager& events,
+                            const Battery& battery) {
     // The timer belongs to the loop, the device to whichever thread holds its lock.
     clock_timer_.emplace(events, CLOCK_REALTIME,
                          [this] { clock_->with_lock([](auto& device) { device.device().expired(); }); });
-    vmsuperio::RtcCmos rtc(make_interrupt(vm, platform::rtc_irq));
-    const std::uint64_t high = memory.size() - memory.low_end();
-    rtc.set_memory_size(memory.low_end(), high);
-    clock_ = on_bus(bus, clock_name, TimedDevice(std::move(rtc), *clock_timer_));
+    auto rtc = RealTimeClock::from_state(battery.cmos ? *battery.cmos : first_cmos(memory),
+                                         make_interrupt(vm, platform::rtc_irq));
+    if (!rtc) {
+        throw VmmError(ExitCode::vmm_error,
+                       "the clock's state cannot be taken over: " + to_string(rtc.error()));
+    }
+    clock_ = on_bus(bus, clock_name, TimedDevice(std::move(*rtc), *clock_timer_));
     register_port(bus, platform::rtc_port, 2, clock_, clock_name);
 }
 
@@ -154,6 +165,15 @@ void LegacyDevices::add_debug_ports(const VmmConfig& config, NamedBus bus, Event
 
 bool LegacyDevices::ctrl_alt_del() {
     return keyboard_ && keyboard_->with_lock([](auto& device) { return device.device().ctrl_alt_del(); });
+}
+
+Battery LegacyDevices::reset_battery_backed() {
+    return clock_->with_lock([](auto& device) {
+        RealTimeClock& clock = device.device().device();
+        // The line has fallen before the state is saved, so that the next VM starts without its interrupt.
+        (void)clock.reset();
+        return Battery{.cmos = clock.state()};
+    });
 }
 
 void LegacyDevices::press_power_button() {

@@ -22,6 +22,7 @@
 #include "kvm/kvm_vm.hpp"
 #include "memory/guest_memory.hpp"
 #include "observe/device_directory.hpp"
+#include "vmm/battery.hpp"
 #include "vmm/config.hpp"
 #include "vmm/vm_end.hpp"
 
@@ -45,12 +46,14 @@ class LegacyDevices {
 public:
     /// All arguments must outlive the devices.
     LegacyDevices(const VmmConfig& config, const GuestMemory& memory, KvmVm& vm, NamedBus bus,
-                  EventManager& events, EndLatch& end);
+                  EventManager& events, EndLatch& end, const Battery& battery);
 
     /// Types Ctrl-Alt-Del on the guest's keyboard. False where it has none, or does not read it.
     bool ctrl_alt_del();
     /// Presses the ACPI power button.
     void press_power_button();
+    /// Resets what a battery feeds, and gives what it keeps. Only while no CPU runs.
+    [[nodiscard]] Battery reset_battery_backed();
 
 private:
     struct PowerEvents {
@@ -62,11 +65,13 @@ private:
     template <class Device>
     using OnBus = vmdevice::Locked<vmdevice::ByteDevice<Device>>;
     using Keyboard = OnBus<vmsuperio::I8042<ResetTrigger, Interrupt, Interrupt>>;
-    using Clock = OnBus<TimedDevice<vmsuperio::RtcCmos<Interrupt>>>;
+    using RealTimeClock = vmsuperio::RtcCmos<Interrupt>;
+    using Clock = OnBus<TimedDevice<RealTimeClock>>;
     using Power = OnBus<AcpiPm<IrqLine, PowerEvents>>;
 
     void add_i8042_device(const VmmConfig& config, KvmVm& vm, NamedBus bus, EndLatch& end);
-    void add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, EventManager& events);
+    void add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, EventManager& events,
+                 const Battery& battery);
     void add_power_management(KvmVm& vm, NamedBus bus, EndLatch& end);
     static void add_reset_and_panic_ports(NamedBus bus, EndLatch& end);
     static void add_debug_ports(const VmmConfig& config, NamedBus bus, EventManager& events, EndLatch& end);

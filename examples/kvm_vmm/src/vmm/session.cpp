@@ -61,7 +61,7 @@ VmEnd run_session(const VmmConfig& config, Observer& observer) {
     for (const SerialConfig& serial : config.serials) {
         backends.push_back(open_serial_backend(serial, events));
     }
-    auto vmm = std::make_unique<Vmm>(config, events, backends, observer, give_up_on_signal);
+    auto vmm = std::make_unique<Vmm>(config, events, backends, observer, Battery{}, give_up_on_signal);
     const SignalEvents signals(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1},
                                [&](int signal) { on_signal(signal, *vmm, observer); });
     // As late as possible, so that set-up errors find the terminal as it was.
@@ -76,9 +76,10 @@ VmEnd run_session(const VmmConfig& config, Observer& observer) {
             return end;
         }
         log(LogLevel::info, "the guest is restarted");
-        // A new machine in the same process: nothing of the old one's state can be left over.
+        // A new machine in the same process: of the old one's state only what a battery keeps is left.
+        const Battery battery = vmm->reset_battery_backed();
         vmm.reset();
-        vmm = std::make_unique<Vmm>(config, events, backends, observer, give_up_on_signal);
+        vmm = std::make_unique<Vmm>(config, events, backends, observer, battery, give_up_on_signal);
     }
 }
 

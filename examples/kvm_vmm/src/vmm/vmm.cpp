@@ -50,7 +50,7 @@ Platform describe_platform(const VmmConfig& config) {
 }  // namespace
 
 Vmm::Vmm(const VmmConfig& config, EventManager& events,
-         std::span<const std::unique_ptr<SerialBackend>> backends, Observer& observer,
+         std::span<const std::unique_ptr<SerialBackend>> backends, Observer& observer, const Battery& battery,
          const std::function<void()>& checkpoint)
     : config_(config),
       events_(events),
@@ -67,7 +67,7 @@ Vmm::Vmm(const VmmConfig& config, EventManager& events,
     for (const std::unique_ptr<SerialBackend>& backend : backends) {
         add_serial_console(index++, *backend);
     }
-    legacy_.emplace(config_, memory_, vm_, NamedBus{io_, observer_.devices()}, events_, end_);
+    legacy_.emplace(config_, memory_, vm_, NamedBus{io_, observer_.devices()}, events_, end_, battery);
     create_vcpus();
     log_set_up();
 }

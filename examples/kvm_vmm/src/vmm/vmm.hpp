@@ -21,6 +21,7 @@
 #include "kvm/kvm_vm.hpp"
 #include "memory/guest_memory.hpp"
 #include "observe/observer.hpp"
+#include "vmm/battery.hpp"
 #include "vmm/config.hpp"
 #include "vmm/exit_handler.hpp"
 #include "vmm/legacy_devices.hpp"
@@ -36,10 +37,11 @@ namespace kvm_vmm {
 class Vmm {
 public:
     /// `events`, `observer` and the back ends, one for each serial port of `config`, must outlive the VM.
-    /// `checkpoint` is called again and again while files are loaded, and may throw to give up.
+    /// `battery` is what a VM before this one left. `checkpoint` is called again and again while files are
+    /// loaded, and may throw to give up.
     Vmm(const VmmConfig& config, EventManager& events,
         std::span<const std::unique_ptr<SerialBackend>> backends, Observer& observer,
-        const std::function<void()>& checkpoint = {});
+        const Battery& battery = {}, const std::function<void()>& checkpoint = {});
     ~Vmm();
     Vmm(const Vmm&) = delete;
     Vmm& operator=(const Vmm&) = delete;
@@ -51,6 +53,9 @@ public:
     /// sent last, for as long as ReaderPatience allows and the host does not ask for the end. The guest's
     /// memory is given back to the host before that.
     void finish_output();
+
+    /// After run(): what survives a reset, for the VM that follows.
+    [[nodiscard]] Battery reset_battery_backed() { return legacy_->reset_battery_backed(); }
 
     /// Ends the VM from outside. From any thread.
     void request_end(ExitCode code, std::string message = {}) {
