@@ -197,12 +197,23 @@ int connect_to(const std::string& path) {
     return fd;
 }
 
-// Opens a terminal, or connects to a socket ("unix:PATH"), sends `text`, and prints what comes back until
-// `expected` is in it.
-void talk(const std::string& target, const std::string& text, const std::string& expected) {
+// Opens a terminal, or connects to a socket ("unix:PATH").
+int open_target(const std::string& target) {
     constexpr std::string_view scheme = "unix:";
-    const int fd =
-        target.starts_with(scheme) ? connect_to(target.substr(scheme.size())) : open_device(target.c_str());
+    return target.starts_with(scheme) ? connect_to(target.substr(scheme.size()))
+                                      : open_device(target.c_str());
+}
+
+// Opens it, reads nothing for so many milliseconds, and leaves.
+void visit(const std::string& target, unsigned milliseconds) {
+    const int fd = open_target(target);
+    ::usleep(milliseconds * 1000);
+    ::close(fd);
+}
+
+// Opens it, sends `text`, and prints what comes back until `expected` is in it.
+void talk(const std::string& target, const std::string& text, const std::string& expected) {
+    const int fd = open_target(target);
     if (::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
         fail("write");
     }
@@ -236,10 +247,13 @@ int main(int argc, char** argv) {
         pausing_cat(words[1], std::stoi(words[2]));
     } else if (words.size() == 4 && words[0] == "talk") {
         talk(words[1], words[2], words[3]);
+    } else if (words.size() == 3 && words[0] == "visit") {
+        visit(words[1], static_cast<unsigned>(std::stoul(words[2])));
     } else {
         std::fputs(
             "usage: guest_tool loopback TTY BYTES | rtc-alarm S | rtc-updates N | rtc-periodic HZ N |\n"
-            "                  pausing-cat MARKER SECONDS | talk TTY|unix:PATH TEXT EXPECTED\n",
+            "                  pausing-cat MARKER SECONDS | talk TTY|unix:PATH TEXT EXPECTED |\n"
+            "                  visit TTY|unix:PATH MS\n",
             stderr);
         return 2;
     }
