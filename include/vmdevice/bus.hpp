@@ -7,7 +7,6 @@
 
 #include <cstddef>
 #include <expected>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <type_traits>
@@ -59,8 +58,6 @@ class Bus {
     template <class Device>
     class Iterator {
     public:
-        using iterator_concept = std::forward_iterator_tag;
-        using iterator_category = std::input_iterator_tag;
         using value_type = BusEntry<A, Device>;
         using difference_type = std::ptrdiff_t;
         using reference = value_type;

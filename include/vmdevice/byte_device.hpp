@@ -3,7 +3,6 @@
 
 /// ByteDevice<D>: puts a model of byte registers (a UART, an i8042, a CMOS clock) on the buses.
 
-#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -153,12 +152,12 @@ public:
 
 private:
     static unsigned shift_of(const ByteDeviceOptions& options) {
-        return std::min(options.register_shift, 16U);
+        return options.register_shift < 16 ? options.register_shift : 16;
     }
     static std::uint64_t window_of(const ByteDeviceOptions& options) {
         const std::size_t count =
             options.register_count == 0 ? detail::default_register_count<Target>() : options.register_count;
-        return std::uint64_t{std::min<std::size_t>(count, 256)} << shift_of(options);
+        return std::uint64_t{count < 256 ? count : 256} << shift_of(options);
     }
 
     [[nodiscard]] bool inside(std::uint64_t offset, std::size_t length) noexcept {
@@ -171,7 +170,9 @@ private:
 
     void read_bytes(std::uint64_t offset, std::span<std::uint8_t> data) {
         if (!inside(offset, data.size())) {
-            std::ranges::fill(data, std::uint8_t{0xFF});
+            for (std::uint8_t& byte : data) {
+                byte = 0xFF;
+            }
             return;
         }
         for (std::uint8_t& byte : data) {

@@ -9,7 +9,6 @@
 ///
 /// Thread safety: several vCPUs may call one device at the same time; put an unsynchronised one in Locked<D>.
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -36,14 +35,14 @@ struct DevicePio {
     virtual void pio_read_repeated(PioAddress base, PioOffset offset, std::size_t width,
                                    std::span<std::uint8_t> data) {
         for (std::size_t at = 0; width != 0 && at < data.size(); at += width) {
-            pio_read(base, offset, data.subspan(at, std::min(width, data.size() - at)));
+            pio_read(base, offset, data.subspan(at, width < data.size() - at ? width : data.size() - at));
         }
     }
     /// String output (REP OUTS): data.size() / width writes of `width` bytes each at the same port, in order.
     virtual void pio_write_repeated(PioAddress base, PioOffset offset, std::size_t width,
                                     std::span<const std::uint8_t> data) {
         for (std::size_t at = 0; width != 0 && at < data.size(); at += width) {
-            pio_write(base, offset, data.subspan(at, std::min(width, data.size() - at)));
+            pio_write(base, offset, data.subspan(at, width < data.size() - at ? width : data.size() - at));
         }
     }
 };

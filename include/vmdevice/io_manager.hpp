@@ -33,6 +33,44 @@ enum class IoDirection : std::uint8_t { in = 0, out = 1 };
 
 namespace detail {
 
+// What dispatch calls; the length of the access is the width of one item where it is repeated.
+struct PioRead {
+    using Data = std::span<std::uint8_t>;
+    static void call(DevicePio& device, PioAddress base, PioOffset offset, std::size_t, Data data) {
+        device.pio_read(base, offset, data);
+    }
+};
+struct PioWrite {
+    using Data = std::span<const std::uint8_t>;
+    static void call(DevicePio& device, PioAddress base, PioOffset offset, std::size_t, Data data) {
+        device.pio_write(base, offset, data);
+    }
+};
+struct PioReadRepeated {
+    using Data = std::span<std::uint8_t>;
+    static void call(DevicePio& device, PioAddress base, PioOffset offset, std::size_t width, Data data) {
+        device.pio_read_repeated(base, offset, width, data);
+    }
+};
+struct PioWriteRepeated {
+    using Data = std::span<const std::uint8_t>;
+    static void call(DevicePio& device, PioAddress base, PioOffset offset, std::size_t width, Data data) {
+        device.pio_write_repeated(base, offset, width, data);
+    }
+};
+struct MmioRead {
+    using Data = std::span<std::uint8_t>;
+    static void call(DeviceMmio& device, MmioAddress base, MmioOffset offset, std::size_t, Data data) {
+        device.mmio_read(base, offset, data);
+    }
+};
+struct MmioWrite {
+    using Data = std::span<const std::uint8_t>;
+    static void call(DeviceMmio& device, MmioAddress base, MmioOffset offset, std::size_t, Data data) {
+        device.mmio_write(base, offset, data);
+    }
+};
+
 /// The functions of IoManager, which says what they promise. They are members of a template so that a program
 /// instantiates those that it calls and no others: including this header alone is to cost little.
 template <class Pio, class Mmio>
@@ -268,44 +306,6 @@ private:
             byte = 0xFF;
         }
     }
-
-    // What dispatch calls; the length of the access is the width of one item where it is repeated.
-    struct PioRead {
-        using Data = std::span<std::uint8_t>;
-        static void call(Pio& device, PioAddress base, PioOffset offset, std::size_t, Data data) {
-            device.pio_read(base, offset, data);
-        }
-    };
-    struct PioWrite {
-        using Data = std::span<const std::uint8_t>;
-        static void call(Pio& device, PioAddress base, PioOffset offset, std::size_t, Data data) {
-            device.pio_write(base, offset, data);
-        }
-    };
-    struct PioReadRepeated {
-        using Data = std::span<std::uint8_t>;
-        static void call(Pio& device, PioAddress base, PioOffset offset, std::size_t width, Data data) {
-            device.pio_read_repeated(base, offset, width, data);
-        }
-    };
-    struct PioWriteRepeated {
-        using Data = std::span<const std::uint8_t>;
-        static void call(Pio& device, PioAddress base, PioOffset offset, std::size_t width, Data data) {
-            device.pio_write_repeated(base, offset, width, data);
-        }
-    };
-    struct MmioRead {
-        using Data = std::span<std::uint8_t>;
-        static void call(Mmio& device, MmioAddress base, MmioOffset offset, std::size_t, Data data) {
-            device.mmio_read(base, offset, data);
-        }
-    };
-    struct MmioWrite {
-        using Data = std::span<const std::uint8_t>;
-        static void call(Mmio& device, MmioAddress base, MmioOffset offset, std::size_t, Data data) {
-            device.mmio_write(base, offset, data);
-        }
-    };
 
     template <class Operation, class Shared>
     [[gnu::always_inline]] static std::expected<void, BusError> dispatch(const Shared& bus,

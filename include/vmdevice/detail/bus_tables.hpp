@@ -9,7 +9,6 @@
 /// one is R1, so both are sequentially consistent where the fences are not asymmetric. On x86 such a load
 /// costs what an acquire load does.
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <bit>
@@ -294,7 +293,7 @@ private:
 
     static TablePointer make_table(std::size_t needed, std::uint32_t classes) {
         auto table = std::make_unique<Table>();
-        const std::size_t size = std::bit_ceil(std::max<std::size_t>(16, needed));
+        const std::size_t size = std::bit_ceil(needed < 16 ? 16 : needed);
         table->mask = size - 1;
         table->hash_shift = 64 - static_cast<unsigned>(std::countr_zero(size));
         table->classes = classes;
@@ -345,7 +344,7 @@ private:
 
     /// Entries come in blocks of growing size, so that those of a large bus lie together.
     void grow_pool() {
-        const std::size_t count = std::max<std::size_t>(16, pool_size_);
+        const std::size_t count = pool_size_ < 16 ? 16 : pool_size_;
         free_.reserve(pool_size_ + count);  // so that recycle() need not allocate
         pool_.push_back(std::make_unique<Entry[]>(count));
         pool_size_ += count;

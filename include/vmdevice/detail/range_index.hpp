@@ -3,7 +3,6 @@
 
 /// The ordered index behind Bus: nodes sorted by the base of their range.
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <memory>
@@ -154,12 +153,10 @@ private:
         const std::size_t index = leaf_for(key);
         Leaf& leaf = *leaves_[index];
         const std::size_t slot = count_not_above(leaf.keys.data(), leaf.count, key);
-        const auto distance = static_cast<std::ptrdiff_t>(slot);
-        const auto count = static_cast<std::ptrdiff_t>(leaf.count);
-        std::move_backward(leaf.keys.begin() + distance, leaf.keys.begin() + count,
-                           leaf.keys.begin() + count + 1);
-        std::move_backward(leaf.nodes.begin() + distance, leaf.nodes.begin() + count,
-                           leaf.nodes.begin() + count + 1);
+        for (std::size_t i = leaf.count; i > slot; --i) {
+            leaf.keys[i] = leaf.keys[i - 1];
+            leaf.nodes[i] = std::move(leaf.nodes[i - 1]);
+        }
         leaf.keys[slot] = key;
         ++leaf.count;
         firsts_[index] = leaf.keys[0];
@@ -175,9 +172,10 @@ private:
         Leaf& leaf = *leaves_[index];
         const std::size_t kept = ascending ? leaf_capacity - 1 : leaf_capacity / 2;
         fresh->count = leaf_capacity - kept;
-        const auto distance = static_cast<std::ptrdiff_t>(kept);
-        std::move(leaf.keys.begin() + distance, leaf.keys.end(), fresh->keys.begin());
-        std::move(leaf.nodes.begin() + distance, leaf.nodes.end(), fresh->nodes.begin());
+        for (std::size_t i = kept; i < leaf_capacity; ++i) {
+            fresh->keys[i - kept] = leaf.keys[i];
+            fresh->nodes[i - kept] = std::move(leaf.nodes[i]);
+        }
         leaf.count = kept;
         const auto after = static_cast<std::ptrdiff_t>(index) + 1;
         firsts_.insert(firsts_.begin() + after, fresh->keys[0]);
@@ -187,11 +185,10 @@ private:
     /// Closes the gap that a node taken from `position` left.
     void erase(Position position) noexcept {
         Leaf& leaf = *leaves_[position.leaf];
-        const auto distance = static_cast<std::ptrdiff_t>(position.slot);
-        const auto count = static_cast<std::ptrdiff_t>(leaf.count);
-        std::move(leaf.keys.begin() + distance + 1, leaf.keys.begin() + count, leaf.keys.begin() + distance);
-        std::move(leaf.nodes.begin() + distance + 1, leaf.nodes.begin() + count,
-                  leaf.nodes.begin() + distance);
+        for (std::size_t i = position.slot + 1; i < leaf.count; ++i) {
+            leaf.keys[i - 1] = leaf.keys[i];
+            leaf.nodes[i - 1] = std::move(leaf.nodes[i]);
+        }
         --leaf.count;
         const auto at = static_cast<std::ptrdiff_t>(position.leaf);
         if (leaf.count == 0) {

@@ -153,39 +153,50 @@ public:
         /// The registration that the entry belonged to; of a device that was taken out, the removal.
         std::uint64_t owner = 0;
         typename Table::Retired tables;
-        std::unique_ptr<Retired> next;
+        Retired* next = nullptr;
     };
     /// Some of these, to be destroyed without the lock, because that may end devices.
     class RetiredList {
     public:
         RetiredList() = default;
-        RetiredList(RetiredList&& other) noexcept : first_(std::move(other.first_)) {}
+        RetiredList(RetiredList&& other) noexcept : first_(std::exchange(other.first_, nullptr)) {}
         RetiredList& operator=(RetiredList&& other) noexcept {
             std::swap(first_, other.first_);
             return *this;
         }
         ~RetiredList() {
-            while (first_) {
-                static_cast<void>(pop());
+            while (first_ != nullptr) {
+                delete pop();
             }
         }
 
         [[nodiscard]] bool empty() const noexcept { return first_ == nullptr; }
         /// The first one; later ones follow by way of `next`.
-        [[nodiscard]] std::unique_ptr<Retired>& first() noexcept { return first_; }
-        [[nodiscard]] const std::unique_ptr<Retired>& first() const noexcept { return first_; }
-        void push(std::unique_ptr<Retired> retired) noexcept {
-            retired->next = std::move(first_);
-            first_ = std::move(retired);
+        [[nodiscard]] Retired* first() const noexcept { return first_; }
+        /// A new one, which needs memory.
+        void push_new() { push(new Retired); }
+        void push(Retired* retired) noexcept {
+            retired->next = first_;
+            first_ = retired;
         }
-        [[nodiscard]] std::unique_ptr<Retired> pop() noexcept {
-            std::unique_ptr<Retired> popped = std::move(first_);
-            first_ = std::move(popped->next);
-            return popped;
+        /// The first one, now the caller's.
+        [[nodiscard]] Retired* pop() noexcept { return std::exchange(first_, first_->next); }
+        /// Moves those of which `is_finished` says so to `finished`.
+        template <class IsFinished>
+        void split(RetiredList& finished, IsFinished is_finished) noexcept {
+            for (Retired** link = &first_; *link != nullptr;) {
+                Retired* const at = *link;
+                if (is_finished(*at)) {
+                    *link = at->next;
+                    finished.push(at);
+                } else {
+                    link = &at->next;
+                }
+            }
         }
 
     private:
-        std::unique_ptr<Retired> first_;
+        Retired* first_ = nullptr;
     };
 
     /// What a removal or a move still has to see to, without the lock.
@@ -208,7 +219,7 @@ public:
             return std::nullopt;
         }
         RetiredList room;
-        room.push(std::make_unique<Retired>());
+        room.push_new();
         Removed removed{{found->range, found->device.device}, {}};
         removed.ticket = take_out(guard, std::span(&found->range, 1), room);
         return removed;
@@ -218,7 +229,7 @@ public:
     [[nodiscard]] static RetiredList prepare_removal(std::span<const Range> ranges) {
         RetiredList room;
         for (std::size_t i = 0; i < ranges.size(); ++i) {
-            room.push(std::make_unique<Retired>());
+            room.push_new();
         }
         return room;
     }
@@ -233,7 +244,7 @@ public:
             }
             const Registration& registration = found->device;
             // Waits for those who are inside by a former range as well.
-            for (Retired* at = retired_.first().get(); at != nullptr; at = at->next.get()) {
+            for (Retired* at = retired_.first(); at != nullptr; at = at->next) {
                 at->owner = at->owner == registration.id ? ticket.removal : at->owner;
             }
             table_.unpublish(*registration.entry);
@@ -251,7 +262,8 @@ public:
             return std::unexpected(BusError::device_not_found);
         }
         Registration& registration = found->device;
-        auto room = std::make_unique<Retired>();
+        RetiredList room;
+        room.push_new();
         Allocation allocation(*this, to, registration.device.get());
         if (const auto moved = bus_.move_range(address, to); !moved) {
             return std::unexpected(moved.error());
@@ -259,7 +271,7 @@ public:
         Entry* const old = std::exchange(registration.entry, std::exchange(allocation.entry, nullptr));
         table_.publish(*registration.entry);
         table_.unpublish(*old);
-        const std::uint64_t serial = retire(std::move(room), old, registration.device, registration.id);
+        const std::uint64_t serial = retire(room.pop(), old, registration.device, registration.id);
         return Ticket{serial, 0, !may_wait_for_readers() && backlog_ < max_backlog};
     }
 
@@ -269,7 +281,7 @@ public:
         if (serial > graced_) {
             graced_ = serial;
             backlog_ = 0;
-            for (const Retired* at = retired_.first().get(); at != nullptr; at = at->next.get()) {
+            for (const Retired* at = retired_.first(); at != nullptr; at = at->next) {
                 backlog_ += at->serial > graced_ ? 1 : 0;
             }
         }
@@ -280,7 +292,7 @@ public:
     }
     /// Whether nobody is inside by what was taken out with this ticket.
     [[nodiscard]] bool all_left(const LockGuard&, const Ticket& ticket) noexcept {
-        for (const Retired* at = retired_.first().get(); at != nullptr; at = at->next.get()) {
+        for (const Retired* at = retired_.first(); at != nullptr; at = at->next) {
             if (at->serial == ticket.serial || at->owner == ticket.removal) {
                 return false;
             }
@@ -291,16 +303,13 @@ public:
     /// Entries that nobody can be inside any more; they can be used again.
     [[nodiscard]] RetiredList take_finished(const LockGuard&) noexcept {
         RetiredList finished;
-        for (std::unique_ptr<Retired>* link = &retired_.first(); *link != nullptr;) {
-            if ((*link)->serial > graced_ || is_visited(identity_of((*link)->entry))) {
-                link = &(*link)->next;
-                continue;
+        retired_.split(finished, [this](const Retired& retired) {
+            if (retired.serial > graced_ || is_visited(identity_of(retired.entry))) {
+                return false;
             }
-            std::unique_ptr<Retired> retired = std::move(*link);
-            *link = std::move(retired->next);
-            table_.recycle(retired->entry);
-            finished.push(std::move(retired));
-        }
+            table_.recycle(retired.entry);
+            return true;
+        });
         return finished;
     }
 
@@ -327,14 +336,14 @@ private:
         return Registration{std::move(device), nullptr, ++last_serial_};
     }
 
-    std::uint64_t retire(std::unique_ptr<Retired> retired, Entry* entry, std::shared_ptr<Device> device,
+    std::uint64_t retire(Retired* retired, Entry* entry, std::shared_ptr<Device> device,
                          std::uint64_t owner) noexcept {
         retired->entry = entry;
         retired->device = std::move(device);
         retired->serial = ++last_serial_;
         retired->owner = owner;
         retired->tables = table_.take_retired();
-        retired_.push(std::move(retired));
+        retired_.push(retired);
         ++backlog_;
         return last_serial_;
     }
@@ -345,7 +354,7 @@ private:
         if (thread_state.is_inside(identity_of(registration.entry))) {
             return true;
         }
-        for (const Retired* at = retired_.first().get(); at != nullptr; at = at->next.get()) {
+        for (const Retired* at = retired_.first(); at != nullptr; at = at->next) {
             if (at->device == registration.device && thread_state.is_inside(identity_of(at->entry))) {
                 return true;
             }
