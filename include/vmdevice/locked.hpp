@@ -31,6 +31,18 @@ concept MmioDeviceLike =
         device.mmio_write(base, MmioOffset{}, out);
     };
 
+/// std::invoke, whose header costs more than the rest of this one.
+template <class F, class D>
+decltype(auto) call(F&& function, D& device) {
+    if constexpr (std::is_member_function_pointer_v<std::remove_cvref_t<F>>) {
+        return (device.*function)();
+    } else if constexpr (std::is_member_object_pointer_v<std::remove_cvref_t<F>>) {
+        return (device.*function);
+    } else {
+        return std::forward<F>(function)(device);
+    }
+}
+
 struct NotOnPioBus {};
 struct NotOnMmioBus {};
 
@@ -62,12 +74,12 @@ public:
     template <class F>
     decltype(auto) with_lock(F&& function) {
         const detail::DeviceLock guard(mutex_);
-        return std::invoke(std::forward<F>(function), device_);
+        return detail::call(std::forward<F>(function), device_);
     }
     template <class F>
     decltype(auto) with_lock(F&& function) const {
         const detail::DeviceLock guard(mutex_);
-        return std::invoke(std::forward<F>(function), std::as_const(device_));
+        return detail::call(std::forward<F>(function), std::as_const(device_));
     }
 
     // These override the virtual functions of the interfaces that D implements. Where it implements one not
