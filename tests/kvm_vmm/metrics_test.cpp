@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <array>
+#include <fcntl.h>
+#include <filesystem>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sys/stat.h>
 #include <thread>
 #include <tuple>
 #include <unistd.h>
+#include <vector>
 
 #include "observe/device_errors.hpp"
 #include "observe/metrics_file.hpp"
 #include "observe/observer.hpp"
 #include "program.hpp"
+#include "util/file_descriptor.hpp"
 
 using namespace kvm_vmm;
 using kvm_vmm::test::ScratchDirectory;
@@ -25,6 +31,20 @@ IoAccess port(bool write, std::uint16_t address, std::size_t width = 1, std::siz
 }
 IoAccess mmio(bool write, std::uint64_t address, std::size_t width) {
     return {IoAccess::Bus::mmio, write, 0, address, width, std::span(bytes).first(width)};
+}
+
+OutputFile output(const std::string& path) { return {"file", path, OutputFile::Content::kept}; }
+
+Observer::Outputs log_to(const std::string& path) {
+    Observer::Outputs outputs;
+    outputs.log.emplace(output(path));
+    outputs.log->keep();
+    return outputs;
+}
+
+void replace_file(const std::string& path, const std::string& content) {
+    MetricsFile file(output(path));
+    file.write(content);
 }
 
 json metrics_of(const Observer& observer) { return json::parse(observer.metrics_json()); }
@@ -168,7 +188,7 @@ TEST_CASE("Metrics: a serial port's counters go on in the next VM", "[metrics]")
 TEST_CASE("Metrics: errors of a device are counted, and the first is logged", "[metrics]") {
     const ScratchDirectory directory;
     const std::string file = (directory / "log").string();
-    Observer observer({.log = file, .log_level = {}, .metrics = {}, .trace_io = {}});
+    Observer observer(log_to(file), std::nullopt);
     const DeviceErrorLog errors(observer.devices().add({"COM1", RegisterSet::uart16550}));
     const auto error =
         vmsuperio::SerialError<std::error_code>::from_writer(std::make_error_code(std::errc::broken_pipe));
@@ -184,7 +204,7 @@ TEST_CASE("Metrics: errors of a device are counted, and the first is logged", "[
 TEST_CASE("Metrics: unclaimed ports are logged once each, and not without end", "[metrics]") {
     const ScratchDirectory directory;
     const std::string file = (directory / "log").string();
-    Observer observer({.log = file, .log_level = LogLevel::debug, .metrics = {}, .trace_io = {}});
+    Observer observer(log_to(file), LogLevel::debug);
     for (int i = 0; i < 3; ++i) {
         observer.record(port(false, 0xCF8, 4, 4), false);
         observer.record(mmio(false, 0xE000'0000, 4), false);
@@ -236,6 +256,115 @@ TEST_CASE("Metrics file: links stay links, and what is no file is not replaced b
     CHECK(slurp(target) == "new");
     replace_file("/dev/null", "gone");
     CHECK(std::filesystem::is_character_file("/dev/null"));
+}
+
+TEST_CASE("Metrics file: a new one is its owner's alone; one that was there keeps its permissions",
+          "[metrics][files]") {
+    const ScratchDirectory directory;
+    const auto mode_of = [](const std::string& path) {
+        struct stat status{};
+        REQUIRE(::stat(path.c_str(), &status) == 0);
+        return status.st_mode & 07777U;
+    };
+    const std::string fresh = (directory / "fresh").string();
+    MetricsFile file(output(fresh));
+    for (const mode_t mask : {0000U, 0777U}) {
+        const mode_t before = ::umask(mask);
+        file.write("{}");
+        ::umask(before);
+        CHECK(mode_of(fresh) == 0600U);
+    }
+    REQUIRE(::chmod(fresh.c_str(), 0644) == 0);
+    file.write("{}");
+    CHECK(mode_of(fresh) == 0644U);
+    const std::string old = directory.write("old", "old").string();
+    REQUIRE(::chmod(old.c_str(), 04750) == 0);
+    replace_file(old, "new");
+    CHECK(mode_of(old) == 0750U);
+    CHECK(slurp(old) == "new");
+}
+
+TEST_CASE("Metrics file: other names of the file keep what it held", "[metrics][files]") {
+    const ScratchDirectory directory;
+    const std::string file = directory.write("metrics", "old").string();
+    std::filesystem::create_hard_link(file, directory / "other");
+    replace_file(file, "new");
+    CHECK(slurp(file) == "new");
+    CHECK(slurp(directory / "other") == "old");
+}
+
+TEST_CASE("Metrics file: what takes its place later is left alone, unless that is a file",
+          "[metrics][files]") {
+    const ScratchDirectory directory;
+    const std::string path = (directory / "metrics").string();
+    const std::string precious = directory.write("precious", "precious").string();
+    MetricsFile file(output(path));
+    file.write("first");
+    const std::vector<std::function<void()>> intruders{
+        [&] { std::filesystem::create_symlink("precious", path); },
+        [&] { std::filesystem::create_directory(path); },
+        [&] { REQUIRE(::mkfifo(path.c_str(), 0600) == 0); },
+    };
+    for (const auto& intrude : intruders) {
+        std::filesystem::remove(path);
+        intrude();
+        const auto kind = std::filesystem::symlink_status(path).type();
+        CHECK_THROWS_AS(file.write("second"), VmmError);
+        CHECK(std::filesystem::symlink_status(path).type() == kind);
+    }
+    CHECK(slurp(precious) == "precious");
+    std::filesystem::remove(path);
+    file.write("third");  // removed by somebody who has read it
+    CHECK(slurp(path) == "third");
+    std::size_t files = 0;
+    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory / ".")) {
+        ++files;
+    }
+    CHECK(files == 2);
+}
+
+TEST_CASE("Metrics file: it stays in the directory where it was opened", "[metrics][files]") {
+    const ScratchDirectory directory;
+    std::filesystem::create_directory(directory / "a");
+    MetricsFile file(output((directory / "a/metrics").string()));
+    file.write("first");
+    std::filesystem::rename(directory / "a", directory / "b");
+    std::filesystem::create_directory(directory / "a");
+    directory.write("a/metrics", "precious");
+    file.write("second");
+    CHECK(slurp(directory / "b/metrics") == "second");
+    CHECK(slurp(directory / "a/metrics") == "precious");
+}
+
+TEST_CASE("Metrics file: one that could not be written once is not left behind empty", "[metrics][files]") {
+    const ScratchDirectory directory;
+    const std::string path = (directory / "metrics").string();
+    {
+        const MetricsFile file(output(path));
+    }
+    CHECK_FALSE(std::filesystem::exists(path));
+    replace_file(path, "{}");
+    CHECK(slurp(path) == "{}");
+}
+
+TEST_CASE("Metrics file: a FIFO and a descriptor of this process get one content after the other",
+          "[metrics][files]") {
+    const ScratchDirectory directory;
+    const std::string fifo = (directory / "fifo").string();
+    REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+    const FileDescriptor reader(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    MetricsFile file(output(fifo));
+    file.write("one");
+    file.write("two");
+    std::array<char, 16> text{};
+    CHECK(::read(reader.get(), text.data(), text.size()) == 6);
+    CHECK(std::string(text.data()) == "onetwo");
+    const std::string log = directory.write("log", "kept ").string();
+    const FileDescriptor fd(::open(log.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
+    MetricsFile descriptor(output("/dev/fd/" + std::to_string(fd.get())));
+    descriptor.write("one");
+    descriptor.write("two");
+    CHECK(slurp(log) == "kept onetwo");
 }
 
 TEST_CASE("Metrics file: one that cannot be written is an error that names it", "[metrics]") {

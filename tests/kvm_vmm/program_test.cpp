@@ -358,10 +358,14 @@ TEST_CASE("kvm_vmm: a Unix socket is a serial port, for one client after the oth
     CHECK_THAT(refused.errors, Catch::Matchers::Contains("another program listens there"));
     CHECK(fs::is_socket(path));
     const std::string image = slurp(kernel);
-    refused = run(directory, {"--kernel", kernel.string(), "--serial", "unix=" + kernel.string()});
-    CHECK(refused.exit_code == 3);
-    CHECK(line_count(refused.errors) == 1);
-    CHECK_THAT(refused.errors, Catch::Matchers::Contains("not a socket"));
+    const fs::path precious = directory.write("precious", "not a socket's place");
+    for (const fs::path& taken : {kernel, precious}) {
+        refused = run(directory, {"--kernel", kernel.string(), "--serial", "unix=" + taken.string()});
+        CHECK(refused.exit_code == 3);
+        CHECK(line_count(refused.errors) == 1);
+        CHECK_THAT(refused.errors, Catch::Matchers::Contains(taken == kernel ? "same file" : "not a socket"));
+    }
+    CHECK(slurp(precious) == "not a socket's place");
     CHECK((slurp(kernel) == image));
     ::kill(child, SIGTERM);
     int status = 0;

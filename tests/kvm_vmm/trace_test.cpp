@@ -17,6 +17,10 @@ using kvm_vmm::test::slurp;
 
 namespace {
 
+OutputFile trace_file(const std::string& path) {
+    return {"trace file", path, OutputFile::Content::discarded};
+}
+
 using Bytes = std::vector<std::uint8_t>;
 
 /// Accesses to named devices, and the names that they get.
@@ -117,7 +121,8 @@ TEST_CASE("Trace: a line tells time, CPU, bus, direction, address, width, values
     const ScratchDirectory directory;
     const Namer namer;
     {
-        IoTrace trace((directory / "trace").string(), namer.devices, std::chrono::steady_clock::now());
+        IoTrace trace(trace_file((directory / "trace").string()), namer.devices,
+                      std::chrono::steady_clock::now());
         trace.record({IoAccess::Bus::pio, true, 0, 0x3F8, 1, Bytes{0x41}});
         trace.record({IoAccess::Bus::pio, false, 3, 0xCF8, 4, Bytes{0x78, 0x56, 0x34, 0x12}});
         trace.record({IoAccess::Bus::pio, true, 1, 0x3F8, 1, Bytes{0x68, 0x69, 0x0A}});
@@ -146,7 +151,8 @@ TEST_CASE("Trace: lines of several CPUs are whole, all there, and in the order o
     const Namer namer;
     constexpr unsigned accesses = 5000;  // several buffers full
     {
-        IoTrace trace((directory / "trace").string(), namer.devices, std::chrono::steady_clock::now());
+        IoTrace trace(trace_file((directory / "trace").string()), namer.devices,
+                      std::chrono::steady_clock::now());
         std::vector<std::jthread> threads;
         for (unsigned cpu = 0; cpu < 4; ++cpu) {
             threads.emplace_back([&trace, cpu] {
@@ -177,7 +183,7 @@ TEST_CASE("Trace: a file that cannot be written is an error that names it", "[tr
          {(directory / "no/such").string(), std::string("/dev/full"), (directory / ".").string(), fifo}) {
         INFO(path);
         try {
-            const IoTrace trace(path, namer.devices, std::chrono::steady_clock::now());
+            const IoTrace trace(trace_file(path), namer.devices, std::chrono::steady_clock::now());
             FAIL("no error");
         } catch (const VmmError& error) {
             CHECK(error.code() == ExitCode::bad_file);
@@ -195,7 +201,7 @@ TEST_CASE("Trace: a reader that goes away ends the trace with one log line", "[t
     open_log(log_file, std::nullopt);
     std::signal(SIGPIPE, SIG_IGN);
     FileDescriptor reader(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK));
-    IoTrace trace(fifo, namer.devices, std::chrono::steady_clock::now());
+    IoTrace trace(trace_file(fifo), namer.devices, std::chrono::steady_clock::now());
     trace.record({IoAccess::Bus::pio, true, 0, 0x3F8, 1, Bytes{0x41}});
     trace.flush();
     reader.reset();

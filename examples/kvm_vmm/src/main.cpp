@@ -6,11 +6,13 @@
 #include <iostream>
 #include <string>
 #include <unistd.h>
+#include <utility>
 #include <variant>
 
 #include "console/raw_terminal.hpp"
 #include "observe/observer.hpp"
 #include "util/log.hpp"
+#include "vmm/opened_files.hpp"
 #include "vmm/options.hpp"
 #include "vmm/session.hpp"
 
@@ -34,9 +36,10 @@ void hold_metrics_signal() {
     pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
 
-kvm_vmm::VmEnd run(const kvm_vmm::VmmConfig& config, kvm_vmm::Observer& observer) {
+kvm_vmm::VmEnd run(const kvm_vmm::VmmConfig& config, kvm_vmm::OpenedFiles& files,
+                   kvm_vmm::Observer& observer) {
     try {
-        return kvm_vmm::run_session(config, observer);
+        return kvm_vmm::run_session(config, files, observer);
     } catch (const kvm_vmm::VmmError& error) {
         return {error.code(), error.what()};
     } catch (const std::exception& error) {
@@ -61,8 +64,9 @@ int main(int argc, char** argv) {
             return std::cout ? EXIT_SUCCESS : static_cast<int>(kvm_vmm::ExitCode::vmm_error);
         }
         const auto& config = std::get<kvm_vmm::VmmConfig>(parsed);
-        kvm_vmm::Observer observer(config.observe);
-        const kvm_vmm::VmEnd end = run(config, observer);
+        kvm_vmm::OpenedFiles files = kvm_vmm::open_files(config);
+        kvm_vmm::Observer observer(std::move(files.observe), config.observe.log_level);
+        const kvm_vmm::VmEnd end = run(config, files, observer);
         observer.flush(end.code);
         if (!end.message.empty()) {
             kvm_vmm::report(end.message);

@@ -10,32 +10,15 @@
 
 #include "boot/text.hpp"
 #include "error.hpp"
+#include "util/quote.hpp"
 
 namespace kvm_vmm {
-namespace {
-
-const char* kind_of(mode_t mode) {
-    switch (mode & S_IFMT) {
-        case S_IFDIR:
-            return "a directory";
-        case S_IFIFO:
-            return "a FIFO or pipe";
-        case S_IFCHR:
-        case S_IFBLK:
-            return "a device";
-        default:
-            return "a special file";
-    }
-}
-
-}  // namespace
-
 ImageFile::ImageFile(std::string_view role, const std::string& path, std::function<void()> checkpoint)
-    : label_(std::string(role) + " '" + path + "': "), checkpoint_(std::move(checkpoint)) {
+    : label_(std::string(role) + ' ' + in_quotes(path) + ": "), checkpoint_(std::move(checkpoint)) {
     struct stat status{};
     const auto refuse_special = [&] {
         if (!S_ISREG(status.st_mode)) {
-            fail(std::string("is ") + kind_of(status.st_mode) + ", not a regular file");
+            fail(std::string("is ") + file_kind(status.st_mode) + ", not a regular file");
         }
     };
     // Looked at before it is opened: opening some devices has effects (a tape rewinds, a watchdog starts),
@@ -55,6 +38,7 @@ ImageFile::ImageFile(std::string_view role, const std::string& path, std::functi
     if (status.st_size <= 0) {
         fail("is empty");
     }
+    identity_ = identity_of(status);
     size_ = static_cast<std::uint64_t>(status.st_size);
 }
 

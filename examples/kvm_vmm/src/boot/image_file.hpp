@@ -7,9 +7,11 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 #include "memory/guest_memory.hpp"
 #include "util/file_descriptor.hpp"
+#include "util/file_identity.hpp"
 
 namespace kvm_vmm {
 
@@ -24,6 +26,10 @@ public:
     /// up.
     ImageFile(std::string_view role, const std::string& path, std::function<void()> checkpoint = {});
 
+    void set_checkpoint(std::function<void()> checkpoint) { checkpoint_ = std::move(checkpoint); }
+
+    /// Which file it is, whatever its path.
+    [[nodiscard]] FileIdentity identity() const noexcept { return identity_; }
     /// In bytes, never 0.
     [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
 
@@ -55,6 +61,7 @@ private:
     std::string label_;
     std::function<void()> checkpoint_;
     FileDescriptor fd_;
+    FileIdentity identity_;
     std::uint64_t size_{0};
 };
 

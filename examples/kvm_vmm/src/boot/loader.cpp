@@ -15,7 +15,8 @@
 
 namespace kvm_vmm {
 
-LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options, const Platform& machine) {
+LoadedGuest load_guest(GuestMemory& memory, const BootImages& images, const BootOptions& options,
+                       const Platform& machine) {
     if (machine.cpus == 0 || machine.cpus > platform::max_cpus) {
         throw VmmError(ExitCode::usage,
                        "the number of CPUs must be 1 to " + std::to_string(platform::max_cpus));
@@ -26,11 +27,9 @@ LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options, const Pl
                        "the guest needs at least " + amount(layout::minimum_ram) + " of RAM");
     }
     LoadedGuest guest;
-    guest.kernel =
-        load_kernel(memory, ImageFile("kernel", options.kernel_path, options.checkpoint), options.protocol);
-    if (options.initrd_path) {
-        guest.initrd =
-            load_initrd(memory, ImageFile("initrd", *options.initrd_path, options.checkpoint), guest.kernel);
+    guest.kernel = load_kernel(memory, images.kernel, options.protocol);
+    if (images.initrd != nullptr) {
+        guest.initrd = load_initrd(memory, *images.initrd, guest.kernel);
     }
     const std::uint64_t command_line =
         write_command_line(memory, options.command_line, guest.kernel.command_line_limit);
@@ -46,6 +45,15 @@ LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options, const Pl
                                 : write_zero_page(memory, guest.kernel, info);
     guest.boot_cpu = setup_boot_cpu(memory, guest.entry);
     return guest;
+}
+
+LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options, const Platform& machine) {
+    const ImageFile kernel("kernel", options.kernel_path, options.checkpoint);
+    std::optional<ImageFile> initrd;
+    if (options.initrd_path) {
+        initrd.emplace("initrd", *options.initrd_path, options.checkpoint);
+    }
+    return load_guest(memory, {kernel, initrd ? &*initrd : nullptr}, options, machine);
 }
 
 }  // namespace kvm_vmm

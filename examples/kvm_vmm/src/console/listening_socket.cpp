@@ -222,7 +222,7 @@ void ListeningSocket::remove_left_behind(bool locked) const {
 }
 
 void ListeningSocket::fail(const std::string& reason) const {
-    throw VmmError(ExitCode::bad_file, "serial socket " + quoted(path_) + ": " + reason);
+    throw VmmError(ExitCode::bad_file, "serial socket " + in_quotes(path_) + ": " + reason);
 }
 
 }  // namespace kvm_vmm

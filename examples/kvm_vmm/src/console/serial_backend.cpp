@@ -3,10 +3,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <fcntl.h>
 #include <optional>
 #include <span>
 #include <string>
@@ -66,15 +64,10 @@ std::unique_ptr<SerialBackend> open_stdio() {
     return std::make_unique<DescriptorBackend>(std::move(input), std::move(*writer), kind);
 }
 
-std::unique_ptr<SerialBackend> open_file(const std::string& path) {
-    // Non-blocking, so that a FIFO or a device with a slow reader never holds a vCPU. A FIFO needs its reader
-    // to be there first (ENXIO otherwise).
-    const int fd =
-        ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0644);
-    if (fd < 0) {
-        throw VmmError(ExitCode::bad_file, errno_message("cannot open serial file '" + path + "'", errno));
-    }
-    return std::make_unique<DescriptorBackend>(InputDescriptor(), vmsuperio::FdWriter::own(fd),
+// Non-blocking, so that a FIFO or a device with a slow reader never holds a vCPU.
+std::unique_ptr<SerialBackend> use_file(OutputFile file) {
+    return std::make_unique<DescriptorBackend>(InputDescriptor(),
+                                               vmsuperio::FdWriter::own(file.take_descriptor().release()),
                                                SerialBackend::Input::plain);
 }
 
@@ -106,16 +99,16 @@ std::unique_ptr<SerialBackend> use_descriptors(int input_fd, int output_fd, Seri
     return std::make_unique<DescriptorBackend>(std::move(descriptor), input);
 }
 
-std::unique_ptr<SerialBackend> open_serial_backend(const SerialConfig& config, EventManager& events) {
-    switch (config.kind) {
+std::unique_ptr<SerialBackend> open_serial_backend(SerialTarget target, EventManager& events) {
+    switch (target.kind) {
         case SerialConfig::Kind::stdio:
             return open_stdio();
         case SerialConfig::Kind::file:
-            return open_file(config.path);
+            return use_file(std::move(*target.file));
         case SerialConfig::Kind::pty:
             return std::make_unique<PtyBackend>(events);
         case SerialConfig::Kind::unix_socket:
-            return std::make_unique<UnixSocketBackend>(config.path, events);
+            return std::make_unique<UnixSocketBackend>(std::move(*target.socket), events);
         case SerialConfig::Kind::null:
             break;
     }

@@ -6,14 +6,17 @@
 #include <expected>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <system_error>
 #include <utility>
 
 #include "console/escape.hpp"
 #include "console/input_queue.hpp"
+#include "console/listening_socket.hpp"
 #include "console/output_channel.hpp"
 #include "event/event_manager.hpp"
+#include "util/output_file.hpp"
 #include "vmm/config.hpp"
 
 namespace kvm_vmm {
@@ -86,10 +89,15 @@ private:
     EscapeParser escape_;
 };
 
-/// Opens what the user asked for. Throws VmmError(bad_file) where that is not possible. `events` must outlive
-/// it.
-[[nodiscard]] std::unique_ptr<SerialBackend> open_serial_backend(const SerialConfig& config,
-                                                                 EventManager& events);
+/// Where the bytes of a serial port go to and come from: of what the user named, what has a path is opened.
+struct SerialTarget {
+    SerialConfig::Kind kind{};
+    std::optional<OutputFile> file;         ///< of Kind::file
+    std::optional<ListeningSocket> socket;  ///< of Kind::unix_socket
+};
+
+/// Joins a port to its target. Throws VmmError where that is not possible. `events` must outlive it.
+[[nodiscard]] std::unique_ptr<SerialBackend> open_serial_backend(SerialTarget target, EventManager& events);
 
 /// A back end on descriptors that stay the caller's; -1 for none.
 [[nodiscard]] std::unique_ptr<SerialBackend> use_descriptors(

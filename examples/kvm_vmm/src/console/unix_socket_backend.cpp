@@ -92,7 +92,7 @@ void UnixSocketBackend::set_aside() {
 
 void UnixSocketBackend::rest(int error_number) {
     if (!std::exchange(shortage_logged_, true)) {
-        log(LogLevel::warning, errno_message("a client of serial socket " + quoted(socket_.path()) +
+        log(LogLevel::warning, errno_message("a client of serial socket " + in_quotes(socket_.path()) +
                                                  " cannot be served now, and another try follows each second",
                                              error_number));
     }

@@ -5,10 +5,10 @@
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
-#include <fcntl.h>
 #include <poll.h>
 #include <string_view>
 #include <unistd.h>
+#include <utility>
 
 #include "error.hpp"
 #include "util/log.hpp"
@@ -23,21 +23,12 @@ constexpr std::string_view heading = "# seconds cpu bus direction address width 
 
 }  // namespace
 
-IoTrace::IoTrace(const std::string& path, const DeviceDirectory& devices,
-                 std::chrono::steady_clock::time_point start)
-    : path_(path),
-      devices_(devices),
-      start_(start),
-      // Non-blocking: a FIFO without a reader is an error, and one with a slow reader cannot hold a CPU for
-      // ever.
-      file_(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0644)) {
-    if (!file_) {
-        throw VmmError(ExitCode::bad_file, errno_message("cannot open trace file '" + path + "'", errno));
-    }
+IoTrace::IoTrace(OutputFile file, const DeviceDirectory& devices, std::chrono::steady_clock::time_point start)
+    : file_(std::move(file)), devices_(devices), start_(start) {
     buffer_.reserve(buffer_size + buffer_size / 2);
     buffer_ = heading;
     if (const int error = write_out(); error != 0) {
-        throw VmmError(ExitCode::bad_file, errno_message("cannot write trace file '" + path + "'", error));
+        file_.fail(errno_message("cannot be written", error));
     }
 }
 
@@ -100,20 +91,20 @@ void IoTrace::flush_locked() {
     }
     if (const int error = write_out(); error != 0) {
         active_.store(false, std::memory_order_relaxed);
-        log(LogLevel::error, errno_message("the trace ends here: cannot write '" + path_ + "'", error));
+        log(LogLevel::error, errno_message("the trace ends here: cannot write " + file_.label(), error));
     }
 }
 
 int IoTrace::write_out() {
     std::string_view rest = buffer_;
     while (!rest.empty()) {
-        const ssize_t written = ::write(file_.get(), rest.data(), rest.size());
+        const ssize_t written = ::write(file_.fd(), rest.data(), rest.size());
         if (written > 0) {
             rest.remove_prefix(static_cast<std::size_t>(written));
             continue;
         }
         if (written < 0 && errno == EAGAIN) {
-            pollfd entry{.fd = file_.get(), .events = POLLOUT, .revents = 0};
+            pollfd entry{.fd = file_.fd(), .events = POLLOUT, .revents = 0};
             // A signal that interrupts the wait stops the CPU whose thread this is: no time for a second one.
             if (::poll(&entry, 1, patience_ms) > 0) {
                 continue;

@@ -9,7 +9,7 @@
 #include "observe/device_directory.hpp"
 #include "observe/io_access.hpp"
 #include "observe/register_names.hpp"
-#include "util/file_descriptor.hpp"
+#include "util/output_file.hpp"
 
 namespace kvm_vmm {
 
@@ -29,8 +29,7 @@ namespace kvm_vmm {
 class IoTrace {
 public:
     /// Throws VmmError(bad_file) where the file cannot be written. `devices` must outlive the trace.
-    IoTrace(const std::string& path, const DeviceDirectory& devices,
-            std::chrono::steady_clock::time_point start);
+    IoTrace(OutputFile file, const DeviceDirectory& devices, std::chrono::steady_clock::time_point start);
     /// Writes what is buffered.
     ~IoTrace();
     IoTrace(const IoTrace&) = delete;
@@ -47,12 +46,11 @@ private:
     [[nodiscard]] int write_out();  // 0, or an error number
     void flush_locked();
 
-    std::string path_;
+    OutputFile file_;
     const DeviceDirectory& devices_;
     std::chrono::steady_clock::time_point start_;
     std::atomic<bool> active_{true};
     std::timed_mutex mutex_;
-    FileDescriptor file_;
     RegisterNames names_;
     std::string buffer_;
     std::chrono::steady_clock::duration flushed_{};

@@ -1,24 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "observe/metrics_file.hpp"
 
+#include <array>
 #include <cerrno>
+#include <cinttypes>
+#include <cstdint>
 #include <cstdio>
 #include <fcntl.h>
 #include <filesystem>
-#include <string_view>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <system_error>
 #include <unistd.h>
+#include <utility>
 
 #include "error.hpp"
-#include "util/file_descriptor.hpp"
+#include "util/file_identity.hpp"
 
 namespace kvm_vmm {
 namespace {
 
-[[noreturn]] void fail(const std::string& path, int error) {
-    throw VmmError(ExitCode::bad_file, errno_message("cannot write '" + path + "'", error));
-}
+constexpr mode_t mode_of_new_file = 0600;
 
 int write_all(int fd, std::string_view text) {
     while (!text.empty()) {
@@ -31,43 +33,86 @@ int write_all(int fd, std::string_view text) {
     return 0;
 }
 
-void write_in_place(const std::string& path, const std::string& content) {
-    const FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-    if (!file) {
-        fail(path, errno);
+std::string random_name() {
+    std::uint64_t number = 0;
+    while (::getrandom(&number, sizeof(number), 0) != static_cast<ssize_t>(sizeof(number))) {
     }
-    if (const int error = write_all(file.get(), content); error != 0) {
-        fail(path, error);
-    }
+    std::array<char, 40> name{};
+    std::snprintf(name.data(), name.size(), ".kvm_vmm-%016" PRIx64 ".tmp", number);
+    return name.data();
 }
 
 }  // namespace
 
-void replace_file(const std::string& path, const std::string& content) {
-    struct stat status{};
-    const bool exists = ::stat(path.c_str(), &status) == 0;
-    if (exists && !S_ISREG(status.st_mode)) {
-        write_in_place(path, content);
-        return;
+MetricsFile::MetricsFile(OutputFile file) : file_(std::move(file)) {
+    if (file_.is_regular() && !file_.named_descriptor()) {
+        open_directory();
     }
-    // A symbolic link stays one: what it points to is replaced.
-    std::error_code ignored;
-    const std::string target = exists ? std::filesystem::canonical(path, ignored).string() : path;
-    const std::string temporary =
-        (target.empty() ? path : target) + "." + std::to_string(::getpid()) + ".tmp";
-    FileDescriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-                               exists ? status.st_mode & 0777U : 0644U));
+}
+
+void MetricsFile::open_directory() {
+    namespace fs = std::filesystem;
+    std::error_code error;
+    fs::path path = file_.path();
+    if (fs::is_symlink(fs::symlink_status(path, error))) {
+        path = fs::canonical(path, error);
+    }
+    const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
+    name_ = path.filename().string();
+    directory_ = FileDescriptor(::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!directory_) {
+        file_.fail(errno_message("its directory cannot be opened", errno));
+    }
+    struct stat status{};
+    if (error || ::fstatat(directory_.get(), name_.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 ||
+        identity_of(status) != file_.identity()) {
+        file_.fail("was moved while it was opened");
+    }
+}
+
+void MetricsFile::write(std::string_view content) {
+    if (directory_) {
+        replace(content);
+    } else if (const int error = write_all(file_.fd(), content); error != 0) {
+        file_.fail(errno_message("cannot be written", error));
+    }
+}
+
+mode_t MetricsFile::mode_to_have() const {
+    struct stat status{};
+    if (::fstatat(directory_.get(), name_.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) {
+        return mode_of_new_file;
+    }
+    if (!S_ISREG(status.st_mode)) {
+        file_.fail(std::string("is ") + file_kind(status.st_mode) + " now; it is left as it is");
+    }
+    return status.st_mode & 0777U;
+}
+
+void MetricsFile::replace(std::string_view content) {
+    const mode_t mode = mode_to_have();
+    std::string temporary;
+    FileDescriptor file;
+    do {
+        temporary = random_name();
+        file =
+            FileDescriptor(::openat(directory_.get(), temporary.c_str(),
+                                    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode_of_new_file));
+    } while (!file && errno == EEXIST);
     if (!file) {
-        fail(path, errno);
+        file_.fail(errno_message("cannot be written: no file can be created in its directory", errno));
     }
     int error = write_all(file.get(), content);
+    if (error == 0 && ::fchmod(file.get(), mode) != 0) {
+        error = errno;
+    }
     file.reset();
-    if (error == 0 && std::rename(temporary.c_str(), (target.empty() ? path : target).c_str()) != 0) {
+    if (error == 0 && ::renameat(directory_.get(), temporary.c_str(), directory_.get(), name_.c_str()) != 0) {
         error = errno;
     }
     if (error != 0) {
-        ::unlink(temporary.c_str());
-        fail(path, error);
+        ::unlinkat(directory_.get(), temporary.c_str(), 0);
+        file_.fail(errno_message("cannot be written", error));
     }
 }
 

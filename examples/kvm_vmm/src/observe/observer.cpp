@@ -8,7 +8,6 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "observe/metrics_file.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {
@@ -87,14 +86,15 @@ Json serial_json(const vmsuperio::SerialCounts& counts) {
 
 }  // namespace
 
-Observer::Observer(ObserveConfig config) : metrics_path_(std::move(config.metrics)) {
-    open_log(config.log, config.log_level);
-    if (config.trace_io) {
-        trace_ = std::make_unique<IoTrace>(*config.trace_io, devices_, start_);
+Observer::Observer(Outputs outputs, std::optional<LogLevel> log_level) {
+    open_log(outputs.log ? outputs.log->take_descriptor() : FileDescriptor(), log_level);
+    if (outputs.trace_io) {
+        trace_ = std::make_unique<IoTrace>(std::move(*outputs.trace_io), devices_, start_);
     }
-    if (metrics_path_) {
+    if (outputs.metrics) {
+        metrics_file_.emplace(std::move(*outputs.metrics));
         // So that a mistake shows now and not when the VM has run for a week.
-        replace_file(*metrics_path_, metrics_json());
+        metrics_file_->write(metrics_json());
     }
 }
 
@@ -156,8 +156,8 @@ void Observer::flush(std::optional<ExitCode> end) {
         if (trace_) {
             trace_->flush();
         }
-        if (metrics_path_) {
-            replace_file(*metrics_path_, metrics_json(end));
+        if (metrics_file_) {
+            metrics_file_->write(metrics_json(end));
         }
     } catch (const std::exception& error) {
         log(LogLevel::error, error.what());

@@ -14,11 +14,13 @@
 #include <vmsuperio/serial_metrics.hpp>
 
 #include "error.hpp"
-#include "observe/config.hpp"
 #include "observe/device_directory.hpp"
 #include "observe/io_access.hpp"
 #include "observe/io_metrics.hpp"
 #include "observe/io_trace.hpp"
+#include "observe/metrics_file.hpp"
+#include "util/log.hpp"
+#include "util/output_file.hpp"
 
 namespace kvm_vmm {
 
@@ -28,8 +30,17 @@ namespace kvm_vmm {
 /// count_exit() and record() are for the CPUs' threads; everything else is the main thread's.
 class Observer {
 public:
-    /// Opens the files. Throws VmmError(bad_file) where one cannot be written.
-    explicit Observer(ObserveConfig config = {});
+    /// What to write to, opened before.
+    struct Outputs {
+        std::optional<OutputFile> log;
+        std::optional<OutputFile> metrics;
+        std::optional<OutputFile> trace_io;
+    };
+
+    /// Throws VmmError(bad_file) where a file cannot be written.
+    Observer(Outputs outputs, std::optional<LogLevel> log_level);
+    /// Nothing is written but the log on stderr.
+    Observer() : Observer(Outputs{}, std::nullopt) {}
 
     /// A VM is about to be made.
     void vm_starts();
@@ -66,7 +77,7 @@ private:
     void note_unclaimed(const IoAccess& access);
 
     std::chrono::steady_clock::time_point start_{std::chrono::steady_clock::now()};
-    std::optional<std::string> metrics_path_;
+    std::optional<MetricsFile> metrics_file_;
     DeviceDirectory devices_;
     IoMetrics metrics_;
     std::vector<std::pair<std::string, std::shared_ptr<vmsuperio::SerialMetrics>>> serials_;

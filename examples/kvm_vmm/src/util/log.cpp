@@ -5,13 +5,13 @@
 #include <cerrno>
 #include <cstdio>
 #include <ctime>
-#include <fcntl.h>
 #include <poll.h>
 #include <string>
 #include <unistd.h>
 
 #include "console/raw_terminal.hpp"
 #include "error.hpp"
+#include "util/output_file.hpp"
 
 namespace kvm_vmm {
 
@@ -86,18 +86,20 @@ std::string_view log_level_name(LogLevel level) noexcept {
     return level_names.at(static_cast<std::size_t>(level));
 }
 
-void open_log(const std::optional<std::string>& file, std::optional<LogLevel> level) {
+void open_log(FileDescriptor file, std::optional<LogLevel> level) noexcept {
     close_log();
-    if (file) {
-        // Non-blocking, for the case that it is a FIFO.
-        const int fd =
-            ::open(file->c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0644);
-        if (fd < 0) {
-            throw VmmError(ExitCode::bad_file, errno_message("cannot open log file '" + *file + "'", errno));
-        }
-        log_file.store(fd);
-    }
     detail::log_level.store(level.value_or(file ? LogLevel::info : LogLevel::warning));
+    log_file.store(file.release());
+}
+
+void open_log(const std::optional<std::string>& path, std::optional<LogLevel> level) {
+    if (!path) {
+        open_log(FileDescriptor(), level);
+        return;
+    }
+    OutputFile file("log file", *path, OutputFile::Content::kept);
+    file.keep();
+    open_log(file.take_descriptor(), level);
 }
 
 void close_log() noexcept {

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "util/file_descriptor.hpp"
+
 namespace kvm_vmm {
 
 enum class LogLevel : std::uint8_t { error, warning, info, debug };
@@ -14,9 +16,11 @@ enum class LogLevel : std::uint8_t { error, warning, info, debug };
 /// "error", "warning", "info" or "debug".
 [[nodiscard]] std::string_view log_level_name(LogLevel level) noexcept;
 
-/// From now on, messages up to `level` are appended to `file` with the time (UTC); without a file they go to
-/// stderr. With no level: info in a file, warning on stderr. Throws VmmError(bad_file).
-void open_log(const std::optional<std::string>& file, std::optional<LogLevel> level);
+/// From now on, messages up to `level` are written to `file` with the time (UTC); without a file they go to
+/// stderr. With no level: info in a file, warning on stderr.
+void open_log(FileDescriptor file, std::optional<LogLevel> level) noexcept;
+/// Likewise, with the file at a path, which is appended to. Throws VmmError(bad_file).
+void open_log(const std::optional<std::string>& path, std::optional<LogLevel> level);
 /// Back to stderr and warnings.
 void close_log() noexcept;
 

@@ -63,7 +63,7 @@ void append_shown(std::string& result, std::string_view text) {
 
 }  // namespace
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
     std::string result = "'";
     if (text.size() <= longest) {
         append_shown(result, text);

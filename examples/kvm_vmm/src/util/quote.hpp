@@ -8,6 +8,6 @@ namespace kvm_vmm {
 
 /// `text` in single quotes, fit for a line on a terminal: control characters (C0, DEL, C1) and bytes that are
 /// no UTF-8 become `\xNN`, and of more than 1024 bytes the middle is left out.
-[[nodiscard]] std::string quoted(std::string_view text);
+[[nodiscard]] std::string in_quotes(std::string_view text);
 
 }  // namespace kvm_vmm

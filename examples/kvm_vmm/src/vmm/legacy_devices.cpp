@@ -12,7 +12,6 @@
 #include <vmsuperio/pvpanic.hpp>
 #include <vmsuperio/reset_control.hpp>
 
-#include "console/serial_backend.hpp"
 #include "observe/device_errors.hpp"
 #include "util/log.hpp"
 
@@ -86,12 +85,13 @@ vmsuperio::EventFdTrigger make_interrupt(KvmVm& vm, std::uint32_t irq) {
 }
 
 LegacyDevices::LegacyDevices(const VmmConfig& config, const GuestMemory& memory, KvmVm& vm, NamedBus bus,
-                             EventManager& events, EndLatch& end, const Battery& battery) {
+                             EventManager& events, EndLatch& end, const Battery& battery,
+                             SerialBackend* debug_console) {
     add_i8042_device(config, vm, bus, end);
     add_rtc(memory, vm, bus, events, battery);
     add_power_management(vm, bus, end);
     add_reset_and_panic_ports(bus, end);
-    add_debug_ports(config, bus, events, end);
+    add_debug_ports(config, bus, end, debug_console);
 }
 
 void LegacyDevices::add_i8042_device(const VmmConfig& config, KvmVm& vm, NamedBus bus, EndLatch& end) {
@@ -140,16 +140,15 @@ void LegacyDevices::add_reset_and_panic_ports(NamedBus bus, EndLatch& end) {
                   pvpanic_name);
 }
 
-void LegacyDevices::add_debug_ports(const VmmConfig& config, NamedBus bus, EventManager& events,
-                                    EndLatch& end) {
+void LegacyDevices::add_debug_ports(const VmmConfig& config, NamedBus bus, EndLatch& end,
+                                    SerialBackend* debug_console) {
     register_port(bus, post_code_port, 1, on_bus(bus, post_code_name, vmsuperio::DebugPort()),
                   post_code_name);
-    if (config.debug_console) {
-        const std::shared_ptr<SerialBackend> file = open_serial_backend(*config.debug_console, events);
+    if (debug_console != nullptr) {
         const auto console =
             on_bus(bus, debug_console_name,
-                   vmsuperio::DebugPort::console([file](std::span<const std::uint8_t> bytes) {
-                       return file->write(bytes).value_or(0);
+                   vmsuperio::DebugPort::console([debug_console](std::span<const std::uint8_t> bytes) {
+                       return debug_console->write(bytes).value_or(0);
                    }));
         register_port(bus, bochs_debug_port, 1, console, debug_console_name);
         register_port(bus, firmware_debug_port, 1, console, debug_console_name);

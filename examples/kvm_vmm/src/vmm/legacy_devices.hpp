@@ -13,6 +13,7 @@
 #include <vmsuperio/rtc_cmos.hpp>
 
 #include "acpi/platform.hpp"
+#include "console/serial_backend.hpp"
 #include "devices/acpi_pm.hpp"
 #include "devices/irq_line.hpp"
 #include "devices/reset_trigger.hpp"
@@ -44,9 +45,9 @@ void register_port(NamedBus bus, std::uint16_t port, std::uint16_t size,
 /// What a PC has besides its serial ports: keyboard controller, clock, power management, debug ports.
 class LegacyDevices {
 public:
-    /// All arguments must outlive the devices.
+    /// All arguments must outlive the devices. `debug_console` is null for none.
     LegacyDevices(const VmmConfig& config, const GuestMemory& memory, KvmVm& vm, NamedBus bus,
-                  EventManager& events, EndLatch& end, const Battery& battery);
+                  EventManager& events, EndLatch& end, const Battery& battery, SerialBackend* debug_console);
 
     /// Types Ctrl-Alt-Del on the guest's keyboard. False where it has none, or does not read it.
     bool ctrl_alt_del();
@@ -74,7 +75,8 @@ private:
                  const Battery& battery);
     void add_power_management(KvmVm& vm, NamedBus bus, EndLatch& end);
     static void add_reset_and_panic_ports(NamedBus bus, EndLatch& end);
-    static void add_debug_ports(const VmmConfig& config, NamedBus bus, EventManager& events, EndLatch& end);
+    static void add_debug_ports(const VmmConfig& config, NamedBus bus, EndLatch& end,
+                                SerialBackend* debug_console);
 
     std::optional<Timer> clock_timer_;
     std::shared_ptr<Keyboard> keyboard_;

@@ -333,7 +333,7 @@ std::string explain_unknown_option(std::string_view word, std::span<const std::s
 
 std::string quote(std::string_view text) {
     constexpr std::size_t most = 80;
-    return quoted(text.substr(0, most)) + (text.size() > most ? "..." : "");
+    return in_quotes(text.substr(0, most)) + (text.size() > most ? "..." : "");
 }
 
 }  // namespace kvm_vmm

@@ -20,7 +20,7 @@ namespace kvm_vmm {
 [[nodiscard]] std::string explain_unknown_option(std::string_view word,
                                                  std::span<const std::string_view> options);
 
-/// quoted() of no more than the first 80 bytes of `text`, for several such words are in one line.
+/// in_quotes() of no more than the first 80 bytes of `text`, for several such words are in one line.
 [[nodiscard]] std::string quote(std::string_view text);
 
 }  // namespace kvm_vmm

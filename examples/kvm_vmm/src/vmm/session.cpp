@@ -6,12 +6,14 @@
 #include <memory>
 #include <optional>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include "console/raw_terminal.hpp"
 #include "console/serial_backend.hpp"
 #include "event/event_manager.hpp"
 #include "event/signals.hpp"
+#include "kvm/kvm.hpp"
 #include "util/log.hpp"
 #include "vmm/vmm.hpp"
 
@@ -55,13 +57,28 @@ void on_signal(int signal, Vmm& vmm, Observer& observer) {
 
 }  // namespace
 
-VmEnd run_session(const VmmConfig& config, Observer& observer) {
-    EventManager events;
-    std::vector<std::unique_ptr<SerialBackend>> backends;
-    for (const SerialConfig& serial : config.serials) {
-        backends.push_back(open_serial_backend(serial, events));
+VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observer) {
+    if (files.error) {
+        throw VmmError(*files.error);
     }
-    auto vmm = std::make_unique<Vmm>(config, events, backends, observer, Battery{}, give_up_on_signal);
+    EventManager events;
+    Kvm kvm;
+    std::vector<std::unique_ptr<SerialBackend>> backends;
+    for (SerialTarget& serial : files.serials) {
+        backends.push_back(open_serial_backend(std::move(serial), events));
+    }
+    std::unique_ptr<SerialBackend> debug_console;
+    if (files.debug_console) {
+        debug_console = open_serial_backend(std::move(*files.debug_console), events);
+    }
+    const VmHost host{.events = events,
+                      .observer = observer,
+                      .kvm = kvm,
+                      .kernel = *files.kernel,
+                      .initrd = files.initrd ? &*files.initrd : nullptr,
+                      .serials = backends,
+                      .debug_console = debug_console.get()};
+    auto vmm = std::make_unique<Vmm>(config, host, Battery{}, give_up_on_signal);
     const SignalEvents signals(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1},
                                [&](int signal) { on_signal(signal, *vmm, observer); });
     // As late as possible, so that set-up errors find the terminal as it was.
@@ -79,7 +96,7 @@ VmEnd run_session(const VmmConfig& config, Observer& observer) {
         // A new machine in the same process: of the old one's state only what a battery keeps is left.
         const Battery battery = vmm->reset_battery_backed();
         vmm.reset();
-        vmm = std::make_unique<Vmm>(config, events, backends, observer, battery, give_up_on_signal);
+        vmm = std::make_unique<Vmm>(config, host, battery, give_up_on_signal);
     }
 }
 

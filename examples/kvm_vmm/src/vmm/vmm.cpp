@@ -49,25 +49,26 @@ Platform describe_platform(const VmmConfig& config) {
 
 }  // namespace
 
-Vmm::Vmm(const VmmConfig& config, EventManager& events,
-         std::span<const std::unique_ptr<SerialBackend>> backends, Observer& observer, const Battery& battery,
+Vmm::Vmm(const VmmConfig& config, const VmHost& host, const Battery& battery,
          const std::function<void()>& checkpoint)
     : config_(config),
-      events_(events),
-      observer_(observer),
+      events_(host.events),
+      observer_(host.observer),
+      kvm_(host.kvm),
       memory_(config.memory),
       vm_(kvm_),
-      exit_handler_(io_, end_, observer) {
+      exit_handler_(io_, end_, host.observer) {
     observer_.vm_starts();
     // The kernel first: most mistakes are found there.
-    load_kernel(checkpoint);
+    load_kernel(host, checkpoint);
     vm_.map_memory(memory_);
     vm_.create_interrupt_controllers();
     unsigned index = 0;
-    for (const std::unique_ptr<SerialBackend>& backend : backends) {
+    for (const std::unique_ptr<SerialBackend>& backend : host.serials) {
         add_serial_console(index++, *backend);
     }
-    legacy_.emplace(config_, memory_, vm_, NamedBus{io_, observer_.devices()}, events_, end_, battery);
+    legacy_.emplace(config_, memory_, vm_, NamedBus{io_, observer_.devices()}, events_, end_, battery,
+                    host.debug_console);
     create_vcpus();
     log_set_up();
 }
@@ -86,10 +87,14 @@ void Vmm::log_set_up() const {
     log(LogLevel::info, "devices:" + devices);
 }
 
-void Vmm::load_kernel(const std::function<void()>& checkpoint) {
-    guest_ = load_guest(memory_,
-                        {.kernel_path = config_.kernel,
-                         .initrd_path = config_.initrd,
+void Vmm::load_kernel(const VmHost& host, const std::function<void()>& checkpoint) {
+    host.kernel.set_checkpoint(checkpoint);
+    if (host.initrd != nullptr) {
+        host.initrd->set_checkpoint(checkpoint);
+    }
+    guest_ = load_guest(memory_, {host.kernel, host.initrd},
+                        {.kernel_path = {},
+                         .initrd_path = {},
                          .command_line = config_.cmdline,
                          .protocol = config_.protocol,
                          .checkpoint = checkpoint},

@@ -30,18 +30,27 @@
 
 namespace kvm_vmm {
 
+/// What outlives the VMs of this process and is used by each.
+struct VmHost {
+    EventManager& events;
+    Observer& observer;
+    Kvm& kvm;
+    ImageFile& kernel;
+    ImageFile* initrd;                                        ///< null for none
+    std::span<const std::unique_ptr<SerialBackend>> serials;  ///< one for each serial port
+    SerialBackend* debug_console;                             ///< null for none
+};
+
 /// One virtual machine, from power-on to its end.
 ///
 /// Made, it has its memory, interrupt controllers, devices and CPUs, and the kernel is loaded; run() starts
 /// it. All set-up errors are VmmError.
 class Vmm {
 public:
-    /// `events`, `observer` and the back ends, one for each serial port of `config`, must outlive the VM.
-    /// `battery` is what a VM before this one left. `checkpoint` is called again and again while files are
-    /// loaded, and may throw to give up.
-    Vmm(const VmmConfig& config, EventManager& events,
-        std::span<const std::unique_ptr<SerialBackend>> backends, Observer& observer,
-        const Battery& battery = {}, const std::function<void()>& checkpoint = {});
+    /// All that `host` refers to must outlive the VM. `battery` is what a VM before this one left.
+    /// `checkpoint` is called again and again while files are loaded, and may throw to give up.
+    Vmm(const VmmConfig& config, const VmHost& host, const Battery& battery = {},
+        const std::function<void()>& checkpoint = {});
     ~Vmm();
     Vmm(const Vmm&) = delete;
     Vmm& operator=(const Vmm&) = delete;
@@ -64,7 +73,7 @@ public:
 
 private:
     void add_serial_console(unsigned index, SerialBackend& backend);
-    void load_kernel(const std::function<void()>& checkpoint);
+    void load_kernel(const VmHost& host, const std::function<void()>& checkpoint);
     void log_set_up() const;
     void create_vcpus();
     [[nodiscard]] std::string status() const;
@@ -75,7 +84,7 @@ private:
     VmmConfig config_;
     EventManager& events_;
     Observer& observer_;
-    Kvm kvm_;
+    Kvm& kvm_;
     GuestMemory memory_;
     KvmVm vm_;
     EndLatch end_;

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "vmm/opened_files.hpp"
+
+#include <array>
+#include <cstddef>
+#include <fcntl.h>
+#include <string>
+#include <string_view>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+#include "util/file_identity.hpp"
+#include "util/quote.hpp"
+
+namespace kvm_vmm {
+namespace {
+
+/// A regular file, and the option that led to it.
+struct UsedFile {
+    std::string option;  ///< with its value, for the message
+    FileIdentity identity;
+    OutputFile* output{};  ///< null: an input
+    bool log{false};
+};
+
+[[noreturn]] void refuse(const std::string& one, const std::string& other) {
+    throw VmmError(ExitCode::bad_file, one + " and " + other + " are the same file");
+}
+
+std::string option_text(std::string_view option, const std::string& path) {
+    return std::string(option) + ' ' + in_quotes(path);
+}
+
+std::string serial_option(std::size_t port) { return "--serial (COM" + std::to_string(port + 1) + ") file="; }
+
+std::optional<FileIdentity> identity_at(const std::string& path) {
+    struct stat status{};
+    if (::stat(path.c_str(), &status) != 0) {
+        return std::nullopt;
+    }
+    return identity_of(status);
+}
+
+class Opener {
+public:
+    explicit Opener(const VmmConfig& config) : config_(config) {}
+
+    OpenedFiles open() {
+        open_images();
+        open_outputs();
+        compare_outputs();
+        compare_standard_streams();
+        bind_sockets();
+        keep_outputs();
+        return std::move(files_);
+    }
+
+private:
+    // The first failure is the one to be told of.
+    template <class F>
+    void attempt(F&& f) {
+        try {
+            if (!files_.error) {
+                f();
+            }
+        } catch (const VmmError& error) {
+            files_.error = error;
+        }
+    }
+
+    void open_images() {
+        attempt([&] { files_.kernel.emplace("kernel", config_.kernel); });
+        attempt([&] {
+            if (config_.initrd) {
+                files_.initrd.emplace("initrd", *config_.initrd);
+            }
+        });
+    }
+
+    void open_outputs() {
+        const auto open_target = [](const SerialConfig& config, std::string_view role) {
+            SerialTarget target{.kind = config.kind, .file = {}, .socket = {}};
+            if (config.kind == SerialConfig::Kind::file) {
+                target.file.emplace(role, config.path, OutputFile::Content::discarded);
+            }
+            return target;
+        };
+        attempt([&] {
+            for (const SerialConfig& serial : config_.serials) {
+                files_.serials.push_back(open_target(serial, "serial file"));
+            }
+        });
+        attempt([&] {
+            if (config_.debug_console) {
+                files_.debug_console.emplace(open_target(*config_.debug_console, "debug console file"));
+            }
+        });
+        const ObserveConfig& observe = config_.observe;
+        using enum OutputFile::Content;
+        if (observe.log) {
+            files_.observe.log.emplace("log file", *observe.log, kept);
+        }
+        if (observe.metrics) {
+            files_.observe.metrics.emplace("metrics file", *observe.metrics, kept);
+        }
+        if (observe.trace_io) {
+            files_.observe.trace_io.emplace("trace file", *observe.trace_io, discarded);
+        }
+    }
+
+    void add_input(std::string_view option, const std::string& path, const std::optional<ImageFile>& file) {
+        // A file that could not be opened is the user's all the same, and may have been created just now.
+        const auto identity = file ? file->identity() : identity_at(path);
+        if (identity) {
+            used_.push_back({option_text(option, path), *identity});
+        }
+    }
+
+    void add_output(const std::string& option, std::optional<OutputFile>& file, bool log = false) {
+        if (file && file->is_regular()) {
+            used_.push_back({option + in_quotes(file->path()), file->identity(), &*file, log});
+        }
+    }
+
+    void compare_outputs() {
+        add_input("--kernel", config_.kernel, files_.kernel);
+        if (config_.initrd) {
+            add_input("--initrd", *config_.initrd, files_.initrd);
+        }
+        for (std::size_t i = 0; i < files_.serials.size(); ++i) {
+            add_output(serial_option(i), files_.serials[i].file);
+        }
+        if (files_.debug_console) {
+            add_output("--debug-console file=", files_.debug_console->file);
+        }
+        add_output("--log ", files_.observe.log, true);
+        add_output("--metrics ", files_.observe.metrics);
+        add_output("--trace-io ", files_.observe.trace_io);
+        for (std::size_t i = 0; i < used_.size(); ++i) {
+            for (std::size_t j = 0; j < i; ++j) {
+                const bool both_read = used_[i].output == nullptr && used_[j].output == nullptr;
+                if (used_[i].identity == used_[j].identity && !both_read) {
+                    refuse(used_[j].option, used_[i].option);
+                }
+            }
+        }
+    }
+
+    void compare_standard_streams() {
+        constexpr std::array<std::pair<int, std::string_view>, 3> streams{
+            {{STDIN_FILENO, "stdin"}, {STDOUT_FILENO, "stdout"}, {STDERR_FILENO, "stderr"}}};
+        for (const auto& [fd, name] : streams) {
+            struct stat status{};
+            if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+                continue;
+            }
+            for (const UsedFile& file : used_) {
+                if (file.identity == identity_of(status)) {
+                    share_or_refuse(file, fd, std::string(name));
+                }
+            }
+        }
+    }
+
+    static void share_or_refuse(const UsedFile& file, int fd, const std::string& name) {
+        const int access = ::fcntl(fd, F_GETFL) & O_ACCMODE;
+        const bool reads = fd == STDIN_FILENO;
+        if (file.output == nullptr) {
+            if (!reads && access != O_RDONLY) {
+                refuse(file.option, name);
+            }
+            return;
+        }
+        if (file.output->named_descriptor()) {
+            return;
+        }
+        if (reads || access == O_RDONLY || !file.log) {
+            refuse(file.option, name);
+        }
+        file.output->share(fd);
+    }
+
+    void bind_sockets() {
+        for (std::size_t i = 0; i < files_.serials.size(); ++i) {
+            const SerialConfig& config = config_.serials[i];
+            if (config.kind == SerialConfig::Kind::unix_socket) {
+                place_socket(i, config.path);
+            }
+        }
+        attempt([&] {
+            for (SerialTarget& target : files_.serials) {
+                if (target.socket) {
+                    target.socket->listen();
+                }
+            }
+        });
+    }
+
+    void place_socket(std::size_t port, const std::string& path) {
+        const auto option = [this](std::size_t i) {
+            return "--serial (COM" + std::to_string(i + 1) + ") unix=" + in_quotes(config_.serials[i].path);
+        };
+        if (const auto identity = identity_at(path)) {
+            for (const UsedFile& file : used_) {
+                if (file.identity == *identity) {
+                    refuse(file.option, option(port));
+                }
+            }
+        }
+        attempt([&] { files_.serials[port].socket.emplace(path); });
+        for (std::size_t i = 0; i < port && files_.serials[port].socket; ++i) {
+            const auto& other = files_.serials[i].socket;
+            if (other && other->place() == files_.serials[port].socket->place()) {
+                refuse(option(i), option(port));
+            }
+        }
+    }
+
+    void keep_outputs() {
+        if (files_.error) {
+            files_.serials.clear();
+            files_.debug_console.reset();
+            files_.observe.trace_io.reset();
+        }
+        for (SerialTarget& target : files_.serials) {
+            keep(target.file);
+        }
+        if (files_.debug_console) {
+            keep(files_.debug_console->file);
+        }
+        keep(files_.observe.log);
+        // The metrics file is replaced; one that was created here stays only if that works.
+        keep(files_.observe.trace_io);
+    }
+
+    static void keep(std::optional<OutputFile>& file) {
+        if (file) {
+            file->keep();
+        }
+    }
+
+    const VmmConfig& config_;
+    OpenedFiles files_;
+    std::vector<UsedFile> used_;
+};
+
+}  // namespace
+
+OpenedFiles open_files(const VmmConfig& config) { return Opener(config).open(); }
+
+}  // namespace kvm_vmm
