@@ -35,11 +35,12 @@ struct AllocFailure {
     constexpr operator AllocError() const noexcept { return reason; }
 };
 
-/// The members of SystemAllocator. A template so that they are compiled only where they are used; the
-/// parameter means nothing.
-template <class = void>
+/// The members of SystemAllocator. A template so that they are compiled only where they are used.
+template <class AnyResources = DeviceResources, class Error = AllocError>
 class BasicSystemAllocator {
 public:
+    using Resources = AnyResources;
+
     explicit BasicSystemAllocator(const SystemAllocatorConfig& config)
         : pio_(make<PioAddress>(config.pio)),
           mmio_(make<MmioAddress>(config.mmio)),
@@ -50,25 +51,25 @@ public:
           mac_numbers_(NumberRange::from_bounds(Number{0}, Number{0xFF'FFFF}).value()),
           config_(config) {}
 
-    [[nodiscard]] std::expected<PioRange, AllocError> allocate_pio(
-        PioOffset size, PioOffset align = 1, AllocPolicy policy = AllocPolicy::first_match,
-        std::optional<PioAddress> at = std::nullopt) {
+    [[nodiscard]] std::expected<PioRange, Error> allocate_pio(PioOffset size, PioOffset align = 1,
+                                                              AllocPolicy policy = AllocPolicy::first_match,
+                                                              std::optional<PioAddress> at = std::nullopt) {
         return from<PioAddress>(pio_, size, align, policy, std::nullopt, at);
     }
-    [[nodiscard]] std::expected<MmioRange, AllocError> allocate_mmio(
+    [[nodiscard]] std::expected<MmioRange, Error> allocate_mmio(
         MmioOffset size, MmioOffset align = 4096, AllocPolicy policy = AllocPolicy::first_match,
         std::optional<MmioAddress> at = std::nullopt) {
         return from<MmioAddress>(mmio_, size, align, policy, std::nullopt, at);
     }
     /// The lowest free interrupt line, or `irq` and no other. With `sharing`, a line that others share in the
     /// same way is as good as a free one where `irq` names it, and is taken where none is free otherwise.
-    [[nodiscard]] std::expected<std::uint32_t, AllocError> allocate_irq(
+    [[nodiscard]] std::expected<std::uint32_t, Error> allocate_irq(
         std::optional<std::uint32_t> irq = std::nullopt, IrqSharing sharing = IrqSharing::exclusive) {
         return one_irq(irq, sharing, {});
     }
     /// `count` different interrupt lines or none: from `first` on, or the lowest that are free, which need
     /// not be adjacent.
-    [[nodiscard]] std::expected<std::vector<std::uint32_t>, AllocError> allocate_irqs(
+    [[nodiscard]] std::expected<std::vector<std::uint32_t>, Error> allocate_irqs(
         std::uint32_t count, std::optional<std::uint32_t> first = std::nullopt,
         IrqSharing sharing = IrqSharing::exclusive) {
         if (const auto possible = check_irq_count(count, first); !possible) {
@@ -85,29 +86,29 @@ public:
         return std::exchange(held.irqs, {});
     }
     /// The first of `count` consecutive message-signalled interrupts, `base` where that is given.
-    [[nodiscard]] std::expected<std::uint32_t, AllocError> allocate_msi(
+    [[nodiscard]] std::expected<std::uint32_t, Error> allocate_msi(
         std::uint32_t count, std::optional<std::uint32_t> base = std::nullopt) {
         return number_from(msi_, count, base);
     }
     /// The lowest free memory slot, or `slot` and no other.
-    [[nodiscard]] std::expected<std::uint32_t, AllocError> allocate_kvm_mem_slot(
+    [[nodiscard]] std::expected<std::uint32_t, Error> allocate_kvm_mem_slot(
         std::optional<std::uint32_t> slot = std::nullopt) {
         return number_from(kvm_mem_slots_, 1, slot);
     }
     /// The lowest free instance id.
-    [[nodiscard]] std::expected<std::uint32_t, AllocError> allocate_instance_id() {
+    [[nodiscard]] std::expected<std::uint32_t, Error> allocate_instance_id() {
         const auto id = instance_ids_.allocate(1);
-        return id ? std::expected<std::uint32_t, AllocError>(id->base().value) : std::unexpected(id.error());
+        return id ? std::expected<std::uint32_t, Error>(id->base().value) : std::unexpected(id.error());
     }
 
-    [[nodiscard]] std::expected<void, AllocError> free_pio(PioRange range) noexcept {
+    [[nodiscard]] std::expected<void, Error> free_pio(PioRange range) noexcept {
         return give_back(pio_, range);
     }
-    [[nodiscard]] std::expected<void, AllocError> free_mmio(MmioRange range) noexcept {
+    [[nodiscard]] std::expected<void, Error> free_mmio(MmioRange range) noexcept {
         return give_back(mmio_, range);
     }
     /// A shared line is free when all who have it have given it back.
-    [[nodiscard]] std::expected<void, AllocError> free_irq(std::uint32_t irq) noexcept {
+    [[nodiscard]] std::expected<void, Error> free_irq(std::uint32_t irq) noexcept {
         for (std::size_t i = 0; i < shared_irqs_.size(); ++i) {
             if (shared_irqs_[i].irq != irq) {
                 continue;
@@ -121,20 +122,20 @@ public:
         }
         return give_back(irq_, NumberRange::unit(Number{irq}));
     }
-    [[nodiscard]] std::expected<void, AllocError> free_msi(std::uint32_t base, std::uint32_t count) noexcept {
+    [[nodiscard]] std::expected<void, Error> free_msi(std::uint32_t base, std::uint32_t count) noexcept {
         const auto range = NumberRange::create(Number{base}, count);
-        return range ? give_back(msi_, *range) : std::unexpected(AllocError::not_allocated);
+        return range ? give_back(msi_, *range) : std::unexpected(Error::not_allocated);
     }
-    [[nodiscard]] std::expected<void, AllocError> free_kvm_mem_slot(std::uint32_t slot) noexcept {
+    [[nodiscard]] std::expected<void, Error> free_kvm_mem_slot(std::uint32_t slot) noexcept {
         return give_back(kvm_mem_slots_, NumberRange::unit(Number{slot}));
     }
-    [[nodiscard]] std::expected<void, AllocError> free_instance_id(std::uint32_t id) noexcept {
+    [[nodiscard]] std::expected<void, Error> free_instance_id(std::uint32_t id) noexcept {
         return instance_ids_.free(NumberRange::unit(Number{id}));
     }
 
     /// All that a device asks for, in that order, or nothing. What lies in `avoid_pio` and `avoid_mmio` is
     /// not handed out, though nobody has allocated it.
-    [[nodiscard]] std::expected<DeviceResources, AllocFailure> allocate(
+    [[nodiscard]] std::expected<Resources, AllocFailure> allocate(
         std::span<const ResourceConstraint> constraints, std::span<const PioRange> avoid_pio = {},
         std::span<const MmioRange> avoid_mmio = {}) {
         const Avoided<PioAddress> no_pio(pio_, avoid_pio);
@@ -153,12 +154,12 @@ public:
             }
         }
         std::size_t size = 0;
-        for (const DeviceResources& part : allocation.parts) {
+        for (const Resources& part : allocation.parts) {
             size += part.size();
         }
-        DeviceResources resources;
+        Resources resources;
         resources.reserve(size);
-        for (const DeviceResources& part : allocation.parts) {
+        for (const Resources& part : allocation.parts) {
             for (const Resource& resource : part) {
                 resources.append(resource);
             }
@@ -166,13 +167,13 @@ public:
         allocation.parts.clear();
         return resources;
     }
-    [[nodiscard]] std::expected<DeviceResources, AllocFailure> allocate(
+    [[nodiscard]] std::expected<Resources, AllocFailure> allocate(
         std::initializer_list<ResourceConstraint> constraints) {
         return allocate(std::span(constraints.begin(), constraints.size()));
     }
 
     /// Takes back what allocate() gave. Resources that were not allocated here are left alone.
-    void free(const DeviceResources& resources) noexcept {
+    void free(const Resources& resources) noexcept {
         for (const Resource& resource : resources) {
             std::visit([&](const auto& owned) { release(owned); }, resource);
         }
@@ -205,12 +206,12 @@ public:
 
     /// A range changes place, in two steps that leave room for the device's own move between them: see
     /// RangeAllocator::begin_move().
-    [[nodiscard]] std::expected<RangeAllocator<PioAddress>::Move, AllocError> begin_move(PioRange from,
-                                                                                         PioRange to) {
+    [[nodiscard]] std::expected<RangeAllocator<PioAddress>::Move, Error> begin_move(PioRange from,
+                                                                                    PioRange to) {
         return begin_move_in(pio_, from, to);
     }
-    [[nodiscard]] std::expected<RangeAllocator<MmioAddress>::Move, AllocError> begin_move(MmioRange from,
-                                                                                          MmioRange to) {
+    [[nodiscard]] std::expected<RangeAllocator<MmioAddress>::Move, Error> begin_move(MmioRange from,
+                                                                                     MmioRange to) {
         return begin_move_in(mmio_, from, to);
     }
     void finish_move(const RangeAllocator<PioAddress>::Move& move) noexcept { pio_->finish_move(move); }
@@ -261,12 +262,12 @@ private:
         Allocation(const Allocation&) = delete;
         Allocation& operator=(const Allocation&) = delete;
         ~Allocation() {
-            for (const DeviceResources& part : parts) {
+            for (const Resources& part : parts) {
                 allocator.free(part);
             }
         }
         BasicSystemAllocator& allocator;
-        std::vector<DeviceResources> parts;
+        std::vector<Resources> parts;
     };
     /// Lines that are given back unless they are used. There is room for `count`.
     struct HeldIrqs {
@@ -318,18 +319,17 @@ private:
     }
 
     template <class A>
-    static std::expected<BusRange<A>, AllocError> from(std::optional<RangeAllocator<A>>& space,
-                                                       OffsetOf<A> size, OffsetOf<A> align,
-                                                       AllocPolicy policy, std::optional<BusRange<A>> within,
-                                                       std::optional<A> at) {
+    static std::expected<BusRange<A>, Error> from(std::optional<RangeAllocator<A>>& space, OffsetOf<A> size,
+                                                  OffsetOf<A> align, AllocPolicy policy,
+                                                  std::optional<BusRange<A>> within, std::optional<A> at) {
         if (!space) {
-            return std::unexpected(AllocError::out_of_range);
+            return std::unexpected(Error::out_of_range);
         }
         return space->allocate(size, align, policy, within, at);
     }
-    static std::expected<std::uint32_t, AllocError> number_from(std::optional<RangeAllocator<Number>>& space,
-                                                                std::uint32_t count,
-                                                                std::optional<std::uint32_t> wanted) {
+    static std::expected<std::uint32_t, Error> number_from(std::optional<RangeAllocator<Number>>& space,
+                                                           std::uint32_t count,
+                                                           std::optional<std::uint32_t> wanted) {
         const auto range =
             from<Number>(space, count, 1, wanted ? AllocPolicy::exact_match : AllocPolicy::first_match,
                          std::nullopt, wanted ? std::optional(Number{*wanted}) : std::nullopt);
@@ -339,44 +339,44 @@ private:
         return range->base().value;
     }
     template <class A>
-    static std::expected<void, AllocError> give_back(std::optional<RangeAllocator<A>>& space,
-                                                     BusRange<A> range) noexcept {
+    static std::expected<void, Error> give_back(std::optional<RangeAllocator<A>>& space,
+                                                BusRange<A> range) noexcept {
         if (!space) {
-            return std::unexpected(AllocError::not_allocated);
+            return std::unexpected(Error::not_allocated);
         }
         return space->free(range);
     }
     template <class A>
-    static std::expected<typename RangeAllocator<A>::Move, AllocError> begin_move_in(
+    static std::expected<typename RangeAllocator<A>::Move, Error> begin_move_in(
         std::optional<RangeAllocator<A>>& space, BusRange<A> range, BusRange<A> to) {
         if (!space) {
-            return std::unexpected(AllocError::not_allocated);
+            return std::unexpected(Error::not_allocated);
         }
         return space->begin_move(range, to);
     }
 
     /// Whether so many lines can lie there at all, before memory is asked for.
-    [[nodiscard]] std::expected<void, AllocError> check_irq_count(std::uint32_t count,
-                                                                  std::optional<std::uint32_t> first) const {
+    [[nodiscard]] std::expected<void, Error> check_irq_count(std::uint32_t count,
+                                                             std::optional<std::uint32_t> first) const {
         if (count == 0) {
-            return std::unexpected(AllocError::invalid_size);
+            return std::unexpected(Error::invalid_size);
         }
         if (!irq_) {
-            return std::unexpected(AllocError::out_of_range);
+            return std::unexpected(Error::out_of_range);
         }
         if (first) {
             const auto range = NumberRange::create(Number{*first}, count);
             if (!range || !irq_->space().contains(*range)) {
-                return std::unexpected(AllocError::out_of_range);
+                return std::unexpected(Error::out_of_range);
             }
         } else if (count > irq_->space().size()) {
-            return std::unexpected(AllocError::exhausted);
+            return std::unexpected(Error::exhausted);
         }
         return {};
     }
     /// A line that is not one of `except`.
-    std::expected<std::uint32_t, AllocError> one_irq(std::optional<std::uint32_t> irq, IrqSharing sharing,
-                                                     std::span<const std::uint32_t> except) {
+    std::expected<std::uint32_t, Error> one_irq(std::optional<std::uint32_t> irq, IrqSharing sharing,
+                                                std::span<const std::uint32_t> except) {
         if (sharing == IrqSharing::exclusive) {
             return number_from(irq_, 1, irq);
         }
@@ -396,7 +396,7 @@ private:
                                 {*fresh, sharing, 1});
             return fresh;
         }
-        if (irq || fresh.error() != AllocError::exhausted) {
+        if (irq || fresh.error() != Error::exhausted) {
             return fresh;
         }
         SystemAllocatorState::SharedIrq* fewest = nullptr;
@@ -421,9 +421,9 @@ private:
         }
         return nullptr;
     }
-    static std::expected<std::uint32_t, AllocError> join(SystemAllocatorState::SharedIrq& line) noexcept {
+    static std::expected<std::uint32_t, Error> join(SystemAllocatorState::SharedIrq& line) noexcept {
         if (line.holders == std::numeric_limits<std::uint32_t>::max()) {
-            return std::unexpected(AllocError::exhausted);
+            return std::unexpected(Error::exhausted);
         }
         ++line.holders;
         return line.irq;
@@ -441,13 +441,12 @@ private:
         return std::visit(Visitor{}, constraint);
     }
 
-    using Added = std::expected<void, AllocError>;
+    using Added = std::expected<void, Error>;
 
     // Each makes room in `resources` first, so that what has been allocated is also noted there.
 
     template <class Kind, class Constraint, class A>
-    Added add_range(DeviceResources& resources, const Constraint& wanted,
-                    std::optional<RangeAllocator<A>>& space) {
+    Added add_range(Resources& resources, const Constraint& wanted, std::optional<RangeAllocator<A>>& space) {
         resources.reserve(1);
         // A fixed address is what the machine's description says; it need not be aligned.
         const auto range =
@@ -460,13 +459,13 @@ private:
         resources.append(Kind{*range});
         return {};
     }
-    Added add(DeviceResources& resources, const PioConstraint& wanted) {
+    Added add(Resources& resources, const PioConstraint& wanted) {
         return add_range<PioResource>(resources, wanted, pio_);
     }
-    Added add(DeviceResources& resources, const MmioConstraint& wanted) {
+    Added add(Resources& resources, const MmioConstraint& wanted) {
         return add_range<MmioResource>(resources, wanted, mmio_);
     }
-    Added add(DeviceResources& resources, const LegacyIrqConstraint& wanted) {
+    Added add(Resources& resources, const LegacyIrqConstraint& wanted) {
         if (const auto possible = check_irq_count(wanted.count, wanted.irq); !possible) {
             return possible;
         }
@@ -480,7 +479,7 @@ private:
         }
         return {};
     }
-    Added add(DeviceResources& resources, const MsiIrqConstraint& wanted) {
+    Added add(Resources& resources, const MsiIrqConstraint& wanted) {
         resources.reserve(1);
         const auto base = allocate_msi(wanted.count, wanted.base);
         if (!base) {
@@ -490,7 +489,7 @@ private:
         return {};
     }
     /// 52:54:00 and a number: locally administered, unicast.
-    Added add(DeviceResources& resources, const MacAddressConstraint& wanted) {
+    Added add(Resources& resources, const MacAddressConstraint& wanted) {
         resources.reserve(1);
         if (wanted.address) {
             if (const auto number = mac_number(*wanted.address)) {
@@ -511,12 +510,12 @@ private:
                                 static_cast<std::uint8_t>(value >> 8), static_cast<std::uint8_t>(value)}});
         return {};
     }
-    Added add(DeviceResources& resources, const KvmMemSlotConstraint& wanted) {
+    Added add(Resources& resources, const KvmMemSlotConstraint& wanted) {
         if (!kvm_mem_slots_) {
-            return std::unexpected(AllocError::out_of_range);
+            return std::unexpected(Error::out_of_range);
         }
         if (wanted.count > kvm_mem_slots_->space().size()) {
-            return std::unexpected(AllocError::exhausted);
+            return std::unexpected(Error::exhausted);
         }
         resources.reserve(wanted.count);
         const auto slots = kvm_mem_slots_->allocate_units(

@@ -84,6 +84,7 @@ struct AllocatorStateError {
 
 namespace detail {
 
+template <class State>
 class AllocatorStateWriter {
 public:
     template <class T>
@@ -104,7 +105,7 @@ public:
             put(*range);
         }
     }
-    void put(const SystemAllocatorState::SharedIrq& line) {
+    void put(const typename State::SharedIrq& line) {
         put(line.irq);
         put(static_cast<std::uint8_t>(line.sharing));
         put(line.holders);
@@ -120,6 +121,7 @@ public:
 };
 
 /// Every get() returns false where the bytes end too early or hold no value of the type.
+template <class State>
 class AllocatorStateReader {
 public:
     explicit AllocatorStateReader(std::span<const std::uint8_t> bytes) : bytes_(bytes) {}
@@ -163,14 +165,14 @@ public:
         }
         return true;
     }
-    bool get(std::vector<SystemAllocatorState::SharedIrq>& lines) {
+    bool get(std::vector<typename State::SharedIrq>& lines) {
         std::uint32_t count = 0;
         if (!get(count) || count > bytes_.size() / 9) {
             return false;
         }
         lines.reserve(count);
         for (std::uint32_t i = 0; i < count; ++i) {
-            SystemAllocatorState::SharedIrq line{};
+            typename State::SharedIrq line{};
             if (!get(line.irq) || !get(line.sharing) || !get(line.holders)) {
                 return false;
             }
@@ -232,7 +234,7 @@ inline constexpr std::uint16_t allocator_state_version = 1;
 template <class State>
     requires std::is_same_v<State, SystemAllocatorState>
 [[nodiscard]] std::vector<std::uint8_t> encode(const State& state) {
-    detail::AllocatorStateWriter writer;
+    detail::AllocatorStateWriter<State> writer;
     writer.put(detail::allocator_state_tag);
     writer.put(detail::allocator_state_version);
     detail::visit_allocator_state(state, [&](const auto& member) {
@@ -246,7 +248,7 @@ template <class State>
 template <class State>
     requires std::is_same_v<State, SystemAllocatorState>
 [[nodiscard]] std::expected<State, AllocatorStateError> decode(std::span<const std::uint8_t> bytes) {
-    detail::AllocatorStateReader reader(bytes);
+    detail::AllocatorStateReader<State> reader(bytes);
     std::uint32_t tag = 0;
     std::uint16_t version = 0;
     if (!reader.get(tag) || !reader.get(version) || tag != detail::allocator_state_tag ||

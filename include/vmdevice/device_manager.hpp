@@ -38,15 +38,14 @@ namespace vmdevice {
 template <class D>
 concept BusDevice = std::derived_from<D, DevicePio> || std::derived_from<D, DeviceMmio>;
 
-/// The members of DeviceManager. A template so that they are compiled only where they are used; the parameter
-/// means nothing.
-template <class = void>
+/// The members of DeviceManager. A template so that they are compiled only where they are used.
+template <class Allocator = SystemAllocator, class Failure = DeviceManagerFailure>
 class BasicDeviceManager {
 public:
-    using Registered = std::expected<InstanceId, DeviceManagerFailure>;
+    using Registered = std::expected<InstanceId, Failure>;
 
     /// The allocator must live longer.
-    explicit BasicDeviceManager(SystemAllocator& allocator) : allocator_(allocator) {}
+    explicit BasicDeviceManager(Allocator& allocator) : allocator_(allocator) {}
     BasicDeviceManager(const BasicDeviceManager&) = delete;
     BasicDeviceManager& operator=(const BasicDeviceManager&) = delete;
     /// Takes all devices out, the one registered last first, tells each that it has nothing, gives its
@@ -147,7 +146,7 @@ public:
 
     /// Takes a device off the buses, returns when nobody is inside it, tells it that it has nothing, and
     /// frees its resources. What the device throws when it is told is dropped.
-    std::expected<DeviceInfo, DeviceManagerFailure> unregister_device(InstanceId id) {
+    std::expected<DeviceInfo, Failure> unregister_device(InstanceId id) {
         std::shared_ptr<Node> node;
         DeviceInfo info;
         {
@@ -178,12 +177,10 @@ public:
     /// moves on the bus, and answers at the old range or at the new one throughout. Returns when nobody is
     /// inside it through the old one. Where an error is returned or an exception passes, nothing has changed,
     /// and the device was told its old resources again if it was told the new ones.
-    [[nodiscard]] std::expected<void, DeviceManagerFailure> move_pio(PioAddress any_address_inside,
-                                                                     PioRange to) {
+    [[nodiscard]] std::expected<void, Failure> move_pio(PioAddress any_address_inside, PioRange to) {
         return move<PioResource, PioConstraint>(any_address_inside, to);
     }
-    [[nodiscard]] std::expected<void, DeviceManagerFailure> move_mmio(MmioAddress any_address_inside,
-                                                                      MmioRange to) {
+    [[nodiscard]] std::expected<void, Failure> move_mmio(MmioAddress any_address_inside, MmioRange to) {
         return move<MmioResource, MmioConstraint>(any_address_inside, to);
     }
 
@@ -264,7 +261,7 @@ public:
         const std::vector<DeviceInfo> all = list();
         std::string text;
         // For each bus on the way down: where among all devices the search for its next child goes on.
-        std::vector<std::pair<std::optional<InstanceId>, std::size_t>> path{{std::nullopt, 0}};
+        std::vector<Step> path(1);
         while (!path.empty()) {
             auto& [parent, next] = path.back();
             while (next < all.size() && all[next].parent != parent) {
@@ -280,14 +277,19 @@ public:
                 text += "  " + vmdevice::to_string(info.resources);
             }
             text += "\n";
-            path.emplace_back(info.id, 0);
+            path.push_back({info.id, 0});
         }
         return text;
     }
 
 private:
-    using Node = detail::DeviceNode<>;
+    using Node = detail::DeviceNode<typename Allocator::Resources>;
     using State = detail::DeviceNodeState;
+
+    struct Step {
+        std::optional<InstanceId> parent;
+        std::size_t next = 0;
+    };
 
     /// A registration that is undone unless it is committed, whatever ends it.
     struct Pending {
@@ -327,7 +329,7 @@ private:
     };
     /// An instance id that is given back unless it is kept.
     struct NewId {
-        explicit NewId(SystemAllocator& from) : allocator(from), id(from.allocate_instance_id()) {}
+        explicit NewId(Allocator& from) : allocator(from), id(from.allocate_instance_id()) {}
         NewId(const NewId&) = delete;
         NewId& operator=(const NewId&) = delete;
         ~NewId() {
@@ -335,7 +337,7 @@ private:
                 static_cast<void>(allocator.free_instance_id(*id));
             }
         }
-        SystemAllocator& allocator;
+        Allocator& allocator;
         std::expected<std::uint32_t, AllocError> id;
         bool kept = false;
     };
@@ -365,8 +367,8 @@ private:
         bool committed = false;
     };
 
-    static std::unexpected<DeviceManagerFailure> fail(DeviceManagerError kind, std::string detail = {}) {
-        return std::unexpected(DeviceManagerFailure{kind, std::move(detail)});
+    static std::unexpected<Failure> fail(DeviceManagerError kind, std::string detail = {}) {
+        return std::unexpected(Failure{kind, std::move(detail)});
     }
     static Registered no_device() { return fail(DeviceManagerError::no_device); }
 
@@ -419,10 +421,10 @@ private:
     }
 
     /// Gives a new device its place in the tree, its id and its resources.
-    std::expected<void, DeviceManagerFailure> reserve_for(Pending& pending, const detail::DeviceParts& parts,
-                                                          std::optional<InstanceId> parent,
-                                                          std::span<const ResourceConstraint> requested,
-                                                          const DeviceRecord* record) {
+    std::expected<void, Failure> reserve_for(Pending& pending, const detail::DeviceParts& parts,
+                                             std::optional<InstanceId> parent,
+                                             std::span<const ResourceConstraint> requested,
+                                             const DeviceRecord* record) {
         auto node = std::make_shared<Node>(parts);
         const detail::LockGuard guard(mutex_);
         if (ending_) {
@@ -454,8 +456,7 @@ private:
         return {};
     }
     /// Fills in what a new device gets.
-    std::expected<void, DeviceManagerFailure> allocate(Node& node,
-                                                       std::span<const ResourceConstraint> requested)
+    std::expected<void, Failure> allocate(Node& node, std::span<const ResourceConstraint> requested)
         VMDEVICE_REQUIRES(mutex_) {
         for (const ResourceConstraint& wanted : requested) {
             if (!node.has_interface_for(wanted)) {
@@ -484,8 +485,7 @@ private:
         return {};
     }
     /// The same for a device that comes back: all that it had is handed out already, and nobody has it yet.
-    std::expected<void, DeviceManagerFailure> take_over(Node& node, const DeviceRecord& record)
-        VMDEVICE_REQUIRES(mutex_) {
+    std::expected<void, Failure> take_over(Node& node, const DeviceRecord& record) VMDEVICE_REQUIRES(mutex_) {
         if (!allocator_.is_instance_id_allocated(record.id) || node_of(record.id)) {
             return fail(DeviceManagerError::resource_unavailable, "instance id " + std::to_string(record.id));
         }
@@ -513,9 +513,8 @@ private:
     }
 
     /// Whose resource it is that was refused.
-    [[nodiscard]] DeviceManagerFailure explain(const ResourceConstraint& wanted, AllocError reason,
-                                               std::span<const PioRange> pio,
-                                               std::span<const MmioRange> mmio) const
+    [[nodiscard]] Failure explain(const ResourceConstraint& wanted, AllocError reason,
+                                  std::span<const PioRange> pio, std::span<const MmioRange> mmio) const
         VMDEVICE_REQUIRES(mutex_) {
         const std::string subject = vmdevice::to_string(wanted) + ": ";
         if (reason == AllocError::taken) {
@@ -588,7 +587,7 @@ private:
     }
 
     template <class Kind, class Constraint, class A>
-    std::expected<void, DeviceManagerFailure> move(A inside, BusRange<A> to) {
+    std::expected<void, Failure> move(A inside, BusRange<A> to) {
         std::shared_ptr<Node> node;
         std::optional<Moving<typename RangeAllocator<A>::Move>> moving;
         DeviceResources after;
@@ -714,7 +713,7 @@ private:
     }
 
     mutable detail::Mutex mutex_;
-    SystemAllocator& allocator_ VMDEVICE_GUARDED_BY(mutex_);
+    Allocator& allocator_ VMDEVICE_GUARDED_BY(mutex_);
     /// In the order of their ids.
     std::vector<std::shared_ptr<Node>> nodes_ VMDEVICE_GUARDED_BY(mutex_);
     std::uint64_t last_sequence_ VMDEVICE_GUARDED_BY(mutex_) = 0;

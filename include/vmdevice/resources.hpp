@@ -129,9 +129,8 @@ struct KvmMemSlotConstraint {
 using ResourceConstraint = std::variant<PioConstraint, MmioConstraint, LegacyIrqConstraint, MsiIrqConstraint,
                                         MacAddressConstraint, KvmMemSlotConstraint>;
 
-/// The members of DeviceResources. A template so that they are compiled only where they are used; the
-/// parameter means nothing.
-template <class = void>
+/// The members of DeviceResources. A template so that they are compiled only where they are used.
+template <class AnyResource = Resource>
 class BasicDeviceResources {
 public:
     /// Consecutive interrupts: the number of the first, and how many.
@@ -142,14 +141,14 @@ public:
     };
 
     BasicDeviceResources() = default;
-    BasicDeviceResources(std::initializer_list<Resource> resources) : resources_(resources) {}
+    BasicDeviceResources(std::initializer_list<AnyResource> resources) : resources_(resources) {}
 
-    void append(Resource resource) { resources_.push_back(resource); }
+    void append(AnyResource resource) { resources_.push_back(resource); }
     /// Makes room for `count` resources in all, so that appending them cannot run out of memory.
     void reserve(std::size_t count) { resources_.reserve(count); }
     /// Puts `now` in the place of the first resource that equals `before`; false where there is none.
-    bool replace(const Resource& before, const Resource& now) noexcept {
-        for (Resource& resource : resources_) {
+    bool replace(const AnyResource& before, const AnyResource& now) noexcept {
+        for (AnyResource& resource : resources_) {
             if (resource == before) {
                 resource = now;
                 return true;
@@ -183,7 +182,7 @@ public:
     [[nodiscard]] std::vector<std::uint32_t> get_kvm_mem_slots() const {
         return collect<KvmMemSlotResource>([](const KvmMemSlotResource& found) { return found.slot; });
     }
-    [[nodiscard]] std::span<const Resource> get_all_resources() const { return resources_; }
+    [[nodiscard]] std::span<const AnyResource> get_all_resources() const { return resources_; }
 
     [[nodiscard]] std::size_t size() const noexcept { return resources_.size(); }
     [[nodiscard]] bool empty() const noexcept { return resources_.empty(); }
@@ -197,7 +196,7 @@ private:
     [[nodiscard]] auto collect(F value_of) const
         -> std::vector<decltype(value_of(std::declval<const Kind&>()))> {
         std::vector<decltype(value_of(std::declval<const Kind&>()))> values;
-        for (const Resource& resource : resources_) {
+        for (const AnyResource& resource : resources_) {
             if (const auto* const found = std::get_if<Kind>(&resource)) {
                 values.push_back(value_of(*found));
             }
@@ -207,7 +206,7 @@ private:
     template <class Kind, class F>
     [[nodiscard]] auto first(F value_of) const
         -> std::optional<decltype(value_of(std::declval<const Kind&>()))> {
-        for (const Resource& resource : resources_) {
+        for (const AnyResource& resource : resources_) {
             if (const auto* const found = std::get_if<Kind>(&resource)) {
                 return value_of(*found);
             }
@@ -215,7 +214,7 @@ private:
         return std::nullopt;
     }
     [[nodiscard]] std::optional<IrqRange> msi(MsiIrqType type) const {
-        for (const Resource& resource : resources_) {
+        for (const AnyResource& resource : resources_) {
             if (const auto* const found = std::get_if<MsiIrqResource>(&resource);
                 found != nullptr && found->type == type) {
                 return IrqRange{found->base, found->count};
@@ -224,7 +223,7 @@ private:
         return std::nullopt;
     }
 
-    std::vector<Resource> resources_;
+    std::vector<AnyResource> resources_;
 };
 
 /// All that one device owns, in the order in which it was given.

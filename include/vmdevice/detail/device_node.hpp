@@ -91,7 +91,7 @@ template <class Wanted>
 }
 
 /// It is also what sits on a bus for a Device that has no interface of its own for it.
-template <class = void>
+template <class Resources = DeviceResources>
 struct DeviceNode final : DevicePio, DeviceMmio {
     explicit DeviceNode(const DeviceParts& parts)
         : name(parts.name),
@@ -132,7 +132,7 @@ struct DeviceNode final : DevicePio, DeviceMmio {
     /// How many of its ranges are on a bus.
     [[nodiscard]] std::size_t ranges() const noexcept {
         std::size_t count = 0;
-        for (const Resource& resource : resources) {
+        for (const auto& resource : resources) {
             count += on_bus() && (std::holds_alternative<PioResource>(resource) ||
                                   std::holds_alternative<MmioResource>(resource))
                          ? 1U
@@ -142,7 +142,7 @@ struct DeviceNode final : DevicePio, DeviceMmio {
     }
     template <class Kind, class A>
     [[nodiscard]] std::optional<BusRange<A>> range_at(A address) const noexcept {
-        for (const Resource& resource : resources) {
+        for (const auto& resource : resources) {
             const auto* const owned = std::get_if<Kind>(&resource);
             if (owned != nullptr && owned->range.contains(address)) {
                 return owned->range;
@@ -151,7 +151,7 @@ struct DeviceNode final : DevicePio, DeviceMmio {
         return std::nullopt;
     }
     [[nodiscard]] bool has_irq(std::uint32_t irq) const noexcept {
-        for (const Resource& resource : resources) {
+        for (const auto& resource : resources) {
             const auto* const line = std::get_if<LegacyIrqResource>(&resource);
             if (line != nullptr && line->irq == irq) {
                 return true;
@@ -162,7 +162,7 @@ struct DeviceNode final : DevicePio, DeviceMmio {
     /// How many times it has exactly this.
     [[nodiscard]] std::size_t holds(const Resource& wanted) const noexcept {
         std::size_t count = 0;
-        for (const Resource& resource : resources) {
+        for (const auto& resource : resources) {
             count += resource == wanted ? 1U : 0U;
         }
         return count;
@@ -170,7 +170,7 @@ struct DeviceNode final : DevicePio, DeviceMmio {
 
     /// Why a fixed request cannot be had where this device has a part of it: "IRQ 4 is held by COM1".
     [[nodiscard]] std::optional<std::string> explain(const ResourceConstraint& wanted) const {
-        for (const Resource& resource : resources) {
+        for (const auto& resource : resources) {
             const auto held = std::visit([&](const auto& one) { return held_of(one, resource); }, wanted);
             if (held) {
                 return to_string(wanted) + held->what + " is held by " + name + held->how;
@@ -182,7 +182,7 @@ struct DeviceNode final : DevicePio, DeviceMmio {
     InstanceId id = 0;
     std::string name;
     std::optional<InstanceId> parent;
-    DeviceResources resources;
+    Resources resources;
     std::shared_ptr<Device> device;
     std::shared_ptr<DevicePio> pio;
     std::shared_ptr<DeviceMmio> mmio;

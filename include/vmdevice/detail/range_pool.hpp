@@ -26,11 +26,11 @@ struct Span {
 /// Operations that allocate memory do so before they change anything, and giving back never needs any: there
 /// is always room for one more free span than there are used ones, which is as many as there can be.
 ///
-/// A template so that it is compiled only where it is used; the parameter means nothing.
-template <class = void>
+/// A template so that it is compiled only where it is used.
+template <class Part = Span>
 class RangePool {
 public:
-    explicit RangePool(Span space) : space_(space) { free_.push_back(space); }
+    explicit RangePool(Part space) : space_(space) { free_.push_back(space); }
     RangePool(const RangePool& other) : space_(other.space_) {
         used_.reserve(other.used_.capacity());
         free_.reserve(other.free_.capacity());
@@ -46,12 +46,12 @@ public:
     RangePool& operator=(RangePool&&) noexcept = default;
     ~RangePool() = default;
 
-    [[nodiscard]] Span space() const noexcept { return space_; }
-    [[nodiscard]] std::span<const Span> used() const noexcept { return used_; }
+    [[nodiscard]] Part space() const noexcept { return space_; }
+    [[nodiscard]] std::span<const Part> used() const noexcept { return used_; }
 
     /// Where a request would be put now. `within` and `at` are as for RangeAllocator::allocate.
-    [[nodiscard]] std::expected<Span, AllocError> place(std::uint64_t size, std::uint64_t align,
-                                                        AllocPolicy policy, std::optional<Span> within,
+    [[nodiscard]] std::expected<Part, AllocError> place(std::uint64_t size, std::uint64_t align,
+                                                        AllocPolicy policy, std::optional<Part> within,
                                                         std::optional<std::uint64_t> at) const {
         if (size == 0) {
             return std::unexpected(AllocError::invalid_size);
@@ -62,13 +62,13 @@ public:
         if (policy == AllocPolicy::exact_match) {
             return place_at(size, align, within, at);
         }
-        const Span bounds = within.value_or(space_);
+        const Part bounds = within.value_or(space_);
         for (std::size_t i = 0; i < free_.size(); ++i) {
-            const Span& part = policy == AllocPolicy::first_match ? free_[i] : free_[free_.size() - 1 - i];
-            const Span usable{part.first < bounds.first ? bounds.first : part.first,
+            const Part& part = policy == AllocPolicy::first_match ? free_[i] : free_[free_.size() - 1 - i];
+            const Part usable{part.first < bounds.first ? bounds.first : part.first,
                               part.last < bounds.last ? part.last : bounds.last};
             if (const auto base = fit(usable, size, align, policy)) {
-                return Span{*base, *base + (size - 1)};
+                return Part{*base, *base + (size - 1)};
             }
         }
         return std::unexpected(AllocError::exhausted);
@@ -80,9 +80,9 @@ public:
         grow(free_, used_.size() + count + 1);
     }
     /// Hands out what lies in one free part, after reserve().
-    void take(Span wanted) noexcept {
+    void take(Part wanted) noexcept {
         const std::size_t index = not_above(free_, wanted.first) - 1;
-        const Span part = free_[index];
+        const Part part = free_[index];
         if (part.first == wanted.first && part.last == wanted.last) {
             free_.erase(at(free_, index));
         } else if (part.first == wanted.first) {
@@ -90,14 +90,14 @@ public:
         } else {
             free_[index].last = wanted.first - 1;
             if (wanted.last < part.last) {
-                free_.insert(at(free_, index + 1), Span{wanted.last + 1, part.last});
+                free_.insert(at(free_, index + 1), Part{wanted.last + 1, part.last});
             }
         }
         used_.insert(at(used_, not_above(used_, wanted.first)), wanted);
     }
 
     /// Takes back a span exactly as it was handed out; false where it was not.
-    bool give_back(Span span) noexcept {
+    bool give_back(Part span) noexcept {
         const std::size_t used = not_above(used_, span.first);
         if (used == 0 || used_[used - 1].first != span.first || used_[used - 1].last != span.last) {
             return false;
@@ -119,12 +119,12 @@ public:
         return true;
     }
 
-    [[nodiscard]] bool is_free(Span span) const noexcept {
+    [[nodiscard]] bool is_free(Part span) const noexcept {
         const std::size_t index = not_above(free_, span.first);
         return index != 0 && free_[index - 1].last >= span.last;
     }
     /// What was handed out and holds `number`.
-    [[nodiscard]] std::optional<Span> holder(std::uint64_t number) const noexcept {
+    [[nodiscard]] std::optional<Part> holder(std::uint64_t number) const noexcept {
         const std::size_t index = not_above(used_, number);
         if (index == 0 || used_[index - 1].last < number) {
             return std::nullopt;
@@ -132,12 +132,12 @@ public:
         return used_[index - 1];
     }
     /// The lowest free part inside `bounds`.
-    [[nodiscard]] std::optional<Span> first_free_in(Span bounds) const noexcept {
+    [[nodiscard]] std::optional<Part> first_free_in(Part bounds) const noexcept {
         const std::size_t index = not_above(free_, bounds.first);
         for (std::size_t i = index == 0 ? 0 : index - 1; i < free_.size() && free_[i].first <= bounds.last;
              ++i) {
             if (free_[i].last >= bounds.first) {
-                return Span{free_[i].first < bounds.first ? bounds.first : free_[i].first,
+                return Part{free_[i].first < bounds.first ? bounds.first : free_[i].first,
                             free_[i].last < bounds.last ? free_[i].last : bounds.last};
             }
         }
@@ -145,7 +145,7 @@ public:
     }
 
 private:
-    using Spans = std::vector<Span>;
+    using Spans = std::vector<Part>;
 
     static auto at(Spans& spans, std::size_t index) noexcept {
         return spans.begin() + static_cast<std::ptrdiff_t>(index);
@@ -171,10 +171,10 @@ private:
         }
     }
 
-    [[nodiscard]] std::expected<Span, AllocError> place_at(std::uint64_t size, std::uint64_t align,
-                                                           std::optional<Span> within,
+    [[nodiscard]] std::expected<Part, AllocError> place_at(std::uint64_t size, std::uint64_t align,
+                                                           std::optional<Part> within,
                                                            std::optional<std::uint64_t> base) const {
-        const auto holds = [&](const Span& bounds) {
+        const auto holds = [&](const Part& bounds) {
             return *base >= bounds.first && *base <= bounds.last && size - 1 <= bounds.last - *base;
         };
         if (!base || !holds(space_) || (within && !holds(*within))) {
@@ -183,7 +183,7 @@ private:
         if ((*base & (align - 1)) != 0) {
             return std::unexpected(AllocError::invalid_alignment);
         }
-        const Span span{*base, *base + (size - 1)};
+        const Part span{*base, *base + (size - 1)};
         if (!is_free(span)) {
             return std::unexpected(AllocError::taken);
         }
@@ -191,7 +191,7 @@ private:
     }
 
     /// Where a request lies in a free part, if it fits.
-    static std::optional<std::uint64_t> fit(Span part, std::uint64_t size, std::uint64_t align,
+    static std::optional<std::uint64_t> fit(Part part, std::uint64_t size, std::uint64_t align,
                                             AllocPolicy policy) noexcept {
         if (part.first > part.last || size - 1 > part.last - part.first) {
             return std::nullopt;
@@ -211,7 +211,7 @@ private:
         return base;
     }
 
-    Span space_;
+    Part space_;
     Spans used_;
     Spans free_;
 };
