@@ -33,6 +33,7 @@ set(vmdevice_headers
     vmdevice/range.hpp
     vmdevice/range_allocator.hpp
     vmdevice/resources.hpp
+    vmdevice/share.hpp
     vmdevice/span_device.hpp
     vmdevice/text.hpp
     vmdevice/vmdevice.hpp)

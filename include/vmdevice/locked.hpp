@@ -43,20 +43,122 @@ decltype(auto) call(F&& function, D& device) {
     }
 }
 
+/// The model behind a device: what an adapter such as ByteDevice holds, or the device itself.
+template <class D>
+constexpr auto& model_of(D& device) {
+    if constexpr (requires { device.device(); }) {
+        return device.device();
+    } else {
+        return device;
+    }
+}
+
+/// The interfaces of Locked, each a base class of it, so that a device that is not on a bus has no function
+/// of that bus.
+template <class Self>
+class LockedPio : public DevicePio {
+public:
+    void pio_read(PioAddress base, PioOffset offset, std::span<std::uint8_t> data) override {
+        self().with_lock([&](auto& device) { device.pio_read(base, offset, data); });
+    }
+    void pio_write(PioAddress base, PioOffset offset, std::span<const std::uint8_t> data) override {
+        self().with_lock([&](auto& device) { device.pio_write(base, offset, data); });
+    }
+    void pio_read_repeated(PioAddress base, PioOffset offset, std::size_t width,
+                           std::span<std::uint8_t> data) override {
+        self().with_lock([&](auto& device) {
+            if constexpr (requires { device.pio_read_repeated(base, offset, width, data); }) {
+                device.pio_read_repeated(base, offset, width, data);
+            } else {
+                for (std::size_t at = 0; width != 0 && at < data.size(); at += width) {
+                    device.pio_read(base, offset,
+                                    data.subspan(at, width < data.size() - at ? width : data.size() - at));
+                }
+            }
+        });
+    }
+    void pio_write_repeated(PioAddress base, PioOffset offset, std::size_t width,
+                            std::span<const std::uint8_t> data) override {
+        self().with_lock([&](auto& device) {
+            if constexpr (requires { device.pio_write_repeated(base, offset, width, data); }) {
+                device.pio_write_repeated(base, offset, width, data);
+            } else {
+                for (std::size_t at = 0; width != 0 && at < data.size(); at += width) {
+                    device.pio_write(base, offset,
+                                     data.subspan(at, width < data.size() - at ? width : data.size() - at));
+                }
+            }
+        });
+    }
+
+private:
+    Self& self() noexcept { return static_cast<Self&>(*this); }
+};
+
+template <class Self>
+class LockedMmio : public DeviceMmio {
+public:
+    void mmio_read(MmioAddress base, MmioOffset offset, std::span<std::uint8_t> data) override {
+        self().with_lock([&](auto& device) { device.mmio_read(base, offset, data); });
+    }
+    void mmio_write(MmioAddress base, MmioOffset offset, std::span<const std::uint8_t> data) override {
+        self().with_lock([&](auto& device) { device.mmio_write(base, offset, data); });
+    }
+
+private:
+    Self& self() noexcept { return static_cast<Self&>(*this); }
+};
+
 struct NotOnPioBus {};
 struct NotOnMmioBus {};
 
 }  // namespace detail
 
+template <class D>
+class Locked;
+
+/// A locked device's model, for as long as this lives: `->` and `*` reach the model behind the adapters
+/// (`ByteDevice`, `SpanDevice`), so that `com1->lock()->enqueue_raw_bytes(typed)` is one call under the lock.
+///
+/// Thread safety: belongs to the thread that made it, which must not call the device in any other way, nor
+/// take another guard of the same device, while it lives. A pointer or reference to the model must not
+/// outlive it.
+template <class D>
+class [[nodiscard]] LockedModel {
+    using Device = std::conditional_t<std::is_const_v<D>, const typename std::remove_const_t<D>::device_type,
+                                      typename std::remove_const_t<D>::device_type>;
+    using Model = std::remove_reference_t<decltype(detail::model_of(std::declval<Device&>()))>;
+
+public:
+    LockedModel(const LockedModel&) = delete;
+    LockedModel& operator=(const LockedModel&) = delete;
+    ~LockedModel() = default;
+
+    [[nodiscard]] Model* operator->() const noexcept { return model_; }
+    [[nodiscard]] Model& operator*() const noexcept { return *model_; }
+
+private:
+    friend std::remove_const_t<D>;
+    LockedModel(detail::Mutex& mutex, Device& device) : guard_(mutex), model_(&detail::model_of(device)) {}
+
+    detail::DeviceLock guard_;
+    Model* model_;
+};
+
 /// Owns a device and takes a mutex around each access to it. Locked<D> sits on the buses that D sits on; a D
 /// that is on neither but has byte `read`/`write` (a bare register model) gives a locked model of that form.
+/// `share()` makes a device for an IoManager of a model in one call.
 ///
 /// Thread safety: everything may be called from any thread. The mutex is not recursive: a device must not
-/// reach itself again from inside its own access, through the bus or through with_lock().
+/// reach itself again from inside its own access, through the bus, with_lock() or lock().
 template <class D>
-class Locked : public std::conditional_t<detail::PioDeviceLike<D>, DevicePio, detail::NotOnPioBus>,
-               public std::conditional_t<detail::MmioDeviceLike<D>, DeviceMmio, detail::NotOnMmioBus> {
+class Locked
+    : public std::conditional_t<detail::PioDeviceLike<D>, detail::LockedPio<Locked<D>>, detail::NotOnPioBus>,
+      public std::conditional_t<detail::MmioDeviceLike<D>, detail::LockedMmio<Locked<D>>,
+                                detail::NotOnMmioBus> {
 public:
+    using device_type = D;
+
     Locked()
         requires std::default_initializable<D>
     = default;
@@ -68,6 +170,10 @@ public:
 
     Locked(const Locked&) = delete;
     Locked& operator=(const Locked&) = delete;
+
+    /// The model, with the mutex held until the guard is destroyed.
+    [[nodiscard]] LockedModel<Locked> lock() VMDEVICE_NO_ANALYSIS { return {mutex_, device_}; }
+    [[nodiscard]] LockedModel<const Locked> lock() const VMDEVICE_NO_ANALYSIS { return {mutex_, device_}; }
 
     /// Calls `function(device)` with the mutex held and returns what it returns: how the event loop feeds
     /// input or takes a snapshot. A reference to the device must not leave the call.
@@ -81,50 +187,6 @@ public:
         const detail::DeviceLock guard(mutex_);
         return detail::call(std::forward<F>(function), std::as_const(device_));
     }
-
-    // These override the virtual functions of the interfaces that D implements. Where it implements one not
-    // at all, they are plain members that nothing calls, hence no `override`.
-    // NOLINTBEGIN(modernize-use-override)
-    void pio_read(PioAddress base, PioOffset offset, std::span<std::uint8_t> data) {
-        const detail::DeviceLock guard(mutex_);
-        device_.pio_read(base, offset, data);
-    }
-    void pio_write(PioAddress base, PioOffset offset, std::span<const std::uint8_t> data) {
-        const detail::DeviceLock guard(mutex_);
-        device_.pio_write(base, offset, data);
-    }
-    void pio_read_repeated(PioAddress base, PioOffset offset, std::size_t width,
-                           std::span<std::uint8_t> data) {
-        const detail::DeviceLock guard(mutex_);
-        if constexpr (requires { device_.pio_read_repeated(base, offset, width, data); }) {
-            device_.pio_read_repeated(base, offset, width, data);
-        } else {
-            for (std::size_t at = 0; width != 0 && at < data.size(); at += width) {
-                device_.pio_read(base, offset, data.subspan(at, width));
-            }
-        }
-    }
-    void pio_write_repeated(PioAddress base, PioOffset offset, std::size_t width,
-                            std::span<const std::uint8_t> data) {
-        const detail::DeviceLock guard(mutex_);
-        if constexpr (requires { device_.pio_write_repeated(base, offset, width, data); }) {
-            device_.pio_write_repeated(base, offset, width, data);
-        } else {
-            for (std::size_t at = 0; width != 0 && at < data.size(); at += width) {
-                device_.pio_write(base, offset, data.subspan(at, width));
-            }
-        }
-    }
-    void mmio_read(MmioAddress base, MmioOffset offset, std::span<std::uint8_t> data) {
-        const detail::DeviceLock guard(mutex_);
-        device_.mmio_read(base, offset, data);
-    }
-    void mmio_write(MmioAddress base, MmioOffset offset, std::span<const std::uint8_t> data) {
-        const detail::DeviceLock guard(mutex_);
-        device_.mmio_write(base, offset, data);
-    }
-
-    // NOLINTEND(modernize-use-override)
 
     template <std::unsigned_integral Offset>
     auto read(Offset offset)

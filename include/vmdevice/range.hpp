@@ -106,4 +106,29 @@ private:
 using PioRange = BusRange<PioAddress>;
 using MmioRange = BusRange<MmioAddress>;
 
+namespace detail {
+
+// Deliberately not constexpr: a constant range that reaches it does not compile, and the message names it.
+inline void the_range_is_empty_or_runs_past_the_last_address() {}
+
+template <class A>
+consteval BusRange<A> constant_range(A base, OffsetOf<A> size) {
+    const auto range = BusRange<A>::create(base, size);
+    if (!range) {
+        the_range_is_empty_or_runs_past_the_last_address();
+    }
+    return *range;
+}
+
+}  // namespace detail
+
+/// A range of ports known at compile time: `pio_range(0x3F8, 8)`. What is no range does not compile.
+[[nodiscard]] consteval PioRange pio_range(std::uint16_t base, std::uint16_t size) {
+    return detail::constant_range(PioAddress{base}, size);
+}
+/// A range of guest physical memory known at compile time. What is no range does not compile.
+[[nodiscard]] consteval MmioRange mmio_range(std::uint64_t base, std::uint64_t size) {
+    return detail::constant_range(MmioAddress{base}, size);
+}
+
 }  // namespace vmdevice

@@ -19,5 +19,6 @@
 #include <vmdevice/range.hpp>
 #include <vmdevice/range_allocator.hpp>
 #include <vmdevice/resources.hpp>
+#include <vmdevice/share.hpp>
 #include <vmdevice/span_device.hpp>
 #include <vmdevice/text.hpp>
