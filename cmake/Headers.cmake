@@ -44,6 +44,7 @@ set(vmsuperio_headers
     vmsuperio/debug_port.hpp
     vmsuperio/detail/byte_queue.hpp
     vmsuperio/detail/config.hpp
+    vmsuperio/detail/copy_bytes.hpp
     vmsuperio/detail/device_time.hpp
     vmsuperio/detail/i8042_core.hpp
     vmsuperio/detail/i8042_text.hpp
@@ -80,6 +81,7 @@ set(vmsuperio_headers
     vmsuperio/serial_timeout.hpp
     vmsuperio/snapshot.hpp
     vmsuperio/state_error.hpp
+    vmsuperio/timestamp_writer.hpp
     vmsuperio/trigger.hpp
     vmsuperio/vmsuperio.hpp
     vmsuperio/writer.hpp)

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
@@ -517,7 +516,7 @@ private:
             if (!taken || *taken == 0) {
                 break;
             }
-            const std::size_t count = std::min(*taken, bytes.size());
+            const std::size_t count = detail::smaller(*taken, bytes.size());
             calls().out_bytes(count);
             bytes = bytes.subspan(count);
         }
@@ -551,7 +550,7 @@ private:
             if (*taken == 0) {
                 return {};
             }
-            const std::size_t count = std::min(*taken, transmit_.size());
+            const std::size_t count = detail::smaller(*taken, transmit_.size());
             calls().out_bytes(count);
             transmit_.drop_front(count);
             thr_empty_pending_ = transmit_.empty();

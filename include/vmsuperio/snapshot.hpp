@@ -162,7 +162,7 @@ public:
             for (std::size_t i = 0; i < sizeof(T); ++i) {
                 bits |= static_cast<std::uint64_t>(bytes_[i]) << (8U * i);
             }
-            bytes_ = bytes_.subspan(sizeof(T));
+            bytes_ = {bytes_.data() + sizeof(T), bytes_.size() - sizeof(T)};
             value = static_cast<T>(bits);
         }
     }

@@ -28,5 +28,6 @@
 #include <vmsuperio/serial_timeout.hpp>
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
+#include <vmsuperio/timestamp_writer.hpp>
 #include <vmsuperio/trigger.hpp>
 #include <vmsuperio/writer.hpp>

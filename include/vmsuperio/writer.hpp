@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <chrono>
 #include <concepts>
@@ -17,7 +16,7 @@
 #include <vector>
 
 #include <vmsuperio/clock.hpp>
-#include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/detail/copy_bytes.hpp>
 
 namespace vmsuperio {
 
@@ -90,11 +89,11 @@ public:
         }
         const std::size_t room = ring_.size() - size_;
         dropped_ += bytes.size() > room ? bytes.size() - room : 0;
-        const std::size_t first = std::min(bytes.size(), ring_.size() - next_);
-        std::copy_n(bytes.begin(), first, ring_.begin() + static_cast<std::ptrdiff_t>(next_));
-        std::copy(bytes.begin() + static_cast<std::ptrdiff_t>(first), bytes.end(), ring_.begin());
+        const std::size_t first = detail::smaller(bytes.size(), ring_.size() - next_);
+        detail::copy_bytes(bytes.data(), first, ring_.data() + next_);
+        detail::copy_bytes(bytes.data() + first, bytes.size() - first, ring_.data());
         next_ = (next_ + bytes.size()) % ring_.size();
-        size_ = std::min(ring_.size(), size_ + bytes.size());
+        size_ = detail::smaller(ring_.size(), size_ + bytes.size());
         return offered;
     }
 
@@ -170,14 +169,14 @@ public:
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
         refill();
         const auto allowed =
-            static_cast<std::size_t>(std::min<std::uint64_t>(tokens_ / per_byte, bytes.size()));
+            tokens_ / per_byte < bytes.size() ? static_cast<std::size_t>(tokens_ / per_byte) : bytes.size();
         std::size_t taken = 0;
         if (allowed != 0) {
             const WriteResult result = writer_.write(bytes.first(allowed));
             if (!result) {
                 return result;
             }
-            taken = std::min(*result, allowed);
+            taken = detail::smaller(*result, allowed);
             tokens_ -= taken * per_byte;
         }
         if (limit_.mode == RateLimitMode::drop && taken == allowed) {
@@ -247,7 +246,7 @@ public:
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
         const WriteResult taken = first_.write(bytes);
         if (taken && *taken != 0) {
-            offer(bytes.first(std::min(*taken, bytes.size())), std::index_sequence_for<Others...>{});
+            offer(bytes.first(detail::smaller(*taken, bytes.size())), std::index_sequence_for<Others...>{});
         }
         return taken;
     }
@@ -282,7 +281,7 @@ private:
     template <Writer W>
     static constexpr void offer_one(W& writer, std::span<const std::uint8_t> bytes, std::uint64_t& dropped) {
         const WriteResult taken = writer.write(bytes);
-        dropped += bytes.size() - std::min(taken.value_or(0), bytes.size());
+        dropped += bytes.size() - detail::smaller(taken.value_or(0), bytes.size());
     }
 
     First first_;

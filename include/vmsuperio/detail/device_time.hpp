@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <limits>
@@ -80,7 +79,7 @@ public:
 private:
     [[nodiscard]] constexpr std::int64_t clock_ns() const { return time_since_epoch(clock_).count(); }
     [[nodiscard]] static constexpr std::int64_t clamp(std::int64_t time) noexcept {
-        return std::max(time, earliest);
+        return time < earliest ? earliest : time;
     }
 
     C clock_;

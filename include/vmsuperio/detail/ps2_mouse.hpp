@@ -194,7 +194,12 @@ private:
     }
     [[nodiscard]] static constexpr bool valid_rate(std::uint8_t rate) noexcept {
         constexpr std::array<std::uint8_t, 7> rates{10, 20, 40, 60, 80, 100, 200};
-        return std::ranges::find(rates, rate) != rates.end();
+        for (const std::uint8_t known : rates) {
+            if (known == rate) {
+                return true;
+            }
+        }
+        return false;
     }
     [[nodiscard]] static constexpr std::int16_t add(std::int16_t count, std::int32_t more) noexcept {
         const std::int64_t sum = std::int64_t{count} + more;

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
-#include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/detail/copy_bytes.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
 
 namespace vmsuperio::detail {
@@ -53,14 +52,14 @@ public:
 
     /// Takes as many as fit, and returns their number.
     constexpr std::size_t push(std::span<const std::uint8_t> bytes) noexcept {
-        const std::size_t count = std::min(bytes.size(), room());
+        const std::size_t count = smaller(bytes.size(), room());
         const std::size_t slot = wrap(head() + size());
         if (count == 1) {  // a key pressed: not worth calling memmove
             data_[slot] = bytes.front();
         } else {
-            const std::size_t first = std::min(count, capacity - slot);
-            std::copy_n(bytes.begin(), first, data_.begin() + static_cast<std::ptrdiff_t>(slot));
-            std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(first), count - first, data_.begin());
+            const std::size_t first = smaller(count, capacity - slot);
+            copy_bytes(bytes.data(), first, data_.data() + slot);
+            copy_bytes(bytes.data() + first, count - first, data_.data());
         }
         position_ = static_cast<std::uint16_t>(position_ + count);
         return count;
@@ -111,7 +110,7 @@ public:
                            std::uint64_t breaks) noexcept {
         // The oldest goes to slot 0, but not to the position that it was at.
         position_ = static_cast<std::uint16_t>((((position_ >> 8U) / capacity + 1) * capacity << 8U) + count);
-        std::copy_n(data.begin(), count, data_.begin());
+        copy_bytes(data.data(), count, data_.data());
         parity_errors_ = parity_errors;
         framing_errors_ = framing_errors;
         breaks_ = breaks;
@@ -146,12 +145,12 @@ public:
 
     /// Takes as many as fit below `depth` bytes in all, and returns their number.
     constexpr std::size_t push(std::span<const std::uint8_t> bytes, std::size_t depth) noexcept {
-        const std::size_t count = std::min(bytes.size(), depth > size_ ? depth - size_ : 0);
+        const std::size_t count = smaller(bytes.size(), depth > size_ ? depth - size_ : 0);
         if (head_ + size_ + count > capacity) {
-            std::copy_n(data_.begin() + head_, size_, data_.begin());
+            copy_bytes(data_.data() + head_, size_, data_.data());
             head_ = 0;
         }
-        std::copy_n(bytes.begin(), count, data_.begin() + head_ + size_);
+        copy_bytes(bytes.data(), count, data_.data() + head_ + size_);
         size_ = static_cast<std::uint8_t>(size_ + count);
         return count;
     }
@@ -167,13 +166,13 @@ public:
 
     constexpr void save(std::uint8_t& count, std::array<std::uint8_t, capacity>& data) const noexcept {
         count = size_;
-        std::ranges::copy(bytes(), data.begin());
+        copy_bytes(data_.data() + head_, size_, data.data());
     }
     /// The fields must be valid.
     constexpr void restore(std::uint8_t count, const std::array<std::uint8_t, capacity>& data) noexcept {
         head_ = 0;
         size_ = count;
-        std::copy_n(data.begin(), count, data_.begin());
+        copy_bytes(data.data(), count, data_.data());
     }
 
 private:

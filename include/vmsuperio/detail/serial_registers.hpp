@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -346,7 +345,7 @@ protected:
     constexpr std::size_t receive_looped(std::span<const std::uint8_t> bytes) noexcept {
         const std::size_t depth = fifo_enabled() ? transmit_depth() : receive_fifo_size;
         const std::size_t room = depth > receive_.size() ? depth - receive_.size() : 0;
-        const std::size_t lost = bytes.size() - receive_.push(bytes.first(std::min(bytes.size(), room)));
+        const std::size_t lost = bytes.size() - receive_.push(bytes.first(smaller(bytes.size(), room)));
         if (lost != 0) {
             line_errors_ |= uart16550::LineStatus::overrun_error.mask;
         }

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include <vmsuperio/detail/config.hpp>
+
+namespace vmsuperio::detail {
+
+/// Copies `count` bytes; the ranges may overlap. Also at compile time, and without the iterators that
+/// std::copy_n would make the compiler instantiate for every user of the headers.
+constexpr void copy_bytes(const std::uint8_t* from, std::size_t count, std::uint8_t* to) noexcept {
+    if consteval {
+        // Only ranges that move down, or do not overlap, are copied at compile time.
+        for (std::size_t i = 0; i < count; ++i) {
+            to[i] = from[i];
+        }
+    } else {
+        if (count != 0) {
+            std::memmove(to, from, count);
+        }
+    }
+}
+
+[[nodiscard]] constexpr std::size_t smaller(std::size_t a, std::size_t b) noexcept { return b < a ? b : a; }
+
+}  // namespace vmsuperio::detail
