@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <expected>
+#include <functional>
 #include <memory>
 #include <span>
 #include <utility>
@@ -320,4 +321,44 @@ TEST_CASE("PortView: a device in several ranges sees each access at its offset f
         CHECK(ports.reads == std::vector<std::pair<std::uint64_t, std::size_t>>{{0, 1}, {5, 1}, {4, 2}});
         CHECK(ports.writes == std::vector<std::vector<std::uint8_t>>{{7, 8}, {7}, {8}});
     });
+}
+
+TEST_CASE("Locked: with_lock takes what std::invoke takes", "[vmdevice][locked]") {
+    struct Model {
+        int value = 3;
+        int doubled() const { return 2 * value; }
+    };
+    Locked<Model> locked;
+    CHECK(locked.with_lock(&Model::doubled) == 6);
+    CHECK(locked.with_lock(&Model::value) == 3);
+    CHECK(locked.with_lock([](Model& model) { return ++model.value; }) == 4);
+    const Locked<Model>& seen = locked;
+    CHECK(seen.with_lock(&Model::doubled) == 8);
+    CHECK(seen.with_lock([](const Model& model) { return model.value; }) == 4);
+}
+
+TEST_CASE("ByteDevice: an error handler may be copied with its device, replaced and taken away",
+          "[vmdevice][byte_device]") {
+    struct Failing {
+        std::uint8_t read(std::uint8_t) { return 0; }
+        std::expected<void, int> write(std::uint8_t, std::uint8_t value) { return std::unexpected(value); }
+    };
+    ByteDevice<Failing> device;
+    int told = 0;
+    const std::array<std::uint8_t, 1> byte{5};
+    device.set_error_handler([&told, calls = 0](const int& error) mutable { told += error + ++calls; });
+    ByteDevice<Failing> copy = device;
+    device.pio_write(PioAddress{0}, 0, byte);
+    copy.pio_write(PioAddress{0}, 0, byte);
+    CHECK(told == 12);  // each has a count of its own
+    copy.set_error_handler(std::function<void(const int&)>());
+    copy.pio_write(PioAddress{0}, 0, byte);
+    device.set_error_handler(nullptr);
+    device.pio_write(PioAddress{0}, 0, byte);
+    CHECK(told == 12);
+    CHECK(device.write_errors() == 2);
+    device = copy;
+    device.set_error_handler(+[](const int&) {});
+    device.pio_write(PioAddress{0}, 0, byte);
+    CHECK(told == 12);
 }

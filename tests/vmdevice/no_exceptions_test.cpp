@@ -21,6 +21,7 @@ template class vmdevice::RangeAllocator<vmdevice::MmioAddress>;
 template class vmdevice::BasicDeviceResources<>;
 template class vmdevice::BasicSystemAllocator<>;
 template class vmdevice::BasicDeviceManager<>;
+template class vmdevice::detail::BasicIoManager<vmdevice::DevicePio, vmdevice::DeviceMmio>;
 
 using namespace vmdevice;
 

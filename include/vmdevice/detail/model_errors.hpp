@@ -3,8 +3,8 @@
 
 /// What the adapters that put device models on the buses have in common.
 
+#include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <type_traits>
 #include <utility>
 
@@ -25,11 +25,63 @@ struct ErrorOf<Result> {
     using Type = typename Result::error_type;
 };
 
+/// Anything that can be called with an error, or nothing: std::function, whose header costs more than the
+/// rest of the adapters.
+template <class Error>
+class ErrorHandler {
+public:
+    ErrorHandler() = default;
+    ErrorHandler(const ErrorHandler& other)
+        : callable_(other.callable_ == nullptr ? nullptr : other.callable_->clone()) {}
+    ErrorHandler(ErrorHandler&& other) noexcept : callable_(std::exchange(other.callable_, nullptr)) {}
+    ErrorHandler& operator=(ErrorHandler other) noexcept {
+        std::swap(callable_, other.callable_);
+        return *this;
+    }
+    ~ErrorHandler() { delete callable_; }
+    // Not explicit, so that a lambda can be given where a handler is asked for.
+    ErrorHandler(std::nullptr_t) noexcept {}
+    template <class F>
+        requires(!std::is_same_v<std::remove_cvref_t<F>, ErrorHandler> &&
+                 requires(std::remove_cvref_t<F>& function, const Error& error) { function(error); })
+    ErrorHandler(F&& function) {
+        // A null pointer or an empty std::function is no handler.
+        if constexpr (requires { function == nullptr; }) {
+            if (function == nullptr) {
+                return;
+            }
+        }
+        callable_ = new Holder<std::remove_cvref_t<F>>(std::forward<F>(function));
+    }
+
+    [[nodiscard]] explicit operator bool() const noexcept { return callable_ != nullptr; }
+    void operator()(const Error& error) const { callable_->call(error); }
+
+private:
+    struct Callable {
+        Callable() = default;
+        Callable(const Callable&) = delete;
+        Callable& operator=(const Callable&) = delete;
+        virtual ~Callable() = default;
+        [[nodiscard]] virtual Callable* clone() const = 0;
+        virtual void call(const Error& error) = 0;
+    };
+    template <class F>
+    struct Holder final : Callable {
+        explicit Holder(F from) : function(std::move(from)) {}
+        [[nodiscard]] Callable* clone() const override { return new Holder(function); }
+        void call(const Error& error) override { static_cast<void>(function(error)); }
+        F function;
+    };
+
+    Callable* callable_ = nullptr;
+};
+
 /// The errors that a model's writes returned. The guest never learns of one.
 template <class Error>
 class WriteErrors {
 public:
-    using Handler = std::function<void(const Error&)>;
+    using Handler = ErrorHandler<Error>;
 
     [[nodiscard]] std::uint64_t count() const noexcept { return count_; }
     void set_handler(Handler handler) { handler_ = std::move(handler); }
@@ -37,7 +89,7 @@ public:
     /// Calls `write` and takes note of the error that it returns.
     template <class F>
     void note(F write) {
-        using Result = std::invoke_result_t<F>;
+        using Result = decltype(write());
         if constexpr (std::is_same_v<typename ErrorOf<Result>::Type, NoError>) {
             static_cast<void>(write());
         } else if (const Result result = write(); !result.has_value()) {
