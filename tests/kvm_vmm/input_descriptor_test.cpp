@@ -168,7 +168,7 @@ TEST_CASE(
         CHECK(read_text(input, 8) == std::string("\1\0\0\0\0\0\0\0", 8));
     }
     SECTION("non-blocking") {
-        Source pipe = make_pipe();
+        const Source pipe = make_pipe();
         REQUIRE(::fcntl(pipe.reader.get(), F_SETFL, O_NONBLOCK) == 0);
         const InputDescriptor input(pipe.reader.get());
         CHECK(input.fd() == pipe.reader.get());
@@ -179,7 +179,7 @@ TEST_CASE(
 }
 
 TEST_CASE("InputDescriptor: what a thread has to read is held back while nobody takes it", "[console]") {
-    Source source = make_terminal(true);
+    const Source source = make_terminal(true);
     REQUIRE(::fcntl(source.writer.get(), F_SETFL, O_NONBLOCK) == 0);
     const InputDescriptor input(source.reader.get());
     std::string sent;

@@ -126,7 +126,7 @@ TEST_CASE("SerialConsole: a regular file and /dev/null are input like any other"
     REQUIRE(file != nullptr);
     const std::string sent = random_text(500);
     REQUIRE(std::fwrite(sent.data(), 1, sent.size(), file) == sent.size());
-    std::rewind(file);
+    REQUIRE(std::fseek(file, 0, SEEK_SET) == 0);
     {
         Harness harness(::fileno(file), -1);
         CHECK(harness.drain(1000) == sent);
@@ -300,7 +300,7 @@ TEST_CASE("SerialConsole: commands are found however much waits, and what waits 
     std::size_t at = 0;
     for (int i = 0; i < 10'000 && at < typed.size(); ++i) {
         std::string chunk;
-        for (std::size_t end = std::min(typed.size(), at + 1000); at < end; ++at) {
+        for (const std::size_t end = std::min(typed.size(), at + 1000); at < end; ++at) {
             chunk += typed[at] == EscapeParser::escape ? "z" : std::string(1, typed[at]);
         }
         REQUIRE(::write(input.write_end.get(), chunk.data(), chunk.size()) ==

@@ -73,7 +73,7 @@ private:
     [[nodiscard]] std::expected<std::size_t, std::error_code> write_locked(
         std::span<const std::uint8_t> bytes);
 
-    const bool forgets_failed_reader_;
+    bool forgets_failed_reader_;
     mutable std::mutex mutex_;  // guards all below
     std::optional<vmsuperio::FdWriter> reader_;
     OutputQueue queue_;

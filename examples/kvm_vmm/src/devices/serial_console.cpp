@@ -178,7 +178,7 @@ void SerialConsole::send_break() {
 
 std::size_t SerialConsole::room_to_read() {
     constexpr std::size_t at_a_time = 4096;
-    InputQueue& waiting = backend_.read_ahead();
+    const InputQueue& waiting = backend_.read_ahead();
     switch (backend_.input()) {
         case SerialBackend::Input::keyboard:
             return at_a_time;
@@ -259,7 +259,7 @@ void SerialConsole::limit_patience() {
     });
     if (deadline && !patience_limited_) {
         patience_limited_ = true;
-        patience_.set(*deadline);
+        patience_.set(deadline);
     }
 }
 
