@@ -407,7 +407,9 @@ TEST_CASE("Serial peers: the reader of a FIFO given as a file may leave and anot
     open_reader();
     {
         Harness harness([&](EventManager& events) {
-            return open_serial_backend({.kind = SerialConfig::Kind::file, .path = path}, events);
+            SerialTarget target{.kind = SerialConfig::Kind::file, .file = {}, .socket = {}};
+            target.file.emplace("serial file", path, OutputFile::Content::discarded).keep();
+            return open_serial_backend(std::move(target), events);
         });
         const std::string text(mebibyte, 'f');
         REQUIRE(harness.send(text) == text.size());

@@ -86,8 +86,7 @@ void SerialBackend::keep_rest_of_input() {
     }
     log(LogLevel::warning,
         "what the peer of a serial port sent last may be lost, because it has gone and the guest does not "
-        "read "
-        "what came before");
+        "read what came before");
 }
 
 std::unique_ptr<SerialBackend> use_descriptors(int input_fd, int output_fd, SerialBackend::Input input) {
