@@ -161,7 +161,9 @@ TEST_CASE("ACPI: FADT boot flags and DSDT tell the truth about i8042 and CMOS", 
         machine.rtc = c.rtc;
         const auto tables = tables_of(machine);
         CHECK(at<std::uint16_t>(tables.at("FACP"), 109) == c.boot_flags);
-        CHECK((at<std::uint8_t>(tables.at("FACP"), 108) != 0) == c.rtc);  // century register
+        CHECK(at<std::uint8_t>(tables.at("FACP"), 106) == (c.rtc ? 0x7D : 0));  // DAY_ALRM
+        CHECK(at<std::uint8_t>(tables.at("FACP"), 107) == (c.rtc ? 0x7E : 0));  // MON_ALRM
+        CHECK((at<std::uint8_t>(tables.at("FACP"), 108) != 0) == c.rtc);        // century register
         const Bytes& dsdt = tables.at("DSDT");
         CHECK(contains_eisa(dsdt, "PNP0303") == ((c.boot_flags & has_8042) != 0));
         CHECK(contains_eisa(dsdt, "PNP0F13") == (c.i8042 == I8042Profile::keyboard_and_mouse));
@@ -230,7 +232,7 @@ TEST_CASE("ACPI: each device has the ports and the interrupt of the machine, and
                                               0x47, 1, 0x64, 0, 0x64, 0, 1, 1,  //
                                               0x22, 0x02, 0x00});               // IRQ 1
     CHECK(resources_of(dsdt, "MOU_") == Bytes{0x22, 0x00, 0x10});               // IRQ 12
-    CHECK(resources_of(dsdt, "RTC_") == Bytes{0x47, 1, 0x70, 0, 0x70, 0, 1, 2,  //
+    CHECK(resources_of(dsdt, "RTC_") == Bytes{0x47, 1, 0x70, 0, 0x70, 0, 1, 4,  //
                                               0x22, 0x00, 0x01});               // IRQ 8
     CHECK(resources_of(dsdt, "PEVT") == Bytes{0x47, 1, 0x05, 0x05, 0x05, 0x05, 1, 1});
     // Shared lines have the long form; IRQ 4 and IRQ 3 in turn.

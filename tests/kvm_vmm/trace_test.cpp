@@ -31,7 +31,7 @@ public:
         devices.add_ports({"COM2", RegisterSet::uart16550}, 0x2F8, 8);
         devices.add_ports({"i8042", RegisterSet::i8042}, 0x60, 1);
         devices.add_ports({"i8042", RegisterSet::i8042}, 0x64, 1);
-        devices.add_ports({"CMOS", RegisterSet::rtc_cmos}, 0x70, 2);
+        devices.add_ports({"CMOS", RegisterSet::rtc_cmos}, 0x70, 4);
         devices.add_ports({"PM1a", RegisterSet::acpi_pm}, 0x600, 12);
         devices.add_ports({"pvpanic"}, 0x505, 1);
         devices.add_mmio({"disk"}, 0xD000'0000, 0x1000);
@@ -105,6 +105,8 @@ TEST_CASE("Register names: keyboard controller, clock, power management and othe
     CHECK(namer.write(0x64) == "i8042.command");
     CHECK(namer.read(0x60) == "i8042.data");
     CHECK(namer.write(0x70, {0x8A}) == "CMOS.index");
+    CHECK(namer.write(0x72, {0x10}) == "CMOS.index2");
+    CHECK(namer.write(0x73, {0x10}) == "CMOS.data2");
     CHECK(namer.read(0x71) == "CMOS.data[0x0a]");
     CHECK(namer.read(0x600, {0, 0}, 2) == "PM1a.STS");
     CHECK(namer.write(0x602, {0, 0}, 2) == "PM1a.EN");

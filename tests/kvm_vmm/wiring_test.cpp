@@ -170,6 +170,28 @@ TEST_CASE("Wiring: Ctrl-A p presses the power button, which the guest hears on t
     CHECK(output.substr(4) == std::string("\x01\0.", 3));
 }
 
+TEST_CASE("Wiring: port 0x92 gates A20 without a reset, and resets where bit 0 rises", "[program][wiring]") {
+    REQUIRE_KVM();
+    Code gate;
+    gate.show(0x92).out(0x92, 0x02).show(0x92).out(0x92, 0xFC).show(0x92).print('.');
+    Code never = gate;
+    const Result ended = run_guest(never.power_off());
+    CHECK(ended.exit_code == 0);
+    CHECK(ended.output == std::string("\0\2\0.", 4));
+    const Result reset = run_guest(gate.out(0x92, 0x03).print('x'));
+    CHECK(reset.exit_code == 10);
+    CHECK(reset.output == std::string("\0\2\0.", 4));
+}
+
+TEST_CASE("Wiring: the second bank of the CMOS is at ports 0x72 and 0x73", "[program][wiring]") {
+    REQUIRE_KVM();
+    Code code;
+    code.write_cmos(0x40, 0x11).out(0x72, 0x40).out(0x73, 0x22).show(0x73).show_cmos(0x40);
+    const Result result = run_guest(code.power_off());
+    CHECK(result.exit_code == 0);
+    CHECK(result.output == "\x22\x11");
+}
+
 TEST_CASE("Wiring: the CMOS tells the memory below and above 4 GiB, each in its own registers",
           "[program][wiring]") {
     REQUIRE_KVM();

@@ -60,8 +60,10 @@ Bytes mouse() {
 }
 
 Bytes real_time_clock() {
-    return aml::device("RTC_", {hid("PNP0B00"), status(),
-                                resources({aml::io(platform::rtc_port, 2), aml::irq(platform::rtc_irq)})});
+    return aml::device(
+        "RTC_",
+        {hid("PNP0B00"), status(),
+         resources({aml::io(platform::rtc_port, platform::rtc_port_count), aml::irq(platform::rtc_irq)})});
 }
 
 Bytes panic_device() {

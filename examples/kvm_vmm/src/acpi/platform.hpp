@@ -82,7 +82,14 @@ inline constexpr std::uint16_t i8042_data_port = 0x60;
 inline constexpr std::uint16_t i8042_command_port = 0x64;
 inline constexpr std::uint8_t keyboard_irq = 1;
 inline constexpr std::uint8_t mouse_irq = 12;
-inline constexpr std::uint16_t rtc_port = 0x70;
+inline constexpr std::uint16_t rtc_port = 0x70;  ///< and 0x71; 0x72 and 0x73 reach the second bank
+inline constexpr std::uint16_t rtc_port_count = 4;
+/// The CMOS bytes of the alarm's day and month, DAY_ALRM and MON_ALRM of the FADT: where VIA's chipsets have
+/// them.
+inline constexpr std::uint8_t cmos_day_alarm = 0x7D;
+inline constexpr std::uint8_t cmos_month_alarm = 0x7E;
+/// System control port A: fast reset and the A20 gate.
+inline constexpr std::uint16_t system_control_port = 0x92;
 inline constexpr std::uint8_t rtc_irq = 8;
 
 }  // namespace platform

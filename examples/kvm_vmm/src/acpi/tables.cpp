@@ -164,7 +164,8 @@ AcpiTable make_fadt(const Platform& platform, std::uint32_t facs, std::uint32_t 
     body.u8(0).u8(0).u8(0).u8(0);  // GPE0 length, GPE1 length and base, C-state control
     body.u16(no_c2).u16(no_c3);
     body.u16(0).u16(0).u8(0).u8(0);  // cache flush size and stride, duty offset and width
-    body.u8(0).u8(0).u8(platform.rtc ? century_in_cmos : std::uint8_t{0});
+    const auto in_cmos = [&platform](std::uint8_t index) { return platform.rtc ? index : std::uint8_t{0}; };
+    body.u8(in_cmos(at::cmos_day_alarm)).u8(in_cmos(at::cmos_month_alarm)).u8(in_cmos(century_in_cmos));
     body.u16(static_cast<std::uint16_t>(boot_flags)).u8(0);
     body.u32(flags);
     body.io_register(at::reset_port, 1, access_byte).u8(at::reset_value);

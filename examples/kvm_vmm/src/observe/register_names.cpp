@@ -65,7 +65,16 @@ std::string register_of(RegisterSet registers, std::uint64_t offset, bool write,
         case RegisterSet::i8042:
             return offset == vmsuperio::i8042::data_offset ? "data" : (write ? "command" : "status");
         case RegisterSet::rtc_cmos:
-            return offset == vmsuperio::mc146818::index_offset ? "index" : "data[" + hex(latch & 0x7FU) + "]";
+            switch (offset) {
+                case vmsuperio::mc146818::index_offset:
+                    return "index";
+                case vmsuperio::mc146818::data_offset:
+                    return "data[" + hex(latch & 0x7FU) + "]";
+                case vmsuperio::mc146818::extended_index_offset:
+                    return "index2";
+                default:
+                    return "data2";
+            }
         case RegisterSet::acpi_pm:
             return pm_register(offset);
         case RegisterSet::none:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "vmm/legacy_devices.hpp"
 
+#include <chrono>
 #include <ctime>
 #include <string>
 #include <utility>
@@ -30,6 +31,7 @@ const DeviceName post_code_name{"post_code"};
 const DeviceName debug_console_name{"debug_console"};
 const DeviceName exit_port_name{"exit_port"};
 const DeviceName reset_name{"reset_control"};
+const DeviceName system_control_name{"system_control"};
 const DeviceName pvpanic_name{"pvpanic"};
 
 template <class Device>
@@ -115,13 +117,16 @@ void LegacyDevices::add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, 
     clock_timer_.emplace(events, CLOCK_REALTIME,
                          [this] { clock_->with_lock([](auto& device) { device.device().expired(); }); });
     auto rtc = RealTimeClock::from_state(battery.cmos ? *battery.cmos : first_cmos(memory),
-                                         make_interrupt(vm, platform::rtc_irq));
+                                         make_interrupt(vm, platform::rtc_irq), {}, {},
+                                         {.utc_offset = std::chrono::seconds(0),
+                                          .day_alarm = platform::cmos_day_alarm,
+                                          .month_alarm = platform::cmos_month_alarm});
     if (!rtc) {
         throw VmmError(ExitCode::vmm_error,
                        "the clock's state cannot be taken over: " + to_string(rtc.error()));
     }
     clock_ = on_bus(bus, clock_name, TimedDevice(std::move(*rtc), *clock_timer_));
-    register_port(bus, platform::rtc_port, 2, clock_, clock_name);
+    register_port(bus, platform::rtc_port, platform::rtc_port_count, clock_, clock_name);
 }
 
 void LegacyDevices::add_power_management(KvmVm& vm, NamedBus bus, EndLatch& end) {
@@ -133,6 +138,10 @@ void LegacyDevices::add_power_management(KvmVm& vm, NamedBus bus, EndLatch& end)
 void LegacyDevices::add_reset_and_panic_ports(NamedBus bus, EndLatch& end) {
     register_port(bus, platform::reset_port, 1,
                   on_bus(bus, reset_name, vmsuperio::ResetControl(ResetTrigger(end))), reset_name);
+    // KVM's CPUs have A20 on whatever the gate says, as guests since the 1990s expect.
+    register_port(bus, platform::system_control_port, 1,
+                  on_bus(bus, system_control_name, vmsuperio::SystemControlPortA(ResetTrigger(end))),
+                  system_control_name);
     register_port(bus, platform::pvpanic_port, 1,
                   on_bus(bus, pvpanic_name, vmsuperio::Pvpanic([&end](vmsuperio::PvpanicEvent event) {
                              on_panic_event(event, end);
