@@ -276,7 +276,7 @@ private:
         HeldIrqs& operator=(const HeldIrqs&) = delete;
         ~HeldIrqs() {
             for (const std::uint32_t irq : irqs) {
-                static_cast<void>(allocator.free_irq(irq));
+                ignore(allocator.free_irq(irq));
             }
         }
         BasicSystemAllocator& allocator;
@@ -529,20 +529,18 @@ private:
         return {};
     }
 
-    void release(const PioResource& owned) noexcept { static_cast<void>(free_pio(owned.range)); }
-    void release(const MmioResource& owned) noexcept { static_cast<void>(free_mmio(owned.range)); }
-    void release(const LegacyIrqResource& owned) noexcept { static_cast<void>(free_irq(owned.irq)); }
-    void release(const MsiIrqResource& owned) noexcept {
-        static_cast<void>(free_msi(owned.base, owned.count));
-    }
+    /// For what cannot be refused, or may be.
+    static void ignore(const Added&) noexcept {}
+    void release(const PioResource& owned) noexcept { ignore(free_pio(owned.range)); }
+    void release(const MmioResource& owned) noexcept { ignore(free_mmio(owned.range)); }
+    void release(const LegacyIrqResource& owned) noexcept { ignore(free_irq(owned.irq)); }
+    void release(const MsiIrqResource& owned) noexcept { ignore(free_msi(owned.base, owned.count)); }
     void release(const MacAddressResource& owned) noexcept {
         if (const auto number = mac_number(owned.address)) {
-            static_cast<void>(mac_numbers_.free(NumberRange::unit(Number{*number})));
+            ignore(mac_numbers_.free(NumberRange::unit(Number{*number})));
         }
     }
-    void release(const KvmMemSlotResource& owned) noexcept {
-        static_cast<void>(free_kvm_mem_slot(owned.slot));
-    }
+    void release(const KvmMemSlotResource& owned) noexcept { ignore(free_kvm_mem_slot(owned.slot)); }
 
     template <class A>
     static bool held_in(const std::optional<RangeAllocator<A>>& space, BusRange<A> range) noexcept {

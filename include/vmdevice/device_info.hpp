@@ -101,7 +101,7 @@ enum class DeviceManagerError : std::uint8_t {
 struct DeviceManagerFailure {
     DeviceManagerError kind;
     /// Which resource, and who has it: "IRQ 4 is held by COM1". Empty where the kind says all.
-    std::string detail{};
+    std::string detail;
 
     // NOLINTNEXTLINE(google-explicit-constructor): it stands for its kind
     operator DeviceManagerError() const noexcept { return kind; }
@@ -119,23 +119,23 @@ struct DeviceManagerFailure {
 /// A registered device as plain data: what a saved machine keeps of it.
 struct DeviceRecord {
     InstanceId id{};
-    std::string name{};
-    std::optional<InstanceId> parent{};
-    DeviceResources resources{};
+    std::string name;
+    std::optional<InstanceId> parent;
+    DeviceResources resources;
     friend bool operator==(const DeviceRecord&, const DeviceRecord&) = default;
 };
 
 /// One registered device.
 struct DeviceInfo {
     InstanceId id{};
-    std::string name{};
-    std::optional<InstanceId> parent{};
-    DeviceResources resources{};
+    std::string name;
+    std::optional<InstanceId> parent;
+    DeviceResources resources;
     /// The device where it is a Device.
-    std::shared_ptr<Device> device{};
+    std::shared_ptr<Device> device;
     /// Its bus interfaces where it has them itself.
-    std::shared_ptr<DevicePio> pio{};
-    std::shared_ptr<DeviceMmio> mmio{};
+    std::shared_ptr<DevicePio> pio;
+    std::shared_ptr<DeviceMmio> mmio;
 
     [[nodiscard]] DeviceRecord record() const { return {id, name, parent, resources}; }
 };

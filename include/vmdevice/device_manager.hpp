@@ -122,7 +122,7 @@ public:
     /// (interrupt controllers, a timer), and for a bus that is only a parent. Unregistered like a device.
     [[nodiscard]] Registered reserve(std::string name, std::span<const ResourceConstraint> requested,
                                      std::optional<InstanceId> parent = std::nullopt) {
-        return add({.name = std::move(name)}, parent, requested);
+        return add(no_parts(std::move(name)), parent, requested);
     }
     [[nodiscard]] Registered reserve(std::string name,
                                      std::initializer_list<ResourceConstraint> requested = {},
@@ -141,7 +141,7 @@ public:
     }
     /// The same for what reserve() made.
     [[nodiscard]] Registered restore_reservation(const DeviceRecord& record) {
-        return add({.name = record.name}, record.parent, {}, &record);
+        return add(no_parts(record.name), record.parent, {}, &record);
     }
 
     /// Takes a device off the buses, returns when nobody is inside it, tells it that it has nothing, and
@@ -372,10 +372,15 @@ private:
     }
     static Registered no_device() { return fail(DeviceManagerError::no_device); }
 
+    static detail::DeviceParts no_parts(std::string name) {
+        detail::DeviceParts parts;
+        parts.name = std::move(name);
+        return parts;
+    }
     /// What the type of the pointer shows of a device.
     template <class D>
     static detail::DeviceParts parts_of(std::string name, const std::shared_ptr<D>& device) {
-        detail::DeviceParts parts{.name = std::move(name)};
+        detail::DeviceParts parts = no_parts(std::move(name));
         if constexpr (std::derived_from<D, Device>) {
             parts.device = device;
         }
@@ -393,7 +398,7 @@ private:
         return parts;
     }
 
-    Registered add(detail::DeviceParts parts, std::optional<InstanceId> parent,
+    Registered add(const detail::DeviceParts& parts, std::optional<InstanceId> parent,
                    std::span<const ResourceConstraint> requested, const DeviceRecord* record = nullptr) {
         // Somebody may register directly on a bus between the look at it and our own registration, so that
         // what was chosen is taken; then it is chosen anew.

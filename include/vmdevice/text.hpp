@@ -118,7 +118,7 @@ template <std::same_as<DeviceResources> R>
                  : std::to_string(wanted.size) + " ports at " + to_string(*wanted.base);
 }
 [[nodiscard]] inline std::string to_string(const MmioConstraint& wanted) {
-    const std::string size = "0x" + detail::hexadecimal(wanted.size) + " bytes of memory";
+    std::string size = "0x" + detail::hexadecimal(wanted.size) + " bytes of memory";
     if (!wanted.base) {
         return size;
     }

@@ -38,11 +38,11 @@ struct ResourceListener {
 
 /// What a device is made of. Without any pointer it is a name that holds resources.
 struct DeviceParts {
-    std::string name{};
-    std::shared_ptr<Device> device{};
-    std::shared_ptr<DevicePio> pio{};
-    std::shared_ptr<DeviceMmio> mmio{};
-    ResourceListener listener{};
+    std::string name;
+    std::shared_ptr<Device> device;
+    std::shared_ptr<DevicePio> pio;
+    std::shared_ptr<DeviceMmio> mmio;
+    ResourceListener listener;
 };
 
 enum class DeviceNodeState : std::uint8_t {
@@ -195,8 +195,8 @@ struct DeviceNode final : DevicePio, DeviceMmio {
 private:
     /// The part that is held, where it is not all that was asked for, and how it is held.
     struct Held {
-        std::string what{};
-        std::string how{};
+        std::string what;
+        std::string how;
     };
 
     template <class Kind, class A>
@@ -207,7 +207,7 @@ private:
         if (owned == nullptr || !wanted || !owned->range.overlaps(*wanted)) {
             return std::nullopt;
         }
-        return Held{owned->range == *wanted ? "" : ": " + to_string(owned->range)};
+        return Held{owned->range == *wanted ? "" : ": " + to_string(owned->range), ""};
     }
     static std::optional<Held> held_of(const PioConstraint& wanted, const Resource& resource) {
         return held_range<PioResource>(wanted.base, wanted.size, resource);
@@ -221,7 +221,7 @@ private:
             (line->sharing != IrqSharing::exclusive && line->sharing == wanted.sharing)) {
             return std::nullopt;
         }
-        Held held{wanted.count == 1 ? "" : ": IRQ " + std::to_string(line->irq)};
+        Held held{wanted.count == 1 ? "" : ": IRQ " + std::to_string(line->irq), ""};
         if (line->sharing != IrqSharing::exclusive) {
             held.how = line->sharing == IrqSharing::edge ? ", which shares it as an edge-triggered line"
                                                          : ", which shares it as a level-triggered line";
@@ -236,7 +236,7 @@ private:
             !overlap(*wanted.base, wanted.count, owned->base, owned->count)) {
             return std::nullopt;
         }
-        return Held{": " + to_string(*owned)};
+        return Held{": " + to_string(*owned), ""};
     }
     static std::optional<Held> held_of(const MacAddressConstraint& wanted, const Resource& resource) {
         const auto* const owned = std::get_if<MacAddressResource>(&resource);
@@ -250,7 +250,7 @@ private:
         if (owned == nullptr || !wanted.slot || !overlap(*wanted.slot, wanted.count, owned->slot, 1)) {
             return std::nullopt;
         }
-        return Held{": " + to_string(*owned)};
+        return Held{": " + to_string(*owned), ""};
     }
 };
 
