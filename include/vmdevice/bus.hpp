@@ -13,6 +13,7 @@
 #include <utility>
 
 #include <vmdevice/address.hpp>
+#include <vmdevice/detail/memory.hpp>
 #include <vmdevice/detail/range_index.hpp>
 #include <vmdevice/error.hpp>
 #include <vmdevice/range.hpp>
@@ -101,7 +102,7 @@ public:
         }
         // First what needs memory, so that the device stays with the caller where there is none.
         index_.make_room(range.base().value);
-        index_.insert(range.base().value, std::unique_ptr<Node>(new Node{range, std::move(device)}));
+        index_.insert(range.base().value, detail::Owned<Node>(new Node{range, std::move(device)}));
         return {};
     }
     [[nodiscard]] std::expected<void, BusError> register_device(range_type range, const Dev& device)
@@ -111,7 +112,7 @@ public:
             return std::unexpected(BusError::device_overlap);
         }
         index_.make_room(range.base().value);
-        index_.insert(range.base().value, std::unique_ptr<Node>(new Node{range, device}));
+        index_.insert(range.base().value, detail::Owned<Node>(new Node{range, device}));
         return {};
     }
 
@@ -122,7 +123,7 @@ public:
         if (position == index_.end()) {
             return std::nullopt;
         }
-        const std::unique_ptr<Node> node = index_.extract(position);
+        const detail::Owned<Node> node = index_.extract(position);
         return std::pair<range_type, Dev>(node->range, std::move(node->device));
     }
 

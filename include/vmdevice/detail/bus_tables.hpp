@@ -249,7 +249,7 @@ private:
                                             hash_shift);
         }
     };
-    using TablePointer = std::unique_ptr<Table>;
+    using TablePointer = Owned<Table>;
 
 public:
     /// What to free once no lookup of before is going on.
@@ -292,7 +292,7 @@ private:
     }
 
     static TablePointer make_table(std::size_t needed, std::uint32_t classes) {
-        auto table = std::make_unique<Table>();
+        TablePointer table(new Table);
         const std::size_t size = std::bit_ceil(needed < 16 ? 16 : needed);
         table->mask = size - 1;
         table->hash_shift = 64 - static_cast<unsigned>(std::countr_zero(size));
@@ -346,7 +346,7 @@ private:
     void grow_pool() {
         const std::size_t count = pool_size_ < 16 ? 16 : pool_size_;
         free_.reserve(pool_size_ + count);  // so that recycle() need not allocate
-        pool_.push_back(std::make_unique<Entry[]>(count));
+        pool_.push_back(make_zeroed<Entry>(count));
         pool_size_ += count;
         for (std::size_t i = count; i-- > 0;) {
             free_.push_back(&pool_.back()[i]);
@@ -356,7 +356,7 @@ private:
     std::atomic<const Table*> table_{nullptr};
     TablePointer current_;
     std::vector<TablePointer> retired_;
-    std::vector<std::unique_ptr<Entry[]>> pool_;
+    std::vector<ZeroedArray<Entry>> pool_;
     std::size_t pool_size_ = 0;
     std::vector<Entry*> free_;
     /// Slots and classes that allocated entries will need when they are published.

@@ -5,8 +5,8 @@
 
 #include <cstddef>
 #include <cstdlib>
-#include <memory>
 #include <new>
+#include <utility>
 
 #include <vmdevice/detail/config.hpp>
 
@@ -21,14 +21,51 @@ namespace vmdevice::detail {
 #endif
 }
 
-struct FreeMemory {
-    void operator()(void* memory) const noexcept { std::free(memory); }
+/// Owns one object: what the tables need of std::unique_ptr. A program that includes them instantiates dozens
+/// of these, and std::unique_ptr costs ten times as much to instantiate.
+template <class T>
+class Owned {
+public:
+    Owned() = default;
+    explicit Owned(T* object) noexcept : object_(object) {}
+    Owned(Owned&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
+    Owned& operator=(Owned&& other) noexcept {
+        if (this != &other) {
+            delete std::exchange(object_, std::exchange(other.object_, nullptr));
+        }
+        return *this;
+    }
+    ~Owned() { delete object_; }
+
+    [[nodiscard]] T* get() const noexcept { return object_; }
+    [[nodiscard]] T& operator*() const noexcept { return *object_; }
+    [[nodiscard]] T* operator->() const noexcept { return object_; }
+    [[nodiscard]] explicit operator bool() const noexcept { return object_ != nullptr; }
+
+private:
+    T* object_ = nullptr;
 };
 
 /// Zeroed memory for objects that need no construction. A large block comes from the kernel page by page as
 /// it is touched, so the parts of a table that nothing uses cost nothing.
 template <class T>
-using ZeroedArray = std::unique_ptr<T[], FreeMemory>;
+class ZeroedArray {
+public:
+    ZeroedArray() = default;
+    explicit ZeroedArray(T* first) noexcept : first_(first) {}
+    ZeroedArray(ZeroedArray&& other) noexcept : first_(std::exchange(other.first_, nullptr)) {}
+    ZeroedArray& operator=(ZeroedArray&& other) noexcept {
+        std::swap(first_, other.first_);
+        return *this;
+    }
+    ~ZeroedArray() { std::free(first_); }
+
+    [[nodiscard]] T* get() const noexcept { return first_; }
+    [[nodiscard]] T& operator[](std::size_t index) const noexcept { return first_[index]; }
+
+private:
+    T* first_ = nullptr;
+};
 
 template <class T>
 [[nodiscard]] ZeroedArray<T> make_zeroed(std::size_t count) {

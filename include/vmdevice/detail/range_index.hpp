@@ -5,11 +5,11 @@
 
 #include <array>
 #include <cstddef>
-#include <memory>
 #include <utility>
 #include <vector>
 
 #include <vmdevice/detail/config.hpp>
+#include <vmdevice/detail/memory.hpp>
 
 namespace vmdevice::detail {
 
@@ -59,12 +59,12 @@ public:
     RangeIndex(RangeIndex&& other) noexcept
         : firsts_(std::exchange(other.firsts_, {})),
           leaves_(std::exchange(other.leaves_, {})),
-          spare_(std::exchange(other.spare_, nullptr)),
+          spare_(std::move(other.spare_)),
           size_(std::exchange(other.size_, 0)) {}
     RangeIndex& operator=(RangeIndex&& other) noexcept {
         firsts_ = std::exchange(other.firsts_, {});
         leaves_ = std::exchange(other.leaves_, {});
-        spare_ = std::exchange(other.spare_, nullptr);
+        spare_ = std::move(other.spare_);
         size_ = std::exchange(other.size_, 0);
         return *this;
     }
@@ -96,21 +96,21 @@ public:
             firsts_.reserve(1);
             leaves_.reserve(1);
             if (!spare_) {
-                spare_ = std::make_unique<Leaf>();
+                spare_ = Owned<Leaf>(new Leaf);
             }
         } else if (const std::size_t index = leaf_for(key); leaves_[index]->count == leaf_capacity) {
             split(index, index + 1 == leaves_.size() && key > leaves_[index]->keys.back());
         }
     }
     /// Adds a node after make_room() of its key.
-    void insert(Key key, std::unique_ptr<Node> node) noexcept {
+    void insert(Key key, Owned<Node> node) noexcept {
         place(key) = std::move(node);
         ++size_;
     }
 
-    std::unique_ptr<Node> extract(Position position) noexcept {
+    Owned<Node> extract(Position position) noexcept {
         Leaf& leaf = *leaves_[position.leaf];
-        std::unique_ptr<Node> node = std::move(leaf.nodes[position.slot]);
+        Owned<Node> node = std::move(leaf.nodes[position.slot]);
         erase(position);
         --size_;
         return node;
@@ -123,7 +123,7 @@ public:
             return;
         }
         make_room(to);
-        std::unique_ptr<Node>& target = place(to);
+        Owned<Node>& target = place(to);
         const Position source = floor(from);
         target = std::move(leaves_[source.leaf]->nodes[source.slot]);
         erase(source);
@@ -135,7 +135,7 @@ private:
     struct Leaf {
         std::size_t count = 0;
         std::array<Key, leaf_capacity> keys;
-        std::array<std::unique_ptr<Node>, leaf_capacity> nodes;
+        std::array<Owned<Node>, leaf_capacity> nodes;
     };
 
     /// The leaf that `key` belongs to.
@@ -145,7 +145,7 @@ private:
     }
 
     /// Makes an empty place for `key`, in the room that there is.
-    std::unique_ptr<Node>& place(Key key) noexcept {
+    Owned<Node>& place(Key key) noexcept {
         if (leaves_.empty()) {
             leaves_.push_back(std::move(spare_));
             firsts_.push_back(key);
@@ -166,7 +166,7 @@ private:
     /// Moves the upper half of a full leaf into a new one; only its last key where the keys arrive in
     /// ascending order, so that the leaves stay full.
     void split(std::size_t index, bool ascending) {
-        auto fresh = std::make_unique<Leaf>();
+        auto fresh = Owned<Leaf>(new Leaf);
         firsts_.reserve(firsts_.size() + 1);
         leaves_.reserve(leaves_.size() + 1);
         Leaf& leaf = *leaves_[index];
@@ -200,9 +200,9 @@ private:
     }
 
     std::vector<Key> firsts_;
-    std::vector<std::unique_ptr<Leaf>> leaves_;
+    std::vector<Owned<Leaf>> leaves_;
     /// The first leaf to come.
-    std::unique_ptr<Leaf> spare_;
+    Owned<Leaf> spare_;
     std::size_t size_ = 0;
 };
 
