@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "util/log.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <ctime>
 #include <poll.h>
+#include <span>
 #include <string>
 #include <unistd.h>
+
+#include <vmsuperio/linux/fd_writer.hpp>
 
 #include "console/raw_terminal.hpp"
 #include "error.hpp"
 #include "util/output_file.hpp"
+#include "util/quote.hpp"
 
 namespace kvm_vmm {
 
@@ -33,16 +39,41 @@ bool write_line(int fd, const std::string& line) noexcept {
     return written == static_cast<ssize_t>(line.size());
 }
 
-void write_stderr(std::string line) {
+// Long enough for a reader that is only slow, short enough for the end of a program.
+constexpr std::chrono::milliseconds stderr_patience{1000};
+
+// Whether a line was given up because nobody reads stderr. The next ones do not wait for that again.
+std::atomic<bool> stderr_is_stuck{false};
+
+// Never waits longer than `patience`: stderr may be a pipe or a terminal that nobody reads.
+void write_stderr(std::string line, std::chrono::milliseconds patience) {
+    using std::chrono::steady_clock;
     // In raw mode a newline alone does not return to the first column.
     line += RawTerminal::active() ? "\r\n" : "\n";
-    (void)write_line(STDERR_FILENO, line);
-}
-
-// A CPU's thread may be the caller, and stderr a pipe that nobody reads.
-bool stderr_is_ready() noexcept {
-    pollfd entry{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-    return ::poll(&entry, 1, 0) == 1 && (entry.revents & POLLOUT) != 0;
+    auto writer = vmsuperio::FdWriter::create(STDERR_FILENO);
+    if (!writer) {
+        return;
+    }
+    std::span<const std::uint8_t> rest(reinterpret_cast<const std::uint8_t*>(line.data()), line.size());
+    const auto deadline = steady_clock::now() + patience;
+    for (;;) {
+        const auto written = writer->write(rest);
+        if (!written) {
+            return;
+        }
+        rest = rest.subspan(*written);
+        if (rest.empty()) {
+            stderr_is_stuck.store(false);
+            return;
+        }
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - steady_clock::now());
+        if (left.count() <= 0 || stderr_is_stuck.load()) {
+            stderr_is_stuck.store(true);
+            return;
+        }
+        pollfd entry{.fd = writer->fd(), .events = POLLOUT, .revents = 0};
+        (void)::poll(&entry, 1, static_cast<int>(left.count()));
+    }
 }
 
 std::string timestamp() {
@@ -57,12 +88,18 @@ std::string timestamp() {
     return text.data();
 }
 
+/// `message` with '?' for each control character and for each byte that is not UTF-8.
 std::string printable(std::string_view message) {
-    std::string text(message);
-    for (char& c : text) {
-        if (static_cast<unsigned char>(c) < ' ' || c == '\x7F') {
-            c = '?';
+    std::string text;
+    text.reserve(message.size());
+    while (!message.empty()) {
+        const std::size_t length = shown_length(message);
+        if (length == 0) {
+            text += '?';
+        } else {
+            text += message.substr(0, length);
         }
+        message.remove_prefix(std::max<std::size_t>(length, 1));
     }
     return text;
 }
@@ -76,7 +113,8 @@ void write_file(int fd, LogLevel level, std::string_view message) {
     line += '\n';
     // A log that cannot be written any more is told of once, and not by another line in the log.
     if (!write_line(fd, line) && errno != EAGAIN && !write_failed.exchange(true)) {
-        write_stderr("kvm_vmm: warning: " + errno_message("cannot write the log", errno));
+        write_stderr("kvm_vmm: warning: " + errno_message("cannot write the log", errno),
+                     std::chrono::milliseconds(0));
     }
 }
 
@@ -117,8 +155,10 @@ void log(LogLevel level, std::string_view message) noexcept {
     try {
         if (const int fd = log_file.load(std::memory_order_relaxed); fd >= 0) {
             write_file(fd, level, message);
-        } else if (stderr_is_ready()) {
-            write_stderr("kvm_vmm: " + std::string(log_level_name(level)) + ": " + printable(message));
+        } else {
+            // A CPU's thread may be the caller.
+            write_stderr("kvm_vmm: " + std::string(log_level_name(level)) + ": " + printable(message),
+                         std::chrono::milliseconds(0));
         }
     } catch (...) {  // NOLINT(bugprone-empty-catch): no memory for a line, and nowhere to say so
     }
@@ -126,7 +166,7 @@ void log(LogLevel level, std::string_view message) noexcept {
 
 void report(std::string_view message) noexcept {
     try {
-        write_stderr("kvm_vmm: " + std::string(message));
+        write_stderr("kvm_vmm: " + printable(message), stderr_patience);
         if (const int fd = log_file.load(std::memory_order_relaxed); fd >= 0) {
             write_file(fd, LogLevel::info, message);
         }

@@ -33,12 +33,13 @@ extern std::atomic<LogLevel> log_level;
     return level <= detail::log_level.load(std::memory_order_relaxed);
 }
 
-/// Writes one line; control characters in it become '?'. Never waits for a slow reader of the log: the line
-/// is lost then. From any thread.
+/// Writes one line; control characters in it, and bytes that are not UTF-8, become '?'. Never waits for a
+/// slow reader of the log: the line is lost then. From any thread.
 void log(LogLevel level, std::string_view message) noexcept;
 
 /// What the user has to see: writes "kvm_vmm: MESSAGE" as one line to stderr, whatever mode the terminal is
-/// in, and to the log file where there is one. From any thread.
+/// in, and to the log file where there is one; characters as with log(). A stderr that nobody reads is waited
+/// for a second at most, once. From any thread.
 void report(std::string_view message) noexcept;
 
 }  // namespace kvm_vmm

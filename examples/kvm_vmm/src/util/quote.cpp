@@ -14,8 +14,26 @@ std::uint8_t byte_at(std::string_view text, std::size_t at) {
     return at < text.size() ? static_cast<std::uint8_t>(text[at]) : std::uint8_t{0};
 }
 
-// The length of the character at the start of `text` if it may be shown as it is, otherwise 0. The ranges
-// of the second byte are those of RFC 3629, section 4, and leave out U+0080 to U+009F (C1 controls).
+void append_shown(std::string& result, std::string_view text) {
+    constexpr std::string_view digits = "0123456789abcdef";
+    while (!text.empty()) {
+        const std::size_t length = shown_length(text);
+        if (length != 0) {
+            result += text.substr(0, length);
+        } else {
+            const std::uint8_t byte = byte_at(text, 0);
+            result += "\\x";
+            result += digits[byte >> 4U];
+            result += digits[byte & 0xFU];
+        }
+        text.remove_prefix(std::max<std::size_t>(length, 1));
+    }
+}
+
+}  // namespace
+
+// The ranges of the second byte are those of RFC 3629, section 4, and leave out U+0080 to U+009F (C1
+// controls).
 std::size_t shown_length(std::string_view text) {
     const std::uint8_t first = byte_at(text, 0);
     if (first < 0x80) {
@@ -44,24 +62,6 @@ std::size_t shown_length(std::string_view text) {
     }
     return length;
 }
-
-void append_shown(std::string& result, std::string_view text) {
-    constexpr std::string_view digits = "0123456789abcdef";
-    while (!text.empty()) {
-        const std::size_t length = shown_length(text);
-        if (length != 0) {
-            result += text.substr(0, length);
-        } else {
-            const std::uint8_t byte = byte_at(text, 0);
-            result += "\\x";
-            result += digits[byte >> 4U];
-            result += digits[byte & 0xFU];
-        }
-        text.remove_prefix(std::max<std::size_t>(length, 1));
-    }
-}
-
-}  // namespace
 
 std::string in_quotes(std::string_view text) {
     std::string result = "'";
