@@ -2,14 +2,22 @@
 #include "util/log.hpp"
 
 #include <array>
+#include <cerrno>
+#include <csignal>
 #include <fcntl.h>
+#include <memory>
 #include <regex>
+#include <sstream>
+#include <string>
+#include <sys/time.h>
+#include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
 
 #include "error.hpp"
 #include "program.hpp"
 #include "util/file_descriptor.hpp"
+#include "util/log_line.hpp"
 
 using namespace kvm_vmm;
 using kvm_vmm::test::line_count;
@@ -135,7 +143,7 @@ TEST_CASE("Log: a stderr that nobody reads holds nobody", "[log]") {
     REQUIRE(::dup2(write_end.get(), STDERR_FILENO) == STDERR_FILENO);
     // More than the pipe holds: without the check this would hang here.
     for (int i = 0; i < 2000; ++i) {
-        log(LogLevel::error, std::string(100, 'x'));
+        log_unlimited(LogLevel::error, std::string(100, 'x'));
     }
     REQUIRE(::dup2(saved.get(), STDERR_FILENO) == STDERR_FILENO);
     std::array<char, 8> first{};
@@ -152,7 +160,7 @@ TEST_CASE("Log: lines of several threads do not mix", "[log]") {
         for (const char c : {'a', 'b', 'c', 'd'}) {
             threads.emplace_back([c] {
                 for (int i = 0; i < 200; ++i) {
-                    log(LogLevel::info, std::string(50, c));
+                    log_unlimited(LogLevel::info, std::string(50, c));
                 }
             });
         }
@@ -164,4 +172,105 @@ TEST_CASE("Log: lines of several threads do not mix", "[log]") {
         REQUIRE(line.size() > 50);
         CHECK(line.find_first_not_of(line.back(), line.size() - 50) == std::string::npos);
     }
+}
+
+TEST_CASE(
+    "Log: of a flood from one place ten lines are written and the number of the others, at the latest when "
+    "the log is closed",
+    "[log][limit]") {
+    const ScratchDirectory directory;
+    const CloseLog close;
+    const std::string file = (directory / "log").string();
+    open_log(file, std::nullopt);
+    for (int i = 0; i < 1000; ++i) {
+        log(LogLevel::warning, "flood " + std::to_string(i));
+    }
+    log(LogLevel::info, "another place");
+    close_log();
+    const std::string text = slurp(file);
+    CHECK(line_count(text) == 12);
+    CHECK_THAT(text, Catch::Matchers::Contains("warning: flood 9\n"));
+    CHECK(text.find("flood 10\n") == std::string::npos);
+    CHECK_THAT(text, Catch::Matchers::Contains("info: another place\n"));
+    CHECK_THAT(text, Catch::Matchers::EndsWith("warning: 990 more like this left out: flood 0\n"));
+    // A log that is opened again starts afresh.
+    open_log(file, std::nullopt);
+    for (int i = 0; i < 10; ++i) {
+        log(LogLevel::warning, "again");
+    }
+    close_log();
+    CHECK(line_count(slurp(file)) == 22);
+}
+
+TEST_CASE("Log: a message longer than a line can be is cut and marked", "[log]") {
+    const ScratchDirectory directory;
+    const std::string text = stderr_of(directory, [] { log(LogLevel::error, std::string(100'000, 'x')); });
+    CHECK(text.size() <= LogLine::most);
+    CHECK(text.size() > 8000);
+    CHECK_THAT(text, Catch::Matchers::EndsWith("xxx [...]\n"));
+    // Not within a character.
+    const std::string wide = stderr_of(directory, [] {
+        std::string message = "a";
+        for (int i = 0; i < 10'000; ++i) {
+            message += "\u20AC";
+        }
+        log(LogLevel::error, message);
+    });
+    CHECK_THAT(wide, Catch::Matchers::EndsWith("\u20AC [...]\n"));
+}
+
+TEST_CASE("Log: times are right over days, months, years and leap days", "[log]") {
+    const auto text = [](std::int64_t seconds, long nanoseconds) {
+        LogLine line;
+        timespec time{};
+        time.tv_sec = static_cast<time_t>(seconds);
+        time.tv_nsec = nanoseconds;
+        return std::string(line.add_time(time).finish(""));
+    };
+    CHECK(text(0, 0) == "1970-01-01T00:00:00.000000Z ");
+    CHECK(text(951'782'399, 999'999'999) == "2000-02-28T23:59:59.999999Z ");
+    CHECK(text(951'782'400, 1'000) == "2000-02-29T00:00:00.000001Z ");
+    CHECK(text(4'107'542'400, 0) == "2100-03-01T00:00:00.000000Z ");
+}
+
+TEST_CASE("Log: a signal handler logs whatever it interrupts, in the middle of an allocation or of logging",
+          "[log][signals]") {
+    const ScratchDirectory directory;
+    const std::string file = (directory / "log").string();
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::alarm(60);  // a deadlock ends here
+        open_log(file, std::nullopt);
+        struct sigaction action{};
+        action.sa_handler = [](int) {
+            log(LogLevel::info, "from the handler");
+            log_unlimited(LogLevel::info, "from the handler");
+        };
+        // Comes after each 50 us of CPU time, wherever this thread is.
+        itimerval often{.it_interval = {0, 50}, .it_value = {0, 50}};
+        ::sigaction(SIGPROF, &action, nullptr);
+        ::setitimer(ITIMER_PROF, &often, nullptr);
+        for (int i = 0; i < 20'000; ++i) {
+            const auto memory = std::make_unique<std::string>(static_cast<std::size_t>(i % 3000), 'x');
+            log(LogLevel::info, *memory);
+            errno = 1234;
+            for (int k = 0; k < 100; ++k) {
+                const std::string more(static_cast<std::size_t>(k * 7), 'y');
+            }
+            if (errno != 1234) {
+                ::_exit(3);
+            }
+        }
+        ::_exit(0);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(kvm_vmm::test::exit_code_of(status) == 0);
+    std::istringstream lines(slurp(file));
+    std::size_t from_handler = 0;
+    for (std::string line; std::getline(lines, line);) {
+        REQUIRE(line.starts_with("20"));
+        from_handler += line.ends_with(": from the handler") ? 1U : 0U;
+    }
+    CHECK(from_handler > 10);
 }

@@ -319,3 +319,18 @@ TEST_CASE("Wiring: a new process starts with the host's time and a CMOS of its o
         CHECK(run_guest(code).output == std::string("\0", 1));
     }
 }
+
+TEST_CASE("Wiring: a guest that floods the log fills ten lines of it, and one that counts the others",
+          "[program][wiring][log]") {
+    REQUIRE_KVM();
+    Code code;
+    for (int i = 0; i < 200; ++i) {
+        code.out(platform::pvpanic_port, 0x02);
+    }
+    const Result result = run_guest(code.power_off());
+    CHECK(result.exit_code == 0);
+    CHECK(line_count(result.errors) == 11);
+    CHECK_THAT(result.errors, Catch::Matchers::EndsWith(
+                                  "kvm_vmm: warning: 190 more like this left out: the guest panicked, and "
+                                  "a crash kernel goes on\n"));
+}

@@ -71,6 +71,7 @@ int main(int argc, char** argv) {
         if (!end.message.empty()) {
             kvm_vmm::report(end.message);
         }
+        kvm_vmm::summarize_log(true);
         kvm_vmm::log(kvm_vmm::LogLevel::info,
                      "ended with exit code " + std::to_string(static_cast<int>(end.code)));
         return static_cast<int>(end.code);

@@ -128,7 +128,7 @@ void Observer::note_unclaimed(const IoAccess& access) {
         return;
     }
     const bool pio = access.bus == IoAccess::Bus::pio;
-    log(LogLevel::debug, std::string("no device at ") + (pio ? "port " : "address ") + hex(access.address) +
+    log_unlimited(LogLevel::debug, std::string("no device at ") + (pio ? "port " : "address ") + hex(access.address) +
                              ": a " + (access.write ? "write" : "read") + " of width " +
                              std::to_string(access.width));
 }

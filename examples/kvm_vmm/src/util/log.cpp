@@ -5,7 +5,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <cstdio>
+#include <cstring>
 #include <ctime>
 #include <poll.h>
 #include <span>
@@ -16,8 +16,9 @@
 
 #include "console/raw_terminal.hpp"
 #include "error.hpp"
+#include "util/log_line.hpp"
+#include "util/message_limit.hpp"
 #include "util/output_file.hpp"
-#include "util/quote.hpp"
 
 namespace kvm_vmm {
 
@@ -30,8 +31,11 @@ constexpr std::array<std::string_view, 4> level_names{"error", "warning", "info"
 std::atomic<int> log_file{-1};
 std::atomic<bool> write_failed{false};
 
+// Which messages each place of the source has had written of late.
+MessageLimit limit;
+
 // Lines from several threads do not mix, as each is a single write.
-bool write_line(int fd, const std::string& line) noexcept {
+bool write_line(int fd, std::string_view line) noexcept {
     ssize_t written = 0;
     do {
         written = ::write(fd, line.data(), line.size());
@@ -46,15 +50,15 @@ constexpr std::chrono::milliseconds stderr_patience{1000};
 std::atomic<bool> stderr_is_stuck{false};
 
 // Never waits longer than `patience`: stderr may be a pipe or a terminal that nobody reads.
-void write_stderr(std::string line, std::chrono::milliseconds patience) {
+void write_stderr(LogLine& line, std::chrono::milliseconds patience) {
     using std::chrono::steady_clock;
     // In raw mode a newline alone does not return to the first column.
-    line += RawTerminal::active() ? "\r\n" : "\n";
+    const std::string_view text = line.finish(RawTerminal::active() ? "\r\n" : "\n");
     auto writer = vmsuperio::FdWriter::create(STDERR_FILENO);
     if (!writer) {
         return;
     }
-    std::span<const std::uint8_t> rest(reinterpret_cast<const std::uint8_t*>(line.data()), line.size());
+    std::span<const std::uint8_t> rest(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
     const auto deadline = steady_clock::now() + patience;
     for (;;) {
         const auto written = writer->write(rest);
@@ -76,47 +80,54 @@ void write_stderr(std::string line, std::chrono::milliseconds patience) {
     }
 }
 
-std::string timestamp() {
+void write_file(int fd, LogLevel level, std::string_view message) noexcept {
     timespec now{};
     ::clock_gettime(CLOCK_REALTIME, &now);
-    tm utc{};
-    ::gmtime_r(&now.tv_sec, &utc);
-    std::array<char, 40> date{};
-    std::strftime(date.data(), date.size(), "%Y-%m-%dT%H:%M:%S", &utc);
-    std::array<char, 64> text{};
-    std::snprintf(text.data(), text.size(), "%s.%06ldZ", date.data(), now.tv_nsec / 1000);
-    return text.data();
-}
-
-/// `message` with '?' for each control character and for each byte that is not UTF-8.
-std::string printable(std::string_view message) {
-    std::string text;
-    text.reserve(message.size());
-    while (!message.empty()) {
-        const std::size_t length = shown_length(message);
-        if (length == 0) {
-            text += '?';
-        } else {
-            text += message.substr(0, length);
-        }
-        message.remove_prefix(std::max<std::size_t>(length, 1));
+    LogLine line;
+    line.add_time(now).add(log_level_name(level)).add(": ").add_printable(message);
+    if (write_line(fd, line.finish("\n"))) {
+        return;
     }
-    return text;
-}
-
-void write_file(int fd, LogLevel level, std::string_view message) {
-    std::string line = timestamp();
-    line += ' ';
-    line += log_level_name(level);
-    line += ": ";
-    line += printable(message);
-    line += '\n';
-    // A log that cannot be written any more is told of once, and not by another line in the log.
-    if (!write_line(fd, line) && errno != EAGAIN && !write_failed.exchange(true)) {
-        write_stderr("kvm_vmm: warning: " + errno_message("cannot write the log", errno),
-                     std::chrono::milliseconds(0));
+    // A log that cannot be written any more is reported once, and not by another line in the log.
+    if (const int error_number = errno; error_number != EAGAIN && !write_failed.exchange(true)) {
+        LogLine warning;
+        const char* const reason = ::strerrordesc_np(error_number);
+        warning.add("kvm_vmm: warning: cannot write the log: ")
+            .add(reason != nullptr ? reason : "unknown error");
+        write_stderr(warning, std::chrono::milliseconds(0));
     }
 }
+
+void write_message(LogLevel level, std::string_view message) noexcept {
+    if (const int fd = log_file.load(std::memory_order_relaxed); fd >= 0) {
+        write_file(fd, level, message);
+        return;
+    }
+    LogLine line;
+    line.add("kvm_vmm: ").add(log_level_name(level)).add(": ").add_printable(message);
+    // A CPU's thread may be the caller.
+    write_stderr(line, std::chrono::milliseconds(0));
+}
+
+void write_summaries(bool all) noexcept {
+    limit.summarize(std::chrono::steady_clock::now(), all, [](const MessageLimit::Summary& summary) {
+        LogLine text;
+        text.add_number(summary.left_out).add(" more like this left out: ").add(summary.sample);
+        write_message(static_cast<LogLevel>(summary.level), text.finish(""));
+    });
+}
+
+/// A signal handler that logs leaves errno to what it has interrupted.
+class KeepErrno {
+public:
+    KeepErrno() noexcept = default;
+    ~KeepErrno() { errno = saved_; }
+    KeepErrno(const KeepErrno&) = delete;
+    KeepErrno& operator=(const KeepErrno&) = delete;
+
+private:
+    int saved_{errno};
+};
 
 }  // namespace
 
@@ -141,6 +152,8 @@ void open_log(const std::optional<std::string>& path, std::optional<LogLevel> le
 }
 
 void close_log() noexcept {
+    write_summaries(true);
+    limit.forget();
     detail::log_level.store(LogLevel::warning);
     write_failed.store(false);
     if (const int fd = log_file.exchange(-1); fd >= 0) {
@@ -148,29 +161,36 @@ void close_log() noexcept {
     }
 }
 
-void log(LogLevel level, std::string_view message) noexcept {
+void log(LogLevel level, std::string_view message, const std::source_location& place) noexcept {
     if (!log_enabled(level)) {
         return;
     }
-    try {
-        if (const int fd = log_file.load(std::memory_order_relaxed); fd >= 0) {
-            write_file(fd, level, message);
-        } else {
-            // A CPU's thread may be the caller.
-            write_stderr("kvm_vmm: " + std::string(log_level_name(level)) + ": " + printable(message),
-                         std::chrono::milliseconds(0));
-        }
-    } catch (...) {  // NOLINT(bugprone-empty-catch): no memory for a line, and nowhere to say so
+    const KeepErrno keep;
+    write_summaries(false);
+    if (limit.admit(place, static_cast<std::uint8_t>(level), message, std::chrono::steady_clock::now())) {
+        write_message(level, message);
     }
 }
 
+void log_unlimited(LogLevel level, std::string_view message) noexcept {
+    if (log_enabled(level)) {
+        const KeepErrno keep;
+        write_message(level, message);
+    }
+}
+
+void summarize_log(bool all) noexcept {
+    const KeepErrno keep;
+    write_summaries(all);
+}
+
 void report(std::string_view message) noexcept {
-    try {
-        write_stderr("kvm_vmm: " + printable(message), stderr_patience);
-        if (const int fd = log_file.load(std::memory_order_relaxed); fd >= 0) {
-            write_file(fd, LogLevel::info, message);
-        }
-    } catch (...) {  // NOLINT(bugprone-empty-catch): no memory for a line, and nowhere to say so
+    const KeepErrno keep;
+    LogLine line;
+    line.add("kvm_vmm: ").add_printable(message);
+    write_stderr(line, stderr_patience);
+    if (const int fd = log_file.load(std::memory_order_relaxed); fd >= 0) {
+        write_file(fd, LogLevel::info, message);
     }
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <optional>
+#include <source_location>
 #include <string>
 #include <string_view>
 
@@ -34,8 +35,19 @@ extern std::atomic<LogLevel> log_level;
 }
 
 /// Writes one line; control characters in it, and bytes that are not UTF-8, become '?'. Never waits for a
-/// slow reader of the log: the line is lost then. From any thread.
-void log(LogLevel level, std::string_view message) noexcept;
+/// slow reader of the log: the line is lost then. From each `place` of the source, ten messages are written
+/// in five seconds; how many more there were is written when these have passed.
+///
+/// From any thread, and from a signal handler whatever it has interrupted: takes no lock and no memory.
+void log(LogLevel level, std::string_view message,
+         const std::source_location& place = std::source_location::current()) noexcept;
+
+/// log() for messages whose number is bounded otherwise.
+void log_unlimited(LogLevel level, std::string_view message) noexcept;
+
+/// Writes how many messages log() has left out in the windows that are over, or with `all` in any. To be
+/// called now and then, as the last message of a flood is followed by no other.
+void summarize_log(bool all) noexcept;
 
 /// What the user has to see: writes "kvm_vmm: MESSAGE" as one line to stderr, whatever mode the terminal is
 /// in, and to the log file where there is one; characters as with log(). A stderr that nobody reads is waited

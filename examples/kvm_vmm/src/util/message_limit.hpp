@@ -99,6 +99,14 @@ public:
         }
     }
 
+    /// Begins afresh: no window is open, and nothing is left out.
+    void forget() noexcept {
+        for (Place& place : places_) {
+            place.left_out.store(0, std::memory_order_relaxed);
+            place.window_start.store(none, std::memory_order_release);
+        }
+    }
+
 private:
     static constexpr std::int64_t none = INT64_MIN;
 

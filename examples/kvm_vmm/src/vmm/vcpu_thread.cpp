@@ -102,7 +102,7 @@ void VcpuThread::run() {
     const AlternateSignalStack signal_stack;
     // Nothing lies between this line and the first KVM_RUN: scripts/measure takes the start-up time from it.
     if (log_enabled(LogLevel::debug)) {
-        log(LogLevel::debug, "CPU " + std::to_string(vcpu_.id()) + " starts");
+        log_unlimited(LogLevel::debug, "CPU " + std::to_string(vcpu_.id()) + " starts");
     }
     try {
         while (!stop_.load()) {

@@ -167,6 +167,7 @@ std::string Vmm::status() const {
 // A CPU that halts with interrupts off stays so, but KVM does not tell. The guest is looked at only where it
 // did something and then came to rest: a guest that idles as usual costs one kick each time.
 void Vmm::look_for_halt() {
+    summarize_log(false);
     std::chrono::nanoseconds cpu_time{};
     bool all_halted = true;
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
