@@ -56,7 +56,13 @@ public:
     using events_type = Events;
     static constexpr std::size_t register_count = 1;
 
-    explicit constexpr ResetControl(T reset_evt = T(), Events events = Events())
+    constexpr ResetControl()
+        requires std::default_initializable<T> && std::default_initializable<Events>
+        : ResetControl(T(), Events()) {}
+    explicit constexpr ResetControl(T reset_evt)
+        requires std::default_initializable<Events>
+        : ResetControl(std::move(reset_evt), Events()) {}
+    constexpr ResetControl(T reset_evt, Events events)
         : reset_evt_(std::move(reset_evt)), events_(std::move(events)) {}
     /// The port as it was saved; nothing is triggered.
     [[nodiscard]] static constexpr std::expected<ResetControl, StateError> from_state(
@@ -151,7 +157,13 @@ public:
     using events_type = Events;
     static constexpr std::size_t register_count = 1;
 
-    explicit constexpr SystemControlPortA(T reset_evt = T(), Events events = Events())
+    constexpr SystemControlPortA()
+        requires std::default_initializable<T> && std::default_initializable<Events>
+        : SystemControlPortA(T(), Events()) {}
+    explicit constexpr SystemControlPortA(T reset_evt)
+        requires std::default_initializable<Events>
+        : SystemControlPortA(std::move(reset_evt), Events()) {}
+    constexpr SystemControlPortA(T reset_evt, Events events)
         : reset_evt_(std::move(reset_evt)), events_(std::move(events)) {}
     /// The port as it was saved; nothing is triggered and no event is sent.
     [[nodiscard]] static constexpr std::expected<SystemControlPortA, StateError> from_state(

@@ -21,7 +21,7 @@ struct BootOptions {
     std::string command_line;                ///< in the kernel's syntax; CommandLine helps to build it
     BootProtocol protocol{BootProtocol::automatic};
     /// Called again and again during the work; may throw to give up.
-    std::function<void()> checkpoint{};
+    std::function<void()> checkpoint{nullptr};
 };
 
 /// What load_guest() did.
