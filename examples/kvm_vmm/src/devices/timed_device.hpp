@@ -10,13 +10,13 @@
 
 namespace kvm_vmm {
 
-/// Keeps a timer at the next deadline of a device that has `next_deadline()` and `tick()`, whoever accesses
-/// it.
-template <class Device>
+/// Keeps a timer at the next deadline of a device that has `next_deadline()`, `tick()` and a clock that turns
+/// its deadlines into the timer's time (`on_steady`; see Oscillator), whoever accesses it.
+template <class Device, class DeadlineTimer = Timer>
 class TimedDevice {
 public:
-    /// `timer` must outlive the device; where it expires, call expired() with the device's lock held.
-    TimedDevice(Device device, Timer& timer) : device_(std::move(device)), timer_(&timer) {}
+    /// `timer` runs on the steady clock of the device's clock and must outlive the device; where it expires, call expired() with the device's lock held.
+    TimedDevice(Device device, DeadlineTimer& timer) : device_(std::move(device)), timer_(&timer) {}
 
     [[nodiscard]] Device& device() noexcept { return device_; }
 
@@ -41,12 +41,12 @@ private:
         const auto deadline = device_.next_deadline();
         if (deadline != deadline_) {
             deadline_ = deadline;
-            timer_->set(deadline);
+            timer_->set(deadline ? std::optional(device_.clock().on_steady(*deadline)) : std::nullopt);
         }
     }
 
     Device device_;
-    Timer* timer_;
+    DeadlineTimer* timer_;
     std::optional<std::chrono::nanoseconds> deadline_;
 };
 

@@ -44,8 +44,8 @@ std::shared_ptr<vmdevice::Locked<vmdevice::ByteDevice<Device>>> on_bus(NamedBus 
 }
 
 // At the first start: the host's time, and what firmware writes into the CMOS.
-vmsuperio::RtcCmosState first_cmos(const GuestMemory& memory) {
-    vmsuperio::RtcCmos<> clock;
+vmsuperio::RtcCmosState first_cmos(const GuestMemory& memory, const Oscillator<>& oscillator) {
+    vmsuperio::RtcCmos clock(oscillator);
     clock.set_memory_size(memory.low_end(), memory.size() - memory.low_end());
     return clock.state();
 }
@@ -114,13 +114,14 @@ void LegacyDevices::add_i8042_device(const VmmConfig& config, KvmVm& vm, NamedBu
 void LegacyDevices::add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, EventManager& events,
                             const Battery& battery) {
     // The timer belongs to the loop, the device to whichever thread holds its lock.
-    clock_timer_.emplace(events, CLOCK_REALTIME,
+    clock_timer_.emplace(events, BootClock::id,
                          [this] { clock_->with_lock([](auto& device) { device.device().expired(); }); });
-    auto rtc = RealTimeClock::from_state(battery.cmos ? *battery.cmos : first_cmos(memory),
-                                         make_interrupt(vm, platform::rtc_irq), {}, {},
-                                         {.utc_offset = std::chrono::seconds(0),
-                                          .day_alarm = platform::cmos_day_alarm,
-                                          .month_alarm = platform::cmos_month_alarm});
+    auto rtc =
+        RealTimeClock::from_state(battery.cmos ? *battery.cmos : first_cmos(memory, battery.oscillator),
+                                  make_interrupt(vm, platform::rtc_irq), {}, battery.oscillator,
+                                  {.utc_offset = std::chrono::seconds(0),
+                                   .day_alarm = platform::cmos_day_alarm,
+                                   .month_alarm = platform::cmos_month_alarm});
     if (!rtc) {
         throw VmmError(ExitCode::vmm_error,
                        "the clock's state cannot be taken over: " + to_string(rtc.error()));
@@ -180,7 +181,7 @@ Battery LegacyDevices::reset_battery_backed() {
         RealTimeClock& clock = device.device().device();
         // The line has fallen before the state is saved, so that the next VM starts without its interrupt.
         (void)clock.reset();
-        return Battery{.cmos = clock.state()};
+        return Battery{.cmos = clock.state(), .oscillator = clock.clock()};
     });
 }
 

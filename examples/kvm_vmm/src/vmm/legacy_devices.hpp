@@ -16,6 +16,7 @@
 #include "console/serial_backend.hpp"
 #include "devices/acpi_pm.hpp"
 #include "devices/irq_line.hpp"
+#include "devices/oscillator.hpp"
 #include "devices/reset_trigger.hpp"
 #include "devices/timed_device.hpp"
 #include "event/event_manager.hpp"
@@ -66,7 +67,7 @@ private:
     template <class Device>
     using OnBus = vmdevice::Locked<vmdevice::ByteDevice<Device>>;
     using Keyboard = OnBus<vmsuperio::I8042<ResetTrigger, Interrupt, Interrupt>>;
-    using RealTimeClock = vmsuperio::RtcCmos<Interrupt>;
+    using RealTimeClock = vmsuperio::RtcCmos<Interrupt, vmsuperio::NoRtcCmosEvents, Oscillator<>>;
     using Clock = OnBus<TimedDevice<RealTimeClock>>;
     using Power = OnBus<AcpiPm<IrqLine, PowerEvents>>;
 
