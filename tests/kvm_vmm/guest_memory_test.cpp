@@ -5,7 +5,10 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <cstdio>
+#include <fstream>
 #include <limits>
+#include <string>
 
 #include "catch.hpp"
 #include "error.hpp"
@@ -92,4 +95,24 @@ TEST_CASE("GuestMemory: what is given back reads as zero and can be used again",
     REQUIRE(memory.write(0, bytes));
     REQUIRE(memory.read(0, read));
     CHECK(read == bytes);
+}
+
+TEST_CASE("GuestMemory: core files leave it out", "[memory]") {
+    const kvm_vmm::GuestMemory memory(16ULL << 20U);
+    for (const auto& region : memory.regions()) {
+        const auto start = reinterpret_cast<std::uintptr_t>(region.host.data());
+        std::ifstream maps("/proc/self/smaps");
+        bool inside = false;
+        bool left_out = false;
+        for (std::string line; std::getline(maps, line);) {
+            unsigned long long from = 0;
+            unsigned long long to = 0;
+            if (std::sscanf(line.c_str(), "%llx-%llx ", &from, &to) == 2) {
+                inside = from <= start && start < to;
+            } else if (inside && line.starts_with("VmFlags:")) {
+                left_out = line.find(" dd") != std::string::npos;
+            }
+        }
+        CHECK(left_out);
+    }
 }

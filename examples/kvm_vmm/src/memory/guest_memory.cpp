@@ -31,6 +31,8 @@ std::span<std::uint8_t> map_ram(std::uint64_t size) {
         ::munmap(start, before);
     }
     ::munmap(start + before + size, huge_page - before);
+    // A core file is for finding faults of this program, not for what a guest holds.
+    ::madvise(start + before, size, MADV_DONTDUMP);
     return {start + before, size};
 }
 
