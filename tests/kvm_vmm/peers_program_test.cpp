@@ -48,7 +48,7 @@ class Program {
 public:
     Program(const ScratchDirectory& directory, const std::vector<std::string>& arguments, int output = -1,
             int error_output = -1)
-        : errors_(directory / "errors"), child_(::fork()) {
+        : errors_(directory / "errors"), child_(fork_child()) {
         if (child_ == 0) {
             // As a shell leaves it, whatever this test's parent did.
             std::signal(SIGPIPE, SIG_DFL);
@@ -293,7 +293,7 @@ TEST_CASE("kvm_vmm: SIGTERM is answered while others read the same terminal, who
     terminal.wait_until_raw();
     const int slave = terminal.descriptor();
     CHECK((::fcntl(slave, F_GETFL) & O_NONBLOCK) == 0);
-    const pid_t other = ::fork();
+    const pid_t other = fork_child();
     if (other == 0) {
         ::alarm(60);
         for (char byte = 0; ::read(slave, &byte, 1) >= 0;) {

@@ -15,12 +15,14 @@
 #include <poll.h>
 #include <pty.h>
 #include <string>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 #include <vector>
 
 #include "catch.hpp"
+#include "child.hpp"
 #include "scratch_directory.hpp"
 #include "small_guest.hpp"
 
@@ -53,7 +55,7 @@ inline int exit_code_of(int status) {
 /// process.
 inline Result run(const ScratchDirectory& directory, const std::vector<std::string>& arguments,
                   const std::string& input = "/dev/null", const std::function<void()>& prepare = {}) {
-    const pid_t child = ::fork();
+    const pid_t child = fork_child();
     if (child == 0) {
         if (input == "-") {
             ::close(STDIN_FILENO);
@@ -114,9 +116,10 @@ public:
     explicit Terminal(const std::vector<std::string>& arguments) {
         REQUIRE(::openpty(&master_, &slave_, nullptr, nullptr, nullptr) == 0);
         REQUIRE(::tcgetattr(slave_, &before_) == 0);
-        child_ = ::fork();
+        child_ = fork_child();
         if (child_ == 0) {
             ::setsid();
+            ::ioctl(slave_, TIOCSCTTY, 0);  // kvm_vmm is the job in front of it
             for (const int fd : {0, 1, 2}) {
                 ::dup2(slave_, fd);
             }
@@ -153,12 +156,15 @@ public:
         REQUIRE(::write(master_, keys.data(), keys.size()) == static_cast<ssize_t>(keys.size()));
     }
     void send(int signal) const { REQUIRE(::kill(child_, signal) == 0); }
-    int wait() {
+    int wait() { return exit_code_of(wait_status()); }
+    /// As waitpid(2) gives it.
+    int wait_status() {
         int status = 0;
         REQUIRE(::waitpid(child_, &status, 0) == child_);
         child_ = -1;
-        return exit_code_of(status);
+        return status;
     }
+    [[nodiscard]] pid_t pid() const { return child_; }
     [[nodiscard]] bool ended() const {
         siginfo_t info{};
         REQUIRE(::waitid(P_PID, static_cast<id_t>(child_), &info, WEXITED | WNOHANG | WNOWAIT) == 0);

@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <csignal>
+#include <functional>
 #include <mutex>
 #include <thread>
 
@@ -347,4 +349,97 @@ TEST_CASE("VcpuThread: a guest that is asked again and again whether it is halte
         REQUIRE(device->count.load() >= before + 3);
     }
     CHECK_FALSE(thread.halted());
+}
+
+namespace {
+
+/// Calls a function in the vCPU's own thread, out of the guest, when the guest writes to it.
+struct Hook final : vmdevice::DevicePio {
+    void pio_read(vmdevice::PioAddress, vmdevice::PioOffset, std::span<std::uint8_t>) override {}
+    void pio_write(vmdevice::PioAddress, vmdevice::PioOffset, std::span<const std::uint8_t>) override {
+        on_write();
+    }
+    std::function<void()> on_write;
+};
+
+bool eventually(const std::function<bool()>& condition) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!condition()) {
+        if (std::chrono::steady_clock::now() > deadline) {
+            return false;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return true;
+}
+
+}  // namespace
+
+TEST_CASE("VcpuThread: a request to stop that comes while the thread is in a device is not lost", "[kvm]") {
+    REQUIRE_KVM();
+    SmallGuest guest;
+    const auto hook = std::make_shared<Hook>();
+    add_pio(guest, 0x500, 1, hook);
+    // mov dx, 0x500; out dx, al; jmp to itself: the signal alone would have come before the guest spins
+    guest.load_real_mode(Bytes{0xBA, 0x00, 0x05, 0xEE, 0xEB, 0xFE});
+    VcpuThread thread(guest.vcpu(), guest.handler());
+    hook->on_write = [&] { thread.request_stop(); };
+    thread.start();
+    CHECK(thread.wait_stopped(std::chrono::seconds(20)));
+}
+
+TEST_CASE(
+    "VcpuThread: a halt check that comes while the thread is in a device is done, and the guest goes on",
+    "[kvm]") {
+    REQUIRE_KVM();
+    SmallGuest guest;
+    const auto hook = std::make_shared<Hook>();
+    const auto counter = std::make_shared<Counter>();
+    add_pio(guest, 0x500, 1, hook);
+    add_pio(guest, 0x501, 1, counter);
+    // mov dx, 0x500; out dx, al; inc dx; out dx, al; cli; hlt
+    guest.load_real_mode(Bytes{0xBA, 0x00, 0x05, 0xEE, 0x42, 0xEE, 0xFA, 0xF4});
+    VcpuThread thread(guest.vcpu(), guest.handler());
+    hook->on_write = [&] { thread.request_halt_check(); };
+    thread.start();
+    REQUIRE(eventually([&] { return counter->count.load() == 1; }));
+    CHECK_FALSE(thread.halted());
+    // It has halted by now, or soon will; a check finds that.
+    CHECK(eventually([&] {
+        thread.request_halt_check();
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        return thread.halted();
+    }));
+}
+
+TEST_CASE("VcpuThread: a CPU that is not halted any more is not said to be", "[kvm]") {
+    REQUIRE_KVM();
+    SmallGuest guest;
+    const auto hook = std::make_shared<Hook>();
+    add_pio(guest, 0x500, 1, hook);
+    // sti; hlt; and after a timer's or any other interrupt nothing: with interrupts on, it may run again
+    guest.load_real_mode(Bytes{0xB0, 0xFF, 0xE6, 0x21, 0xFB, 0xF4, 0xEB, 0xFD});
+    VcpuThread thread(guest.vcpu(), guest.handler());
+    thread.start();
+    for (int i = 0; i < 20; ++i) {
+        thread.request_halt_check();
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        CHECK_FALSE(thread.halted());
+    }
+}
+
+TEST_CASE("VcpuThread: it is stopped in a process that blocks or ignores every signal", "[kvm]") {
+    REQUIRE_KVM();
+    sigset_t all{};
+    sigset_t before{};
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    SmallGuest guest;
+    guest.load_real_mode(Bytes{0xEB, 0xFE});
+    VcpuThread thread(guest.vcpu(), guest.handler());
+    thread.start();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    thread.request_stop();
+    CHECK(thread.wait_stopped(std::chrono::seconds(20)));
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }

@@ -79,7 +79,7 @@ End run_guest(const ScratchDirectory& directory, const Bytes& code, unsigned cpu
     arguments.insert(arguments.end(), options.begin(), options.end());
     std::array<int, 2> pipe{};
     REQUIRE(::pipe2(pipe.data(), O_CLOEXEC) == 0);
-    const pid_t child = ::fork();
+    const pid_t child = fork_child();
     if (child == 0) {
         const int null = ::open("/dev/null", O_RDWR);
         if (null < 0) {

@@ -235,7 +235,7 @@ private:
     }
 
     int run(const std::vector<std::string>& arguments) {
-        const pid_t child = ::fork();
+        const pid_t child = fork_child();
         if (child == 0) {
             const auto redirect = [this](const std::string& name, int flags, int fd) {
                 ::dup2(::open((name.starts_with('/') ? fs::path(name) : directory_ / name).c_str(), flags),
@@ -445,7 +445,7 @@ TEST_CASE("kvm_vmm: a restarted guest has the files that were opened, whatever l
     const fs::path precious = directory.write("precious", "precious");
     const fs::path debug = directory / "debug";
     const fs::path opened = directory / "opened";
-    const pid_t child = ::fork();
+    const pid_t child = fork_child();
     if (child == 0) {
         ::alarm(30);
         exec({"--kernel", kernel.string(), "--initrd", initrd.string(), "--memory", "64M", "--serial", "null",

@@ -23,15 +23,23 @@ enum class ExitCode : int {
     signal_base = 128,    ///< + the number of the signal that ended it
 };
 
+[[nodiscard]] constexpr ExitCode ended_by(int signal) noexcept {
+    return static_cast<ExitCode>(static_cast<int>(ExitCode::signal_base) + signal);
+}
+
 /// Stops the set-up of a VM: what() is the one line that the user sees.
 class VmmError : public std::runtime_error {
 public:
-    VmmError(ExitCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+    VmmError(ExitCode code, const std::string& message, int signal = 0)
+        : std::runtime_error(message), code_(code), signal_(signal) {}
 
     [[nodiscard]] ExitCode code() const noexcept { return code_; }
+    /// The signal that stopped it; 0 for none.
+    [[nodiscard]] int signal() const noexcept { return signal_; }
 
 private:
     ExitCode code_;
+    int signal_;
 };
 
 /// "what: Reason" for a failed system call; a name that is too long with the limits (Linux, limits.h).

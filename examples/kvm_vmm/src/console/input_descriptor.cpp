@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <fcntl.h>
 #include <poll.h>
 #include <string>
@@ -15,8 +14,10 @@
 #include <unistd.h>
 #include <utility>
 
+#include "console/raw_terminal.hpp"
 #include "error.hpp"
 #include "event/notifier.hpp"
+#include "event/signals.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -31,14 +32,8 @@ FileDescriptor open_again(int fd) {
     return FileDescriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
 }
 
-// Only the signals of job control: a process in the background that reads its terminal is to be stopped.
-void block_signals() {
-    sigset_t set{};
-    sigfillset(&set);
-    sigdelset(&set, SIGTTIN);
-    sigdelset(&set, SIGTTOU);
-    pthread_sigmask(SIG_BLOCK, &set, nullptr);
-}
+// A terminal cannot be read while another job is in front of it (SIGTTIN is ignored, see util/process).
+bool is_anothers_terminal(int fd) noexcept { return ::isatty(fd) != 0 && !RawTerminal::in_front(fd); }
 
 }  // namespace
 
@@ -65,7 +60,7 @@ private:
     };
 
     static void pass_on(Shared& shared) {
-        block_signals();
+        leave_signals_to_main_thread();
         std::array<std::uint8_t, 1024> buffer{};
         for (;;) {
             std::array<pollfd, 2> entries{pollfd{.fd = shared.source, .events = POLLIN, .revents = 0},
@@ -79,8 +74,14 @@ private:
             if (entries[0].revents == 0) {
                 continue;
             }
+            if (is_anothers_terminal(shared.source)) {
+                constexpr int rest_ms = 200;
+                ::poll(&entries[1], 1, rest_ms);
+                continue;
+            }
             const ssize_t count = ::read(shared.source, buffer.data(), buffer.size());
-            if (count < 0 && (errno == EINTR || errno == EAGAIN)) {
+            if (count < 0 && (errno == EINTR || errno == EAGAIN ||
+                              (errno == EIO && is_anothers_terminal(shared.source)))) {
                 continue;
             }
             // Blocks while the guest does not read, so that the sender is held; fails when the object is

@@ -1,30 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "console/raw_terminal.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <termios.h>
 #include <unistd.h>
 
 namespace kvm_vmm {
 namespace {
 
-constexpr std::array crash_signals{SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS};
 constexpr std::size_t signal_stack_size = 64UL * 1024;
 
-// What a signal handler needs lives outside any object. Written before `raw` becomes true.
+// Signals that only pass by (default action: nothing), that stop, that cannot be caught, or that this program
+// ignores (util/process). All others end the process by default.
+constexpr std::array harmless_signals{SIGCHLD, SIGCONT, SIGURG,  SIGWINCH, SIGTSTP, SIGTTIN,
+                                      SIGTTOU, SIGKILL, SIGSTOP, SIGPIPE,  SIGXFSZ};
+
+// What a signal handler needs lives outside any object. The modes are written only while `taken` is false.
 int terminal_fd = -1;
 termios cooked_mode{};
 termios raw_mode{};
-std::atomic<bool> raw{false};
-static_assert(std::atomic<bool>::is_always_lock_free);
+std::atomic<bool> taken{false};
+// The thread that is just making the terminal raw; 0 for none.
+std::atomic<pid_t> taker{0};
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<pid_t>::is_always_lock_free);
+
+pid_t this_thread() noexcept { return static_cast<pid_t>(::syscall(SYS_gettid)); }
+
+bool same_mode(const termios& a, const termios& b) noexcept {
+    return a.c_iflag == b.c_iflag && a.c_oflag == b.c_oflag && a.c_cflag == b.c_cflag &&
+           a.c_lflag == b.c_lflag && std::memcmp(a.c_cc, b.c_cc, sizeof(a.c_cc)) == 0;
+}
 
 void apply(const termios& mode) noexcept {
-    // In the background, setting the terminal would stop this process with SIGTTOU.
+    // Another job may have come to the front just now. Setting the terminal would then stop this process with
+    // SIGTTOU.
     sigset_t background{};
     sigset_t previous{};
     sigemptyset(&background);
@@ -35,61 +54,152 @@ void apply(const termios& mode) noexcept {
     pthread_sigmask(SIG_SETMASK, &previous, nullptr);
 }
 
-void restore() noexcept {
-    if (raw.exchange(false)) {
-        apply(cooked_mode);
+/// Gives back what was taken. In the background the terminal belongs to another job, which most often has set
+/// it by itself; only where it still is just as it was made here, nobody else has cared for it.
+void give_back() noexcept {
+    if (!taken.exchange(false)) {
+        return;
+    }
+    if (!RawTerminal::in_front(terminal_fd)) {
+        termios now{};
+        if (::tcgetattr(terminal_fd, &now) != 0 || !same_mode(now, raw_mode)) {
+            return;
+        }
+    }
+    apply(cooked_mode);
+}
+
+void take() noexcept {
+    termios now{};
+    if (::tcgetattr(terminal_fd, &now) != 0) {
+        return;
+    }
+    if (taken.load()) {
+        if (same_mode(now, raw_mode)) {
+            return;
+        }
+        taken.store(false);  // a shell has set it while this process was stopped
+    }
+    // A shell may put back the modes that were in force when the job was stopped: then it is still raw.
+    if (!same_mode(now, raw_mode)) {
+        cooked_mode = now;
+        raw_mode = now;
+        ::cfmakeraw(&raw_mode);
+    }
+    taker.store(this_thread());
+    // Before the mode changes: a crash in between restores what is in force anyway.
+    taken.store(true);
+    apply(raw_mode);
+    // What the driver made of it, to know it again.
+    if (::tcgetattr(terminal_fd, &now) == 0) {
+        raw_mode = now;
+    }
+    taker.store(0);
+    if (!RawTerminal::in_front(terminal_fd)) {
+        give_back();
     }
 }
 
 extern "C" void restore_and_die(int signal) {
-    restore();
+    // A fault in one thread while another one makes the terminal raw: the last to set it must be this one.
+    constexpr int patience = 1000;
+    for (int i = 0; i < patience && taker.load() != 0 && taker.load() != this_thread(); ++i) {
+        const timespec pause{.tv_sec = 0, .tv_nsec = 100'000};
+        ::nanosleep(&pause, nullptr);
+    }
+    give_back();
     // SA_RESETHAND has put the default action back. A fault would come again by itself, but a signal
     // sent by another process would not.
     ::raise(signal);
+    // raise(3) needs an entry in the queue of real-time signals, and refuses the two that libc keeps for
+    // itself.
+    ::kill(::getpid(), signal);
 }
+
+#ifdef __x86_64__
+/// The kernel's form of struct sigaction. libc's functions refuse signals 32 and 33, which it uses itself.
+struct KernelAction {
+    void (*handler)(int);
+    unsigned long flags;
+    void (*restorer)();
+    unsigned long mask;
+};
+
+void install_for_signals_of_libc() {
+    KernelAction ours{};
+    if (::syscall(SYS_rt_sigaction, SIGTERM, nullptr, &ours, sizeof(ours.mask)) != 0 ||
+        ours.handler != restore_and_die) {
+        return;
+    }
+    for (int signal = __SIGRTMIN; signal < SIGRTMIN; ++signal) {
+        KernelAction action{};
+        if (::syscall(SYS_rt_sigaction, signal, nullptr, &action, sizeof(action.mask)) == 0 &&
+            action.handler == SIG_DFL) {
+            ::syscall(SYS_rt_sigaction, signal, &ours, nullptr, sizeof(ours.mask));
+        }
+    }
+}
+#endif
 
 void install_handlers() {
     struct sigaction action{};
     action.sa_handler = restore_and_die;
     action.sa_flags = static_cast<int>(SA_RESETHAND | SA_NODEFER | SA_ONSTACK);
     sigemptyset(&action.sa_mask);
-    for (const int signal : crash_signals) {
-        ::sigaction(signal, &action, nullptr);
+    for (int signal = 1; signal <= SIGRTMAX; ++signal) {
+        struct sigaction before{};
+        if (std::ranges::find(harmless_signals, signal) == harmless_signals.end() &&
+            ::sigaction(signal, nullptr, &before) == 0 && before.sa_handler != SIG_IGN) {
+            ::sigaction(signal, &action, nullptr);
+        }
     }
-    [[maybe_unused]] static const int registered = std::atexit([] { restore(); });
+#ifdef __x86_64__
+    install_for_signals_of_libc();
+#endif
+    [[maybe_unused]] static const int registered = std::atexit([] { give_back(); });
 }
 
 }  // namespace
 
 RawTerminal::RawTerminal(int fd) {
-    termios mode{};
-    if (::isatty(fd) == 0 || ::tcgetattr(fd, &mode) != 0) {
+    if (::isatty(fd) == 0) {
         return;
     }
     terminal_fd = fd;
-    cooked_mode = mode;
-    raw_mode = mode;
-    ::cfmakeraw(&raw_mode);
     install_handlers();
     resume();
 }
 
 RawTerminal::~RawTerminal() {
-    restore();
+    give_back();
     terminal_fd = -1;
 }
 
-void RawTerminal::suspend() noexcept { restore(); }
-
-void RawTerminal::resume() noexcept {
-    if (terminal_fd >= 0) {
-        // Before the mode changes: a crash in between restores what is in force anyway.
-        raw.store(true);
-        apply(raw_mode);
+bool RawTerminal::in_front(int fd) noexcept {
+    unsigned number = 0;
+    if (::ioctl(fd, TIOCGPTN, &number) == 0) {
+        return true;  // the master of a pseudo-terminal: what is in front of it is on the other side
     }
+    const pid_t front = ::tcgetpgrp(fd);
+    return front < 0 ? errno == ENOTTY : front == ::getpgrp();
 }
 
-bool RawTerminal::active() noexcept { return raw.load(std::memory_order_relaxed); }
+void RawTerminal::suspend() noexcept { give_back(); }
+
+bool RawTerminal::resume() noexcept {
+    if (terminal_fd < 0) {
+        return true;
+    }
+    const bool front = in_front(terminal_fd);
+    if (front) {
+        take();
+    } else {
+        give_back();
+    }
+    return front;
+}
+
+bool RawTerminal::active() noexcept { return taken.load(std::memory_order_relaxed); }
 
 AlternateSignalStack::AlternateSignalStack()
     : stack_(::mmap(nullptr, signal_stack_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {

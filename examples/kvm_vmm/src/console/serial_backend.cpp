@@ -15,6 +15,7 @@
 
 #include "console/input_descriptor.hpp"
 #include "console/pty_backend.hpp"
+#include "console/raw_terminal.hpp"
 #include "console/unix_socket_backend.hpp"
 #include "error.hpp"
 #include "util/log.hpp"
@@ -33,14 +34,29 @@ public:
     DescriptorBackend(InputDescriptor input, Input kind)
         : SerialBackend(OutputChannel::Readers::one), descriptor_(std::move(input)), kind_(kind) {}
 
-    [[nodiscard]] int input_fd() const noexcept override { return ended_ ? -1 : descriptor_.fd(); }
+    [[nodiscard]] int input_fd() const noexcept override {
+        return ended_ || !in_front_ ? -1 : descriptor_.fd();
+    }
     [[nodiscard]] int output_fd() const noexcept override { return writer_ ? writer_->fd() : -1; }
     [[nodiscard]] Input input() const noexcept override { return kind_; }
     [[nodiscard]] std::expected<std::size_t, std::error_code> read(std::span<std::uint8_t> bytes) override {
         return descriptor_.read(bytes);
     }
-    void on_input_end() override { ended_ = true; }
+    void on_input_end() override {
+        if (descriptor_.is_terminal() && !RawTerminal::in_front(STDIN_FILENO)) {
+            set_in_front(false);  // another job got the terminal just before it was read
+        } else {
+            ended_ = true;
+        }
+    }
     [[nodiscard]] bool input_ended() const noexcept override { return ended_; }
+    void set_in_front(bool in_front) override {
+        // What is no terminal can be read in the background, too.
+        if (in_front != in_front_ && descriptor_.is_terminal()) {
+            in_front_ = in_front;
+            changed();
+        }
+    }
 
 private:
     // The channel writes to the descriptor that stays open here.
@@ -52,6 +68,7 @@ private:
     std::optional<vmsuperio::FdWriter> writer_;
     Input kind_;
     bool ended_{false};
+    bool in_front_{true};
 };
 
 std::unique_ptr<SerialBackend> open_stdio() {

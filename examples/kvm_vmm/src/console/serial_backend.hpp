@@ -53,6 +53,10 @@ public:
     /// Whether on_input_end() was called for the peer of now.
     [[nodiscard]] virtual bool input_ended() const noexcept = 0;
 
+    /// Whether this process is in front of its terminal, and so may read from it. To be called at each look;
+    /// only a back end on that terminal minds.
+    virtual void set_in_front(bool) {}
+
     /// Whether there is one peer at a time, which may go and be followed by another.
     [[nodiscard]] virtual bool has_peers() const noexcept { return false; }
     /// The peer has gone, in both directions: nobody may wait for its descriptor any more.

@@ -24,6 +24,16 @@ int pending_signal(std::initializer_list<int> except) {
     return 0;
 }
 
+void leave_signals_to_main_thread() noexcept {
+    sigset_t blocked{};
+    sigfillset(&blocked);
+    // Blocked, a fault would end the process without its handler.
+    for (const int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS}) {
+        sigdelset(&blocked, fault);
+    }
+    pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
+}
+
 SignalEvents::SignalEvents(EventManager& events, std::initializer_list<int> signals,
                            std::function<void(int)> handler)
     : events_(events), handler_(std::move(handler)) {
@@ -56,6 +66,7 @@ SignalEvents::~SignalEvents() {
 void SignalEvents::read_signals() {
     signalfd_siginfo info{};
     while (::read(fd_.get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
+        sent_by_process_ = info.ssi_code <= 0;  // SI_USER, SI_QUEUE, SI_TKILL; the kernel's are above
         handler_(static_cast<int>(info.ssi_signo));
     }
 }

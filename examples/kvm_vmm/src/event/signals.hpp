@@ -15,6 +15,10 @@ namespace kvm_vmm {
 /// event loop's thread, which hears nothing meanwhile.
 [[nodiscard]] int pending_signal(std::initializer_list<int> except);
 
+/// To be called first in each thread but the main one: blocks all signals but faults, so that signals are
+/// handled by the main thread, which alone changes the terminal's mode.
+void leave_signals_to_main_thread() noexcept;
+
 /// Brings signals to the event loop. The signals are blocked from construction on, in this thread and in all
 /// that it starts later, and as before again after destruction.
 class SignalEvents {
@@ -25,6 +29,9 @@ public:
     SignalEvents(const SignalEvents&) = delete;
     SignalEvents& operator=(const SignalEvents&) = delete;
 
+    /// In the handler: whether a process sent the signal, and not the terminal.
+    [[nodiscard]] bool sent_by_process() const noexcept { return sent_by_process_; }
+
 private:
     void read_signals();
 
@@ -33,6 +40,7 @@ private:
     sigset_t previous_{};
     FileDescriptor fd_;
     EventManager::SubscriptionId subscription_{};
+    bool sent_by_process_{false};
 };
 
 }  // namespace kvm_vmm

@@ -44,6 +44,11 @@ void KvmVcpu::clear_exit_request() noexcept {
     std::atomic_ref(run_->immediate_exit).store(0, std::memory_order_seq_cst);
 }
 
+void KvmVcpu::declare_pause() noexcept {
+    // EINVAL: the guest has not registered a clock (KVM's API document, KVM_KVMCLOCK_CTRL).
+    (void)::ioctl(fd_.get(), KVM_KVMCLOCK_CTRL, 0);
+}
+
 kvm_regs KvmVcpu::regs() const {
     kvm_regs regs{};
     kvm_ioctl(fd_.get(), KVM_GET_REGS, &regs, "KVM_GET_REGS");

@@ -35,6 +35,10 @@ public:
     void request_exit() noexcept;
     void clear_exit_request() noexcept;
 
+    /// Lets the guest know that it has not run for a while, so that its watchdogs do not take that for a
+    /// lockup. To be called before it runs again. Nothing where the guest does not use KVM's clock.
+    void declare_pause() noexcept;
+
     [[nodiscard]] kvm_regs regs() const;
     void set_regs(const kvm_regs& regs);
     [[nodiscard]] kvm_sregs sregs() const;

@@ -44,6 +44,7 @@ public:
 
     /// A VM is about to be made.
     void vm_starts();
+    [[nodiscard]] std::uint64_t vms_started() const noexcept { return vms_started_; }
     /// Where its devices are to be entered.
     [[nodiscard]] DeviceDirectory& devices() noexcept { return devices_; }
     /// The counters of the serial port of that name.

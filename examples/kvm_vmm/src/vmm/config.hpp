@@ -33,6 +33,8 @@ struct VmmConfig {
     vmsuperio::I8042Profile i8042{vmsuperio::I8042Profile::full};
     std::optional<SerialConfig> debug_console;  ///< of ports 0xE9 and 0x402
     bool restart_on_reboot{false};
+    std::optional<unsigned> restart_limit;  ///< restarts in a row (see RestartPace)
+    bool core_dumps{false};
     bool exit_port{false};  ///< port 0x501 ends the process with the byte written
     ObserveConfig observe;
 };

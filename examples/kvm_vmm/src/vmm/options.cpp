@@ -150,6 +150,22 @@ std::optional<unsigned> parse_cpus(const std::string& text) {
                                                                                     : std::nullopt;
 }
 
+constexpr unsigned max_restart_limit = 1'000'000;
+
+std::optional<unsigned> parse_limit(std::string_view text) {
+    unsigned number = 0;
+    const char* const end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(text.data(), end, number);
+    return error == std::errc{} && rest == end && number <= max_restart_limit ? std::optional(number)
+                                                                              : std::nullopt;
+}
+
+std::string check_limit(const std::string& text) {
+    return parse_limit(text)
+               ? std::string{}
+               : quote(text) + " is not a number from 0 to " + std::to_string(max_restart_limit);
+}
+
 std::string check_cpus(const std::string& text) {
     return parse_cpus(text) ? std::string{}
                             : quote(text) + " is not a number from 1 to " + std::to_string(max_cpus);
@@ -475,6 +491,12 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         "When the guest reboots")
         ->type_name("ACTION")
         ->default_str("exit");
+    app.add_option_function<std::string>(
+           "--restart-limit", [&](const std::string& text) { config.restart_limit = parse_limit(text); },
+           "With --on-reboot restart: exit with 10 after so many restarts in a row, none of which lasted 10 "
+           "s")
+        ->type_name("N")
+        ->check(check_limit);
     add_choice<vmsuperio::I8042Profile>(
         app, "--i8042", i8042_profiles, [&](vmsuperio::I8042Profile profile) { config.i8042 = profile; },
         "Keyboard controller")
@@ -487,6 +509,8 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->check(check_debug_console);
     app.add_flag("--exit-port", config.exit_port,
                  "Port 0x501 ends this program with the byte written as its exit code");
+    app.add_flag("--core-dumps", config.core_dumps,
+                 "For developers: allow core dumps of this program (without guest RAM) and debuggers");
     add_path(app, "--log", config.observe.log, "Append log messages to this file instead of stderr");
     add_choice<LogLevel>(
         app, "--log-level", log_levels, [&](LogLevel level) { config.observe.log_level = level; },

@@ -5,55 +5,80 @@
 #include <csignal>
 #include <memory>
 #include <optional>
+#include <string>
 #include <unistd.h>
 #include <utility>
 #include <vector>
 
-#include "console/raw_terminal.hpp"
+#include "console/job_terminal.hpp"
 #include "console/serial_backend.hpp"
 #include "event/event_manager.hpp"
 #include "event/signals.hpp"
 #include "kvm/kvm.hpp"
 #include "util/log.hpp"
+#include "vmm/restart_pace.hpp"
 #include "vmm/vmm.hpp"
 
 namespace kvm_vmm {
 namespace {
 
-bool uses_stdio(const VmmConfig& config) {
-    return std::ranges::any_of(
-        config.serials, [](const SerialConfig& serial) { return serial.kind == SerialConfig::Kind::stdio; });
-}
-
-ExitCode ended_by(int signal) {
-    return static_cast<ExitCode>(static_cast<int>(ExitCode::signal_base) + signal);
+bool may_restart(const RestartPace& pace, const VmmConfig& config) {
+    return !config.restart_limit || pace.in_a_row() <= *config.restart_limit;
 }
 
 // Loading a large kernel again takes a while, in which the event loop does not hear a signal.
 void give_up_on_signal() {
     if (const int signal = pending_signal({SIGTSTP, SIGCONT, SIGUSR1}); signal != 0) {
-        throw VmmError(ended_by(signal), "");
+        throw VmmError(ended_by(signal), "", signal);
     }
 }
 
-void on_signal(int signal, Vmm& vmm, Observer& observer) {
-    switch (signal) {
-        case SIGTSTP:
-            RawTerminal::suspend();
-            ::raise(SIGSTOP);
-            RawTerminal::resume();
-            break;
-        case SIGCONT:
-            RawTerminal::resume();  // whoever stopped us may have changed the terminal
-            break;
-        case SIGUSR1:
-            observer.flush();
-            break;
-        default:
-            vmm.request_end(ended_by(signal));
-            break;
+/// What outlives a VM in the event loop: signals, and the terminal under job control.
+class HostEvents {
+public:
+    HostEvents(EventManager& events, Observer& observer, std::unique_ptr<Vmm>& vmm)
+        : observer_(observer),
+          vmm_(vmm),
+          signals_(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1},
+                   [this](int signal) { on_signal(signal); }) {}
+
+    void open_terminal(EventManager& events, SerialBackend& console) {
+        const auto follow = [&console](bool in_front) { console.set_in_front(in_front); };
+        terminal_.emplace(events, STDIN_FILENO, follow);
+        terminal_->look();
     }
-}
+
+private:
+    void on_signal(int signal) {
+        switch (signal) {
+            case SIGTSTP:
+                stop_this_process(signals_.sent_by_process());
+                on_continue();
+                break;
+            case SIGCONT:
+                on_continue();
+                break;
+            case SIGUSR1:
+                observer_.flush();
+                break;
+            default:
+                vmm_->request_end_by_signal(signal);
+                break;
+        }
+    }
+
+    void on_continue() {
+        vmm_->declare_pause();
+        if (terminal_) {
+            terminal_->look();  // whoever stopped this process may have changed the terminal
+        }
+    }
+
+    Observer& observer_;
+    std::unique_ptr<Vmm>& vmm_;
+    SignalEvents signals_;
+    std::optional<JobTerminal> terminal_;
+};
 
 }  // namespace
 
@@ -79,20 +104,33 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
                       .serials = backends,
                       .debug_console = debug_console.get()};
     auto vmm = std::make_unique<Vmm>(config, host, Battery{}, give_up_on_signal);
-    const SignalEvents signals(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1},
-                               [&](int signal) { on_signal(signal, *vmm, observer); });
+    HostEvents host_events(events, observer, vmm);
     // As late as possible, so that set-up errors find the terminal as it was.
-    std::optional<RawTerminal> terminal;
-    if (uses_stdio(config)) {
-        terminal.emplace(STDIN_FILENO);
+    if (const auto console =
+            std::ranges::find(config.serials, SerialConfig::Kind::stdio, &SerialConfig::kind);
+        console != config.serials.end()) {
+        host_events.open_terminal(events,
+                                  *backends.at(static_cast<std::size_t>(console - config.serials.begin())));
     }
+    RestartPace pace;
     for (;;) {
         VmEnd end = vmm->run();
         if (end.code != ExitCode::guest_reset || !config.restart_on_reboot) {
             vmm->finish_output();
             return end;
         }
-        log(LogLevel::info, "the guest is restarted");
+        const auto delay = pace.next(vmm->run_time());
+        if (!may_restart(pace, config)) {
+            vmm->finish_output();
+            end.message = "the guest rebooted " + std::to_string(pace.in_a_row()) +
+                          " times in a row; it is not restarted any more";
+            return end;
+        }
+        log(LogLevel::info, "the guest is restarted in " + std::to_string(delay.count()) + " ms");
+        if (vmm->wait_for_end(delay)) {
+            vmm->finish_output();
+            return vmm->end();
+        }
         // A new machine in the same process: of the old one's state only what a battery keeps is left.
         const Battery battery = vmm->reset_battery_backed();
         vmm.reset();

@@ -8,20 +8,33 @@
 #include <variant>
 
 #include "console/raw_terminal.hpp"
+#include "event/signals.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {
 namespace {
 
-int kick_signal() noexcept { return SIGRTMIN; }
+// Its default action is to do nothing, so that one from elsewhere does no harm; and unlike a real-time signal
+// it needs no room in the queue of pending signals, which is limited for each user (RLIMIT_SIGPENDING).
+constexpr int kick_signal = SIGURG;
 
 // The signal only has to make KVM_RUN return with EINTR.
 void install_kick_handler() {
     struct sigaction action{};
     action.sa_handler = [](int) {};
     sigemptyset(&action.sa_mask);
-    ::sigaction(kick_signal(), &action, nullptr);
+    ::sigaction(kick_signal, &action, nullptr);
 }
+
+// Coarse, as it is asked for twice with each exit: some milliseconds do not matter.
+std::chrono::nanoseconds coarse_time() {
+    timespec time{};
+    ::clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+    return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
+// Much longer than any exit takes, and much shorter than the patience of a guest's watchdog.
+constexpr std::chrono::seconds noticeable_pause{1};
 
 }  // namespace
 
@@ -41,22 +54,24 @@ void VcpuThread::start() {
 }
 
 void VcpuThread::request_stop() {
-    // In this order: a thread that has passed its check of `stop_` finds immediate_exit set when it enters
-    // the guest, and one that is in the guest already is thrown out by the signal.
-    stop_.store(true);
-    kick();
+    requests_.request_stop([this] { kick(); });
 }
 
 void VcpuThread::request_halt_check() {
     halted_.store(false);
-    check_halt_.store(true);
-    kick();
+    requests_.request_halt_check([this] { kick(); });
 }
 
+void VcpuThread::request_pause_notice() {
+    requests_.request_pause_notice([this] { kick(); });
+}
+
+// A thread that is not in the guest finds immediate_exit set when it enters it; one that is there already is
+// thrown out by the signal.
 void VcpuThread::kick() {
     vcpu_.request_exit();
     if (thread_.joinable()) {
-        pthread_kill(thread_.native_handle(), kick_signal());
+        pthread_kill(thread_.native_handle(), kick_signal);
     }
 }
 
@@ -79,11 +94,14 @@ std::chrono::nanoseconds VcpuThread::cpu_time() const noexcept {
     return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
 }
 
-void VcpuThread::on_kick() {
-    // After every kick, or the CPU would never enter the guest again; and before the flags are looked at, so
-    // that a request that comes in between kicks once more.
-    vcpu_.clear_exit_request();
-    if (!check_halt_.exchange(false)) {
+void VcpuThread::on_resume() {
+    // After every kick, or the CPU would never enter the guest again.
+    const VcpuRequests::Taken taken = requests_.take([this] { vcpu_.clear_exit_request(); });
+    // KVM_RUN ended without a kick: this process was stopped, or frozen together with the host.
+    if (taken.pause_notice || !taken.any) {
+        vcpu_.declare_pause();
+    }
+    if (!taken.halt_check) {
         return;
     }
     constexpr std::uint64_t interrupt_flag = 1U << 9U;
@@ -99,19 +117,30 @@ void VcpuThread::join() {
 }
 
 void VcpuThread::run() {
+    leave_signals_to_main_thread();
+    sigset_t kick{};
+    sigemptyset(&kick);
+    sigaddset(&kick, kick_signal);
+    pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
     const AlternateSignalStack signal_stack;
+    std::chrono::nanoseconds left = coarse_time();
     // Nothing lies between this line and the first KVM_RUN: scripts/measure takes the start-up time from it.
     if (log_enabled(LogLevel::debug)) {
         log_unlimited(LogLevel::debug, "CPU " + std::to_string(vcpu_.id()) + " starts");
     }
     try {
-        while (!stop_.load()) {
+        while (!requests_.stop_requested()) {
+            // This process may be stopped while the thread is out of the guest, too.
+            if (coarse_time() - left >= noticeable_pause) {
+                vcpu_.declare_pause();
+            }
             VcpuExit exit = vcpu_.run();
+            left = coarse_time();
             if (!handler_.handle(vcpu_, exit)) {
                 break;
             }
             if (std::holds_alternative<exits::Resume>(exit)) {
-                on_kick();
+                on_resume();
             }
         }
     } catch (const VmmError& error) {

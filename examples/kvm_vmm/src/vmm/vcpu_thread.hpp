@@ -8,6 +8,7 @@
 
 #include "kvm/kvm_vcpu.hpp"
 #include "vmm/exit_handler.hpp"
+#include "vmm/vcpu_requests.hpp"
 
 namespace kvm_vmm {
 
@@ -31,6 +32,8 @@ public:
 
     /// Makes the thread find out, out of the guest, whether its CPU can ever run again by itself.
     void request_halt_check();
+    /// Makes the thread tell the guest that it was paused (see KvmVcpu::declare_pause).
+    void request_pause_notice();
     /// What the last check found: the CPU is halted with interrupts off, or was never started.
     [[nodiscard]] bool halted() const noexcept { return halted_.load(); }
     /// CPU time that the thread has used, to tell whether the guest did anything.
@@ -38,13 +41,12 @@ public:
 
 private:
     void run();
-    void on_kick();
+    void on_resume();
     void kick();
 
     KvmVcpu& vcpu_;
     ExitHandler& handler_;
-    std::atomic<bool> stop_{false};
-    std::atomic<bool> check_halt_{false};
+    VcpuRequests requests_;
     std::atomic<bool> halted_{false};
     std::binary_semaphore stopped_{0};
     std::thread thread_;

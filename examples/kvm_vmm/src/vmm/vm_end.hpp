@@ -16,18 +16,21 @@ namespace kvm_vmm {
 struct VmEnd {
     ExitCode code;
     std::string message;  ///< for the user; empty where there is nothing to say
+    int signal{0};        ///< of this process, that asked for the end; 0 for none
 };
 
 /// Where anything that ends the VM says so: vCPU threads, devices, the event loop. The first one counts.
 class EndLatch {
 public:
-    void request(ExitCode code, std::string message = {}) { set(code, std::move(message), false); }
+    void request(ExitCode code, std::string message = {}) {
+        set({.code = code, .message = std::move(message)}, false);
+    }
 
     /// The host's own wish goes before what the guest did at the same time: a guest that reboots all the time
     /// could not be ended otherwise.
-    void request_by_host(ExitCode code, std::string message = {}) {
+    void request_by_host(ExitCode code, std::string message = {}, int signal = 0) {
         requested_by_host_.store(true, std::memory_order_release);
-        set(code, std::move(message), true);
+        set({.code = code, .message = std::move(message), .signal = signal}, true);
     }
 
     [[nodiscard]] std::optional<VmEnd> get() const {
@@ -47,13 +50,13 @@ public:
     [[nodiscard]] int fd() const noexcept { return notifier_.fd(); }
 
 private:
-    void set(ExitCode code, std::string message, bool replace) {
+    void set(VmEnd end, bool replace) {
         {
             const std::lock_guard lock(mutex_);
             if (end_ && !replace) {
                 return;
             }
-            end_ = VmEnd{code, std::move(message)};
+            end_ = std::move(end);
             requested_.store(true, std::memory_order_release);
         }
         notifier_.notify();

@@ -22,7 +22,11 @@ constexpr std::array com_ports{com1, com2, com3, com4};
 constexpr std::chrono::milliseconds halt_check_interval{20};
 // By then a CPU that is not in the middle of something has looked.
 constexpr std::chrono::milliseconds halt_answer_time{2};
-constexpr std::chrono::milliseconds stop_timeout{2000};
+// In parts, so that time in which this process itself is stopped counts for one of them at most.
+constexpr std::chrono::milliseconds stop_timeout{100};
+constexpr int stop_attempts = 20;
+// Much longer than from one look for a halt to the next.
+constexpr std::chrono::seconds noticeable_pause{1};
 
 I8042Profile describe(vmsuperio::I8042Profile profile) {
     switch (profile) {
@@ -70,7 +74,9 @@ Vmm::Vmm(const VmmConfig& config, const VmHost& host, const Battery& battery,
     legacy_.emplace(config_, memory_, vm_, NamedBus{io_, observer_.devices()}, events_, end_, battery,
                     host.debug_console);
     create_vcpus();
-    log_set_up();
+    if (observer_.vms_started() == 1) {
+        log_set_up();  // that of a guest that is started again is the same
+    }
 }
 
 Vmm::~Vmm() = default;
@@ -168,6 +174,11 @@ std::string Vmm::status() const {
 // did something and then came to rest: a guest that idles as usual costs one kick each time.
 void Vmm::look_for_halt() {
     summarize_log(false);
+    // Also what no signal tells of: suspend of the host, or a debugger.
+    const BootClock::time_point now = BootClock::now();
+    if (now - std::exchange(looked_at_, now) >= noticeable_pause) {
+        declare_pause();
+    }
     std::chrono::nanoseconds cpu_time{};
     bool all_halted = true;
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
@@ -193,12 +204,37 @@ void Vmm::look_for_halt() {
     halt_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + next);
 }
 
+void Vmm::request_end_by_signal(int signal) { end_.request_by_host(ended_by(signal), {}, signal); }
+
+void Vmm::declare_pause() {
+    for (const std::unique_ptr<VcpuThread>& thread : threads_) {
+        thread->request_pause_notice();
+    }
+}
+
+bool Vmm::wait_for_end(std::chrono::nanoseconds time) {
+    using std::chrono::steady_clock;
+    const auto deadline = steady_clock::now() + time;
+    while (!end_.requested_by_host()) {
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - steady_clock::now());
+        if (left.count() <= 0) {
+            return false;
+        }
+        events_.run_once(static_cast<int>(left.count()));
+    }
+    return true;
+}
+
 void Vmm::stop_vcpus() {
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
         thread->request_stop();
     }
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
-        if (!thread->wait_stopped(stop_timeout)) {
+        bool stopped = false;
+        for (int attempt = 0; attempt < stop_attempts && !stopped; ++attempt) {
+            stopped = thread->wait_stopped(stop_timeout);
+        }
+        if (!stopped) {
             // Nothing that this thread uses may be taken down under it, so the process ends as it stands.
             RawTerminal::suspend();
             report("a vCPU thread does not stop");
@@ -219,6 +255,7 @@ VmEnd Vmm::run() {
         threads_.push_back(std::make_unique<VcpuThread>(*vcpu, exit_handler_));
     }
     started_ = std::chrono::steady_clock::now();
+    looked_at_ = BootClock::now();
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
         thread->start();
     }
@@ -229,6 +266,7 @@ VmEnd Vmm::run() {
         events_.run_once(-1);
     } while (!end_.requested());
     stop_vcpus();
+    run_time_ = std::chrono::steady_clock::now() - started_;
     halt_timer_.reset();
     events_.remove(*subscription);
     return *end_.get();

@@ -13,6 +13,7 @@
 
 #include "boot/loader.hpp"
 #include "console/serial_backend.hpp"
+#include "devices/oscillator.hpp"
 #include "devices/serial_console.hpp"
 #include "event/event_manager.hpp"
 #include "event/timer.hpp"
@@ -70,6 +71,17 @@ public:
     void request_end(ExitCode code, std::string message = {}) {
         end_.request_by_host(code, std::move(message));
     }
+    /// Ends the VM because this process got a signal that asks for it.
+    void request_end_by_signal(int signal);
+
+    /// Tells the guest that it did not run for a while. From the event loop's thread.
+    void declare_pause();
+
+    /// After run(): the event loop goes on for `time`, or until the host asks for the end; whether it did.
+    bool wait_for_end(std::chrono::nanoseconds time);
+    /// After run(): how long the guest ran.
+    [[nodiscard]] std::chrono::nanoseconds run_time() const noexcept { return run_time_; }
+    [[nodiscard]] VmEnd end() const { return *end_.get(); }
 
 private:
     void add_serial_console(unsigned index, SerialBackend& backend);
@@ -95,6 +107,8 @@ private:
     std::optional<LoadedGuest> guest_;
     std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
     std::chrono::steady_clock::time_point started_;
+    std::chrono::nanoseconds run_time_{};
+    BootClock::time_point looked_at_;
     std::optional<Timer> halt_timer_;
     std::chrono::nanoseconds cpu_time_seen_{};
     bool halt_check_due_{true};

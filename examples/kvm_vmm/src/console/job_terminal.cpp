@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "console/job_terminal.hpp"
+
+#include <chrono>
+#include <csignal>
+#include <ctime>
+#include <unistd.h>
+#include <utility>
+
+namespace kvm_vmm {
+
+JobTerminal::JobTerminal(EventManager& events, int fd, std::function<void(bool)> on_front)
+    : terminal_(fd), on_front_(std::move(on_front)), timer_(events, CLOCK_MONOTONIC, [this] { look(); }) {
+    if (::isatty(fd) != 0) {
+        look_again_later();
+    }
+}
+
+void JobTerminal::look() {
+    on_front_(RawTerminal::resume());
+    look_again_later();
+}
+
+void JobTerminal::look_again_later() {
+    constexpr std::chrono::milliseconds interval{200};
+    timer_.set(std::chrono::steady_clock::now().time_since_epoch() + interval);
+}
+
+void stop_this_process(bool asked_by_process) {
+    RawTerminal::suspend();
+    sigset_t stop{};
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTSTP);
+    // Pending until it is unblocked; a SIGCONT that was pending is dropped by it.
+    ::raise(SIGTSTP);
+    pthread_sigmask(SIG_UNBLOCK, &stop, nullptr);
+    pthread_sigmask(SIG_BLOCK, &stop, nullptr);
+    sigset_t pending{};
+    const bool stopped = ::sigpending(&pending) == 0 && sigismember(&pending, SIGCONT) == 1;
+    if (!stopped && asked_by_process) {
+        ::raise(SIGSTOP);
+    }
+}
+
+}  // namespace kvm_vmm

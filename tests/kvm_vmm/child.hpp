@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+// Processes that tests start.
+#include <csignal>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace kvm_vmm::test {
+
+/// fork(2), and a child that is the same whatever started the test (nohup, a background job, a program that
+/// blocks or ignores signals), and that ends with the test, even where that is killed.
+inline pid_t fork_child() {
+    const pid_t parent = ::getpid();
+    const pid_t child = ::fork();
+    if (child != 0) {
+        return child;
+    }
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) {
+        ::_exit(127);  // it was killed just now
+    }
+    for (int signal = 1; signal <= SIGRTMAX; ++signal) {
+        std::signal(signal, SIG_DFL);
+    }
+    sigset_t none{};
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, nullptr);
+    ::umask(022);
+    return 0;
+}
+
+}  // namespace kvm_vmm::test

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The small parts that decide when a VM ends, starts again and is kicked.
+#include <array>
+#include <chrono>
+#include <string>
+
+#include "catch.hpp"
+#include "vmm/restart_pace.hpp"
+#include "vmm/vcpu_requests.hpp"
+#include "vmm/vm_end.hpp"
+
+using namespace kvm_vmm;
+using namespace std::chrono_literals;
+
+TEST_CASE("EndLatch: the guest's first word counts, but the host's wish goes before it", "[vmm]") {
+    EndLatch end;
+    CHECK_FALSE(end.requested());
+    CHECK_FALSE(end.get().has_value());
+    end.request(ExitCode::guest_reset, "first");
+    end.request(ExitCode::guest_panic, "second");
+    CHECK(end.requested());
+    CHECK_FALSE(end.requested_by_host());
+    CHECK(end.get()->code == ExitCode::guest_reset);
+    CHECK(end.get()->message == "first");
+    end.request_by_host(ended_by(15), {}, 15);
+    CHECK(end.requested_by_host());
+    CHECK(end.get()->code == ended_by(15));
+    CHECK(end.get()->signal == 15);
+    CHECK(end.get()->message.empty());
+    end.request(ExitCode::guest_reset, "too late");
+    CHECK(end.get()->code == ended_by(15));
+    end.request_by_host(ExitCode::power_off);
+    CHECK(end.get()->code == ExitCode::power_off);
+    CHECK(end.get()->signal == 0);
+}
+
+namespace {
+
+/// A vCPU's immediate_exit.
+struct Exit {
+    bool requested{false};
+    auto request() {
+        return [this] { requested = true; };
+    }
+    auto clear() {
+        return [this] { requested = false; };
+    }
+};
+
+}  // namespace
+
+TEST_CASE("VcpuRequests: each request makes the vCPU leave the guest and is taken once", "[vmm]") {
+    VcpuRequests requests;
+    Exit exit;
+    CHECK_FALSE(requests.take(exit.clear()).any);
+    requests.request_halt_check(exit.request());
+    CHECK(exit.requested);
+    VcpuRequests::Taken taken = requests.take(exit.clear());
+    CHECK_FALSE(exit.requested);
+    CHECK((taken.any && taken.halt_check && !taken.pause_notice));
+    CHECK_FALSE(requests.take(exit.clear()).any);
+    requests.request_pause_notice(exit.request());
+    CHECK(exit.requested);
+    taken = requests.take(exit.clear());
+    CHECK((taken.any && !taken.halt_check && taken.pause_notice));
+    CHECK_FALSE(requests.stop_requested());
+    requests.request_stop(exit.request());
+    CHECK(exit.requested);
+    CHECK(requests.stop_requested());
+    CHECK(requests.take(exit.clear()).any);
+    CHECK(requests.stop_requested());
+}
+
+TEST_CASE("VcpuRequests: a flag is seen before the vCPU is asked to leave the guest", "[vmm]") {
+    // The vCPU leaves at once, and looks.
+    VcpuRequests requests;
+    bool seen = false;
+    const auto look = [&] { seen = requests.take([] {}).any; };
+    requests.request_halt_check(look);
+    CHECK(seen);
+    requests.request_pause_notice(look);
+    CHECK(seen);
+    requests.request_stop([&] { seen = requests.stop_requested(); });
+    CHECK(seen);
+}
+
+TEST_CASE("VcpuRequests: a request that comes while the exit request is taken back is not lost", "[vmm]") {
+    const auto not_lost = [](auto make) {
+        // Just before, just after: each time it is taken at once, or the vCPU leaves the guest again.
+        for (const bool before : {true, false}) {
+            VcpuRequests requests;
+            Exit exit;
+            const VcpuRequests::Taken taken = requests.take([&] {
+                if (before) {
+                    make(requests, exit);
+                }
+                exit.requested = false;
+                if (!before) {
+                    make(requests, exit);
+                }
+            });
+            CHECK((taken.halt_check || taken.pause_notice || exit.requested));
+            CHECK((taken.any || exit.requested));
+        }
+    };
+    not_lost([](VcpuRequests& requests, Exit& exit) { requests.request_halt_check(exit.request()); });
+    not_lost([](VcpuRequests& requests, Exit& exit) { requests.request_pause_notice(exit.request()); });
+}
+
+TEST_CASE("RestartPace: restarts in a row wait twice as long each time, up to a limit", "[vmm]") {
+    RestartPace pace;
+    auto expected = RestartPace::first_delay;
+    for (unsigned i = 1; i <= 100; ++i) {
+        CHECK(pace.next(0s) == expected);
+        CHECK(pace.in_a_row() == i);
+        expected = std::min(2 * expected, RestartPace::longest_delay);
+    }
+    CHECK(expected == RestartPace::longest_delay);
+}
+
+TEST_CASE("RestartPace: a guest that ran for a while begins again", "[vmm]") {
+    RestartPace pace;
+    (void)pace.next(1s);
+    (void)pace.next(RestartPace::settled - 1ns);
+    CHECK(pace.in_a_row() == 2);
+    CHECK(pace.next(RestartPace::settled) == RestartPace::first_delay);
+    CHECK(pace.in_a_row() == 1);
+    CHECK(pace.next(0s) == 2 * RestartPace::first_delay);
+}
