@@ -119,7 +119,8 @@ public:
 
     [[nodiscard]] DebugPortState state() const noexcept { return state_; }
     /// The port as it was saved: a POST code port, or a console where there is a `readback`.
-    [[nodiscard]] static std::expected<DebugPort, StateError> from_state(
+    template <class Self = DebugPort>  // instantiated where it is called only
+    [[nodiscard]] static std::expected<Self, StateError> from_state(
         const DebugPortState& state, Sink sink = {}, std::optional<std::uint8_t> readback = {}) {
         if (state.dropped > state.written) {
             return std::unexpected(StateError{"dropped"});
@@ -127,7 +128,7 @@ public:
         if (state.written == 0 && state.last != 0) {
             return std::unexpected(StateError{"last"});
         }
-        DebugPort port = readback ? console(std::move(sink), *readback) : DebugPort(std::move(sink));
+        Self port = readback ? Self::console(std::move(sink), *readback) : Self(std::move(sink));
         port.state_ = state;
         return port;
     }

@@ -72,12 +72,13 @@ public:
         return {.requested = status_.has_value(), .status = status_.value_or(0)};
     }
     /// The port as it was saved, without a call of `on_exit`.
-    [[nodiscard]] static std::expected<ExitPort, StateError> from_state(
+    template <class Self = ExitPort>  // instantiated where it is called only
+    [[nodiscard]] static std::expected<Self, StateError> from_state(
         const ExitPortState& state, Callback<void(std::uint8_t status)> on_exit = {}) {
         if (!state.requested && state.status != 0) {
             return std::unexpected(StateError{"status"});
         }
-        ExitPort port(std::move(on_exit));
+        Self port(std::move(on_exit));
         port.restore(state);
         return port;
     }

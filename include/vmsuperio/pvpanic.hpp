@@ -75,10 +75,11 @@ public:
 
     [[nodiscard]] PvpanicState state() const noexcept { return {.seen = seen_}; }
     /// The device as it was saved, without a call of `on_event`.
-    [[nodiscard]] static std::expected<Pvpanic, StateError> from_state(
+    template <class Self = Pvpanic>  // instantiated where it is called only
+    [[nodiscard]] static std::expected<Self, StateError> from_state(
         const PvpanicState& state, Callback<void(PvpanicEvent)> on_event = {},
         std::uint8_t supported = all_events) {
-        Pvpanic device(std::move(on_event), supported);
+        Self device(std::move(on_event), supported);
         if ((state.seen & ~unsigned{device.supported_}) != 0) {
             return std::unexpected(StateError{"seen"});
         }

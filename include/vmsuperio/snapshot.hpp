@@ -196,12 +196,16 @@ concept SnapshotState =
 template <SnapshotState S>
 [[nodiscard]] constexpr std::vector<std::uint8_t> encode(const S& state) {
     constexpr SnapshotFormat format = S::snapshot_format;
-    detail::SnapshotEncoder payload;
-    S::visit(state, payload);
     detail::SnapshotEncoder encoder;
-    encoder(format.tag, format.version, format.readable_since,
-            static_cast<std::uint32_t>(payload.bytes().size()));
-    encoder.bytes().insert(encoder.bytes().end(), payload.bytes().begin(), payload.bytes().end());
+    encoder(format.tag, format.version, format.readable_since, std::uint32_t{0});
+    const std::size_t header_size = encoder.bytes().size();
+    S::visit(state, encoder);
+    // The size of what follows the header is known now.
+    const std::size_t size = encoder.bytes().size() - header_size;
+    for (std::size_t i = 0; i < sizeof(std::uint32_t); ++i) {
+        encoder.bytes()[header_size - sizeof(std::uint32_t) + i] =
+            static_cast<std::uint8_t>(size >> (8U * i));
+    }
     return std::move(encoder.bytes());
 }
 

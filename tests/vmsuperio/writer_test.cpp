@@ -39,6 +39,10 @@ struct Limited {
 
 }  // namespace
 
+// Not in the header, where each user would compile them.
+static_assert(vmsuperio::Writer<vmsuperio::RateLimitedWriter<vmsuperio::NullWriter>>);
+static_assert(vmsuperio::Writer<vmsuperio::TeeWriter<vmsuperio::NullWriter, vmsuperio::BufferWriter>>);
+
 TEST_CASE("NullWriter: it takes everything", "[writer]") {
     vmsuperio::NullWriter writer;
     CHECK(writer.write(bytes("abc")) == std::size_t{3});
