@@ -43,6 +43,8 @@ set(vmsuperio_headers
     vmsuperio/clock.hpp
     vmsuperio/debug_port.hpp
     vmsuperio/detail/byte_queue.hpp
+    vmsuperio/detail/chrono.hpp
+    vmsuperio/detail/civil_date.hpp
     vmsuperio/detail/config.hpp
     vmsuperio/detail/copy_bytes.hpp
     vmsuperio/detail/device_time.hpp

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <chrono>
 #include <concepts>
 #include <cstdint>
 #include <limits>
@@ -9,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/detail/config.hpp>
 
 namespace vmsuperio {

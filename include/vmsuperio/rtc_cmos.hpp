@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include <vmsuperio/clock.hpp>
+#include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/detail/device_time.hpp>
 #include <vmsuperio/detail/rtc_calendar.hpp>
 #include <vmsuperio/registers/mc146818.hpp>

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include <vmsuperio/clock.hpp>
+#include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/detail/device_time.hpp>
 #include <vmsuperio/registers/pl031.hpp>
 #include <vmsuperio/snapshot.hpp>

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <chrono>
 #include <concepts>
 #include <cstdint>
 #include <expected>
@@ -9,6 +8,7 @@
 #include <utility>
 
 #include <vmsuperio/clock.hpp>
+#include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/serial.hpp>
 
 namespace vmsuperio {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +10,8 @@
 #include <utility>
 
 #include <vmsuperio/clock.hpp>
+#include <vmsuperio/detail/chrono.hpp>
+#include <vmsuperio/detail/civil_date.hpp>
 #include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/writer.hpp>
 
@@ -126,21 +127,15 @@ private:
             put_number(elapsed % second / 1000, 6, '0');
             put(']');
         } else {
-            std::int64_t rest = now % second;
-            std::int64_t seconds = now / second;
-            if (rest < 0) {
-                rest += second;
-                --seconds;
-            }
-            const std::chrono::sys_seconds time{std::chrono::seconds(seconds)};
-            const auto day = std::chrono::floor<std::chrono::days>(time);
-            const std::chrono::year_month_day date(day);
-            const auto of_day = static_cast<std::uint64_t>((time - day).count());
-            put_number(static_cast<std::uint64_t>(int{date.year()}), 4, '0');  // 1677 to 2262
+            const auto rest = static_cast<std::uint64_t>(detail::floor_mod(now, second));
+            const std::int64_t seconds = detail::floor_div(now, second);
+            const detail::CivilDate date = detail::civil_from_days(detail::floor_div(seconds, 86400));
+            const auto of_day = static_cast<std::uint64_t>(detail::floor_mod(seconds, 86400));
+            put_number(static_cast<std::uint64_t>(date.year), 4, '0');  // 1677 to 2262
             put('-');
-            put_number(unsigned{date.month()}, 2, '0');
+            put_number(static_cast<std::uint64_t>(date.month), 2, '0');
             put('-');
-            put_number(unsigned{date.day()}, 2, '0');
+            put_number(static_cast<std::uint64_t>(date.day), 2, '0');
             put('T');
             put_number(of_day / 3600, 2, '0');
             put(':');
@@ -148,7 +143,7 @@ private:
             put(':');
             put_number(of_day % 60, 2, '0');
             put('.');
-            put_number(static_cast<std::uint64_t>(rest / 1000), 6, '0');
+            put_number(rest / 1000, 6, '0');
             put('Z');
         }
         put(' ');

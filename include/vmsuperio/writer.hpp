@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include <vmsuperio/clock.hpp>
+#include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/detail/copy_bytes.hpp>
 
 namespace vmsuperio {

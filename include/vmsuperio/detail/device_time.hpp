@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <limits>
 #include <optional>
 #include <utility>
 
 #include <vmsuperio/clock.hpp>
+#include <vmsuperio/detail/chrono.hpp>
+#include <vmsuperio/detail/civil_date.hpp>
 #include <vmsuperio/trigger.hpp>
 
 namespace vmsuperio::detail {
@@ -95,16 +96,6 @@ private:
 [[nodiscard]] constexpr std::int64_t seconds_after(std::int64_t start, std::uint64_t count) noexcept {
     return static_cast<std::int64_t>(static_cast<std::uint64_t>(start) +
                                      count * static_cast<std::uint64_t>(ns_per_second));
-}
-
-/// Divides rounding down. `b` is positive.
-[[nodiscard]] constexpr std::int64_t floor_div(std::int64_t a, std::int64_t b) noexcept {
-    return a / b - (a % b < 0 ? 1 : 0);
-}
-/// What `floor_div` leaves, 0 to `b` - 1.
-[[nodiscard]] constexpr std::int64_t floor_mod(std::int64_t a, std::int64_t b) noexcept {
-    const std::int64_t rest = a % b;
-    return rest < 0 ? rest + b : rest;
 }
 
 /// The last whole second at or before `time`; the first time of all where that is out of range.

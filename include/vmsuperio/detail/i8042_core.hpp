@@ -3,11 +3,11 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
 
+#include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/detail/ps2_keyboard.hpp>
 #include <vmsuperio/detail/ps2_mouse.hpp>
 #include <vmsuperio/detail/scan_codes.hpp>

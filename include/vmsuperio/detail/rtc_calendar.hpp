@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <optional>
 
+#include <vmsuperio/detail/civil_date.hpp>
 #include <vmsuperio/detail/device_time.hpp>
 
 /// The calendar of the MC146818A: its bytes in BCD or binary and in 12 or 24 hours, how they advance, and
@@ -64,10 +64,8 @@ struct RtcBytes {
     const std::int64_t month = format.decode(bytes.month) - 1;
     const std::int64_t year =
         format.decode(bytes.century) * 100 + format.decode(bytes.year) + floor_div(month, 12);
-    const std::chrono::sys_days first = std::chrono::year(static_cast<int>(year)) /
-                                        std::chrono::month(static_cast<unsigned>(floor_mod(month, 12) + 1)) /
-                                        std::chrono::day(1);
-    const std::int64_t days = first.time_since_epoch().count() + format.decode(bytes.day) - 1;
+    const std::int64_t days =
+        days_from_civil({year, floor_mod(month, 12) + 1, 1}) + format.decode(bytes.day) - 1;
     return days * seconds_per_day + format.decode_hour(bytes.hour) * 3600 + format.decode(bytes.minute) * 60 +
            format.decode(bytes.second);
 }
@@ -76,17 +74,15 @@ struct RtcBytes {
 [[nodiscard]] constexpr RtcBytes rtc_bytes(std::int64_t seconds, RtcFormat format) noexcept {
     const std::int64_t day_number = floor_div(seconds, seconds_per_day);
     const std::int64_t of_day = floor_mod(seconds, seconds_per_day);
-    const std::chrono::sys_days days{std::chrono::days(day_number)};
-    const std::chrono::year_month_day date(days);
-    const std::int64_t year = int{date.year()};
+    const CivilDate date = civil_from_days(day_number);
     return {.second = format.encode(of_day % 60),
             .minute = format.encode(of_day / 60 % 60),
             .hour = format.encode_hour(of_day / 3600),
             .weekday = format.encode(floor_mod(day_number + 4, 7) + 1),  // 1970-01-01 was a Thursday
-            .day = format.encode(unsigned{date.day()}),
-            .month = format.encode(unsigned{date.month()}),
-            .year = format.encode(floor_mod(year, 100)),
-            .century = format.encode(floor_div(year, 100))};
+            .day = format.encode(date.day),
+            .month = format.encode(date.month),
+            .year = format.encode(floor_mod(date.year, 100)),
+            .century = format.encode(floor_div(date.year, 100))};
 }
 
 /// The bytes `count` seconds later. The day of the week only counts on: the chip does not know which day a
@@ -113,21 +109,15 @@ struct RtcAlarm {
 /// The first day after `today` on which the alarm's day and month match, as days after it; nothing where
 /// there is none. 29 February may be eight years away, across a year like 2100.
 [[nodiscard]] constexpr std::optional<std::int64_t> next_alarm_day(
-    std::chrono::sys_days today, std::optional<std::int64_t> day,
-    std::optional<std::int64_t> month) noexcept {
-    const std::chrono::year_month_day date(today);
-    std::chrono::year_month at(date.year(), date.month());
-    unsigned from = unsigned{date.day()} + 1;
-    for (int i = 0; i <= 8 * 12; ++i, at += std::chrono::months(1), from = 1) {
-        if (month && *month != unsigned{at.month()}) {
-            continue;
+    std::int64_t today, std::optional<std::int64_t> day, std::optional<std::int64_t> month) noexcept {
+    CivilDate at = civil_from_days(today);
+    ++at.day;  // the first day that may match
+    for (int i = 0; i <= 8 * 12; ++i) {
+        const std::int64_t match = day ? *day : at.day;
+        if ((!month || *month == at.month) && match >= at.day && match <= days_of_month(at.year, at.month)) {
+            return days_from_civil({at.year, at.month, match}) - today;
         }
-        const std::chrono::year_month_day last(at / std::chrono::last);
-        const auto match = day ? *day : std::int64_t{from};
-        if (match >= from && match <= unsigned{last.day()}) {
-            const auto found = std::chrono::sys_days(at / std::chrono::day(static_cast<unsigned>(match)));
-            return (found - today).count();
-        }
+        at = at.month == 12 ? CivilDate{at.year + 1, 1, 1} : CivilDate{at.year, at.month + 1, 1};
     }
     return std::nullopt;
 }
@@ -185,9 +175,9 @@ struct RtcAlarm {
         return none;
     };
     const std::int64_t of_day = floor_mod(time, seconds_per_day);
-    const std::chrono::sys_days today{std::chrono::days(floor_div(time, seconds_per_day))};
-    const std::chrono::year_month_day date(today);
-    if ((!day || *day == unsigned{date.day()}) && (!month || *month == unsigned{date.month()})) {
+    const std::int64_t today = floor_div(time, seconds_per_day);
+    const CivilDate date = civil_from_days(today);
+    if ((!day || *day == date.day) && (!month || *month == date.month)) {
         if (const std::int64_t found = first_from(of_day + 1); found != none) {
             return found - of_day;
         }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
+#include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/detail/serial_fifo.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
