@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <string>
 #include <time.h>  // NOLINT(modernize-deprecated-headers): clock_gettime is not in <ctime>
+#include <utility>
 #include <variant>
 
 #include "console/raw_terminal.hpp"
@@ -26,15 +27,37 @@ void install_kick_handler() {
     ::sigaction(kick_signal, &action, nullptr);
 }
 
-// Coarse, as it is asked for twice with each exit: some milliseconds do not matter.
-std::chrono::nanoseconds coarse_time() {
+std::chrono::nanoseconds read_clock(clockid_t clock) {
     timespec time{};
-    ::clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+    ::clock_gettime(clock, &time);
     return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
 }
 
-// Much longer than any exit takes, and much shorter than the patience of a guest's watchdog.
-constexpr std::chrono::seconds noticeable_pause{1};
+/// Finds out that the calling thread has stood still: time went by in which it used no CPU. That is so for a
+/// stopped process, wherever the thread was at that moment (most often on its way out of KVM_RUN), and also
+/// for an idle guest, where it does no harm.
+class StandstillWatch {
+public:
+    /// Whether it stood still since the last time that this was asked.
+    [[nodiscard]] bool stood_still() {
+        // Coarse, as it is asked for with each exit; the thread's own clock costs a system call.
+        const std::chrono::nanoseconds now = read_clock(CLOCK_MONOTONIC_COARSE);
+        if (now - looked_at_ < interval) {
+            return false;
+        }
+        const std::chrono::nanoseconds used = read_clock(CLOCK_THREAD_CPUTIME_ID);
+        const auto passed = now - std::exchange(looked_at_, now);
+        return passed - (used - std::exchange(used_, used)) >= noticeable;
+    }
+
+private:
+    static constexpr std::chrono::milliseconds interval{250};
+    // Much longer than any exit takes, and much shorter than the patience of a guest's watchdog.
+    static constexpr std::chrono::seconds noticeable{1};
+
+    std::chrono::nanoseconds looked_at_{read_clock(CLOCK_MONOTONIC_COARSE)};
+    std::chrono::nanoseconds used_{read_clock(CLOCK_THREAD_CPUTIME_ID)};
+};
 
 }  // namespace
 
@@ -123,19 +146,17 @@ void VcpuThread::run() {
     sigaddset(&kick, kick_signal);
     pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
     const AlternateSignalStack signal_stack;
-    std::chrono::nanoseconds left = coarse_time();
+    StandstillWatch watch;
     // Nothing lies between this line and the first KVM_RUN: scripts/measure takes the start-up time from it.
     if (log_enabled(LogLevel::debug)) {
         log_unlimited(LogLevel::debug, "CPU " + std::to_string(vcpu_.id()) + " starts");
     }
     try {
         while (!requests_.stop_requested()) {
-            // This process may be stopped while the thread is out of the guest, too.
-            if (coarse_time() - left >= noticeable_pause) {
+            if (watch.stood_still()) {
                 vcpu_.declare_pause();
             }
             VcpuExit exit = vcpu_.run();
-            left = coarse_time();
             if (!handler_.handle(vcpu_, exit)) {
                 break;
             }
