@@ -3,8 +3,9 @@
 set(CMAKE_SYSTEM_NAME Windows)
 set(CMAKE_SYSTEM_PROCESSOR x86_64)
 set(CMAKE_CXX_COMPILER x86_64-w64-mingw32-g++-posix)
-set(CMAKE_EXE_LINKER_FLAGS_INIT "-static")
-find_program(WINE NAMES wine64 wine)
+# GCC 12's C++23 headers define std::type_info::operator== inline, and so does its static library.
+set(CMAKE_EXE_LINKER_FLAGS_INIT "-static -Wl,--allow-multiple-definition")
+find_program(WINE NAMES wine64 wine PATHS /usr/lib/wine)
 if(WINE)
   set(CMAKE_CROSSCOMPILING_EMULATOR "${WINE}")
 endif()

@@ -39,6 +39,17 @@ clang_packages=(
     libclang-rt-19-dev  # sanitizers and libFuzzer
 )
 
+# For the stage platforms: the libraries on other machines, systems and standard libraries.
+platform_packages=(
+    g++-i686-linux-gnu
+    g++-mingw-w64-x86-64-posix
+    g++-s390x-linux-gnu
+    libc++-19-dev
+    libc++abi-19-dev
+    qemu-user-static
+    wine64
+)
+
 # while_running PID COMMAND ARGUMENT...: waits for a child and returns its status; runs the command every 15 seconds.
 while_running() {
     local pid=$1 next=$((SECONDS + 15))
