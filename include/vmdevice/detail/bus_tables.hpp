@@ -232,7 +232,7 @@ private:
     }
 
     struct Table {
-        std::uint64_t mask = 0;
+        std::size_t mask = 0;
         unsigned hash_shift = 0;
         /// The first class can be looked up in an empty table as well.
         unsigned class_count = 0;
