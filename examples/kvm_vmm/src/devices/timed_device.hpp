@@ -15,7 +15,8 @@ namespace kvm_vmm {
 template <class Device, class DeadlineTimer = Timer>
 class TimedDevice {
 public:
-    /// `timer` runs on the steady clock of the device's clock and must outlive the device; where it expires, call expired() with the device's lock held.
+    /// `timer` runs on the steady clock of the device's clock and must outlive the device; where it expires,
+    /// call expired() with the device's lock held.
     TimedDevice(Device device, DeadlineTimer& timer) : device_(std::move(device)), timer_(&timer) {}
 
     [[nodiscard]] Device& device() noexcept { return device_; }

@@ -14,8 +14,8 @@ namespace kvm_vmm {
 /// Calls a function in the event loop at a time that may be set from any thread.
 class Timer {
 public:
-    /// `clock` is what set() counts from: CLOCK_MONOTONIC, or CLOCK_BOOTTIME, which counts suspend of the host
-    /// as well. Not CLOCK_REALTIME: a deadline must not move when somebody sets that.
+    /// `clock` is what set() counts from: CLOCK_MONOTONIC, or CLOCK_BOOTTIME, which counts suspend of the
+    /// host as well. Not CLOCK_REALTIME: a deadline must not move when somebody sets that.
     Timer(EventManager& events, clockid_t clock, std::function<void()> on_expired);
     ~Timer();
     Timer(const Timer&) = delete;

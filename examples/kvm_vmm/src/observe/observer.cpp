@@ -128,9 +128,9 @@ void Observer::note_unclaimed(const IoAccess& access) {
         return;
     }
     const bool pio = access.bus == IoAccess::Bus::pio;
-    log_unlimited(LogLevel::debug, std::string("no device at ") + (pio ? "port " : "address ") + hex(access.address) +
-                             ": a " + (access.write ? "write" : "read") + " of width " +
-                             std::to_string(access.width));
+    log_unlimited(LogLevel::debug, std::string("no device at ") + (pio ? "port " : "address ") +
+                                       hex(access.address) + ": a " + (access.write ? "write" : "read") +
+                                       " of width " + std::to_string(access.width));
 }
 
 std::string Observer::metrics_json(std::optional<ExitCode> end) const {
