@@ -58,6 +58,7 @@ private:
     template <class Function>
     struct Holder final : Target {
         template <class From>
+            requires(!std::same_as<std::remove_cvref_t<From>, Holder>)
         explicit Holder(From&& from) : function(std::forward<From>(from)) {}
         Result call(Arguments... arguments) override {
             return static_cast<Result>(function(std::forward<Arguments>(arguments)...));
