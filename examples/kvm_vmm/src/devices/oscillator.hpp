@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <concepts>
 #include <ctime>
 #include <time.h>  // NOLINT(modernize-deprecated-headers): clock_gettime is not in <ctime>
 
@@ -39,7 +40,10 @@ public:
     using time_point = std::chrono::time_point<Oscillator>;
     static constexpr bool is_steady = true;
 
-    explicit Oscillator(Wall wall = {}, Steady steady = {})
+    Oscillator()
+        requires(std::default_initializable<Wall> && std::default_initializable<Steady>)
+        : Oscillator(Wall{}, Steady{}) {}
+    Oscillator(Wall wall, Steady steady)
         : steady_(std::move(steady)),
           ahead_(vmsuperio::time_since_epoch(wall) - vmsuperio::time_since_epoch(steady_)) {}
 

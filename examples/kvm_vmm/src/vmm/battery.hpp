@@ -15,8 +15,7 @@ struct Battery {
     std::optional<vmsuperio::RtcCmosState> cmos;  ///< nothing before the first VM
     /// What the clock runs on. One for all VMs: another one would start with what the host's clock is set to
     /// by then.
-    // NOLINTNEXTLINE(readability-redundant-member-init): Battery{} cannot do it, the constructor is explicit
-    Oscillator<> oscillator{};
+    Oscillator<> oscillator;
 };
 
 }  // namespace kvm_vmm
