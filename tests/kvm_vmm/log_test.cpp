@@ -4,6 +4,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <ctime>
 #include <fcntl.h>
 #include <memory>
 #include <regex>
@@ -250,13 +251,21 @@ TEST_CASE("Log: a signal handler logs whatever it interrupts, in the middle of a
         const itimerval often{.it_interval = {0, 50}, .it_value = {0, 50}};
         ::sigaction(SIGPROF, &action, nullptr);
         ::setitimer(ITIMER_PROF, &often, nullptr);
+        // An allocation that nobody looks at may be optimized away.
+        const auto look_at = [](const std::string& text) {
+            asm volatile("" : : "r"(text.data()) : "memory");
+        };
         std::size_t allocated = 0;
-        for (int i = 0; i < 20'000; ++i) {
+        // The timer's resolution is a tick of the kernel, so the time counts and not the number of rounds.
+        const std::clock_t start = std::clock();
+        for (int i = 0; std::clock() - start < CLOCKS_PER_SEC / 4; ++i) {
             const auto memory = std::make_unique<std::string>(static_cast<std::size_t>(i % 3000), 'x');
             log(LogLevel::info, *memory);
             errno = 1234;
             for (int k = 0; k < 100; ++k) {
-                allocated += std::string(static_cast<std::size_t>(k * 7), 'y').size();
+                const std::string text(static_cast<std::size_t>(k * 7), 'y');
+                look_at(text);
+                allocated += text.size();
             }
             if (errno != 1234) {
                 ::_exit(3);
