@@ -4,8 +4,9 @@
 // Processes that tests start.
 #include <csignal>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
+
+#include "inherited_state.hpp"
 
 namespace kvm_vmm::test {
 
@@ -21,13 +22,8 @@ inline pid_t fork_child() {
     if (::getppid() != parent) {
         ::_exit(127);  // it was killed just now
     }
-    for (int signal = 1; signal <= SIGRTMAX; ++signal) {
-        std::signal(signal, SIG_DFL);
-    }
-    sigset_t none{};
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, nullptr);
-    ::umask(022);
+    // Tests themselves may ignore a signal.
+    test_support::forget_inherited_state();
     return 0;
 }
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include "child.hpp"
 #include "error.hpp"
 #include "scratch_directory.hpp"
 
@@ -259,7 +260,7 @@ TEST_CASE("ListeningSocket: many that start at once leave one that listens, and 
         REQUIRE(::pipe2(end.data(), O_CLOEXEC) == 0);
         std::vector<pid_t> children;
         for (int i = 0; i < programs; ++i) {
-            children.push_back(::fork());
+            children.push_back(kvm_vmm::test::fork_child());
             if (children.back() == 0) {
                 ::close(start[1]);
                 ::close(end[1]);

@@ -238,7 +238,7 @@ TEST_CASE("Log: a signal handler logs whatever it interrupts, in the middle of a
           "[log][signals]") {
     const ScratchDirectory directory;
     const std::string file = (directory / "log").string();
-    const pid_t child = ::fork();
+    const pid_t child = kvm_vmm::test::fork_child();
     if (child == 0) {
         ::alarm(60);  // a deadlock ends here
         open_log(file, std::nullopt);
