@@ -74,6 +74,7 @@ void VcpuThread::start() {
     thread_ = std::thread([this] { run(); });
     const std::string name = "vcpu" + std::to_string(vcpu_.id());
     pthread_setname_np(thread_.native_handle(), name.c_str());
+    started_.release();
 }
 
 void VcpuThread::request_stop() {
@@ -140,6 +141,7 @@ void VcpuThread::join() {
 }
 
 void VcpuThread::run() {
+    started_.acquire();
     leave_signals_to_main_thread();
     sigset_t kick{};
     sigemptyset(&kick);

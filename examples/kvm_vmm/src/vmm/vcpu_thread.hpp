@@ -48,6 +48,8 @@ private:
     ExitHandler& handler_;
     VcpuRequests requests_;
     std::atomic<bool> halted_{false};
+    /// The thread runs on when `thread_` is complete: a device may ask its own vCPU's thread for something.
+    std::binary_semaphore started_{0};
     std::binary_semaphore stopped_{0};
     std::thread thread_;
 };
