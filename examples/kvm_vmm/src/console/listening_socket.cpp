@@ -124,15 +124,21 @@ void ListeningSocket::open_directory() {
     }
     const std::string parent =
         slash == std::string::npos ? "." : path_.substr(0, std::max<std::size_t>(slash, 1));
-    directory_ = FileDescriptor(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK));
-    lockable_ = static_cast<bool>(directory_);
-    if (!directory_ && errno == EACCES) {
+    int fd = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
+    int error_number = fd < 0 ? errno : 0;
+    lockable_ = error_number == 0;
+    if (error_number == EACCES) {
         // A directory that may be written and not listed.
-        directory_ = FileDescriptor(::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        fd = ::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+        error_number = fd < 0 ? errno : 0;
     }
+    directory_ = FileDescriptor(fd);
     struct stat status{};
-    if (!directory_ || ::fstat(directory_.get(), &status) != 0) {
-        fail(errno_message("cannot open its directory", errno));
+    if (error_number == 0 && ::fstat(directory_.get(), &status) != 0) {
+        error_number = errno;
+    }
+    if (error_number != 0) {
+        fail(errno_message("cannot open its directory", error_number));
     }
     place_.directory = identity_of(status);
 }

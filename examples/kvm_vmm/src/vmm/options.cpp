@@ -154,8 +154,8 @@ constexpr unsigned max_restart_limit = 1'000'000;
 
 std::optional<unsigned> parse_limit(std::string_view text) {
     unsigned number = 0;
-    const char* const end = text.data() + text.size();
-    const auto [rest, error] = std::from_chars(text.data(), end, number);
+    const char* const end = std::to_address(text.end());
+    const auto [rest, error] = std::from_chars(std::to_address(text.begin()), end, number);
     return error == std::errc{} && rest == end && number <= max_restart_limit ? std::optional(number)
                                                                               : std::nullopt;
 }
