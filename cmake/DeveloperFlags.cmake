@@ -24,6 +24,10 @@ else()
   target_compile_options(vmsuperio_developer_flags INTERFACE -Wduplicated-cond -Wduplicated-branches -Wlogical-op
                                                              -Wno-stringop-overflow -Wno-array-bounds -Wno-restrict)
 endif()
+if(CMAKE_SIZEOF_VOID_P EQUAL 4)
+  # Tests keep 64-bit numbers in sizes and indices.
+  target_compile_options(vmsuperio_developer_flags INTERFACE -Wno-conversion -Wno-sign-conversion)
+endif()
 if(VMSUPERIO_SANITIZE)
   target_compile_options(vmsuperio_developer_flags INTERFACE -fsanitize=${VMSUPERIO_SANITIZE}
                                                              -fno-sanitize-recover=all -fno-omit-frame-pointer)
