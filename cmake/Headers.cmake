@@ -7,25 +7,25 @@ set(vmdevice_headers
     vmdevice/allocator_state.hpp
     vmdevice/bus.hpp
     vmdevice/byte_device.hpp
-    vmdevice/detail/asymmetric_fence.hpp
-    vmdevice/detail/bus_tables.hpp
     vmdevice/detail/config.hpp
     vmdevice/detail/device_lock.hpp
     vmdevice/detail/device_node.hpp
-    vmdevice/detail/fork.hpp
     vmdevice/detail/memory.hpp
     vmdevice/detail/model_errors.hpp
     vmdevice/detail/mutex.hpp
     vmdevice/detail/quietly.hpp
-    vmdevice/detail/range_index.hpp
     vmdevice/detail/range_pool.hpp
-    vmdevice/detail/shared_bus.hpp
     vmdevice/detail/thread_annotations.hpp
     vmdevice/detail/visibility.hpp
-    vmdevice/detail/visitors.hpp
     vmdevice/device.hpp
     vmdevice/device_info.hpp
     vmdevice/device_manager.hpp
+    vmdevice/dispatch/asymmetric_fence.hpp
+    vmdevice/dispatch/bus_tables.hpp
+    vmdevice/dispatch/fork.hpp
+    vmdevice/dispatch/range_index.hpp
+    vmdevice/dispatch/shared_bus.hpp
+    vmdevice/dispatch/visitors.hpp
     vmdevice/error.hpp
     vmdevice/io_manager.hpp
     vmdevice/locked.hpp
@@ -42,21 +42,9 @@ set(vmsuperio_headers
     vmsuperio/callback.hpp
     vmsuperio/clock.hpp
     vmsuperio/debug_port.hpp
-    vmsuperio/detail/byte_queue.hpp
     vmsuperio/detail/chrono.hpp
-    vmsuperio/detail/civil_date.hpp
     vmsuperio/detail/config.hpp
     vmsuperio/detail/copy_bytes.hpp
-    vmsuperio/detail/device_time.hpp
-    vmsuperio/detail/i8042_core.hpp
-    vmsuperio/detail/i8042_text.hpp
-    vmsuperio/detail/key_forms.hpp
-    vmsuperio/detail/ps2_keyboard.hpp
-    vmsuperio/detail/ps2_mouse.hpp
-    vmsuperio/detail/rtc_calendar.hpp
-    vmsuperio/detail/scan_codes.hpp
-    vmsuperio/detail/serial_fifo.hpp
-    vmsuperio/detail/serial_registers.hpp
     vmsuperio/detail/state_text.hpp
     vmsuperio/exit_port.hpp
     vmsuperio/i8042.hpp
@@ -64,6 +52,13 @@ set(vmsuperio_headers
     vmsuperio/linux/eventfd.hpp
     vmsuperio/linux/fd_writer.hpp
     vmsuperio/linux/unique_fd.hpp
+    vmsuperio/ps2/byte_queue.hpp
+    vmsuperio/ps2/i8042_core.hpp
+    vmsuperio/ps2/i8042_text.hpp
+    vmsuperio/ps2/key_forms.hpp
+    vmsuperio/ps2/keyboard.hpp
+    vmsuperio/ps2/mouse.hpp
+    vmsuperio/ps2/scan_codes.hpp
     vmsuperio/pvpanic.hpp
     vmsuperio/registers/i8042.hpp
     vmsuperio/registers/mc146818.hpp
@@ -73,6 +68,9 @@ set(vmsuperio_headers
     vmsuperio/registers/reset_control.hpp
     vmsuperio/registers/uart16550.hpp
     vmsuperio/reset_control.hpp
+    vmsuperio/rtc/calendar.hpp
+    vmsuperio/rtc/civil_date.hpp
+    vmsuperio/rtc/device_time.hpp
     vmsuperio/rtc_cmos.hpp
     vmsuperio/rtc_pl031.hpp
     vmsuperio/serial.hpp
@@ -85,6 +83,8 @@ set(vmsuperio_headers
     vmsuperio/state_error.hpp
     vmsuperio/timestamp_writer.hpp
     vmsuperio/trigger.hpp
+    vmsuperio/uart/fifo.hpp
+    vmsuperio/uart/serial_core.hpp
     vmsuperio/vmsuperio.hpp
     vmsuperio/writer.hpp)
 

@@ -14,7 +14,7 @@
 
 #include <vmdevice/address.hpp>
 #include <vmdevice/detail/memory.hpp>
-#include <vmdevice/detail/range_index.hpp>
+#include <vmdevice/dispatch/range_index.hpp>
 #include <vmdevice/error.hpp>
 #include <vmdevice/range.hpp>
 

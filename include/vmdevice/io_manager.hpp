@@ -14,13 +14,13 @@
 #include <vector>
 
 #include <vmdevice/address.hpp>
-#include <vmdevice/detail/asymmetric_fence.hpp>
-#include <vmdevice/detail/bus_tables.hpp>
-#include <vmdevice/detail/fork.hpp>
 #include <vmdevice/detail/mutex.hpp>
-#include <vmdevice/detail/shared_bus.hpp>
-#include <vmdevice/detail/visitors.hpp>
 #include <vmdevice/device.hpp>
+#include <vmdevice/dispatch/asymmetric_fence.hpp>
+#include <vmdevice/dispatch/bus_tables.hpp>
+#include <vmdevice/dispatch/fork.hpp>
+#include <vmdevice/dispatch/shared_bus.hpp>
+#include <vmdevice/dispatch/visitors.hpp>
 #include <vmdevice/error.hpp>
 #include <vmdevice/range.hpp>
 #include <vmdevice/resources.hpp>

@@ -12,9 +12,9 @@
 
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/detail/chrono.hpp>
-#include <vmsuperio/detail/i8042_core.hpp>
-#include <vmsuperio/detail/i8042_text.hpp>
 #include <vmsuperio/keys.hpp>
+#include <vmsuperio/ps2/i8042_core.hpp>
+#include <vmsuperio/ps2/i8042_text.hpp>
 #include <vmsuperio/registers/i8042.hpp>
 #include <vmsuperio/state_error.hpp>
 #include <vmsuperio/trigger.hpp>

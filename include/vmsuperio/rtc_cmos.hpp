@@ -12,9 +12,9 @@
 
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/detail/chrono.hpp>
-#include <vmsuperio/detail/device_time.hpp>
-#include <vmsuperio/detail/rtc_calendar.hpp>
 #include <vmsuperio/registers/mc146818.hpp>
+#include <vmsuperio/rtc/calendar.hpp>
+#include <vmsuperio/rtc/device_time.hpp>
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 #include <vmsuperio/trigger.hpp>

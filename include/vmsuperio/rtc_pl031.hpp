@@ -11,8 +11,8 @@
 
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/detail/chrono.hpp>
-#include <vmsuperio/detail/device_time.hpp>
 #include <vmsuperio/registers/pl031.hpp>
+#include <vmsuperio/rtc/device_time.hpp>
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 #include <vmsuperio/trigger.hpp>

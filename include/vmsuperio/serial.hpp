@@ -9,12 +9,12 @@
 #include <utility>
 
 #include <vmsuperio/detail/config.hpp>
-#include <vmsuperio/detail/serial_registers.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
 #include <vmsuperio/serial_error.hpp>
 #include <vmsuperio/serial_events.hpp>
 #include <vmsuperio/serial_state.hpp>
 #include <vmsuperio/trigger.hpp>
+#include <vmsuperio/uart/serial_core.hpp>
 #include <vmsuperio/writer.hpp>
 
 namespace vmsuperio {

@@ -11,8 +11,8 @@
 
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/detail/chrono.hpp>
-#include <vmsuperio/detail/civil_date.hpp>
 #include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/rtc/civil_date.hpp>
 #include <vmsuperio/writer.hpp>
 
 namespace vmsuperio {

@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include <vmsuperio/clock.hpp>
-#include <vmsuperio/detail/civil_date.hpp>
+#include <vmsuperio/rtc/civil_date.hpp>
 
 #include "catch.hpp"
 

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <optional>
 
-#include <vmsuperio/detail/civil_date.hpp>
-#include <vmsuperio/detail/device_time.hpp>
+#include <vmsuperio/rtc/civil_date.hpp>
+#include <vmsuperio/rtc/device_time.hpp>
 
 /// The calendar of the MC146818A: its bytes in BCD or binary and in 12 or 24 hours, how they advance, and
 /// when an alarm meets them. Nothing here loops over time: a jump of centuries costs the same as one second.

@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include <vmsuperio/detail/scan_codes.hpp>
 #include <vmsuperio/keys.hpp>
+#include <vmsuperio/ps2/scan_codes.hpp>
 
 /// The keys whose codes depend on other keys and on Num Lock, in sets 1 and 2; in set 3 no code does.
 ///

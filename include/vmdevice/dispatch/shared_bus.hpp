@@ -14,9 +14,9 @@
 
 #include <vmdevice/address.hpp>
 #include <vmdevice/bus.hpp>
-#include <vmdevice/detail/bus_tables.hpp>
 #include <vmdevice/detail/mutex.hpp>
-#include <vmdevice/detail/visitors.hpp>
+#include <vmdevice/dispatch/bus_tables.hpp>
+#include <vmdevice/dispatch/visitors.hpp>
 #include <vmdevice/error.hpp>
 #include <vmdevice/range.hpp>
 

@@ -6,9 +6,9 @@
 #include <span>
 #include <string>
 
-#include <vmsuperio/detail/byte_queue.hpp>
-#include <vmsuperio/detail/i8042_core.hpp>
 #include <vmsuperio/detail/state_text.hpp>
+#include <vmsuperio/ps2/byte_queue.hpp>
+#include <vmsuperio/ps2/i8042_core.hpp>
 
 namespace vmsuperio::detail {
 

@@ -38,10 +38,10 @@
 #include <new>
 #include <thread>
 
-#include <vmdevice/detail/asymmetric_fence.hpp>
 #include <vmdevice/detail/device_lock.hpp>
 #include <vmdevice/detail/memory.hpp>
 #include <vmdevice/detail/visibility.hpp>
+#include <vmdevice/dispatch/asymmetric_fence.hpp>
 
 namespace vmdevice::detail {
 

@@ -8,10 +8,10 @@
 #include <span>
 #include <utility>
 
-#include <vmsuperio/detail/byte_queue.hpp>
-#include <vmsuperio/detail/key_forms.hpp>
-#include <vmsuperio/detail/scan_codes.hpp>
 #include <vmsuperio/keys.hpp>
+#include <vmsuperio/ps2/byte_queue.hpp>
+#include <vmsuperio/ps2/key_forms.hpp>
+#include <vmsuperio/ps2/scan_codes.hpp>
 #include <vmsuperio/registers/ps2.hpp>
 
 namespace vmsuperio {

@@ -12,7 +12,7 @@
 #include <vmdevice/detail/memory.hpp>
 #include <vmdevice/detail/mutex.hpp>
 #include <vmdevice/detail/visibility.hpp>
-#include <vmdevice/detail/visitors.hpp>
+#include <vmdevice/dispatch/visitors.hpp>
 
 #if (defined(__unix__) || defined(__APPLE__)) && __has_include(<pthread.h>)
 #include <pthread.h>

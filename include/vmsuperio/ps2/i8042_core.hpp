@@ -8,9 +8,9 @@
 #include <utility>
 
 #include <vmsuperio/detail/chrono.hpp>
-#include <vmsuperio/detail/ps2_keyboard.hpp>
-#include <vmsuperio/detail/ps2_mouse.hpp>
-#include <vmsuperio/detail/scan_codes.hpp>
+#include <vmsuperio/ps2/keyboard.hpp>
+#include <vmsuperio/ps2/mouse.hpp>
+#include <vmsuperio/ps2/scan_codes.hpp>
 #include <vmsuperio/registers/i8042.hpp>
 #include <vmsuperio/snapshot.hpp>
 

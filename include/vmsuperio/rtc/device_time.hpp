@@ -8,7 +8,7 @@
 
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/detail/chrono.hpp>
-#include <vmsuperio/detail/civil_date.hpp>
+#include <vmsuperio/rtc/civil_date.hpp>
 #include <vmsuperio/trigger.hpp>
 
 namespace vmsuperio::detail {

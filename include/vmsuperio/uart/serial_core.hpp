@@ -7,9 +7,9 @@
 
 #include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/detail/config.hpp>
-#include <vmsuperio/detail/serial_fifo.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
 #include <vmsuperio/serial_state.hpp>
+#include <vmsuperio/uart/fifo.hpp>
 
 namespace vmsuperio::detail {
 

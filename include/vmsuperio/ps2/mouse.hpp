@@ -9,7 +9,7 @@
 #include <span>
 #include <utility>
 
-#include <vmsuperio/detail/byte_queue.hpp>
+#include <vmsuperio/ps2/byte_queue.hpp>
 #include <vmsuperio/registers/ps2.hpp>
 
 namespace vmsuperio {
