@@ -52,23 +52,21 @@ class Finished:
 
 
 def again_if_lost(test):
-    """A test method that has a second try where the machine's emulation lost the guest of the first, or where a guest of
-    an emulated machine stood still: about one boot in forty does so on a busy computer, and the cause is not known. To
-    be seen, a failure has to leave the method: no guest may be started inside of subTest()."""
+    """A test method that has a second try where the machine's emulation lost the guest of the first. To be seen, a
+    failure has to leave the method: no guest may be started inside of subTest()."""
 
     @functools.wraps(test)
     def tried(self):
         try:
             return test(self)
-        except Exception as failure:
+        except Exception:
             with open(self._log.name, "rb") as log:  # pylint: disable=protected-access
                 print(f"--- end of the log of the {self.machine.kind} machine:\n"
                       + log.read()[-2000:].decode(errors="replace"))
-            stood_still = self.machine.kind == "nested" and isinstance(failure, machine.TimeoutExpired)
-            if not stood_still and not self.machine.lost_guest():
+            if not self.machine.lost_guest():
                 raise
             traceback.print_exc(file=sys.stdout)
-        print(f"{self.id()}: once more, because the emulated machine lost the guest or stood still")
+        print(f"{self.id()}: once more, because the emulated machine lost the guest")
         self.tearDown()
         self.setUp()
         return test(self)
