@@ -45,25 +45,29 @@ set(vmsuperio_headers
     vmsuperio/detail/chrono.hpp
     vmsuperio/detail/config.hpp
     vmsuperio/detail/copy_bytes.hpp
-    vmsuperio/detail/state_text.hpp
+    vmsuperio/device_shell.hpp
     vmsuperio/exit_port.hpp
+    vmsuperio/host_errors.hpp
     vmsuperio/i8042.hpp
+    vmsuperio/inspect.hpp
+    vmsuperio/interrupt_line.hpp
     vmsuperio/keys.hpp
     vmsuperio/linux/eventfd.hpp
     vmsuperio/linux/fd_writer.hpp
     vmsuperio/linux/unique_fd.hpp
     vmsuperio/ps2/byte_queue.hpp
     vmsuperio/ps2/i8042_core.hpp
-    vmsuperio/ps2/i8042_text.hpp
     vmsuperio/ps2/key_forms.hpp
     vmsuperio/ps2/keyboard.hpp
     vmsuperio/ps2/mouse.hpp
     vmsuperio/ps2/scan_codes.hpp
     vmsuperio/pvpanic.hpp
+    vmsuperio/registers/acpi_pm.hpp
     vmsuperio/registers/i8042.hpp
     vmsuperio/registers/mc146818.hpp
     vmsuperio/registers/pl031.hpp
     vmsuperio/registers/ps2.hpp
+    vmsuperio/registers/pvpanic.hpp
     vmsuperio/registers/register.hpp
     vmsuperio/registers/reset_control.hpp
     vmsuperio/registers/uart16550.hpp

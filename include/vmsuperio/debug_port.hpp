@@ -39,10 +39,14 @@ struct DebugPortState {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.last, self.written, self.dropped);
+        auto& [last, written, dropped] = self;
+        archive("last", last);
+        archive("written", written);
+        archive("dropped", dropped);
     }
     friend constexpr bool operator==(const DebugPortState&, const DebugPortState&) = default;
 };
+static_assert(SnapshotState<DebugPortState> && visits_every_member<DebugPortState>());
 
 /// A debug port. Writes never fail towards the guest: bytes that the sink does not take are dropped and
 /// counted.

@@ -23,10 +23,13 @@ struct ExitPortState {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.requested, self.status);
+        auto& [requested, status] = self;
+        archive("requested", requested);
+        archive("status", status);
     }
     friend constexpr bool operator==(const ExitPortState&, const ExitPortState&) = default;
 };
+static_assert(SnapshotState<ExitPortState> && visits_every_member<ExitPortState>());
 
 /// A port through which a guest ends its machine with a status, for tests (QEMU calls its own
 /// `isa-debug-exit`, at 0x501 by default).

@@ -12,9 +12,10 @@
 
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/detail/chrono.hpp>
+#include <vmsuperio/inspect.hpp>
+#include <vmsuperio/interrupt_line.hpp>
 #include <vmsuperio/keys.hpp>
 #include <vmsuperio/ps2/i8042_core.hpp>
-#include <vmsuperio/ps2/i8042_text.hpp>
 #include <vmsuperio/registers/i8042.hpp>
 #include <vmsuperio/state_error.hpp>
 #include <vmsuperio/trigger.hpp>
@@ -227,13 +228,11 @@ public:
     }
 
     [[nodiscard]] I8042State state() const { return core_.state(); }
-    /// The state as text for people, a line "name: value" for each member under its name in `I8042State`;
-    /// what the guest would read at port 0x64 comes first.
+    /// The device as text for people: the status register as the guest reads it, then a line for each member
+    /// of the state (see `inspect.hpp`).
     [[nodiscard]] std::string inspect() const {
-        detail::StateText text;
-        text.add("status", peek(i8042::command_offset));
-        detail::describe(text, core_.state());
-        return std::move(text).take();
+        return vmsuperio::inspect(i8042::Status(peek(i8042::command_offset))) + "\n" +
+               vmsuperio::inspect(state());
     }
     [[nodiscard]] I8042Profile profile() const noexcept { return core_.profile(); }
     [[nodiscard]] I8042Counters counters() const noexcept {
@@ -314,8 +313,8 @@ private:
 
     detail::I8042Core core_;
     T reset_evt_;
-    detail::InterruptLine<KeyboardTrigger> keyboard_line_;
-    detail::InterruptLine<AuxTrigger> aux_line_;
+    InterruptLine<KeyboardTrigger> keyboard_line_;
+    InterruptLine<AuxTrigger> aux_line_;
     [[no_unique_address]] Events events_;
     [[no_unique_address]] C clock_;
     std::int64_t looked_{};  ///< the clock's time at the last look; matters while a hold-off runs

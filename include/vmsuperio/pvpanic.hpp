@@ -9,6 +9,7 @@
 #include <utility>
 
 #include <vmsuperio/callback.hpp>
+#include <vmsuperio/registers/pvpanic.hpp>
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 
@@ -29,10 +30,12 @@ struct PvpanicState {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.seen);
+        auto& [seen] = self;
+        archive("seen", seen, as<PvpanicEvents>);
     }
     friend constexpr bool operator==(const PvpanicState&, const PvpanicState&) = default;
 };
+static_assert(SnapshotState<PvpanicState> && visits_every_member<PvpanicState>());
 
 /// The pvpanic ISA device: one byte, at port 0x505 by convention (the guest finds it by ACPI, QEMU0001).
 ///

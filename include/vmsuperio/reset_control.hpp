@@ -39,10 +39,12 @@ struct ResetControlState {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.value);
+        auto& [value] = self;
+        archive("value", value, as<ResetControlRegister>);
     }
     friend constexpr bool operator==(const ResetControlState&, const ResetControlState&) = default;
 };
+static_assert(SnapshotState<ResetControlState> && visits_every_member<ResetControlState>());
 
 /// RST_CNT, one port. A change of RST_CPU from 0 to 1 resets: first SYS_RST is set, then both, as drivers do.
 ///
@@ -67,7 +69,7 @@ public:
     /// The port as it was saved; nothing is triggered.
     [[nodiscard]] static constexpr std::expected<ResetControl, StateError> from_state(
         const ResetControlState& state, T reset_evt = T(), Events events = Events()) {
-        if ((state.value & ~unsigned{ResetControlRegister::guest_mask}) != 0) {
+        if ((state.value & ~unsigned{ResetControlRegister::guest_mask()}) != 0) {
             return std::unexpected(StateError{"value"});
         }
         ResetControl device(std::move(reset_evt), std::move(events));
@@ -135,11 +137,13 @@ struct SystemControlPortAState {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.value);
+        auto& [value] = self;
+        archive("value", value, as<SystemControlA>);
     }
     friend constexpr bool operator==(const SystemControlPortAState&,
                                      const SystemControlPortAState&) = default;
 };
+static_assert(SnapshotState<SystemControlPortAState> && visits_every_member<SystemControlPortAState>());
 
 /// System control port A, one port. Bit 1 gates A20; the chipset enables it where this port or the keyboard
 /// controller does. A change of bit 0 from 0 to 1 resets the CPUs (INIT), which "fast reset" programs use.
@@ -168,7 +172,7 @@ public:
     /// The port as it was saved; nothing is triggered and no event is sent.
     [[nodiscard]] static constexpr std::expected<SystemControlPortA, StateError> from_state(
         const SystemControlPortAState& state, T reset_evt = T(), Events events = Events()) {
-        if ((state.value & ~unsigned{SystemControlA::guest_mask}) != 0) {
+        if ((state.value & ~unsigned{SystemControlA::guest_mask()}) != 0) {
             return std::unexpected(StateError{"value"});
         }
         SystemControlPortA device(std::move(reset_evt), std::move(events));

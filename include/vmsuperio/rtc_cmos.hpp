@@ -12,6 +12,7 @@
 
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/detail/chrono.hpp>
+#include <vmsuperio/interrupt_line.hpp>
 #include <vmsuperio/registers/mc146818.hpp>
 #include <vmsuperio/rtc/calendar.hpp>
 #include <vmsuperio/rtc/device_time.hpp>
@@ -77,9 +78,13 @@ struct RtcCmosState {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.ram, self.index, self.second_start);
-        detail::DeviceTimeState::visit(self.time, archive);
-        archive.since(2, self.extended_ram, self.extended_index);
+        auto& [ram, index, second_start, time, extended_ram, extended_index] = self;
+        archive("ram", ram);
+        archive("index", index, as<mc146818::IndexRegister>);
+        archive("second_start", second_start);
+        archive("time", time);
+        archive.since(2, "extended_ram", extended_ram);
+        archive.since(2, "extended_index", extended_index);
     }
     friend constexpr bool operator==(const RtcCmosState&, const RtcCmosState&) = default;
 
@@ -99,6 +104,7 @@ private:
         return ram;
     }
 };
+static_assert(SnapshotState<RtcCmosState> && visits_every_member<RtcCmosState>());
 
 /// The device is passive: it owns no thread and no timer. `next_deadline()` returns the time at which the
 /// interrupt line will next rise; call `tick()` then. Guest accesses update the device implicitly. The epoch
@@ -602,7 +608,7 @@ private:
         }
     }
 
-    detail::InterruptLine<T> line_;
+    InterruptLine<T> line_;
     [[no_unique_address]] Events events_;
     detail::DeviceTime<C> time_;
     std::array<std::uint8_t, 128> ram_{RtcCmosState().ram};

@@ -11,6 +11,7 @@
 
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/detail/chrono.hpp>
+#include <vmsuperio/interrupt_line.hpp>
 #include <vmsuperio/registers/pl031.hpp>
 #include <vmsuperio/rtc/device_time.hpp>
 #include <vmsuperio/snapshot.hpp>
@@ -62,11 +63,18 @@ struct RtcPl031State {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.count, self.match, self.load, self.interrupt_enabled, self.matched, self.second_start);
-        detail::DeviceTimeState::visit(self.time, archive);
+        auto& [count, match, load, interrupt_enabled, matched, second_start, time] = self;
+        archive("count", count);
+        archive("match", match);
+        archive("load", load);
+        archive("interrupt_enabled", interrupt_enabled);
+        archive("matched", matched);
+        archive("second_start", second_start);
+        archive("time", time);
     }
     friend constexpr bool operator==(const RtcPl031State&, const RtcPl031State&) = default;
 };
+static_assert(SnapshotState<RtcPl031State> && visits_every_member<RtcPl031State>());
 
 /// The device is passive: it owns no thread and no timer. `next_deadline()` returns the time at which the
 /// interrupt line will next rise; call `tick()` then. Guest accesses update the device implicitly. The epoch
@@ -311,7 +319,7 @@ private:
         }
     }
 
-    detail::InterruptLine<T> line_;
+    InterruptLine<T> line_;
     [[no_unique_address]] Events events_;
     detail::DeviceTime<C> time_;
     std::uint32_t count_{};

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/interrupt_line.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
 #include <vmsuperio/serial_error.hpp>
 #include <vmsuperio/serial_events.hpp>
@@ -309,7 +310,7 @@ private:
         if (level && (pulse || !line_.level())) {
             calls().interrupt_raised();
         }
-        if (auto told = line_.update(level, pulse); !told) [[unlikely]] {
+        if (auto told = line_.update(level, pulse ? LinePulse::again : LinePulse::none); !told) [[unlikely]] {
             return std::unexpected(Error::from_trigger(std::move(told.error())));
         }
         return {};
@@ -574,7 +575,7 @@ private:
         return settle(static_cast<std::uint8_t>(thr_empty_source | ~before));
     }
 
-    detail::InterruptLine<T> line_;
+    InterruptLine<T> line_;
     [[no_unique_address]] E events_;
     [[no_unique_address]] W writer_;
 };

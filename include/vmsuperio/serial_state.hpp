@@ -62,17 +62,38 @@ struct SerialState {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.interrupt_enable, self.fifo_control, self.line_control, self.modem_control, self.scratch,
-                self.divisor_low, self.divisor_high, self.line_errors, self.modem_inputs, self.modem_deltas,
-                self.thr_empty_pending, self.character_timeout, self.receive_count, self.receive_data,
-                self.receive_parity_errors, self.receive_framing_errors, self.receive_breaks,
-                self.transmit_count, self.transmit_data, self.fifo_64_allowed, self.transmit_policy,
-                self.receive_timeout);
-        archive.since(2, self.interrupt_gate, self.auto_rts_held);
+        using namespace uart16550;
+        auto& [interrupt_enable, fifo_control, line_control, modem_control, scratch, divisor_low,
+               divisor_high, line_errors, modem_inputs, modem_deltas, thr_empty_pending, character_timeout,
+               receive_count, receive_data, receive_parity_errors, receive_framing_errors, receive_breaks,
+               transmit_count, transmit_data, fifo_64_allowed, transmit_policy, receive_timeout,
+               interrupt_gate, auto_rts_held] = self;
+        archive("interrupt_enable", interrupt_enable, as<InterruptEnable>);
+        archive("fifo_control", fifo_control, as<FifoControl>);
+        archive("line_control", line_control, as<LineControl>);
+        archive("modem_control", modem_control, as<ModemControl>);
+        archive("scratch", scratch, as<Scratch>);
+        archive("divisor_low", divisor_low);
+        archive("divisor_high", divisor_high);
+        archive("line_errors", line_errors, as<LineStatus>);
+        archive("modem_inputs", modem_inputs, as<ModemStatus>);
+        archive("modem_deltas", modem_deltas, as<ModemStatus>);
+        archive("thr_empty_pending", thr_empty_pending);
+        archive("character_timeout", character_timeout);
+        archive.bytes("receive", receive_count, receive_data);
+        archive("receive_parity_errors", receive_parity_errors);
+        archive("receive_framing_errors", receive_framing_errors);
+        archive("receive_breaks", receive_breaks);
+        archive.bytes("transmit", transmit_count, transmit_data);
+        archive("fifo_64_allowed", fifo_64_allowed);
+        archive("transmit_policy", transmit_policy);
+        archive("receive_timeout", receive_timeout);
+        archive.since(2, "interrupt_gate", interrupt_gate);
+        archive.since(2, "auto_rts_held", auto_rts_held);
     }
     friend constexpr bool operator==(const SerialState&, const SerialState&) = default;
 };
-static_assert(SnapshotState<SerialState>);
+static_assert(SnapshotState<SerialState> && visits_every_member<SerialState>());
 
 namespace detail {
 
@@ -94,16 +115,16 @@ namespace detail {
     const FifoControl fifo_control(state.fifo_control);
     const bool fifo = fifo_control[FifoControl::enable];
     const bool fifo_64 = fifo_control[FifoControl::fifo_64];
-    if (!only(state.interrupt_enable, InterruptEnable::guest_mask)) {
+    if (!only(state.interrupt_enable, InterruptEnable::guest_mask())) {
         return "interrupt_enable";
     }
     // FCR reads as nothing but 0 while the FIFOs are off.
-    if (!only(state.fifo_control, FifoControl::guest_mask | FifoControl::fifo_64.mask) ||
+    if (!only(state.fifo_control, FifoControl::guest_mask() | FifoControl::fifo_64.mask) ||
         (!fifo && state.fifo_control != 0) || (fifo_64 && !state.fifo_64_allowed)) {
         return "fifo_control";
     }
     const unsigned flow_control = state.fifo_64_allowed ? ModemControl::auto_flow_control.mask : 0U;
-    if (!only(state.modem_control, ModemControl::guest_mask | flow_control)) {
+    if (!only(state.modem_control, ModemControl::guest_mask() | flow_control)) {
         return "modem_control";
     }
     if (!only(state.line_errors, LineStatus::errors.mask)) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -19,20 +20,39 @@
 /// A state is plain data. It says how it is saved by two members:
 /// ```cpp
 /// struct FooState {
-///     static constexpr SnapshotFormat snapshot_format{.tag = snapshot_tag("FOO "), .version = 2,
-///     .readable_since = 1}; std::uint8_t control{}; std::array<std::uint8_t, 16> ram{}; std::uint32_t
-///     since_version_2{7};
+///     static constexpr SnapshotFormat snapshot_format{
+///         .tag = snapshot_tag("FOO "), .version = 2, .readable_since = 1};
+///     std::uint8_t control{};
+///     std::array<std::uint8_t, 16> ram{};
+///     std::uint32_t since_version_2{7};
 ///
 ///     template <class Self, class Archive>
 ///     static constexpr void visit(Self& self, Archive& archive) {
-///         archive(self.control, self.ram);
-///         archive.since(2, self.since_version_2);
+///         auto& [control, ram, since_version_2] = self;
+///         archive("control", control, as<FooControl>);
+///         archive("ram", ram);
+///         archive.since(2, "since_version_2", since_version_2);
 ///     }
 ///     friend bool operator==(const FooState&, const FooState&) = default;
 /// };
+/// static_assert(SnapshotState<FooState> && visits_every_member<FooState>());
 /// ```
+/// This one description gives the bytes (here), the text (`inspect.hpp`), the difference of two states
+/// (`inspect.hpp`) and JSON (`state_json.hpp`). The structured binding names every member, so that a member
+/// which was added and forgotten in `visit` does not compile; `visits_every_member` finds one that is bound
+/// and not visited. An archive takes:
+/// - `archive(name, value)`: a number, a boolean, an enumeration, an array of them, or a state of its own;
+/// - `archive(name, value, as<R>)`: a number that is the register `R`, for the text; or `decimal` for a
+///   count of one byte;
+/// - `archive.bytes(name, count, data)` or `(name, data, count)`: as many bytes of `data` as `count` says;
+///   the bytes of the encoding are in the order of the arguments;
+/// - `archive.since(version, name, value)` and `archive.bytes_since(version, name, ...)`: what a later
+///   version added;
+/// - `archive.nested(name, visitor)`: `visitor(archive)` visits further members of the state `name`.
+///
 /// Encoding: a 12-byte header (tag u32, version u16, readable_since u16, payload size u32), then the
-/// fields in the order visited, all little-endian, `bool` as one byte 0 or 1, enums as their number.
+/// fields in the order visited, all little-endian, `bool` as one byte 0 or 1, enums as their number. Names
+/// are not encoded.
 ///
 /// Backward: a field added in version N is visited through `since(N, ...)`; where older bytes lack it, it
 /// keeps the value that the state gives it by default. Forward: a newer version may append fields; an older
@@ -81,27 +101,72 @@ struct SnapshotFormat {
     std::uint16_t readable_since;  ///< the oldest version whose reader understands these bytes
 };
 
+/// Says in a `visit` that a number is the register `R` of the dictionary (`registers/`).
+template <class R>
+struct AsRegister {};
+template <class R>
+inline constexpr AsRegister<R> as{};
+/// Says in a `visit` that a byte is a count, which the text shows as a decimal number.
+struct AsDecimal {};
+inline constexpr AsDecimal decimal{};
+
 namespace detail {
 
 template <class T>
 concept SnapshotScalar = std::integral<T> || std::is_enum_v<T>;
 
-class SnapshotEncoder {
+/// The part of an archive that is the same for all that need neither names nor what the numbers mean:
+/// `derived().value(v)` is called for each number and array, in order.
+template <class Derived>
+class PlainArchive {
 public:
-    template <class... Ts>
-    constexpr void operator()(const Ts&... values) {
-        (put(values), ...);
+    template <class T, class... Meaning>
+    constexpr void operator()(std::string_view, T& value, Meaning...) {
+        put_or_visit(value);
     }
-    template <class... Ts>
-    constexpr void since(std::uint16_t, const Ts&... values) {
-        (put(values), ...);
+    template <class First, class Second>
+    constexpr void bytes(std::string_view, First& first, Second& second) {
+        derived().value(first);
+        derived().value(second);
     }
-    [[nodiscard]] constexpr std::vector<std::uint8_t>& bytes() noexcept { return bytes_; }
+    template <class T, class... Meaning>
+    constexpr void since(std::uint16_t version, std::string_view, T& value, Meaning...) {
+        if (derived().has_version(version)) {
+            put_or_visit(value);
+        }
+    }
+    template <class First, class Second>
+    constexpr void bytes_since(std::uint16_t version, std::string_view name, First& first, Second& second) {
+        if (derived().has_version(version)) {
+            bytes(name, first, second);
+        }
+    }
+    template <class Visitor>
+    constexpr void nested(std::string_view, Visitor&& visitor) {
+        std::forward<Visitor>(visitor)(derived());
+    }
+    [[nodiscard]] static constexpr bool has_version(std::uint16_t) noexcept { return true; }
+
+private:
+    [[nodiscard]] constexpr Derived& derived() noexcept { return static_cast<Derived&>(*this); }
+    template <class T>
+    constexpr void put_or_visit(T& value) {
+        if constexpr (requires { std::remove_const_t<T>::visit(value, derived()); }) {
+            std::remove_const_t<T>::visit(value, derived());
+        } else {
+            derived().value(value);
+        }
+    }
+};
+
+class SnapshotEncoder : public PlainArchive<SnapshotEncoder> {
+public:
+    [[nodiscard]] constexpr std::vector<std::uint8_t>& encoded() noexcept { return bytes_; }
 
     template <SnapshotScalar T>
-    constexpr void put(T value) {
+    constexpr void value(T value) {
         if constexpr (std::is_enum_v<T>) {
-            put(static_cast<std::underlying_type_t<T>>(value));
+            this->value(static_cast<std::underlying_type_t<T>>(value));
         } else if constexpr (std::same_as<T, bool>) {
             bytes_.push_back(value ? 1 : 0);
         } else {
@@ -112,9 +177,9 @@ public:
         }
     }
     template <class T, std::size_t N>
-    constexpr void put(const std::array<T, N>& values) {
-        for (const T& value : values) {
-            put(value);
+    constexpr void value(const std::array<T, N>& values) {
+        for (const T& element : values) {
+            value(element);
         }
     }
 
@@ -122,34 +187,27 @@ private:
     std::vector<std::uint8_t> bytes_;
 };
 
-class SnapshotDecoder {
+class SnapshotDecoder : public PlainArchive<SnapshotDecoder> {
 public:
     constexpr SnapshotDecoder(std::span<const std::uint8_t> bytes, std::uint16_t version)
         : bytes_(bytes), version_(version) {}
 
-    template <class... Ts>
-    constexpr void operator()(Ts&... values) {
-        (get(values), ...);
-    }
-    template <class... Ts>
-    constexpr void since(std::uint16_t version, Ts&... values) {
-        if (version_ >= version) {
-            (get(values), ...);
-        }
+    [[nodiscard]] constexpr bool has_version(std::uint16_t version) const noexcept {
+        return version_ >= version;
     }
     [[nodiscard]] constexpr bool truncated() const noexcept { return truncated_; }
     [[nodiscard]] constexpr bool invalid() const noexcept { return invalid_; }
     [[nodiscard]] constexpr std::size_t remaining() const noexcept { return bytes_.size(); }
 
     template <SnapshotScalar T>
-    constexpr void get(T& value) {
+    constexpr void value(T& value) {
         if constexpr (std::is_enum_v<T>) {
             std::underlying_type_t<T> number{};
-            get(number);
+            this->value(number);
             value = static_cast<T>(number);
         } else if constexpr (std::same_as<T, bool>) {
             std::uint8_t number{};
-            get(number);
+            this->value(number);
             invalid_ = invalid_ || number > 1;
             value = number != 0;
         } else {
@@ -167,9 +225,9 @@ public:
         }
     }
     template <class T, std::size_t N>
-    constexpr void get(std::array<T, N>& values) {
-        for (T& value : values) {
-            get(value);
+    constexpr void value(std::array<T, N>& values) {
+        for (T& element : values) {
+            value(element);
         }
     }
 
@@ -178,6 +236,15 @@ private:
     std::uint16_t version_;
     bool truncated_{false};
     bool invalid_{false};
+};
+
+/// Sets every number that it visits to 0.
+class SnapshotEraser : public PlainArchive<SnapshotEraser> {
+public:
+    template <class T>
+    constexpr void value(T& value) {
+        value = T{};
+    }
 };
 
 }  // namespace detail
@@ -192,21 +259,36 @@ concept SnapshotState =
         S::visit(state, decoder);
     };
 
+/// Whether `visit` visits every member of the state: what it does not visit would be lost in a snapshot.
+template <SnapshotState S>
+[[nodiscard]] consteval bool visits_every_member() {
+    // 1 is a valid representation of every number, boolean and enumeration.
+    std::array<unsigned char, sizeof(S)> ones{};
+    ones.fill(1);
+    auto state = std::bit_cast<S>(ones);
+    detail::SnapshotEraser eraser;
+    S::visit(state, eraser);
+    return state == std::bit_cast<S>(std::array<unsigned char, sizeof(S)>{});
+}
+
 /// The state as bytes.
 template <SnapshotState S>
 [[nodiscard]] constexpr std::vector<std::uint8_t> encode(const S& state) {
     constexpr SnapshotFormat format = S::snapshot_format;
     detail::SnapshotEncoder encoder;
-    encoder(format.tag, format.version, format.readable_since, std::uint32_t{0});
-    const std::size_t header_size = encoder.bytes().size();
+    encoder.value(format.tag);
+    encoder.value(format.version);
+    encoder.value(format.readable_since);
+    encoder.value(std::uint32_t{0});
+    const std::size_t header_size = encoder.encoded().size();
     S::visit(state, encoder);
     // The size of what follows the header is known now.
-    const std::size_t size = encoder.bytes().size() - header_size;
+    const std::size_t size = encoder.encoded().size() - header_size;
     for (std::size_t i = 0; i < sizeof(std::uint32_t); ++i) {
-        encoder.bytes()[header_size - sizeof(std::uint32_t) + i] =
+        encoder.encoded()[header_size - sizeof(std::uint32_t) + i] =
             static_cast<std::uint8_t>(size >> (8U * i));
     }
-    return std::move(encoder.bytes());
+    return std::move(encoder.encoded());
 }
 
 /// Reads what `encode` wrote, in this version or in another that allows it. `bytes` holds exactly one state.
@@ -219,7 +301,10 @@ template <SnapshotState S>
     std::uint16_t readable_since{};
     std::uint32_t payload_size{};
     detail::SnapshotDecoder header(bytes, format.version);
-    header(tag, version, readable_since, payload_size);
+    header.value(tag);
+    header.value(version);
+    header.value(readable_since);
+    header.value(payload_size);
     if (header.truncated()) {
         return std::unexpected(SnapshotError::truncated);
     }

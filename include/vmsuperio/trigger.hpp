@@ -3,7 +3,6 @@
 
 #include <concepts>
 #include <expected>
-#include <utility>
 
 #include <vmsuperio/detail/config.hpp>
 
@@ -62,45 +61,4 @@ private:
 };
 static_assert(Trigger<TriggerRef<NullTrigger>> && !LevelTrigger<TriggerRef<NullTrigger>>);
 
-namespace detail {
-
-/// One interrupt line: remembers its level and speaks to the trigger in the trigger's own terms.
-template <Trigger T>
-class InterruptLine {
-public:
-    using error_type = typename T::error_type;
-
-    explicit constexpr InterruptLine(T trigger) : trigger_(std::move(trigger)) {}
-
-    [[nodiscard]] constexpr bool level() const noexcept { return level_; }
-    [[nodiscard]] constexpr T& trigger() noexcept { return trigger_; }
-    [[nodiscard]] constexpr const T& trigger() const noexcept { return trigger_; }
-
-    /// Moves the line to `level`. `pulse` tells that a new cause came up while the line stayed high, or
-    /// that the line fell and rose within one operation: an edge trigger then sees another edge.
-    /// The level is taken over even where the trigger fails.
-    [[nodiscard]] constexpr std::expected<void, error_type> update(bool level, bool pulse = false) {
-        const bool changed = level != level_;
-        level_ = level;
-        if constexpr (LevelTrigger<T>) {
-            if (changed) {
-                return trigger_.set_level(level);
-            }
-        } else {
-            if (level && (changed || pulse)) {
-                return trigger_.trigger();
-            }
-        }
-        return {};
-    }
-
-    /// Sets the remembered level without a word to the trigger.
-    constexpr void reset(bool level = false) noexcept { level_ = level; }
-
-private:
-    T trigger_;
-    bool level_{false};
-};
-
-}  // namespace detail
 }  // namespace vmsuperio

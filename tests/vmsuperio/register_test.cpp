@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <array>
 #include <cstdint>
+#include <string_view>
 
 #include <vmsuperio/registers/mc146818.hpp>
 #include <vmsuperio/registers/register.hpp>
@@ -9,16 +11,37 @@
 
 namespace {
 
-struct Sample : vmsuperio::Register<Sample, std::uint8_t, 0x3F> {
+using vmsuperio::Access;
+
+struct Sample : vmsuperio::Register<Sample, std::uint8_t> {
     using Register::Register;
+    static constexpr std::string_view name = "SAMPLE";
     static constexpr Field<0, 1> mode{};
     static constexpr Bit<3> enable{};
     static constexpr Field<4, 7> level{};
+    static constexpr Bit<2, Access::read_only> ready{};
+    static constexpr std::array fields{named("mode", mode), named("ready", ready), named("enable", enable),
+                                       named("level", level)};
+};
+
+struct Flags : vmsuperio::Register<Flags, std::uint16_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "FLAGS";
+    static constexpr Bit<0, Access::write_one_to_clear> timer{};
+    static constexpr Bit<8, Access::write_one_to_clear> button{};
+    static constexpr Bit<9, Access::self_clearing> strobe{};
+    static constexpr Bit<10> enable{};
+    static constexpr Bit<11, Access::read_only> level{};
+    static constexpr std::array fields{named("timer", timer), named("button", button),
+                                       named("strobe", strobe), named("enable", enable),
+                                       named("level", level)};
 };
 
 struct Wide : vmsuperio::Register<Wide, std::uint32_t> {
     using Register::Register;
+    static constexpr std::string_view name = "WIDE";
     static constexpr Field<0, 31> all{};
+    static constexpr std::array fields{named("all", all)};
     static constexpr Bit<31> top{};
 };
 
@@ -38,12 +61,23 @@ TEST_CASE("Register: fields read and write their own bits and no others", "[regi
     CHECK(sample.value() == 0x5A);
 }
 
-TEST_CASE("Register: a guest write changes the bits of the guest mask only", "[register]") {
+TEST_CASE("Register: a guest write changes the writable fields only", "[register]") {
     for (unsigned before = 0; before < 256; ++before) {
         for (unsigned written = 0; written < 256; ++written) {
             Sample sample(static_cast<std::uint8_t>(before));
             sample.guest_write(static_cast<std::uint8_t>(written));
-            REQUIRE(sample.value() == ((before & 0xC0U) | (written & 0x3FU)));
+            REQUIRE(sample.value() == ((before & 0x04U) | (written & 0xFBU)));
+        }
+    }
+}
+
+TEST_CASE("Register: each field takes a guest's write as its access says", "[register]") {
+    for (unsigned before = 0; before <= 0x0FFF; ++before) {
+        for (const unsigned written : {0x0000U, 0x0001U, 0x0100U, 0x0200U, 0x0400U, 0x0800U, 0xFFFFU}) {
+            Flags flags(static_cast<std::uint16_t>(before));
+            flags.guest_write(static_cast<std::uint16_t>(written));
+            const unsigned kept = before & ~0x0400U & ~(written & 0x0101U);
+            REQUIRE(flags.value() == (kept | (written & 0x0400U)));
         }
     }
 }

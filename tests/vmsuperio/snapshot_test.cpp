@@ -20,7 +20,12 @@ struct StateV1 {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.control, self.ram, self.flag, self.mode, self.time);
+        auto& [control, ram, flag, mode, time] = self;
+        archive("control", control);
+        archive("ram", ram);
+        archive("flag", flag);
+        archive("mode", mode);
+        archive("time", time);
     }
     friend bool operator==(const StateV1&, const StateV1&) = default;
 };
@@ -33,8 +38,9 @@ struct StateV2 {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        StateV1::visit(self.old, archive);
-        archive.since(2, self.added);
+        auto& [old, added] = self;
+        archive("old", old);
+        archive.since(2, "added", added);
     }
     friend bool operator==(const StateV2&, const StateV2&) = default;
 };

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include <vector>
 
+#include <vmsuperio/interrupt_line.hpp>
 #include <vmsuperio/trigger.hpp>
 
 #include "catch.hpp"
+
+using vmsuperio::LinePulse;
 
 namespace {
 
@@ -38,34 +41,54 @@ struct RecordingLevel {
 
 TEST_CASE("InterruptLine: an edge trigger is called on each rise, and on a pulse while high", "[trigger]") {
     int count = 0;
-    vmsuperio::detail::InterruptLine line(EdgeTrigger{&count});
+    vmsuperio::InterruptLine line(EdgeTrigger{&count});
     CHECK(line.update(false).has_value());
     CHECK(count == 0);
     CHECK(line.update(true).has_value());
     CHECK(count == 1);
     CHECK(line.update(true).has_value());
     CHECK(count == 1);
-    CHECK(line.update(true, true).has_value());
+    CHECK(line.update(true, LinePulse::again).has_value());
     CHECK(count == 2);
-    CHECK(line.update(false, true).has_value());
-    CHECK(count == 2);
+    CHECK(line.update(true, LinePulse::dropped).has_value());
+    CHECK(count == 3);
+    CHECK(line.update(false, LinePulse::again).has_value());
+    CHECK(line.update(false, LinePulse::dropped).has_value());
+    CHECK(count == 3);
+    // A rise is one edge, whatever happened in between.
+    CHECK(line.update(true, LinePulse::dropped).has_value());
+    CHECK(count == 4);
+    CHECK(line.update(false).has_value());
     CHECK_FALSE(line.level());
 }
 
 TEST_CASE("InterruptLine: a level trigger hears each change once and never an edge", "[trigger]") {
     std::vector<bool> levels;
     int edges = 0;
-    vmsuperio::detail::InterruptLine line(RecordingLevel{&levels, &edges});
+    vmsuperio::InterruptLine line(RecordingLevel{&levels, &edges});
     for (const bool level : {false, true, true, false, false, true}) {
-        CHECK(line.update(level, true).has_value());
+        CHECK(line.update(level, LinePulse::again).has_value());
     }
     CHECK(levels == std::vector<bool>{true, false, true});
     CHECK(edges == 0);
 }
 
+TEST_CASE("InterruptLine: a level trigger sees a line that was low in between fall and rise", "[trigger]") {
+    std::vector<bool> levels;
+    int edges = 0;
+    vmsuperio::InterruptLine line(RecordingLevel{&levels, &edges});
+    CHECK(line.update(true, LinePulse::dropped).has_value());
+    CHECK(levels == std::vector<bool>{true});
+    CHECK(line.update(true, LinePulse::dropped).has_value());
+    CHECK(levels == std::vector<bool>{true, false, true});
+    CHECK(line.update(false, LinePulse::dropped).has_value());
+    CHECK(levels == std::vector<bool>{true, false, true, false});
+    CHECK(edges == 0);
+}
+
 TEST_CASE("InterruptLine: a failing trigger is reported and the level is kept", "[trigger]") {
     int count = 0;
-    vmsuperio::detail::InterruptLine line(EdgeTrigger{&count, true});
+    vmsuperio::InterruptLine line(EdgeTrigger{&count, true});
     const auto result = line.update(true);
     REQUIRE_FALSE(result.has_value());
     CHECK(result.error() == 5);
@@ -87,21 +110,8 @@ TEST_CASE("TriggerRef: it is an edge or a level trigger as the one it refers to"
     RecordingLevel level{&levels, &edges};
     vmsuperio::TriggerRef level_ref(level);
     static_assert(vmsuperio::LevelTrigger<decltype(level_ref)>);
-    vmsuperio::detail::InterruptLine line(level_ref);
+    vmsuperio::InterruptLine line(level_ref);
     CHECK(line.update(true).has_value());
-    CHECK(levels == std::vector<bool>{true});
-    CHECK(edges == 0);
-}
-
-TEST_CASE("InterruptLine: a reset is silent and leaves it low", "[trigger]") {
-    std::vector<bool> levels;
-    int edges = 0;
-    vmsuperio::detail::InterruptLine line(RecordingLevel{&levels, &edges});
-    REQUIRE(line.update(true).has_value());
-    line.reset();
-    CHECK_FALSE(line.level());
-    line.reset(true);
-    CHECK(line.level());
     CHECK(levels == std::vector<bool>{true});
     CHECK(edges == 0);
 }

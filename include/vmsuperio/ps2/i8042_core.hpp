@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <utility>
 
 #include <vmsuperio/detail/chrono.hpp>
@@ -23,6 +24,18 @@ enum class I8042Profile : std::uint8_t {
               ///< is not told with i8042.noprobe or ACPI waits half a second for it.
     absent,   ///< nothing there: reads give 0xFF, writes do nothing
 };
+
+[[nodiscard]] constexpr std::string_view to_string(I8042Profile profile) noexcept {
+    switch (profile) {
+        case I8042Profile::full:
+            return "full";
+        case I8042Profile::minimal:
+            return "minimal";
+        case I8042Profile::absent:
+            return "absent";
+    }
+    return "unknown profile";
+}
 
 /// What the controller is made of.
 struct I8042Options {
@@ -77,18 +90,39 @@ struct I8042State {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.profile, self.keyboard_present, self.mouse_present, self.reset_command_byte, self.ram,
-                self.output_port, self.waiting_for, self.last_write_command, self.output_full,
-                self.output_data, self.output_flags, self.response_waiting, self.response,
-                self.response_flags);
-        Ps2KeyboardState::visit(self.keyboard, archive);
-        Ps2MouseState::visit(self.mouse, archive);
-        Ps2KeyboardState::visit_version_2(self.keyboard, archive);
-        Ps2MouseState::visit_version_2(self.mouse, archive);
-        archive.since(2, self.reset_a20, self.reset_self_tests, self.hold_left);
+        auto& [profile, keyboard_present, mouse_present, reset_command_byte, ram, output_port, waiting_for,
+               last_write_command, output_full, output_data, output_flags, response_waiting, response,
+               response_flags, keyboard, mouse, reset_a20, reset_self_tests, hold_left] = self;
+        archive("profile", profile);
+        archive("keyboard_present", keyboard_present);
+        archive("mouse_present", mouse_present);
+        archive("reset_command_byte", reset_command_byte, as<i8042::CommandByte>);
+        archive("ram", ram);
+        archive("output_port", output_port, as<i8042::OutputPort>);
+        archive("waiting_for", waiting_for);
+        archive("last_write_command", last_write_command);
+        archive("output_full", output_full);
+        archive("output_data", output_data);
+        archive("output_flags", output_flags, as<i8042::Status>);
+        archive("response_waiting", response_waiting);
+        archive("response", response);
+        archive("response_flags", response_flags, as<i8042::Status>);
+        for (const int version : {1, 2}) {
+            // By copies of the references: not every compiler captures a structured binding in a constant.
+            archive.nested("keyboard", [version, &state = keyboard](auto& nested) {
+                Ps2KeyboardState::visit_version(version, state, nested);
+            });
+            archive.nested("mouse", [version, &state = mouse](auto& nested) {
+                Ps2MouseState::visit_version(version, state, nested);
+            });
+        }
+        archive.since(2, "reset_a20", reset_a20);
+        archive.since(2, "reset_self_tests", reset_self_tests);
+        archive.since(2, "hold_left", hold_left);
     }
     friend constexpr bool operator==(const I8042State&, const I8042State&) = default;
 };
+static_assert(SnapshotState<I8042State> && visits_every_member<I8042State>());
 
 namespace detail {
 
@@ -100,7 +134,7 @@ public:
         state_.keyboard_present = options.keyboard;
         state_.mouse_present = options.mouse;
         state_.reset_command_byte =
-            static_cast<std::uint8_t>(options.command_byte & i8042::CommandByte::guest_mask);
+            static_cast<std::uint8_t>(options.command_byte & i8042::CommandByte::guest_mask());
         state_.reset_a20 = options.a20;
         state_.reset_self_tests = options.self_tests;
         hold_off_ = limited(options.hold_off);
@@ -122,10 +156,10 @@ public:
         if (state.profile > I8042Profile::absent) {
             return "profile";
         }
-        if ((state.ram[0] & ~i8042::CommandByte::guest_mask) != 0) {
+        if ((state.ram[0] & ~i8042::CommandByte::guest_mask()) != 0) {
             return "ram";
         }
-        if ((state.reset_command_byte & ~i8042::CommandByte::guest_mask) != 0) {
+        if ((state.reset_command_byte & ~i8042::CommandByte::guest_mask()) != 0) {
             return "reset_command_byte";
         }
         if (!i8042::OutputPort(state.output_port)[i8042::OutputPort::not_reset] ||

@@ -13,6 +13,7 @@
 #include <vmsuperio/ps2/key_forms.hpp>
 #include <vmsuperio/ps2/scan_codes.hpp>
 #include <vmsuperio/registers/ps2.hpp>
+#include <vmsuperio/snapshot.hpp>
 
 namespace vmsuperio {
 
@@ -41,13 +42,28 @@ struct Ps2KeyboardState {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.scanning, self.scan_code_set, self.leds, self.typematic, self.waiting_for,
-                self.last_sent, self.replies.bytes, self.replies.count, self.keys.bytes, self.keys.count);
+        visit_version(1, self, archive);
+        visit_version(2, self, archive);
     }
-    /// What came with version 2, which stands behind all of version 1.
+    /// What came with one version: a controller's state has all of version 1 before what came later.
     template <class Self, class Archive>
-    static constexpr void visit_version_2(Self& self, Archive& archive) {
-        archive.since(2, self.modifiers, self.num_lock_toggled, self.forms);
+    static constexpr void visit_version(int version, Self& self, Archive& archive) {
+        auto& [scanning, scan_code_set, leds, typematic, waiting_for, last_sent, replies, keys, modifiers,
+               num_lock_toggled, forms] = self;
+        if (version == 1) {
+            archive("scanning", scanning);
+            archive("scan_code_set", scan_code_set, decimal);
+            archive("leds", leds);
+            archive("typematic", typematic);
+            archive("waiting_for", waiting_for);
+            archive("last_sent", last_sent);
+            archive.bytes("replies", replies.bytes, replies.count);
+            archive.bytes("keys", keys.bytes, keys.count);
+        } else {
+            archive.since(2, "modifiers", modifiers);
+            archive.since(2, "num_lock_toggled", num_lock_toggled);
+            archive.since(2, "forms", forms);
+        }
     }
     friend constexpr bool operator==(const Ps2KeyboardState&, const Ps2KeyboardState&) = default;
 };

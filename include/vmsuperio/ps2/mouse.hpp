@@ -11,6 +11,7 @@
 
 #include <vmsuperio/ps2/byte_queue.hpp>
 #include <vmsuperio/registers/ps2.hpp>
+#include <vmsuperio/snapshot.hpp>
 
 namespace vmsuperio {
 
@@ -51,15 +52,38 @@ struct Ps2MouseState {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.id, self.reporting, self.remote, self.wrap, self.scaling_2_1, self.resolution,
-                self.sample_rate, self.earlier_rates, self.waiting_for, self.resend_failed, self.last_sent,
-                self.buttons, self.buttons_changed, self.x, self.y, self.wheel, self.replies.bytes,
-                self.replies.count, self.packets.bytes, self.packets.count);
+        visit_version(1, self, archive);
+        visit_version(2, self, archive);
     }
-    /// What came with version 2, which stands behind all of version 1.
+    /// What came with one version: a controller's state has all of version 1 before what came later.
     template <class Self, class Archive>
-    static constexpr void visit_version_2(Self& self, Archive& archive) {
-        archive.since(2, self.last_packet.bytes, self.last_packet.count, self.reported_buttons);
+    static constexpr void visit_version(int version, Self& self, Archive& archive) {
+        auto& [id, reporting, remote, wrap, scaling_2_1, resolution, sample_rate, earlier_rates, waiting_for,
+               resend_failed, last_sent, buttons, buttons_changed, x, y, wheel, replies, packets, last_packet,
+               reported_buttons] = self;
+        if (version == 1) {
+            archive("id", id, decimal);
+            archive("reporting", reporting);
+            archive("remote", remote);
+            archive("wrap", wrap);
+            archive("scaling_2_1", scaling_2_1);
+            archive("resolution", resolution, decimal);
+            archive("sample_rate", sample_rate, decimal);
+            archive("earlier_rates", earlier_rates);
+            archive("waiting_for", waiting_for);
+            archive("resend_failed", resend_failed);
+            archive("last_sent", last_sent);
+            archive("buttons", buttons);
+            archive("buttons_changed", buttons_changed);
+            archive("x", x);
+            archive("y", y);
+            archive("wheel", wheel);
+            archive.bytes("replies", replies.bytes, replies.count);
+            archive.bytes("packets", packets.bytes, packets.count);
+        } else {
+            archive.bytes_since(2, "last_packet", last_packet.bytes, last_packet.count);
+            archive.since(2, "reported_buttons", reported_buttons);
+        }
     }
     friend constexpr bool operator==(const Ps2MouseState&, const Ps2MouseState&) = default;
 };

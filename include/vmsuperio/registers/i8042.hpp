@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <string_view>
 
 #include <vmsuperio/registers/register.hpp>
 
@@ -15,21 +17,32 @@ inline constexpr std::uint8_t data_offset = 0;     ///< port 0x60
 inline constexpr std::uint8_t command_offset = 4;  ///< port 0x64: status when read, command when written
 
 /// Status register: read at port 0x64. The guest cannot write it.
-struct Status : Register<Status, std::uint8_t, 0x00> {
+struct Status : Register<Status, std::uint8_t> {
     using Register::Register;
-    static constexpr Bit<0> output_full{};   // OBF: a byte waits at port 0x60
-    static constexpr Bit<1> input_full{};    // IBF: the controller has not yet taken the last write
-    static constexpr Bit<2> system_flag{};   // SYS: mirrors bit 2 of the command byte
-    static constexpr Bit<3> last_command{};  // A2: the last write went to 0x64 (1) or 0x60 (0)
-    static constexpr Bit<4> not_locked{};    // INH: 0 while the key lock is turned
-    static constexpr Bit<5> aux_data{};      // MOBF: the byte in the output buffer is from the mouse
-    static constexpr Bit<6> timeout{};       // TO: the device did not answer
-    static constexpr Bit<7> parity_error{};  // PERR: the last byte from the device had bad parity
+    static constexpr std::string_view name = "status";
+    static constexpr Bit<0, Access::read_only> output_full{};  // OBF: a byte waits at port 0x60
+    static constexpr Bit<1, Access::read_only>
+        input_full{};  // IBF: the controller has not yet taken the last write
+    static constexpr Bit<2, Access::read_only> system_flag{};  // SYS: mirrors bit 2 of the command byte
+    static constexpr Bit<3, Access::read_only>
+        last_command{};  // A2: the last write went to 0x64 (1) or 0x60 (0)
+    static constexpr Bit<4, Access::read_only> not_locked{};  // INH: 0 while the key lock is turned
+    static constexpr Bit<5, Access::read_only>
+        aux_data{};  // MOBF: the byte in the output buffer is from the mouse
+    static constexpr Bit<6, Access::read_only> timeout{};  // TO: the device did not answer
+    static constexpr Bit<7, Access::read_only>
+        parity_error{};  // PERR: the last byte from the device had bad parity
+    static constexpr std::array fields{
+        named("output_full", output_full), named("input_full", input_full),
+        named("system_flag", system_flag), named("last_command", last_command),
+        named("not_locked", not_locked),   named("aux_data", aux_data),
+        named("timeout", timeout),         named("parity_error", parity_error)};
 };
 
 /// Command byte (controller configuration byte): RAM byte 0, commands 0x20 and 0x60. Bit 7 is reserved, 0.
-struct CommandByte : Register<CommandByte, std::uint8_t, 0x7F> {
+struct CommandByte : Register<CommandByte, std::uint8_t> {
     using Register::Register;
+    static constexpr std::string_view name = "command_byte";
     static constexpr Bit<0> keyboard_interrupt{};  // IRQ 1 while a keyboard byte is in the output buffer
     static constexpr Bit<1> aux_interrupt{};       // IRQ 12 while a mouse byte is in the output buffer
     static constexpr Bit<2> system_flag{};         // shown as SYS in the status
@@ -37,19 +50,35 @@ struct CommandByte : Register<CommandByte, std::uint8_t, 0x7F> {
     static constexpr Bit<4> keyboard_disabled{};  // the keyboard's clock line is held low
     static constexpr Bit<5> aux_disabled{};       // the mouse's clock line is held low
     static constexpr Bit<6> translate{};          // scan code set 2 from the keyboard becomes set 1
+    static constexpr std::array fields{named("keyboard_interrupt", keyboard_interrupt),
+                                       named("aux_interrupt", aux_interrupt),
+                                       named("system_flag", system_flag),
+                                       named("ignore_lock", ignore_lock),
+                                       named("keyboard_disabled", keyboard_disabled),
+                                       named("aux_disabled", aux_disabled),
+                                       named("translate", translate)};
 };
 
 /// Output port: commands 0xD0 and 0xD1.
-struct OutputPort : Register<OutputPort, std::uint8_t, 0xCE> {
+struct OutputPort : Register<OutputPort, std::uint8_t> {
     using Register::Register;
-    static constexpr Bit<0> not_reset{};  // 0 resets the CPU
-    static constexpr Bit<1> a20_gate{};   // 1 lets address line 20 through
-    static constexpr Bit<2> aux_data{};   // the lines to the mouse
+    static constexpr std::string_view name = "output_port";
+    static constexpr Bit<0, Access::read_only> not_reset{};  // 0 resets the CPU
+    static constexpr Bit<1> a20_gate{};                      // 1 lets address line 20 through
+    static constexpr Bit<2> aux_data{};                      // the lines to the mouse
     static constexpr Bit<3> aux_clock{};
-    static constexpr Bit<4> keyboard_full{};   // IRQ 1's source: follows the output buffer
-    static constexpr Bit<5> aux_full{};        // IRQ 12's source: follows the output buffer
-    static constexpr Bit<6> keyboard_clock{};  // the lines to the keyboard
+    static constexpr Bit<4, Access::read_only> keyboard_full{};  // IRQ 1's source: follows the output buffer
+    static constexpr Bit<5, Access::read_only> aux_full{};       // IRQ 12's source: follows the output buffer
+    static constexpr Bit<6> keyboard_clock{};                    // the lines to the keyboard
     static constexpr Bit<7> keyboard_data{};
+    static constexpr std::array fields{named("not_reset", not_reset),
+                                       named("a20_gate", a20_gate),
+                                       named("aux_data", aux_data),
+                                       named("aux_clock", aux_clock),
+                                       named("keyboard_full", keyboard_full),
+                                       named("aux_full", aux_full),
+                                       named("keyboard_clock", keyboard_clock),
+                                       named("keyboard_data", keyboard_data)};
 };
 
 /// Commands, written to port 0x64.

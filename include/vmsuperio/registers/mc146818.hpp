@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <string_view>
 
 #include <vmsuperio/registers/register.hpp>
 
@@ -52,23 +54,29 @@ enum Index : std::uint8_t {
 };
 
 /// Index register, port 0x70.
-struct IndexRegister : Register<IndexRegister, std::uint8_t, 0xFF> {
+struct IndexRegister : Register<IndexRegister, std::uint8_t> {
     using Register::Register;
+    static constexpr std::string_view name = "index";
     static constexpr Field<0, 6> index{};
     static constexpr Bit<7> nmi_masked{};  // wired on the PC's board, not a part of the chip
+    static constexpr std::array fields{named("index", index), named("nmi_masked", nmi_masked)};
 };
 
 /// Register A: UIP is the clock's own.
-struct RegisterA : Register<RegisterA, std::uint8_t, 0x7F> {
+struct RegisterA : Register<RegisterA, std::uint8_t> {
     using Register::Register;
+    static constexpr std::string_view name = "A";
     static constexpr Field<0, 3> rate_select{};  // RS: the periodic interrupt's rate
     static constexpr Field<4, 6> divider{};      // DV: time base; 6 and 7 hold the divider in reset
-    static constexpr Bit<7> update_in_progress{};
+    static constexpr Bit<7, Access::read_only> update_in_progress{};
+    static constexpr std::array fields{named("rate_select", rate_select), named("divider", divider),
+                                       named("update_in_progress", update_in_progress)};
 };
 
 /// Register B.
-struct RegisterB : Register<RegisterB, std::uint8_t, 0xFF> {
+struct RegisterB : Register<RegisterB, std::uint8_t> {
     using Register::Register;
+    static constexpr std::string_view name = "B";
     static constexpr Bit<0> daylight_savings{};  // DSE: kept, without effect
     static constexpr Bit<1> hours_24{};          // 24/12
     static constexpr Bit<2> binary{};            // DM
@@ -77,24 +85,39 @@ struct RegisterB : Register<RegisterB, std::uint8_t, 0xFF> {
     static constexpr Bit<5> alarm_interrupt{};
     static constexpr Bit<6> periodic_interrupt{};
     static constexpr Bit<7> set_mode{};  // SET: no updates, the guest sets the time
+    static constexpr std::array fields{named("daylight_savings", daylight_savings),
+                                       named("hours_24", hours_24),
+                                       named("binary", binary),
+                                       named("square_wave", square_wave),
+                                       named("update_ended_interrupt", update_ended_interrupt),
+                                       named("alarm_interrupt", alarm_interrupt),
+                                       named("periodic_interrupt", periodic_interrupt),
+                                       named("set_mode", set_mode)};
 };
 
 /// Register C: read only, cleared by a read.
-struct RegisterC : Register<RegisterC, std::uint8_t, 0x00> {
+struct RegisterC : Register<RegisterC, std::uint8_t> {
     using Register::Register;
-    static constexpr Bit<4> update_ended{};       // UF
-    static constexpr Bit<5> alarm{};              // AF
-    static constexpr Bit<6> periodic{};           // PF
-    static constexpr Bit<7> interrupt_request{};  // IRQF
-    static constexpr std::uint8_t flags = 0x70;   // UF, AF and PF, in the places of their enables in B
+    static constexpr std::string_view name = "C";
+    static constexpr Bit<4, Access::read_only> update_ended{};       // UF
+    static constexpr Bit<5, Access::read_only> alarm{};              // AF
+    static constexpr Bit<6, Access::read_only> periodic{};           // PF
+    static constexpr Bit<7, Access::read_only> interrupt_request{};  // IRQF
+    static constexpr std::uint8_t flags = 0x70;  // UF, AF and PF, in the places of their enables in B
+    static constexpr std::array fields{named("update_ended", update_ended), named("alarm", alarm),
+                                       named("periodic", periodic),
+                                       named("interrupt_request", interrupt_request)};
 };
 
 /// Register D: read only. Chips with an alarm on the day have it in bits 5:0 (Intel PIIX4 datasheet, RTC
 /// register D), where the guest can write it.
-struct RegisterD : Register<RegisterD, std::uint8_t, 0x00> {
+struct RegisterD : Register<RegisterD, std::uint8_t> {
     using Register::Register;
-    static constexpr Field<0, 5> day_alarm{};
-    static constexpr Bit<7> valid_ram_and_time{};  // VRT
+    static constexpr std::string_view name = "D";
+    static constexpr Field<0, 5, Access::read_only> day_alarm{};
+    static constexpr Bit<7, Access::read_only> valid_ram_and_time{};  // VRT
+    static constexpr std::array fields{named("day_alarm", day_alarm),
+                                       named("valid_ram_and_time", valid_ram_and_time)};
 };
 
 }  // namespace vmsuperio::mc146818

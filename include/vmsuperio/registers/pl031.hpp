@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string_view>
 
 #include <vmsuperio/registers/register.hpp>
 
@@ -26,21 +27,27 @@ inline constexpr std::uint16_t first_id = 0xFE0;          ///< RTCPeriphID0-3, t
 inline constexpr std::array<std::uint8_t, 8> ids{0x31, 0x10, 0x04, 0x00, 0x0D, 0xF0, 0x05, 0xB1};
 
 /// RTCCR.
-struct Control : Register<Control, std::uint32_t, 0x1> {
+struct Control : Register<Control, std::uint32_t> {
     using Register::Register;
+    static constexpr std::string_view name = "RTCCR";
     static constexpr Bit<0> start{};
+    static constexpr std::array fields{named("start", start)};
 };
 
 /// RTCIMSC: 1 lets the interrupt through.
-struct InterruptMask : Register<InterruptMask, std::uint32_t, 0x1> {
+struct InterruptMask : Register<InterruptMask, std::uint32_t> {
     using Register::Register;
+    static constexpr std::string_view name = "RTCIMSC";
     static constexpr Bit<0> match{};
+    static constexpr std::array fields{named("match", match)};
 };
 
 /// RTCRIS and RTCMIS, and what a 1 written to RTCICR clears.
-struct InterruptStatus : Register<InterruptStatus, std::uint32_t, 0x0> {
+struct InterruptStatus : Register<InterruptStatus, std::uint32_t> {
     using Register::Register;
-    static constexpr Bit<0> match{};
+    static constexpr std::string_view name = "RTCRIS";
+    static constexpr Bit<0, Access::read_only> match{};
+    static constexpr std::array fields{named("match", match)};
 };
 
 }  // namespace vmsuperio::pl031

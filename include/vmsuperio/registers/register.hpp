@@ -1,82 +1,129 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <array>
 #include <concepts>
+#include <cstdint>
 #include <limits>
+#include <string_view>
 
 #include <vmsuperio/detail/config.hpp>
 
 namespace vmsuperio {
 
+/// What a guest's write to a field does.
+enum class Access : std::uint8_t {
+    read_write,          ///< the field takes the value
+    read_only,           ///< nothing
+    self_clearing,       ///< a 1 acts at once and is not kept: the field reads as 0
+    write_one_to_clear,  ///< each bit that is written as 1 becomes 0
+};
+
+/// A field of a register at run time: for traces, for `inspect()` and for debuggers.
+struct FieldInfo {
+    std::string_view name;
+    std::uint64_t mask;
+    unsigned shift;
+    Access access;
+
+    [[nodiscard]] constexpr bool is_bit() const noexcept { return mask >> shift == 1; }
+    [[nodiscard]] constexpr std::uint64_t value_in(std::uint64_t register_value) const noexcept {
+        return (register_value & mask) >> shift;
+    }
+};
+
 /// Base of the register dictionaries: one type per register, naming its fields as the datasheet does.
 ///
 /// ```cpp
-/// struct LineControl : Register<LineControl, std::uint8_t, 0xFF> {
+/// struct LineStatus : Register<LineStatus, std::uint8_t> {
 ///     using Register::Register;
-///     static constexpr Field<0, 1> word_length{};
-///     static constexpr Bit<7> divisor_latch_access{};
+///     static constexpr std::string_view name = "LSR";
+///     static constexpr Bit<0, Access::read_only> data_ready{};
+///     static constexpr Field<1, 4, Access::read_only> errors{};
+///     static constexpr std::array fields{named("data_ready", data_ready), named("errors", errors)};
 /// };
-/// LineControl lcr{0x83};
-/// if (lcr[LineControl::divisor_latch_access]) ...
+/// LineStatus lsr{0x61};
+/// if (lsr[LineStatus::data_ready]) ...
 /// ```
-/// A field belongs to the register that names it: to use it on another one does not compile.
-/// `GuestMask` has a 1 for each bit that a guest's write can change; the others keep their value.
-template <class Derived, std::unsigned_integral Value, Value GuestMask = std::numeric_limits<Value>::max()>
+/// A field belongs to the register that names it: to use it on another one does not compile. `fields` lists
+/// each bit that the register has once; bits that it does not list are reserved: a guest's write does not
+/// change them. Further fields may overlap those of the list, to test several bits at once.
+template <class Derived, std::unsigned_integral Value>
 class Register {
 public:
     using value_type = Value;
-    static constexpr Value guest_mask = GuestMask;
 
     /// Bits `Low` to `High`, both included.
-    template <unsigned Low, unsigned High>
+    template <unsigned Low, unsigned High, Access How = Access::read_write>
     struct Field {
         static_assert(Low <= High && High < std::numeric_limits<Value>::digits,
                       "the field is outside the register");
         static constexpr unsigned shift = Low;
+        static constexpr Access access = How;
         static constexpr Value max = static_cast<Value>(
             std::numeric_limits<Value>::max() >> (std::numeric_limits<Value>::digits - 1U - (High - Low)));
         static constexpr Value mask = static_cast<Value>(max << shift);
     };
-    template <unsigned Position>
-    struct Bit : Field<Position, Position> {};
+    template <unsigned Position, Access How = Access::read_write>
+    struct Bit : Field<Position, Position, How> {};
 
     constexpr Register() = default;
     explicit constexpr Register(Value value) noexcept : value_(value) {}
 
     [[nodiscard]] constexpr Value value() const noexcept { return value_; }
 
-    template <unsigned Position>
-    [[nodiscard]] constexpr bool operator[](Bit<Position>) const noexcept {
-        return (value_ & Bit<Position>::mask) != 0;
+    template <unsigned Position, Access How>
+    [[nodiscard]] constexpr bool operator[](Bit<Position, How>) const noexcept {
+        return (value_ & Bit<Position, How>::mask) != 0;
     }
-    template <unsigned Low, unsigned High>
-    [[nodiscard]] constexpr Value operator[](Field<Low, High>) const noexcept {
-        return static_cast<Value>((value_ & Field<Low, High>::mask) >> Low);
+    template <unsigned Low, unsigned High, Access How>
+    [[nodiscard]] constexpr Value operator[](Field<Low, High, How>) const noexcept {
+        return static_cast<Value>((value_ & Field<Low, High, How>::mask) >> Low);
     }
 
-    template <unsigned Position>
-    constexpr Derived& set(Bit<Position>, bool on = true) noexcept {
-        value_ = static_cast<Value>(on ? (value_ | Bit<Position>::mask) : (value_ & ~Bit<Position>::mask));
+    template <unsigned Position, Access How>
+    constexpr Derived& set(Bit<Position, How> bit, bool on = true) noexcept {
+        value_ = static_cast<Value>(on ? (value_ | bit.mask) : (value_ & ~bit.mask));
         return static_cast<Derived&>(*this);
     }
     /// Bits of `field_value` beyond the field's width are dropped.
-    template <unsigned Low, unsigned High>
-    constexpr Derived& set(Field<Low, High>, Value field_value) noexcept {
-        value_ = static_cast<Value>((value_ & ~Field<Low, High>::mask) |
-                                    (static_cast<Value>(field_value << Low) & Field<Low, High>::mask));
+    template <unsigned Low, unsigned High, Access How>
+    constexpr Derived& set(Field<Low, High, How> field, Value field_value) noexcept {
+        value_ = static_cast<Value>((value_ & ~field.mask) |
+                                    (static_cast<Value>(field_value << Low) & field.mask));
         return static_cast<Derived&>(*this);
     }
-    template <unsigned Position>
-    constexpr Derived& clear(Bit<Position> bit) noexcept {
+    template <unsigned Position, Access How>
+    constexpr Derived& clear(Bit<Position, How> bit) noexcept {
         return set(bit, false);
     }
 
-    /// Takes a value that the guest wrote: only the bits of the guest mask change.
+    /// Takes a value that the guest wrote: each field changes as its access says.
     constexpr void guest_write(Value written) noexcept {
-        value_ = static_cast<Value>((value_ & ~GuestMask) | (written & GuestMask));
+        constexpr Value writable = guest_mask();
+        constexpr Value cleared = mask_of(Access::write_one_to_clear);
+        value_ = static_cast<Value>((value_ & ~writable & ~(written & cleared)) | (written & writable));
+    }
+
+    /// The bits that take the value which a guest writes.
+    [[nodiscard]] static consteval Value guest_mask() noexcept { return mask_of(Access::read_write); }
+    /// The bits of all fields with this access.
+    [[nodiscard]] static consteval Value mask_of(Access access) noexcept {
+        Value mask = 0;
+        for (const FieldInfo& field : Derived::fields) {
+            mask = static_cast<Value>(mask | (field.access == access ? field.mask : 0U));
+        }
+        return mask;
     }
 
     friend constexpr bool operator==(const Register&, const Register&) = default;
+
+protected:
+    /// An entry of `fields`.
+    template <unsigned Low, unsigned High, Access How>
+    [[nodiscard]] static consteval FieldInfo named(std::string_view name, Field<Low, High, How> field) {
+        return {.name = name, .mask = field.mask, .shift = Low, .access = How};
+    }
 
 private:
     Value value_{};

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <string_view>
 
 #include <vmsuperio/registers/register.hpp>
 
@@ -34,12 +36,16 @@ inline constexpr std::uint8_t count = 8;
 }  // namespace offset
 
 /// IER: Interrupt Enable, offset 1, DLAB=0, reset 0x00. Bits 7:4 read 0.
-struct InterruptEnable : Register<InterruptEnable, std::uint8_t, 0x0F> {
+struct InterruptEnable : Register<InterruptEnable, std::uint8_t> {
     using Register::Register;
+    static constexpr std::string_view name = "IER";
     static constexpr Bit<0> received_data{};  // ERBFI: data available and character timeout
     static constexpr Bit<1> thr_empty{};      // ETBEI
     static constexpr Bit<2> line_status{};    // ELSI
     static constexpr Bit<3> modem_status{};   // EDSSI
+    static constexpr std::array fields{named("received_data", received_data), named("thr_empty", thr_empty),
+                                       named("line_status", line_status),
+                                       named("modem_status", modem_status)};
 };
 
 /// IIR[3:0]: what the highest pending interrupt is (PC16550D table IV).
@@ -53,29 +59,40 @@ enum class InterruptId : std::uint8_t {
 };
 
 /// IIR: Interrupt Identification, offset 2, read only, reset 0x01.
-struct InterruptIdentification : Register<InterruptIdentification, std::uint8_t, 0x00> {
+struct InterruptIdentification : Register<InterruptIdentification, std::uint8_t> {
     using Register::Register;
-    static constexpr Bit<0> not_pending{};
-    static constexpr Field<0, 3> id{};
-    static constexpr Bit<5> fifo_64{};            // TL16C750: 64-byte mode
-    static constexpr Field<6, 7> fifo_enabled{};  // both set while the FIFOs are enabled
+    static constexpr std::string_view name = "IIR";
+    static constexpr Bit<0, Access::read_only> not_pending{};
+    static constexpr Field<0, 3, Access::read_only> id{};
+    static constexpr Bit<5, Access::read_only> fifo_64{};            // TL16C750: 64-byte mode
+    static constexpr Field<6, 7, Access::read_only> fifo_enabled{};  // both set while the FIFOs are enabled
+    static constexpr std::array fields{named("id", id), named("fifo_64", fifo_64),
+                                       named("fifo_enabled", fifo_enabled)};
 };
 
 /// FCR: FIFO Control, offset 2, write only, reset 0x00. The reset bits clear themselves; bit 3 (DMA mode)
 /// is kept and has no effect; bit 5 exists on the TL16C750 only and is writable while DLAB=1.
-struct FifoControl : Register<FifoControl, std::uint8_t, 0xC9> {
+struct FifoControl : Register<FifoControl, std::uint8_t> {
     using Register::Register;
+    static constexpr std::string_view name = "FCR";
     static constexpr Bit<0> enable{};
-    static constexpr Bit<1> receiver_reset{};
-    static constexpr Bit<2> transmitter_reset{};
+    static constexpr Bit<1, Access::self_clearing> receiver_reset{};
+    static constexpr Bit<2, Access::self_clearing> transmitter_reset{};
     static constexpr Bit<3> dma_mode{};
-    static constexpr Bit<5> fifo_64{};
+    static constexpr Bit<5, Access::read_only> fifo_64{};
     static constexpr Field<6, 7> receiver_trigger{};
+    static constexpr std::array fields{named("enable", enable),
+                                       named("receiver_reset", receiver_reset),
+                                       named("transmitter_reset", transmitter_reset),
+                                       named("dma_mode", dma_mode),
+                                       named("fifo_64", fifo_64),
+                                       named("receiver_trigger", receiver_trigger)};
 };
 
 /// LCR: Line Control, offset 3. The PC16550D resets it to 0x00; this model to 0x03 (8 data bits).
-struct LineControl : Register<LineControl, std::uint8_t, 0xFF> {
+struct LineControl : Register<LineControl, std::uint8_t> {
     using Register::Register;
+    static constexpr std::string_view name = "LCR";
     static constexpr Field<0, 1> word_length{};  // WLS: 5 to 8 bits
     static constexpr Bit<2> stop_bits{};         // STB: 2 (1.5 with 5 data bits)
     static constexpr Bit<3> parity_enable{};     // PEN
@@ -84,53 +101,88 @@ struct LineControl : Register<LineControl, std::uint8_t, 0xFF> {
     static constexpr Bit<6> set_break{};
     static constexpr Bit<7> divisor_latch_access{};  // DLAB
     static constexpr Field<0, 5> format{};           // word length, stop bits and parity
+    static constexpr std::array fields{named("word_length", word_length),
+                                       named("stop_bits", stop_bits),
+                                       named("parity_enable", parity_enable),
+                                       named("even_parity", even_parity),
+                                       named("stick_parity", stick_parity),
+                                       named("set_break", set_break),
+                                       named("divisor_latch_access", divisor_latch_access)};
 };
 
 /// MCR: Modem Control, offset 4. Bits 7:5 read 0; bit 5 exists on the TL16C750 only. The PC16550D resets it
 /// to 0x00; this model to 0x08.
-struct ModemControl : Register<ModemControl, std::uint8_t, 0x1F> {
+struct ModemControl : Register<ModemControl, std::uint8_t> {
     using Register::Register;
+    static constexpr std::string_view name = "MCR";
     static constexpr Bit<0> data_terminal_ready{};  // DTR
     static constexpr Bit<1> request_to_send{};      // RTS
     static constexpr Bit<2> out1{};
     static constexpr Bit<3> out2{};  // on a PC, gates the interrupt
     static constexpr Bit<4> loopback{};
-    static constexpr Bit<5> auto_flow_control{};  // AFE, TL16C750
+    static constexpr Bit<5, Access::read_only> auto_flow_control{};  // AFE, TL16C750
+    static constexpr std::array fields{named("data_terminal_ready", data_terminal_ready),
+                                       named("request_to_send", request_to_send),
+                                       named("out1", out1),
+                                       named("out2", out2),
+                                       named("loopback", loopback),
+                                       named("auto_flow_control", auto_flow_control)};
 };
 
 /// LSR: Line Status, offset 5, read only, reset 0x60. Reading clears bits 4:1.
-struct LineStatus : Register<LineStatus, std::uint8_t, 0x00> {
+struct LineStatus : Register<LineStatus, std::uint8_t> {
     using Register::Register;
-    static constexpr Bit<0> data_ready{};         // DR
-    static constexpr Bit<1> overrun_error{};      // OE
-    static constexpr Bit<2> parity_error{};       // PE
-    static constexpr Bit<3> framing_error{};      // FE
-    static constexpr Bit<4> break_interrupt{};    // BI
-    static constexpr Bit<5> thr_empty{};          // THRE
-    static constexpr Bit<6> transmitter_empty{};  // TEMT
-    static constexpr Bit<7> fifo_error{};         // FIFO mode: a PE, FE or BI is in the RX FIFO
-    static constexpr Field<1, 4> errors{};
-    static constexpr Field<2, 4> character_errors{};
+    static constexpr std::string_view name = "LSR";
+    static constexpr Bit<0, Access::read_only> data_ready{};         // DR
+    static constexpr Bit<1, Access::read_only> overrun_error{};      // OE
+    static constexpr Bit<2, Access::read_only> parity_error{};       // PE
+    static constexpr Bit<3, Access::read_only> framing_error{};      // FE
+    static constexpr Bit<4, Access::read_only> break_interrupt{};    // BI
+    static constexpr Bit<5, Access::read_only> thr_empty{};          // THRE
+    static constexpr Bit<6, Access::read_only> transmitter_empty{};  // TEMT
+    static constexpr Bit<7, Access::read_only> fifo_error{};  // FIFO mode: a PE, FE or BI is in the RX FIFO
+    static constexpr Field<1, 4, Access::read_only> errors{};
+    static constexpr Field<2, 4, Access::read_only> character_errors{};
+    static constexpr std::array fields{named("data_ready", data_ready),
+                                       named("overrun_error", overrun_error),
+                                       named("parity_error", parity_error),
+                                       named("framing_error", framing_error),
+                                       named("break_interrupt", break_interrupt),
+                                       named("thr_empty", thr_empty),
+                                       named("transmitter_empty", transmitter_empty),
+                                       named("fifo_error", fifo_error)};
 };
 
 /// MSR: Modem Status, offset 6, read only. Reading clears the deltas. Reset 0xB0: CTS, DSR and DCD are on.
-struct ModemStatus : Register<ModemStatus, std::uint8_t, 0x00> {
+struct ModemStatus : Register<ModemStatus, std::uint8_t> {
     using Register::Register;
-    static constexpr Bit<0> delta_clear_to_send{};        // DCTS
-    static constexpr Bit<1> delta_data_set_ready{};       // DDSR
-    static constexpr Bit<2> trailing_edge_ring{};         // TERI
-    static constexpr Bit<3> delta_data_carrier_detect{};  // DDCD
-    static constexpr Bit<4> clear_to_send{};              // CTS
-    static constexpr Bit<5> data_set_ready{};             // DSR
-    static constexpr Bit<6> ring_indicator{};             // RI
-    static constexpr Bit<7> data_carrier_detect{};        // DCD
-    static constexpr Field<0, 3> deltas{};
-    static constexpr Field<4, 7> lines{};
+    static constexpr std::string_view name = "MSR";
+    static constexpr Bit<0, Access::read_only> delta_clear_to_send{};        // DCTS
+    static constexpr Bit<1, Access::read_only> delta_data_set_ready{};       // DDSR
+    static constexpr Bit<2, Access::read_only> trailing_edge_ring{};         // TERI
+    static constexpr Bit<3, Access::read_only> delta_data_carrier_detect{};  // DDCD
+    static constexpr Bit<4, Access::read_only> clear_to_send{};              // CTS
+    static constexpr Bit<5, Access::read_only> data_set_ready{};             // DSR
+    static constexpr Bit<6, Access::read_only> ring_indicator{};             // RI
+    static constexpr Bit<7, Access::read_only> data_carrier_detect{};        // DCD
+    static constexpr Field<0, 3, Access::read_only> deltas{};
+    static constexpr Field<4, 7, Access::read_only> lines{};
+    static constexpr std::array fields{named("delta_clear_to_send", delta_clear_to_send),
+                                       named("delta_data_set_ready", delta_data_set_ready),
+                                       named("trailing_edge_ring", trailing_edge_ring),
+                                       named("delta_data_carrier_detect", delta_data_carrier_detect),
+                                       named("clear_to_send", clear_to_send),
+                                       named("data_set_ready", data_set_ready),
+                                       named("ring_indicator", ring_indicator),
+                                       named("data_carrier_detect", data_carrier_detect)};
 };
 
 /// SCR: Scratch, offset 7, reset 0x00.
-struct Scratch : Register<Scratch, std::uint8_t, 0xFF> {
+struct Scratch : Register<Scratch, std::uint8_t> {
     using Register::Register;
+    static constexpr std::string_view name = "SCR";
+    static constexpr Field<0, 7> data{};
+    static constexpr std::array fields{named("data", data)};
 };
 
 }  // namespace vmsuperio::uart16550

@@ -27,7 +27,9 @@ struct DeviceTimeState {
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
-        archive(self.seen, self.shift);
+        auto& [seen, shift] = self;
+        archive("seen", seen);
+        archive("shift", shift);
     }
     friend constexpr bool operator==(const DeviceTimeState&, const DeviceTimeState&) = default;
 };

@@ -8,43 +8,17 @@
 #include <utility>
 
 #include <vmsuperio/clock.hpp>
-#include <vmsuperio/registers/register.hpp>
+#include <vmsuperio/interrupt_line.hpp>
+#include <vmsuperio/registers/acpi_pm.hpp>
 #include <vmsuperio/trigger.hpp>
 
 #include "acpi/platform.hpp"
 
 namespace kvm_vmm {
 
-/// PM1 Status, ports +0 and +1. Writing a 1 clears the bit.
-struct Pm1Status : vmsuperio::Register<Pm1Status, std::uint16_t, 0x8731> {
-    using Register::Register;
-    static constexpr Bit<0> timer{};             // TMR_STS
-    static constexpr Bit<4> bus_master{};        // BM_STS
-    static constexpr Bit<5> global_lock{};       // GBL_STS
-    static constexpr Bit<8> power_button{};      // PWRBTN_STS
-    static constexpr Bit<9> sleep_button{};      // SLPBTN_STS
-    static constexpr Bit<10> real_time_clock{};  // RTC_STS
-    static constexpr Bit<15> wake{};             // WAK_STS
-};
-
-/// PM1 Enable, ports +2 and +3.
-struct Pm1Enable : vmsuperio::Register<Pm1Enable, std::uint16_t, 0x0521> {
-    using Register::Register;
-    static constexpr Bit<0> timer{};             // TMR_EN
-    static constexpr Bit<5> global_lock{};       // GBL_EN
-    static constexpr Bit<8> power_button{};      // PWRBTN_EN
-    static constexpr Bit<10> real_time_clock{};  // RTC_EN
-};
-
-/// PM1 Control, ports +4 and +5. SCI_EN is not the guest's: there is no SMI mode to go back to.
-struct Pm1Control : vmsuperio::Register<Pm1Control, std::uint16_t, 0x1C02> {
-    using Register::Register;
-    static constexpr Bit<0> sci_enable{};         // SCI_EN
-    static constexpr Bit<1> bus_master_reload{};  // BM_RLD
-    static constexpr Bit<2> global_release{};     // GBL_RLS, write only
-    static constexpr Field<10, 12> sleep_type{};  // SLP_TYPx
-    static constexpr Bit<13> sleep_enable{};      // SLP_EN, write only
-};
+using vmsuperio::Pm1Control;
+using vmsuperio::Pm1Enable;
+using vmsuperio::Pm1Status;
 
 /// What the power management block tells the VMM.
 template <class E>
@@ -102,8 +76,7 @@ public:
         switch (offset) {
             case 0:
             case 1:
-                status_ = Pm1Status(static_cast<std::uint16_t>(
-                    status_.value() & ~(in_byte(value, offset) & Pm1Status::guest_mask)));
+                status_.guest_write(in_byte(value, offset));
                 break;
             case 2:
             case 3:
@@ -194,7 +167,7 @@ private:
         [[maybe_unused]] const auto ignored = sci_.update((status_.value() & enable_.value()) != 0);
     }
 
-    vmsuperio::detail::InterruptLine<Sci> sci_;
+    vmsuperio::InterruptLine<Sci> sci_;
     Events events_;
     TimeSource clock_;
     std::chrono::nanoseconds start_;

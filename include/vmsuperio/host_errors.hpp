@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include <vmsuperio/detail/config.hpp>
+
+namespace vmsuperio {
+
+/// Which part of the host failed a device.
+enum class HostErrorSource : std::uint8_t {
+    interrupt,  ///< an interrupt trigger returned an error
+    reset,      ///< the trigger of a reset returned an error
+    output,     ///< a writer returned an error
+};
+
+[[nodiscard]] constexpr std::string_view to_string(HostErrorSource source) noexcept {
+    switch (source) {
+        case HostErrorSource::interrupt:
+            return "the interrupt trigger failed";
+        case HostErrorSource::reset:
+            return "the reset trigger failed";
+        case HostErrorSource::output:
+            return "the writer failed";
+    }
+    return "unknown host error";
+}
+
+/// How often each part of the host failed a device since its construction, in reads and in writes alike. The
+/// guest never learns of it, and it is no part of the saved state. Every device has `host_errors()`; its
+/// events may have the member `host_error(HostErrorSource)`, which is called each time.
+struct HostErrors {
+    std::uint64_t interrupt{};
+    std::uint64_t reset{};
+    std::uint64_t output{};
+
+    [[nodiscard]] constexpr std::uint64_t total() const noexcept { return interrupt + reset + output; }
+    friend constexpr bool operator==(const HostErrors&, const HostErrors&) = default;
+};
+
+}  // namespace vmsuperio

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include <vmsuperio/registers/register.hpp>
+
+/// The fixed power management registers of ACPI (ACPI 6.5, 4.8.3).
+namespace vmsuperio {
+
+/// PM1 Status, reset 0x0000 (ACPI 6.5, 4.8.3.1.1).
+struct Pm1Status : Register<Pm1Status, std::uint16_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "PM1_STS";
+    static constexpr Bit<0, Access::write_one_to_clear> timer{};             // TMR_STS
+    static constexpr Bit<4, Access::write_one_to_clear> bus_master{};        // BM_STS
+    static constexpr Bit<5, Access::write_one_to_clear> global_lock{};       // GBL_STS
+    static constexpr Bit<8, Access::write_one_to_clear> power_button{};      // PWRBTN_STS
+    static constexpr Bit<9, Access::write_one_to_clear> sleep_button{};      // SLPBTN_STS
+    static constexpr Bit<10, Access::write_one_to_clear> real_time_clock{};  // RTC_STS
+    static constexpr Bit<15, Access::write_one_to_clear> wake{};             // WAK_STS
+    static constexpr std::array fields{named("timer", timer),
+                                       named("bus_master", bus_master),
+                                       named("global_lock", global_lock),
+                                       named("power_button", power_button),
+                                       named("sleep_button", sleep_button),
+                                       named("real_time_clock", real_time_clock),
+                                       named("wake", wake)};
+};
+
+/// PM1 Enable, reset 0x0000 (ACPI 6.5, 4.8.3.1.2).
+struct Pm1Enable : Register<Pm1Enable, std::uint16_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "PM1_EN";
+    static constexpr Bit<0> timer{};             // TMR_EN
+    static constexpr Bit<5> global_lock{};       // GBL_EN
+    static constexpr Bit<8> power_button{};      // PWRBTN_EN
+    static constexpr Bit<10> real_time_clock{};  // RTC_EN
+    static constexpr std::array fields{named("timer", timer), named("global_lock", global_lock),
+                                       named("power_button", power_button),
+                                       named("real_time_clock", real_time_clock)};
+};
+
+/// PM1 Control (ACPI 6.5, 4.8.3.2.1). SCI_EN is not the guest's where there is no SMI mode to go back to.
+struct Pm1Control : Register<Pm1Control, std::uint16_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "PM1_CNT";
+    static constexpr Bit<0, Access::read_only> sci_enable{};          // SCI_EN
+    static constexpr Bit<1> bus_master_reload{};                      // BM_RLD
+    static constexpr Bit<2, Access::self_clearing> global_release{};  // GBL_RLS
+    static constexpr Field<10, 12> sleep_type{};                      // SLP_TYPx
+    static constexpr Bit<13, Access::self_clearing> sleep_enable{};   // SLP_EN
+    static constexpr std::array fields{named("sci_enable", sci_enable),
+                                       named("bus_master_reload", bus_master_reload),
+                                       named("global_release", global_release),
+                                       named("sleep_type", sleep_type), named("sleep_enable", sleep_enable)};
+};
+
+}  // namespace vmsuperio

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include <vmsuperio/registers/register.hpp>
+
+namespace vmsuperio {
+
+/// The events register of pvpanic (QEMU, "PVPANIC DEVICE" specification): a read gives the events that the
+/// device supports, a write reports those that happened.
+struct PvpanicEvents : Register<PvpanicEvents, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "events";
+    static constexpr Bit<0> panicked{};
+    static constexpr Bit<1> crash_loaded{};
+    static constexpr Bit<2> shutdown{};
+    static constexpr std::array fields{named("panicked", panicked), named("crash_loaded", crash_loaded),
+                                       named("shutdown", shutdown)};
+};
+
+}  // namespace vmsuperio

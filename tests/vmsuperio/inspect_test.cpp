@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <string>
+#include <type_traits>
+
+#include <vmsuperio/inspect.hpp>
+#include <vmsuperio/registers/acpi_pm.hpp>
+#include <vmsuperio/registers/i8042.hpp>
+#include <vmsuperio/registers/mc146818.hpp>
+#include <vmsuperio/registers/pl031.hpp>
+#include <vmsuperio/registers/pvpanic.hpp>
+#include <vmsuperio/registers/reset_control.hpp>
+#include <vmsuperio/registers/uart16550.hpp>
+#include <vmsuperio/serial_state.hpp>
+
+#include "catch.hpp"
+
+using namespace vmsuperio;
+
+TEST_CASE("Inspect: a register names its bits that are set, and its fields that are not 0", "[inspect]") {
+    CHECK(inspect(uart16550::InterruptEnable(0x05)) == "IER=0x05 [received_data line_status]");
+    CHECK(inspect(uart16550::InterruptEnable()) == "IER=0x00");
+    CHECK(inspect(uart16550::LineControl(0x83)) == "LCR=0x83 [word_length=3 divisor_latch_access]");
+    CHECK(inspect(uart16550::Scratch(0x5A)) == "SCR=0x5A");
+    CHECK(inspect(Pm1Control(0x1401)) == "PM1_CNT=0x1401 [sci_enable sleep_type=5]");
+    CHECK(inspect(pl031::InterruptMask(1)) == "RTCIMSC=0x00000001 [match]");
+    // Reserved bits have no name.
+    CHECK(inspect(uart16550::InterruptEnable(0xF0)) == "IER=0xF0");
+}
+
+TEMPLATE_TEST_CASE("Register: the list of fields has each bit once, and each field a name of its own",
+                   "[register]", uart16550::InterruptEnable, uart16550::InterruptIdentification,
+                   uart16550::FifoControl, uart16550::LineControl, uart16550::ModemControl,
+                   uart16550::LineStatus, uart16550::ModemStatus, uart16550::Scratch, i8042::Status,
+                   i8042::CommandByte, i8042::OutputPort, mc146818::IndexRegister, mc146818::RegisterA,
+                   mc146818::RegisterB, mc146818::RegisterC, mc146818::RegisterD, pl031::Control,
+                   pl031::InterruptMask, pl031::InterruptStatus, Pm1Status, Pm1Enable, Pm1Control,
+                   PvpanicEvents, ResetControlRegister, SystemControlA) {
+    CHECK_FALSE(TestType::name.empty());
+    std::uint64_t listed = 0;
+    for (std::size_t i = 0; i < TestType::fields.size(); ++i) {
+        const FieldInfo& field = TestType::fields[i];
+        CAPTURE(field.name);
+        CHECK((listed & field.mask) == 0);
+        listed |= field.mask;
+        for (std::size_t j = 0; j < i; ++j) {
+            CHECK(TestType::fields[j].name != field.name);
+        }
+        // Set alone, it is found in the text by its name.
+        const auto all = static_cast<typename TestType::value_type>(field.mask);
+        if (TestType::fields.size() > 1) {
+            CHECK(inspect(TestType(all)).find(field.name) != std::string::npos);
+        }
+    }
+}
+
+TEST_CASE("Inspect: the difference of two states names what changed and nothing else", "[inspect]") {
+    SerialState before;
+    CHECK(difference(before, before).empty());
+    SerialState after;
+    after.line_control = 0x83;
+    after.thr_empty_pending = true;
+    after.receive_count = 2;
+    after.receive_data[0] = 0x41;
+    CHECK(difference(before, after) ==
+          "line_control: 0x03 [word_length=3] -> 0x83 [word_length=3 divisor_latch_access]\n"
+          "thr_empty_pending: no -> yes\n"
+          "receive: none -> 41 00\n");
+}
+
+namespace {
+
+/// One that binds a member and forgets to visit it.
+struct Forgetful {
+    static constexpr SnapshotFormat snapshot_format{
+        .tag = snapshot_tag("FORG"), .version = 1, .readable_since = 1};
+    std::uint8_t kept{};
+    bool forgotten{};
+
+    template <class Self, class Archive>
+    static constexpr void visit(Self& self, Archive& archive) {
+        auto& [kept, forgotten] = self;
+        archive("kept", kept);
+    }
+    friend constexpr bool operator==(const Forgetful&, const Forgetful&) = default;
+};
+static_assert(SnapshotState<Forgetful> && !visits_every_member<Forgetful>());
+
+}  // namespace
