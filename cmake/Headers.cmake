@@ -45,6 +45,7 @@ set(vmsuperio_headers
     vmsuperio/detail/chrono.hpp
     vmsuperio/detail/config.hpp
     vmsuperio/detail/copy_bytes.hpp
+    vmsuperio/detail/port_core.hpp
     vmsuperio/device_shell.hpp
     vmsuperio/exit_port.hpp
     vmsuperio/host_errors.hpp

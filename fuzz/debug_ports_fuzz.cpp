@@ -12,7 +12,9 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <utility>
 
+#include <vmsuperio/callback.hpp>
 #include <vmsuperio/debug_port.hpp>
 #include <vmsuperio/exit_port.hpp>
 #include <vmsuperio/pvpanic.hpp>
@@ -28,14 +30,15 @@ using vmsuperio::ExitPort;
 using vmsuperio::Pvpanic;
 using vmsuperio::PvpanicEvent;
 
-template <class Device>
-void save_and_restore(Device& device, Device fresh) {
+template <class Device, class... Arguments>
+void save_and_restore(Device& device, Arguments&&... arguments) {
     const auto state = device.state();
     const auto decoded = vmsuperio::decode<std::remove_cv_t<decltype(state)>>(vmsuperio::encode(state));
     check(decoded && *decoded == state, "a state survives encode and decode");
-    fresh.restore(*decoded);
-    check(fresh.state() == state, "the restored device has the state that was saved");
-    device = std::move(fresh);
+    auto restored = Device::from_state(*decoded, std::forward<Arguments>(arguments)...);
+    check(restored.has_value(), "a state that a device had is accepted");
+    check(restored->state() == state, "the restored device has the state that was saved");
+    device = std::move(*restored);
 }
 
 class PortsTarget {
@@ -69,7 +72,7 @@ public:
                 break;
             }
             case OpKind::snapshot:
-                trace_(names[which], ".restore(", names[which], ".state());");
+                trace_("// ", names[which], ": saved and restored");
                 restore(which);
                 break;
             case OpKind::sink:
@@ -93,14 +96,14 @@ private:
             return limit_ == SIZE_MAX ? SIZE_MAX : std::min(bytes.size(), limit_);
         };
     }
-    ExitPort make_exit_port() {
-        return ExitPort([this](std::uint8_t status) {
+    vmsuperio::Callback<void(std::uint8_t)> on_exit() {
+        return [this](std::uint8_t status) {
             ++exits_;
             exit_status_ = status;
-        });
+        };
     }
-    Pvpanic make_pvpanic() {
-        return Pvpanic([this](PvpanicEvent event) { told_ |= static_cast<std::uint8_t>(event); }, supported_);
+    vmsuperio::Callback<void(PvpanicEvent)> on_event() {
+        return [this](PvpanicEvent event) { told_ |= static_cast<std::uint8_t>(event); };
     }
 
     void read(unsigned which) {
@@ -159,13 +162,13 @@ private:
     }
     void restore(unsigned which) {
         if (which == 0) {
-            save_and_restore(post_, DebugPort());
+            save_and_restore(post_);
         } else if (which == 1) {
-            save_and_restore(console_, DebugPort::console(sink()));
+            save_and_restore(console_, sink(), DebugPort::console_id);
         } else if (which == 2) {
-            save_and_restore(exit_port_, make_exit_port());
+            save_and_restore(exit_port_, on_exit());
         } else {
-            save_and_restore(pvpanic_, make_pvpanic());
+            save_and_restore(pvpanic_, on_event(), supported_);
         }
     }
 
@@ -196,8 +199,8 @@ private:
     unsigned seen_{0};
     DebugPort post_{};
     DebugPort console_{DebugPort::console(sink())};
-    ExitPort exit_port_{make_exit_port()};
-    Pvpanic pvpanic_{make_pvpanic()};
+    ExitPort exit_port_{on_exit()};
+    Pvpanic pvpanic_{on_event(), supported_};
 };
 
 }  // namespace

@@ -10,6 +10,9 @@
 #include <utility>
 
 #include <vmsuperio/callback.hpp>
+#include <vmsuperio/detail/port_core.hpp>
+#include <vmsuperio/device_shell.hpp>
+#include <vmsuperio/host_errors.hpp>
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 #include <vmsuperio/writer.hpp>
@@ -48,21 +51,59 @@ struct DebugPortState {
 };
 static_assert(SnapshotState<DebugPortState> && visits_every_member<DebugPortState>());
 
+/// Whether a port can be in this state; the error names the member that is wrong: "dropped" where more bytes
+/// were dropped than written, "last" where there is a last byte and none was written.
+[[nodiscard]] constexpr std::expected<void, StateError> validate(const DebugPortState& state) {
+    if (state.dropped > state.written) {
+        return std::unexpected(StateError{"dropped"});
+    }
+    if (state.written == 0 && state.last != 0) {
+        return std::unexpected(StateError{"last"});
+    }
+    return {};
+}
+
+namespace detail {
+
+class DebugPortCore : public PortCore<DebugPortState> {
+public:
+    explicit constexpr DebugPortCore(std::optional<std::uint8_t> readback) : readback_(readback) {}
+    constexpr DebugPortCore(const DebugPortState& state, std::optional<std::uint8_t> readback)
+        : PortCore(state), readback_(readback) {}
+
+    [[nodiscard]] constexpr std::uint8_t read() const noexcept { return readback_.value_or(state_.last); }
+    /// `bytes` is not empty.
+    constexpr void write(std::span<const std::uint8_t> bytes) noexcept {
+        state_.last = bytes.back();
+        state_.written += bytes.size();
+    }
+    constexpr void drop(std::size_t count) noexcept { state_.dropped += count; }
+    constexpr void reset() noexcept { state_.last = 0; }
+
+private:
+    std::optional<std::uint8_t> readback_;  // of a console; a POST code port has none
+};
+
+/// A debug port has no events: all that happens there is output.
+struct NoDebugPortEvents {};
+
+}  // namespace detail
+
 /// A debug port. Writes never fail towards the guest: bytes that the sink does not take are dropped and
-/// counted.
-class DebugPort {
+/// counted. Where the sink itself fails, that is counted in `host_errors().output` as well.
+class DebugPort : public DeviceShell<detail::DebugPortCore, detail::NoDebugPortEvents> {
 public:
     static constexpr std::size_t register_count = 1;
 
-    /// Takes what the guest wrote, at least one byte at a time, and returns how many of them it took. Must
-    /// not block and must not throw.
-    using Sink = Callback<std::size_t(std::span<const std::uint8_t>)>;
+    /// Takes what the guest wrote, at least one byte at a time, and returns how many of them it took, or
+    /// nothing where it failed. It may as well return a plain number. Must not block and must not throw.
+    using Sink = Callback<std::optional<std::size_t>(std::span<const std::uint8_t>)>;
 
     /// What both kinds of debug console answer when read.
     static constexpr std::uint8_t console_id = 0xE9;
 
     /// A POST code port: keeps the last byte, and passes each on to `sink` if there is one.
-    explicit DebugPort(Sink sink = {}) : sink_(std::move(sink)) {}
+    explicit DebugPort(Sink sink = {}) : DebugPort(detail::DebugPortCore({}), std::move(sink)) {}
 
     /// A POST code port that calls `notify(code)` for each code.
     template <class Notify>
@@ -78,26 +119,21 @@ public:
 
     /// A debug console that reads back `readback`.
     [[nodiscard]] static DebugPort console(Sink sink, std::uint8_t readback = console_id) {
-        DebugPort port(std::move(sink));
-        port.latched_ = false;
-        port.readback_ = readback;
-        return port;
+        return {detail::DebugPortCore(readback), std::move(sink)};
     }
     /// A debug console that writes to `writer`, a `Writer` that outlives the port.
     template <Writer W>
     [[nodiscard]] static DebugPort console(W& writer, std::uint8_t readback = console_id) {
-        return console(Sink([&writer](std::span<const std::uint8_t> bytes) -> std::size_t {
+        return console(Sink([&writer](std::span<const std::uint8_t> bytes) -> std::optional<std::size_t> {
                            const auto taken = writer.write(bytes);
-                           return taken ? static_cast<std::size_t>(*taken) : 0U;
+                           return taken ? std::optional(static_cast<std::size_t>(*taken)) : std::nullopt;
                        }),
                        readback);
     }
 
     /// A read by the guest.
     std::uint8_t read(std::uint8_t offset = 0) { return peek(offset); }
-    [[nodiscard]] std::uint8_t peek(std::uint8_t = 0) const noexcept {
-        return latched_ ? state_.last : readback_;
-    }
+    [[nodiscard]] std::uint8_t peek(std::uint8_t = 0) const noexcept { return core().read(); }
 
     /// A write by the guest.
     void write(std::uint8_t, std::uint8_t value) { write_data(std::span(&value, 1)); }
@@ -107,45 +143,41 @@ public:
         if (bytes.empty()) {
             return;
         }
-        state_.last = bytes.back();
-        state_.written += bytes.size();
+        core().write(bytes);
         if (sink_) {
-            const std::size_t taken = sink_(bytes);
-            state_.dropped += taken < bytes.size() ? bytes.size() - taken : 0;
+            const std::optional<std::size_t> answer = sink_(bytes);
+            const std::size_t taken = answer.value_or(0);
+            core().drop(taken < bytes.size() ? bytes.size() - taken : 0);
+            if (!answer) {
+                host_failed(HostErrorSource::output);
+            }
         }
     }
 
     /// The last byte written, 0 before the first.
-    [[nodiscard]] std::uint8_t last() const noexcept { return state_.last; }
+    [[nodiscard]] std::uint8_t last() const noexcept { return core().state().last; }
     /// Bytes written by the guest, and how many of them the sink did not take.
-    [[nodiscard]] std::uint64_t written() const noexcept { return state_.written; }
-    [[nodiscard]] std::uint64_t dropped() const noexcept { return state_.dropped; }
+    [[nodiscard]] std::uint64_t written() const noexcept { return core().state().written; }
+    [[nodiscard]] std::uint64_t dropped() const noexcept { return core().state().dropped; }
 
-    [[nodiscard]] DebugPortState state() const noexcept { return state_; }
     /// The port as it was saved: a POST code port, or a console where there is a `readback`.
-    template <class Self = DebugPort>  // instantiated where it is called only
-    [[nodiscard]] static std::expected<Self, StateError> from_state(
-        const DebugPortState& state, Sink sink = {}, std::optional<std::uint8_t> readback = {}) {
-        if (state.dropped > state.written) {
-            return std::unexpected(StateError{"dropped"});
+    template <class Self = DebugPort>  // so that inclusion alone does not instantiate
+                                       // std::expected<DebugPort>
+                                       [[nodiscard]] static std::expected<Self, StateError> from_state(
+                                           const DebugPortState& state, Sink sink = {},
+                                           std::optional<std::uint8_t> readback = {}) {
+        if (const auto valid = validate(state); !valid) {
+            return std::unexpected(valid.error());
         }
-        if (state.written == 0 && state.last != 0) {
-            return std::unexpected(StateError{"last"});
-        }
-        Self port = readback ? Self::console(std::move(sink), *readback) : Self(std::move(sink));
-        port.state_ = state;
-        return port;
+        return Self(detail::DebugPortCore(state, readback), std::move(sink));
     }
     /// A hardware reset: the latch is 0 again. The counts are the host's and stay.
-    void reset() noexcept { state_.last = 0; }
-    /// Takes over a saved state. Every state is possible.
-    void restore(const DebugPortState& state) noexcept { state_ = state; }
+    void reset() noexcept { core().reset(); }
 
 private:
+    DebugPort(const detail::DebugPortCore& core, Sink sink) : DeviceShell(core, {}), sink_(std::move(sink)) {}
+
     Sink sink_;
-    bool latched_{true};
-    std::uint8_t readback_{};
-    DebugPortState state_;
 };
 
 }  // namespace vmsuperio

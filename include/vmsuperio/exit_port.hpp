@@ -9,6 +9,8 @@
 #include <utility>
 
 #include <vmsuperio/callback.hpp>
+#include <vmsuperio/detail/port_core.hpp>
+#include <vmsuperio/device_shell.hpp>
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 
@@ -31,6 +33,53 @@ struct ExitPortState {
 };
 static_assert(SnapshotState<ExitPortState> && visits_every_member<ExitPortState>());
 
+/// Whether a port can be in this state: "status" where there is one and no exit was requested.
+[[nodiscard]] constexpr std::expected<void, StateError> validate(const ExitPortState& state) {
+    if (!state.requested && state.status != 0) {
+        return std::unexpected(StateError{"status"});
+    }
+    return {};
+}
+
+namespace detail {
+
+class ExitPortCore : public PortCore<ExitPortState> {
+public:
+    using PortCore::PortCore;
+
+    struct Effects : PortEffects {
+        std::optional<std::uint8_t> requested;
+
+        template <class Events>
+        constexpr void report(Events& events) const {
+            if (requested) {
+                events.exit(*requested);
+            }
+        }
+    };
+
+    [[nodiscard]] constexpr Effects write(std::uint8_t value) noexcept {
+        Effects effects;
+        if (!state_.requested) {
+            state_ = {.requested = true, .status = value};
+            effects.requested = value;
+        }
+        return effects;
+    }
+    constexpr void reset() noexcept { state_ = {}; }
+};
+
+struct ExitPortEvents {
+    Callback<void(std::uint8_t status)> on_exit;
+    void exit(std::uint8_t status) {
+        if (on_exit) {
+            on_exit(status);
+        }
+    }
+};
+
+}  // namespace detail
+
 /// A port through which a guest ends its machine with a status, for tests (QEMU calls its own
 /// `isa-debug-exit`, at 0x501 by default).
 ///
@@ -40,23 +89,20 @@ static_assert(SnapshotState<ExitPortState> && visits_every_member<ExitPortState>
 ///
 /// It takes up to four ports (QEMU's `iosize=0x04`), so that guests may write 32 bits: the lowest byte
 /// counts.
-class ExitPort {
+class ExitPort : public DeviceShell<detail::ExitPortCore, detail::ExitPortEvents> {
 public:
     static constexpr std::size_t register_count = 4;
 
     /// `on_exit(status)` is called once, from within the guest's write. Must not block and must not throw.
-    explicit ExitPort(Callback<void(std::uint8_t status)> on_exit = {}) : on_exit_(std::move(on_exit)) {}
+    explicit ExitPort(Callback<void(std::uint8_t status)> on_exit = {})
+        : ExitPort(detail::ExitPortCore(), std::move(on_exit)) {}
 
     // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the form of a device
     std::uint8_t read(std::uint8_t = 0) { return 0; }
 
     void write(std::uint8_t offset, std::uint8_t value) {
-        if (status_ || offset != 0) {
-            return;
-        }
-        status_ = value;
-        if (on_exit_) {
-            on_exit_(value);
+        if (offset == 0) {
+            apply(core().write(value));
         }
     }
     /// Many writes at once: the first counts.
@@ -67,34 +113,28 @@ public:
     }
 
     /// What the guest asked to end with, if it has.
-    [[nodiscard]] std::optional<std::uint8_t> status() const noexcept { return status_; }
+    [[nodiscard]] std::optional<std::uint8_t> status() const noexcept {
+        const ExitPortState& state = core().state();
+        return state.requested ? std::optional(state.status) : std::nullopt;
+    }
     /// The exit status that QEMU would end with, 1 to 511, odd. A shell sees its low 8 bits.
     [[nodiscard]] static constexpr int qemu_status(std::uint8_t status) noexcept { return (status << 1) | 1; }
 
-    [[nodiscard]] ExitPortState state() const noexcept {
-        return {.requested = status_.has_value(), .status = status_.value_or(0)};
-    }
     /// The port as it was saved, without a call of `on_exit`.
-    template <class Self = ExitPort>  // instantiated where it is called only
+    template <class Self = ExitPort>  // so that inclusion alone does not instantiate std::expected<ExitPort>
     [[nodiscard]] static std::expected<Self, StateError> from_state(
         const ExitPortState& state, Callback<void(std::uint8_t status)> on_exit = {}) {
-        if (!state.requested && state.status != 0) {
-            return std::unexpected(StateError{"status"});
+        if (const auto valid = validate(state); !valid) {
+            return std::unexpected(valid.error());
         }
-        Self port(std::move(on_exit));
-        port.restore(state);
-        return port;
+        return Self(detail::ExitPortCore(state), std::move(on_exit));
     }
     /// A hardware reset: the next write asks again.
-    void reset() noexcept { status_.reset(); }
-    /// Takes over a saved state, without a call of `on_exit`. Every state is possible.
-    void restore(const ExitPortState& state) noexcept {
-        status_ = state.requested ? std::optional(state.status) : std::nullopt;
-    }
+    void reset() noexcept { core().reset(); }
 
 private:
-    Callback<void(std::uint8_t)> on_exit_;
-    std::optional<std::uint8_t> status_;
+    ExitPort(const detail::ExitPortCore& core, Callback<void(std::uint8_t)> on_exit)
+        : DeviceShell(core, {.on_exit = std::move(on_exit)}) {}
 };
 
 }  // namespace vmsuperio

@@ -9,13 +9,15 @@
 #include <utility>
 
 #include <vmsuperio/callback.hpp>
+#include <vmsuperio/detail/port_core.hpp>
+#include <vmsuperio/device_shell.hpp>
 #include <vmsuperio/registers/pvpanic.hpp>
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 
 namespace vmsuperio {
 
-/// What a guest tells through pvpanic. The numbers are the bits of its register.
+/// What a guest reports through pvpanic. The numbers are the bits of its register.
 enum class PvpanicEvent : std::uint8_t {
     panicked = 0x01,      ///< the guest's kernel panicked and stops
     crash_loaded = 0x02,  ///< it panicked and goes on in a crash kernel, which will save a dump
@@ -26,7 +28,7 @@ struct PvpanicState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("PVPC"), .version = 1, .readable_since = 1};
 
-    std::uint8_t seen{};  ///< the events told so far, as bits
+    std::uint8_t seen{};  ///< the events reported so far, as bits
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -37,70 +39,113 @@ struct PvpanicState {
 };
 static_assert(SnapshotState<PvpanicState> && visits_every_member<PvpanicState>());
 
+namespace detail {
+
+inline constexpr std::uint8_t all_pvpanic_events = PvpanicEvents::guest_mask();
+
+}  // namespace detail
+
+/// Whether a device that takes the events `supported` can be in this state: "seen" where it would have seen
+/// an event that it does not take.
+[[nodiscard]] constexpr std::expected<void, StateError> validate(
+    const PvpanicState& state, std::uint8_t supported = detail::all_pvpanic_events) {
+    if ((state.seen & ~(unsigned{supported} & detail::all_pvpanic_events)) != 0) {
+        return std::unexpected(StateError{"seen"});
+    }
+    return {};
+}
+
+namespace detail {
+
+class PvpanicCore : public PortCore<PvpanicState> {
+public:
+    explicit constexpr PvpanicCore(std::uint8_t supported, const PvpanicState& state = {})
+        : PortCore(state), supported_(supported & all_pvpanic_events) {}
+
+    struct Effects : PortEffects {
+        std::uint8_t reported{};
+
+        template <class Events>
+        constexpr void report(Events& events) const {
+            constexpr std::array in_order{PvpanicEvent::panicked, PvpanicEvent::crash_loaded,
+                                          PvpanicEvent::shutdown};
+            for (const PvpanicEvent event : in_order) {
+                if ((reported & static_cast<std::uint8_t>(event)) != 0) {
+                    events.happened(event);
+                }
+            }
+        }
+    };
+
+    [[nodiscard]] constexpr std::uint8_t supported() const noexcept { return supported_; }
+    [[nodiscard]] constexpr Effects write(std::uint8_t value) noexcept {
+        Effects effects;
+        effects.reported = value & supported_;
+        state_.seen |= effects.reported;
+        return effects;
+    }
+    constexpr void reset() noexcept { state_ = {}; }
+
+private:
+    std::uint8_t supported_;
+};
+
+struct PvpanicCallback {
+    Callback<void(PvpanicEvent)> on_event;
+    void happened(PvpanicEvent event) {
+        if (on_event) {
+            on_event(event);
+        }
+    }
+};
+
+}  // namespace detail
+
 /// The pvpanic ISA device: one byte, at port 0x505 by convention (the guest finds it by ACPI, QEMU0001).
 ///
-/// A read gives the events that the device takes, a write tells one or more of them; bits that it does not
+/// A read gives the events that the device takes, a write reports one or more of them; bits that it does not
 /// take are ignored. Source: QEMU, "PVPANIC DEVICE" specification. Thread safety: none.
-class Pvpanic {
+class Pvpanic : public DeviceShell<detail::PvpanicCore, detail::PvpanicCallback> {
 public:
     static constexpr std::size_t register_count = 1;
     static constexpr std::uint16_t default_port = 0x505;
-    static constexpr std::uint8_t all_events = 0x07;
+    static constexpr std::uint8_t all_events = detail::all_pvpanic_events;
 
     /// `on_event` is called from within the guest's write, panicked first. Must not block and must not throw.
     /// `supported` is what the device takes, as bits.
     explicit Pvpanic(Callback<void(PvpanicEvent)> on_event = {}, std::uint8_t supported = all_events)
-        : on_event_(std::move(on_event)), supported_(supported & all_events) {}
+        : Pvpanic(detail::PvpanicCore(supported), std::move(on_event)) {}
 
-    std::uint8_t read(std::uint8_t = 0) { return supported_; }
+    std::uint8_t read(std::uint8_t = 0) { return core().supported(); }
 
-    void write(std::uint8_t, std::uint8_t value) {
-        constexpr std::array events{PvpanicEvent::panicked, PvpanicEvent::crash_loaded,
-                                    PvpanicEvent::shutdown};
-        const auto told = static_cast<std::uint8_t>(value & supported_);
-        seen_ = static_cast<std::uint8_t>(seen_ | told);
-        for (const PvpanicEvent event : events) {
-            if ((told & static_cast<std::uint8_t>(event)) != 0 && on_event_) {
-                on_event_(event);
-            }
-        }
-    }
+    void write(std::uint8_t, std::uint8_t value) { apply(core().write(value)); }
     void write_data(std::span<const std::uint8_t> bytes) {
         for (const std::uint8_t byte : bytes) {
             write(0, byte);
         }
     }
 
-    /// Whether the guest has told `event` since construction or the last reset.
+    /// Whether the guest has reported `event` since construction or the last reset.
     [[nodiscard]] bool seen(PvpanicEvent event) const noexcept {
-        return (seen_ & static_cast<std::uint8_t>(event)) != 0;
+        return (core().state().seen & static_cast<std::uint8_t>(event)) != 0;
     }
 
-    [[nodiscard]] PvpanicState state() const noexcept { return {.seen = seen_}; }
     /// The device as it was saved, without a call of `on_event`.
-    template <class Self = Pvpanic>  // instantiated where it is called only
+    template <class Self = Pvpanic>  // so that inclusion alone does not instantiate std::expected<Pvpanic>
     [[nodiscard]] static std::expected<Self, StateError> from_state(
         const PvpanicState& state, Callback<void(PvpanicEvent)> on_event = {},
         std::uint8_t supported = all_events) {
-        Self device(std::move(on_event), supported);
-        if ((state.seen & ~unsigned{device.supported_}) != 0) {
-            return std::unexpected(StateError{"seen"});
+        if (const auto valid = validate(state, supported); !valid) {
+            return std::unexpected(valid.error());
         }
-        device.seen_ = state.seen;
-        return device;
+        return Self(detail::PvpanicCore(supported, state), std::move(on_event));
     }
-    /// A hardware reset: what the guest has told is forgotten.
-    void reset() noexcept { seen_ = 0; }
-    /// Takes over a saved state, without a call of `on_event`. Bits that the device does not take are
-    /// dropped.
-    void restore(const PvpanicState& state) noexcept {
-        seen_ = static_cast<std::uint8_t>(state.seen & supported_);
-    }
+    /// A hardware reset: what the guest has reported is forgotten.
+    void reset() noexcept { core().reset(); }
 
 private:
-    Callback<void(PvpanicEvent)> on_event_;
-    std::uint8_t supported_;
-    std::uint8_t seen_{};
+    Pvpanic(const detail::PvpanicCore& core, Callback<void(PvpanicEvent)> on_event)
+        : DeviceShell(core, {.on_event = std::move(on_event)}) {}
 };
 
 }  // namespace vmsuperio

@@ -5,8 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <expected>
+#include <type_traits>
 #include <utility>
 
+#include <vmsuperio/detail/port_core.hpp>
+#include <vmsuperio/device_shell.hpp>
+#include <vmsuperio/host_errors.hpp>
 #include <vmsuperio/registers/reset_control.hpp>
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
@@ -27,8 +31,8 @@ enum class ResetKind : std::uint8_t {
     full,  ///< the power goes off and on again
 };
 
-/// The events of a reset port that nobody listens to. Optional member, called before the trigger:
-/// `reset_requested(ResetKind kind)`.
+/// The events of RST_CNT that nobody listens to. Optional members: `reset_requested(ResetKind kind)`, called
+/// before the trigger; `host_error(HostErrorSource)`.
 struct NoResetControlEvents {};
 
 struct ResetControlState {
@@ -46,87 +50,16 @@ struct ResetControlState {
 };
 static_assert(SnapshotState<ResetControlState> && visits_every_member<ResetControlState>());
 
-/// RST_CNT, one port. A change of RST_CPU from 0 to 1 resets: first SYS_RST is set, then both, as drivers do.
-///
-/// Arguments: the trigger of the reset, events. `write` returns what the trigger returned.
-template <Trigger T = NullTrigger, class Events = NoResetControlEvents>
-    requires(!Trigger<Events>)
-class ResetControl {
-public:
-    using error_type = typename T::error_type;
-    using trigger_type = T;
-    using events_type = Events;
-    static constexpr std::size_t register_count = 1;
-
-    constexpr ResetControl()
-        requires std::default_initializable<T> && std::default_initializable<Events>
-        : ResetControl(T(), Events()) {}
-    explicit constexpr ResetControl(T reset_evt)
-        requires std::default_initializable<Events>
-        : ResetControl(std::move(reset_evt), Events()) {}
-    constexpr ResetControl(T reset_evt, Events events)
-        : reset_evt_(std::move(reset_evt)), events_(std::move(events)) {}
-    /// The port as it was saved; nothing is triggered.
-    [[nodiscard]] static constexpr std::expected<ResetControl, StateError> from_state(
-        const ResetControlState& state, T reset_evt = T(), Events events = Events()) {
-        if ((state.value & ~unsigned{ResetControlRegister::guest_mask()}) != 0) {
-            return std::unexpected(StateError{"value"});
-        }
-        ResetControl device(std::move(reset_evt), std::move(events));
-        device.value_ = ResetControlRegister(state.value);
-        return device;
+/// Whether RST_CNT can read so: "value" where a bit is set that reads 0.
+[[nodiscard]] constexpr std::expected<void, StateError> validate(const ResetControlState& state) {
+    if ((state.value & ~unsigned{ResetControlRegister::guest_mask()}) != 0) {
+        return std::unexpected(StateError{"value"});
     }
+    return {};
+}
 
-    [[nodiscard]] constexpr std::uint8_t read(std::uint8_t offset = 0) const noexcept { return peek(offset); }
-    [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset = 0) const noexcept {
-        return offset == 0 ? value_.value() : std::uint8_t{0xFF};
-    }
-    constexpr std::expected<void, error_type> write(std::uint8_t offset, std::uint8_t value) {
-        if (offset != 0) {
-            return {};
-        }
-        using Bits = ResetControlRegister;
-        const bool before = value_[Bits::reset_cpu];
-        value_.guest_write(value);
-        if (before || !value_[Bits::reset_cpu]) {
-            return {};
-        }
-        if constexpr (requires { events_.reset_requested(ResetKind::hard); }) {
-            events_.reset_requested(!value_[Bits::system_reset] ? ResetKind::soft
-                                    : value_[Bits::full_reset]  ? ResetKind::full
-                                                                : ResetKind::hard);
-        }
-        return pulse(reset_evt_);
-    }
-
-    /// The chipset's reset: the register is 0 again. Nothing is triggered.
-    constexpr void reset() noexcept { value_ = ResetControlRegister(); }
-
-    [[nodiscard]] constexpr ResetControlState state() const noexcept { return {.value = value_.value()}; }
-    [[nodiscard]] constexpr const T& reset_evt() const noexcept { return reset_evt_; }
-    [[nodiscard]] constexpr T& reset_evt() noexcept { return reset_evt_; }
-    [[nodiscard]] constexpr const Events& events() const noexcept { return events_; }
-    [[nodiscard]] constexpr Events& events() noexcept { return events_; }
-
-    /// A reset is a pulse, for a `LevelTrigger` as well.
-    [[nodiscard]] static constexpr std::expected<void, error_type> pulse(T& trigger) {
-        if constexpr (LevelTrigger<T>) {
-            auto up = trigger.set_level(true);
-            auto down = trigger.set_level(false);
-            return up ? down : up;
-        } else {
-            return trigger.trigger();
-        }
-    }
-
-private:
-    T reset_evt_;
-    [[no_unique_address]] Events events_;
-    ResetControlRegister value_;
-};
-
-/// The events of system control port A that nobody listens to. Optional member: `a20_changed(bool enabled)`:
-/// the gate was switched, by the guest or by a reset.
+/// The events of system control port A that nobody listens to. Optional members: `a20_changed(bool enabled)`:
+/// the gate was switched, by the guest or by a reset; `host_error(HostErrorSource)`.
 struct NoSystemControlEvents {};
 
 struct SystemControlPortAState {
@@ -145,86 +78,212 @@ struct SystemControlPortAState {
 };
 static_assert(SnapshotState<SystemControlPortAState> && visits_every_member<SystemControlPortAState>());
 
-/// System control port A, one port. Bit 1 gates A20; the chipset enables it where this port or the keyboard
-/// controller does. A change of bit 0 from 0 to 1 resets the CPUs (INIT), which "fast reset" programs use.
-///
-/// A20 is off after a reset, as on the hardware. A VMM that does not model the gate may leave its CPUs with
-/// A20 on: guests test memory before they switch it.
-///
-/// Arguments: the trigger of the reset, events. `write` returns what the trigger returned.
-template <Trigger T = NullTrigger, class Events = NoSystemControlEvents>
-    requires(!Trigger<Events>)
-class SystemControlPortA {
+/// Whether the port can read so: "value" where a bit is set that reads 0.
+[[nodiscard]] constexpr std::expected<void, StateError> validate(const SystemControlPortAState& state) {
+    if ((state.value & ~unsigned{SystemControlA::guest_mask()}) != 0) {
+        return std::unexpected(StateError{"value"});
+    }
+    return {};
+}
+
+namespace detail {
+
+class ResetControlCore : public PortCore<ResetControlState> {
+public:
+    using PortCore::PortCore;
+
+    struct Effects : PortEffects {
+        bool resets{};
+        ResetKind kind{};
+
+        template <class Events>
+        constexpr void report(Events& events) const {
+            if constexpr (requires { events.reset_requested(ResetKind::hard); }) {
+                if (resets) {
+                    events.reset_requested(kind);
+                }
+            }
+        }
+    };
+
+    [[nodiscard]] constexpr Effects write(std::uint8_t value) noexcept {
+        using Bits = ResetControlRegister;
+        ResetControlRegister reg(state_.value);
+        const bool before = reg[Bits::reset_cpu];
+        reg.guest_write(value);
+        state_.value = reg.value();
+        Effects effects;
+        effects.resets = !before && reg[Bits::reset_cpu];
+        effects.kind = !reg[Bits::system_reset] ? ResetKind::soft
+                       : reg[Bits::full_reset]  ? ResetKind::full
+                                                : ResetKind::hard;
+        return effects;
+    }
+    [[nodiscard]] constexpr Effects reset() noexcept {
+        state_ = {};
+        return {};
+    }
+};
+
+class SystemControlPortACore : public PortCore<SystemControlPortAState> {
+public:
+    using PortCore::PortCore;
+
+    struct Effects : PortEffects {
+        bool resets{};
+        bool gate_switched{};
+        bool gate{};  // whether A20 is enabled now
+
+        template <class Events>
+        constexpr void report(Events& events) const {
+            if constexpr (requires { events.a20_changed(true); }) {
+                if (gate_switched) {
+                    events.a20_changed(gate);
+                }
+            }
+        }
+    };
+
+    [[nodiscard]] constexpr bool a20_enabled() const noexcept {
+        return SystemControlA(state_.value)[SystemControlA::a20_gate];
+    }
+    [[nodiscard]] constexpr Effects write(std::uint8_t value) noexcept {
+        SystemControlA reg(state_.value);
+        reg.guest_write(value);
+        return change_to(reg);
+    }
+    [[nodiscard]] constexpr Effects reset() noexcept { return change_to(SystemControlA()); }
+
+private:
+    constexpr Effects change_to(SystemControlA reg) noexcept {
+        using Bits = SystemControlA;
+        const SystemControlA before(std::exchange(state_.value, reg.value()));
+        Effects effects;
+        effects.resets = !before[Bits::fast_reset] && reg[Bits::fast_reset];
+        effects.gate = reg[Bits::a20_gate];
+        effects.gate_switched = before[Bits::a20_gate] != effects.gate;
+        return effects;
+    }
+};
+
+/// The shell of a port that resets. `Device` is the device class, which derives from it.
+template <class Device, class Core, Trigger T, class Events>
+class ResetPort : public DeviceShell<Core, Events> {
+    using State = std::remove_cvref_t<decltype(std::declval<const Core&>().state())>;
+
 public:
     using error_type = typename T::error_type;
     using trigger_type = T;
-    using events_type = Events;
     static constexpr std::size_t register_count = 1;
 
-    constexpr SystemControlPortA()
+    constexpr ResetPort()
         requires std::default_initializable<T> && std::default_initializable<Events>
-        : SystemControlPortA(T(), Events()) {}
-    explicit constexpr SystemControlPortA(T reset_evt)
+        : ResetPort(T(), Events()) {}
+    explicit constexpr ResetPort(T reset_evt)
         requires std::default_initializable<Events>
-        : SystemControlPortA(std::move(reset_evt), Events()) {}
-    constexpr SystemControlPortA(T reset_evt, Events events)
-        : reset_evt_(std::move(reset_evt)), events_(std::move(events)) {}
-    /// The port as it was saved; nothing is triggered and no event is sent.
-    [[nodiscard]] static constexpr std::expected<SystemControlPortA, StateError> from_state(
-        const SystemControlPortAState& state, T reset_evt = T(), Events events = Events()) {
-        if ((state.value & ~unsigned{SystemControlA::guest_mask()}) != 0) {
-            return std::unexpected(StateError{"value"});
+        : ResetPort(std::move(reset_evt), Events()) {}
+    constexpr ResetPort(T reset_evt, Events events)
+        : ResetPort(Core(), std::move(reset_evt), std::move(events)) {}
+
+    /// The port as it was saved; nothing is triggered and no event is called.
+    [[nodiscard]] static constexpr std::expected<Device, StateError> from_state(const State& state,
+                                                                                T reset_evt = T(),
+                                                                                Events events = Events()) {
+        if (const auto valid = validate(state); !valid) {
+            return std::unexpected(valid.error());
         }
-        SystemControlPortA device(std::move(reset_evt), std::move(events));
-        device.value_ = SystemControlA(state.value);
-        return device;
+        return Device(Core(state), std::move(reset_evt), std::move(events));
     }
 
+    /// A read by the guest. Offsets other than 0 read 0xFF.
     [[nodiscard]] constexpr std::uint8_t read(std::uint8_t offset = 0) const noexcept { return peek(offset); }
     [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset = 0) const noexcept {
-        return offset == 0 ? value_.value() : std::uint8_t{0xFF};
+        return offset == 0 ? this->core().state().value : std::uint8_t{0xFF};
     }
+    /// A write by the guest: events, then the reset. Errors: what the trigger returned.
     constexpr std::expected<void, error_type> write(std::uint8_t offset, std::uint8_t value) {
         if (offset != 0) {
             return {};
         }
-        const SystemControlA before = value_;
-        value_.guest_write(value);
-        report_a20(before);
-        if (before[SystemControlA::fast_reset] || !value_[SystemControlA::fast_reset]) {
-            return {};
-        }
-        return ResetControl<T>::pulse(reset_evt_);
+        const auto effects = this->core().write(value);
+        this->apply(effects);
+        return effects.resets ? this->checked(HostErrorSource::reset, pulse())
+                              : std::expected<void, error_type>{};
     }
 
-    /// The chipset's reset: the register is 0 again. Nothing is triggered; a gate that was on is reported.
-    constexpr void reset() {
-        const SystemControlA before = value_;
-        value_ = SystemControlA();
-        report_a20(before);
-    }
+    /// The chipset's reset: the register is 0 again. Nothing is triggered.
+    constexpr void reset() { this->apply(this->core().reset()); }
 
-    [[nodiscard]] constexpr bool a20_enabled() const noexcept { return value_[SystemControlA::a20_gate]; }
-    [[nodiscard]] constexpr SystemControlPortAState state() const noexcept {
-        return {.value = value_.value()};
-    }
     [[nodiscard]] constexpr const T& reset_evt() const noexcept { return reset_evt_; }
     [[nodiscard]] constexpr T& reset_evt() noexcept { return reset_evt_; }
-    [[nodiscard]] constexpr const Events& events() const noexcept { return events_; }
-    [[nodiscard]] constexpr Events& events() noexcept { return events_; }
+
+protected:
+    constexpr ResetPort(const Core& core, T reset_evt, Events events)
+        : DeviceShell<Core, Events>(core, std::move(events)), reset_evt_(std::move(reset_evt)) {}
 
 private:
-    constexpr void report_a20(SystemControlA before) {
-        if constexpr (requires { events_.a20_changed(true); }) {
-            if (before[SystemControlA::a20_gate] != a20_enabled()) {
-                events_.a20_changed(a20_enabled());
-            }
+    /// A reset is a pulse, for a `LevelTrigger` as well.
+    [[nodiscard]] constexpr std::expected<void, error_type> pulse() {
+        if constexpr (LevelTrigger<T>) {
+            auto up = reset_evt_.set_level(true);
+            auto down = reset_evt_.set_level(false);
+            return up ? down : up;
+        } else {
+            return reset_evt_.trigger();
         }
     }
 
     T reset_evt_;
-    [[no_unique_address]] Events events_;
-    SystemControlA value_;
 };
+
+}  // namespace detail
+
+/// RST_CNT, one port. A change of RST_CPU from 0 to 1 resets: first SYS_RST is set, then both, as drivers do.
+///
+/// Arguments: the trigger of the reset, events. `write` returns what the trigger returned.
+template <Trigger T = NullTrigger, class Events = NoResetControlEvents>
+    requires(!Trigger<Events>)
+class ResetControl : public detail::ResetPort<ResetControl<T, Events>, detail::ResetControlCore, T, Events> {
+    static_assert(
+        !requires { &Events::reset_requested; } ||
+            requires(Events& events) { events.reset_requested(ResetKind::hard); },
+        "the event reset_requested must take a ResetKind");
+
+public:
+    using ResetControl::ResetPort::ResetPort;
+};
+
+ResetControl() -> ResetControl<>;
+template <Trigger T>
+ResetControl(T) -> ResetControl<T>;
+template <Trigger T, class Events>
+ResetControl(T, Events) -> ResetControl<T, Events>;
+
+/// System control port A, one port. Bit 1 gates A20; the chipset enables it where this port or the keyboard
+/// controller does. A change of bit 0 from 0 to 1 resets the CPUs (INIT), which "fast reset" programs use.
+///
+/// A20 is off after a reset, as on the hardware: `reset()` reports a gate that was on. A VMM that does not
+/// model the gate may leave its CPUs with A20 on: guests test memory before they switch it.
+///
+/// Arguments: the trigger of the reset, events. `write` returns what the trigger returned.
+template <Trigger T = NullTrigger, class Events = NoSystemControlEvents>
+    requires(!Trigger<Events>)
+class SystemControlPortA
+    : public detail::ResetPort<SystemControlPortA<T, Events>, detail::SystemControlPortACore, T, Events> {
+    static_assert(
+        !requires { &Events::a20_changed; } || requires(Events& events) { events.a20_changed(true); },
+        "the event a20_changed must take a bool");
+
+public:
+    using SystemControlPortA::ResetPort::ResetPort;
+
+    [[nodiscard]] constexpr bool a20_enabled() const noexcept { return this->core().a20_enabled(); }
+};
+
+SystemControlPortA() -> SystemControlPortA<>;
+template <Trigger T>
+SystemControlPortA(T) -> SystemControlPortA<T>;
+template <Trigger T, class Events>
+SystemControlPortA(T, Events) -> SystemControlPortA<T, Events>;
 
 }  // namespace vmsuperio

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
@@ -118,15 +119,43 @@ TEST_CASE("DebugPort: what the sink does not take is dropped and counted", "[deb
     CHECK(liar.dropped() == 0);
 }
 
+TEST_CASE("DebugPort: a sink that fails is counted, apart from one that is full", "[debug_port]") {
+    bool fails = true;
+    DebugPort port = DebugPort::console(
+        DebugPort::Sink([&fails](std::span<const std::uint8_t> bytes) -> std::optional<std::size_t> {
+            return fails ? std::nullopt : std::optional(bytes.size() / 2);
+        }));
+    port.write_data(Bytes{1, 2, 3, 4});
+    CHECK(port.host_errors() == vmsuperio::HostErrors{.output = 1});
+    CHECK(port.dropped() == 4);
+    fails = false;
+    port.write_data(Bytes{1, 2, 3, 4});
+    CHECK(port.host_errors() == vmsuperio::HostErrors{.output = 1});
+    CHECK(port.dropped() == 6);
+
+    struct BrokenWriter {
+        // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the concept asks for a member
+        std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t>) {
+            return std::unexpected(std::make_error_code(std::errc::broken_pipe));
+        }
+    } broken;
+    DebugPort console = DebugPort::console(broken);
+    console.write(0, 'x');
+    CHECK(console.host_errors().output == 1);
+    CHECK(console.host_errors().total() == 1);
+    CHECK(console.dropped() == 1);
+    CHECK(console.read() == DebugPort::console_id);
+}
+
 TEST_CASE("DebugPort: its state is saved and restored", "[debug_port][snapshot]") {
     DebugPort port;
     port.write_data(hello);
     const auto decoded = vmsuperio::decode<vmsuperio::DebugPortState>(vmsuperio::encode(port.state()));
     REQUIRE(decoded.has_value());
-    DebugPort other;
-    other.restore(*decoded);
-    CHECK(other.read(0) == 'o');
-    CHECK(other.state() == port.state());
+    auto other = DebugPort::from_state(*decoded);
+    REQUIRE(other.has_value());
+    CHECK(other->read(0) == 'o');
+    CHECK(other->state() == port.state());
 }
 
 TEST_CASE("ExitPort: the first byte is the status, later ones change nothing", "[exit_port]") {
@@ -157,14 +186,19 @@ TEST_CASE("ExitPort: QEMU's status is odd and never success", "[exit_port]") {
 TEST_CASE("ExitPort: its state is saved and restored without another call", "[exit_port][snapshot]") {
     int calls = 0;
     ExitPort port([&calls](std::uint8_t) { ++calls; });
-    ExitPort other([&calls](std::uint8_t) { ++calls; });
-    other.restore(port.state());
-    CHECK_FALSE(other.status().has_value());
+    const auto count = [&calls](std::uint8_t) { ++calls; };
+    const auto unasked = ExitPort::from_state(port.state(), count);
+    REQUIRE(unasked.has_value());
+    CHECK_FALSE(unasked->status().has_value());
     port.write(0, 77);
     const auto decoded = vmsuperio::decode<vmsuperio::ExitPortState>(vmsuperio::encode(port.state()));
     REQUIRE(decoded.has_value());
-    other.restore(*decoded);
-    CHECK(other.status() == 77);
+    auto other = ExitPort::from_state(*decoded, count);
+    REQUIRE(other.has_value());
+    CHECK(other->status() == 77);
+    CHECK(calls == 1);
+    other->write(0, 78);
+    CHECK(other->status() == 77);
     CHECK(calls == 1);
 }
 
@@ -211,9 +245,12 @@ TEST_CASE("Pvpanic: its state is saved and restored without another call", "[pvp
     REQUIRE(decoded.has_value());
     // tag, version, oldest version that a reader must know, length; see snapshot.hpp
     CHECK(vmsuperio::encode(device.state())[4] == 1);
-    Pvpanic other([&calls](PvpanicEvent) { ++calls; }, 0x01);
-    other.restore(*decoded);
-    CHECK(other.seen(PvpanicEvent::panicked));
-    CHECK_FALSE(other.seen(PvpanicEvent::shutdown));
+    const auto count = [&calls](PvpanicEvent) { ++calls; };
+    const auto other = Pvpanic::from_state(*decoded, count, 0x05);
+    REQUIRE(other.has_value());
+    CHECK(other->seen(PvpanicEvent::panicked));
+    CHECK_FALSE(other->seen(PvpanicEvent::crash_loaded));
+    CHECK(other->seen(PvpanicEvent::shutdown));
     CHECK(calls == 2);
+    CHECK(Pvpanic::from_state(*decoded, count, 0x01).error().field == "seen");
 }

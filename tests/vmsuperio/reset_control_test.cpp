@@ -174,6 +174,49 @@ TEST_CASE("SystemControlPortA: other offsets, errors and saved states", "[reset_
     CHECK(Port::from_state({0x04}, CountingTrigger{&resets}, GateEvents{&gate}).error().field == "value");
 }
 
+TEST_CASE("Reset ports: a reset trigger that fails is returned, counted and reported, once for each reset",
+          "[reset_control][port92][host_errors]") {
+    struct ErrorEvents {
+        std::vector<vmsuperio::HostErrorSource>* errors;
+        void host_error(vmsuperio::HostErrorSource source) { errors->push_back(source); }
+    };
+    const auto check = [](auto make, std::uint8_t resets_with) {
+        int resets = 0;
+        std::vector<vmsuperio::HostErrorSource> errors;
+        auto port = make(CountingTrigger{&resets, true}, ErrorEvents{&errors});
+        CHECK(port.write(0, resets_with).error() == 5);
+        CHECK(port.write(0, resets_with).has_value());  // no change from 0 to 1
+        CHECK(port.write(3, resets_with).has_value());
+        CHECK(port.read(0) == resets_with);
+        CHECK(port.host_errors() == vmsuperio::HostErrors{.reset = 1});
+        CHECK(errors == std::vector{vmsuperio::HostErrorSource::reset});
+        port.reset();
+        CHECK(port.write(0, resets_with).error() == 5);
+        CHECK(port.host_errors() == vmsuperio::HostErrors{.reset = 2});
+        CHECK(resets == 2);
+        port.reset_evt().fails = false;
+        port.reset();
+        CHECK(port.write(0, resets_with).has_value());
+        CHECK(port.host_errors() == vmsuperio::HostErrors{.reset = 2});
+        CHECK(resets == 3);
+    };
+    check([](auto trigger, auto events) { return ResetControl(trigger, events); }, 0x06);
+    check([](auto trigger, auto events) { return SystemControlPortA(trigger, events); }, 0x01);
+}
+
+TEST_CASE("Reset ports: a constant expression can use them", "[reset_control][port92]") {
+    STATIC_REQUIRE([] {
+        ResetControl<> port;
+        return port.write(0, 0x0E).has_value() && port.read() == 0x0E && port.state().value == 0x0E &&
+               ResetControl<>::from_state(port.state()).has_value();
+    }());
+    STATIC_REQUIRE([] {
+        SystemControlPortA<> port;
+        return port.write(0, 0x02).has_value() && port.a20_enabled() &&
+               SystemControlPortA<>::from_state({0x02}).has_value();
+    }());
+}
+
 TEST_CASE("Callback: it holds, copies and moves callables, and can be empty", "[callback]") {
     using vmsuperio::Callback;
     Callback<int(int)> empty;

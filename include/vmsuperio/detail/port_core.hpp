@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+
+#include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/interrupt_line.hpp>
+
+namespace vmsuperio::detail {
+
+/// What the cores of ports have in common that have no interrupt line: the saved state is the live state.
+template <class State>
+class PortCore {
+public:
+    constexpr PortCore() = default;
+    /// `state` must be valid.
+    explicit constexpr PortCore(const State& state) : state_(state) {}
+
+    [[nodiscard]] constexpr const State& state() const noexcept { return state_; }
+    [[nodiscard]] static constexpr bool interrupt_level(std::size_t /*line*/) noexcept { return false; }
+
+protected:
+    State state_;
+};
+
+/// Base of the effects of such a core.
+struct PortEffects {
+    static constexpr LinePulse pulse = LinePulse::none;
+};
+
+}  // namespace vmsuperio::detail
