@@ -26,7 +26,7 @@ public:
     void pio_write(vmdevice::PioAddress, vmdevice::PioOffset offset,
                    std::span<const std::uint8_t> data) override {
         if (offset == 4) {
-            end_.request(ExitCode::power_off);
+            end_.request(end::PoweredOff{});
             return;
         }
         std::uint32_t value = 0;
@@ -65,7 +65,7 @@ std::vector<std::uint32_t> msrs_in_guest(const std::vector<std::uint32_t>& index
     }
     append(code, {0x66, 0xBA, 0x04, 0x05, 0xEE, 0xF4});  // out to 0x504; hlt
     guest.load_long_mode(code);
-    CHECK(guest.run().code == ExitCode::power_off);
+    CHECK(guest.run().reason == EndReason(end::PoweredOff{}));
     return report->values;
 }
 
@@ -167,7 +167,7 @@ TEST_CASE("KVM set-up: port 0x61 and the PIT stay in the kernel, and channel 2's
         0xBA, 0x04, 0x05, 0xEE,  // to 0x504
         0xF4,
     });
-    CHECK(guest.run().code == ExitCode::power_off);
+    CHECK(guest.run().reason == EndReason(end::PoweredOff{}));
     REQUIRE(report->values.size() == 1);
     CHECK(report->values[0] == 0x21);
     CHECK(in_kernel->values.empty());

@@ -229,6 +229,24 @@ TEST_CASE("kvm_vmm: the exit port gives the exit code", "[program]") {
     CHECK(run(directory, {"--kernel", kernel.string(), "--memory", "64M"}).exit_code == 13);
 }
 
+TEST_CASE("kvm_vmm: a status of the exit port is no reset, panic or signal, whatever its number",
+          "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    for (const int status : {0, 10, 11, 12, 13, 128 + SIGKILL, 255}) {
+        CAPTURE(status);
+        const fs::path kernel =
+            directory.write("exit", make_bzimage({0x66, 0xBA, 0x01, 0x05, 0xB0,
+                                                  static_cast<std::uint8_t>(status), 0xEE, 0xFA, 0xF4}));
+        const Result result = run(directory, {"--kernel", kernel.string(), "--memory", "64M", "--exit-port",
+                                              "--on-reboot", "restart", "--log-level", "info"});
+        CHECK(result.exit_code == status);
+        CHECK_THAT(result.errors, Catch::Matchers::Contains("the guest wrote " + std::to_string(status) +
+                                                            " to the exit port"));
+        CHECK_THAT(result.errors, !Catch::Matchers::Contains("restarted"));
+    }
+}
+
 TEST_CASE("kvm_vmm: a panic told through pvpanic ends it with 11, power-off with 0, port 0xCF9 with 10",
           "[program]") {
     REQUIRE_KVM();

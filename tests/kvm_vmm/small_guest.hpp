@@ -20,10 +20,10 @@
 #include "kvm/kvm.hpp"
 #include "kvm/kvm_vcpu.hpp"
 #include "kvm/kvm_vm.hpp"
+#include "machine/end.hpp"
 #include "memory/guest_memory.hpp"
 #include "vmm/exit_handler.hpp"
 #include "vmm/vcpu_thread.hpp"
-#include "vmm/vm_end.hpp"
 
 namespace kvm_vmm::test {
 

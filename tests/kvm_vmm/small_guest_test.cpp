@@ -122,7 +122,7 @@ TEST_CASE("Small guest: OUT and REP OUTSB reach the UART, the i8042 reset ends t
                          } +
                          reset_code);
     REQUIRE(guest.memory().write(0x2000, Bytes(text.begin(), text.end())));
-    CHECK(guest.run().code == ExitCode::guest_reset);
+    CHECK(guest.run().reason == EndReason(end::Reset{}));
     CHECK(uart->with_lock([](auto& device) { return std::string(device.device().writer().text()); }) ==
           ">" + text);
 }
@@ -144,7 +144,7 @@ TEST_CASE("Small guest: IN and REP INSB read the UART's FIFO in order", "[kvm]")
                              0xFC, 0xF3, 0x6C,        // cld; rep insb
                          } +
                          reset_code);
-    CHECK(guest.run().code == ExitCode::guest_reset);
+    CHECK(guest.run().reason == EndReason(end::Reset{}));
     Bytes read(5);
     REQUIRE(guest.memory().read(0x2000, read));
     CHECK(read == input);
@@ -163,7 +163,7 @@ TEST_CASE("Small guest: unclaimed ports read as all ones, whatever the width", "
                              0xEE,                                // out dx, al
                          } +
                          reset_code);
-    CHECK(guest.run().code == ExitCode::guest_reset);
+    CHECK(guest.run().reason == EndReason(end::Reset{}));
     CHECK(guest.memory().read_object<std::uint8_t>(0x2000) == 0xFFU);
     CHECK(guest.memory().read_object<std::uint16_t>(0x2002) == 0xFFFFU);
     CHECK(guest.memory().read_object<std::uint32_t>(0x2004) == 0xFFFFFFFFU);
@@ -185,7 +185,7 @@ TEST_CASE("Small guest: wide port accesses reach the device as one, string I/O a
                          } +
                          reset_code);
     REQUIRE(guest.memory().write(0x2000, Bytes{1, 2, 3, 4}));
-    CHECK(guest.run().code == ExitCode::guest_reset);
+    CHECK(guest.run().reason == EndReason(end::Reset{}));
     const std::vector<Recorder::Access> expected{
         {true, 2, {0x78, 0x56, 0x34, 0x12}}, {true, 2, {1, 2}}, {true, 2, {3, 4}}};
     CHECK(recorder->accesses() == expected);
@@ -203,7 +203,7 @@ TEST_CASE("Small guest: a port access that runs past the device reaches no devic
                              0xED, 0xA3, 0x00, 0x20,  // in ax, dx; mov [0x2000], ax
                          } +
                          reset_code);
-    CHECK(guest.run().code == ExitCode::guest_reset);
+    CHECK(guest.run().reason == EndReason(end::Reset{}));
     CHECK(recorder->accesses().empty());
     CHECK(guest.memory().read_object<std::uint16_t>(0x2000) == 0xFFFFU);
 }
@@ -226,7 +226,7 @@ TEST_CASE("Small guest: MMIO from long mode, in every width", "[kvm]") {
                              0x89, 0x04, 0x25, 0x08, 0x20, 0x00, 0x00,  // mov [0x2008], eax
                          } +
                          reset_code);
-    CHECK(guest.run().code == ExitCode::guest_reset);
+    CHECK(guest.run().reason == EndReason(end::Reset{}));
     const std::vector<Recorder::Access> expected{
         {true, 0, {0x5A}},
         {true, 2, {0x34, 0x12}},
@@ -285,7 +285,7 @@ TEST_CASE("Small guest: an interrupt through irqfd runs the guest's handler", "[
     wait_for(4);
     thread.join();
     REQUIRE(guest.end().get().has_value());
-    CHECK(guest.end().get()->code == ExitCode::guest_reset);
+    CHECK(guest.end().get()->reason == EndReason(end::Reset{}));
     CHECK(guest.memory().read_object<std::uint8_t>(0x2000) == 3U);
 }
 
@@ -295,7 +295,7 @@ TEST_CASE("Small guest: a triple fault ends the VM with its own code and says wh
     // lidt [0x3000] with limit 0, then int3: no handler for the fault, nor for the fault in that.
     guest.load_long_mode(Bytes{0x0F, 0x01, 0x1C, 0x25, 0x00, 0x30, 0x00, 0x00, 0x0F, 0x0B});
     const VmEnd end = guest.run();
-    CHECK(end.code == ExitCode::triple_fault);
+    CHECK(end.reason == EndReason(end::TripleFaulted{}));
     CHECK_THAT(end.message, Catch::Matchers::Contains("rip="));
 }
 
@@ -306,7 +306,8 @@ TEST_CASE("Small guest: a guest that cannot be emulated ends with a report, not 
     // Fetching instructions from a device's addresses cannot be emulated.
     guest.load_long_mode(Bytes{0xB8, 0x00, 0x00, 0x00, 0xD0, 0xFF, 0xE0});  // mov eax, 0xD0000000; jmp rax
     const VmEnd end = guest.run();
-    CHECK((end.code == ExitCode::unhandled_exit || end.code == ExitCode::triple_fault));
+    CHECK((end.reason == EndReason(end::Failed{ExitCode::unhandled_exit}) ||
+           end.reason == EndReason(end::TripleFaulted{})));
     CHECK_FALSE(end.message.empty());
 }
 

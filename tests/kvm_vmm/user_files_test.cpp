@@ -60,7 +60,7 @@ constexpr int opened_without_guest = 10;
             }
         }
         files.serials.clear();  // as at the end of a session: removes the sockets
-        observer.flush(static_cast<kvm_vmm::ExitCode>(code));
+        observer.flush(code);
     } catch (const kvm_vmm::VmmError& error) {
         kvm_vmm::report(error.what());
         code = static_cast<int>(error.code());

@@ -5,9 +5,9 @@
 #include <string>
 
 #include "catch.hpp"
+#include "machine/end.hpp"
 #include "vmm/restart_pace.hpp"
 #include "vmm/vcpu_requests.hpp"
-#include "vmm/vm_end.hpp"
 
 using namespace kvm_vmm;
 using namespace std::chrono_literals;
@@ -16,22 +16,39 @@ TEST_CASE("EndLatch: the guest's first word counts, but the host's wish goes bef
     EndLatch end;
     CHECK_FALSE(end.requested());
     CHECK_FALSE(end.get().has_value());
-    end.request(ExitCode::guest_reset, "first");
-    end.request(ExitCode::guest_panic, "second");
+    end.request(end::Reset{}, "first");
+    end.request(end::Panicked{}, "second");
     CHECK(end.requested());
     CHECK_FALSE(end.requested_by_host());
-    CHECK(end.get()->code == ExitCode::guest_reset);
+    CHECK(end.get()->reason == EndReason(end::Reset{}));
     CHECK(end.get()->message == "first");
-    end.request_by_host(ended_by(15), {}, 15);
+    end.request_by_host(end::Signal{15});
     CHECK(end.requested_by_host());
-    CHECK(end.get()->code == ended_by(15));
-    CHECK(end.get()->signal == 15);
+    CHECK(end.get()->reason == EndReason(end::Signal{15}));
     CHECK(end.get()->message.empty());
-    end.request(ExitCode::guest_reset, "too late");
-    CHECK(end.get()->code == ended_by(15));
-    end.request_by_host(ExitCode::power_off);
-    CHECK(end.get()->code == ExitCode::power_off);
-    CHECK(end.get()->signal == 0);
+    end.request(end::Reset{}, "too late");
+    CHECK(end.get()->reason == EndReason(end::Signal{15}));
+    end.request_by_host(end::PoweredOff{});
+    CHECK(end.get()->reason == EndReason(end::PoweredOff{}));
+}
+
+TEST_CASE("EndReason: each has its exit status, and two with the same one stay apart", "[vmm]") {
+    CHECK(exit_status(end::PoweredOff{}) == 0);
+    CHECK(exit_status(end::Reset{}) == 10);
+    CHECK(exit_status(end::Panicked{}) == 11);
+    CHECK(exit_status(end::TripleFaulted{}) == 12);
+    CHECK(exit_status(end::Halted{}) == 13);
+    CHECK(exit_status(end::Failed{ExitCode::unhandled_exit}) == 14);
+    CHECK(exit_status(end::Failed{ExitCode::no_kvm}) == 4);
+    CHECK(exit_status(end::Signal{15}) == 143);
+    for (unsigned status = 0; status < 256; ++status) {
+        const end::ExitPort port{static_cast<std::uint8_t>(status)};
+        CHECK(exit_status(port) == static_cast<int>(status));
+        CHECK(to_string(EndReason(port)) ==
+              "the guest wrote " + std::to_string(status) + " to the exit port");
+    }
+    CHECK(EndReason(end::ExitPort{10}) != EndReason(end::Reset{}));
+    CHECK(to_string(EndReason(end::ExitPort{10})) != to_string(EndReason(end::Reset{})));
 }
 
 namespace {

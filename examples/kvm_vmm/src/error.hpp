@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cerrno>
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -30,15 +31,23 @@ enum class ExitCode : int {
 /// Stops the set-up of a VM: what() is the one line that the user sees.
 class VmmError : public std::runtime_error {
 public:
-    VmmError(ExitCode code, const std::string& message, int signal = 0)
-        : std::runtime_error(message), code_(code), signal_(signal) {}
+    VmmError(ExitCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
 
     [[nodiscard]] ExitCode code() const noexcept { return code_; }
-    /// The signal that stopped it; 0 for none.
-    [[nodiscard]] int signal() const noexcept { return signal_; }
 
 private:
     ExitCode code_;
+};
+
+/// Stops the set-up of a VM because of a signal to this process.
+class StoppedBySignal : public std::exception {
+public:
+    explicit StoppedBySignal(int signal) noexcept : signal_(signal) {}
+
+    [[nodiscard]] int signal() const noexcept { return signal_; }
+    [[nodiscard]] const char* what() const noexcept override { return "stopped by a signal"; }
+
+private:
     int signal_;
 };
 

@@ -21,10 +21,12 @@ kvm_vmm::VmEnd run(const kvm_vmm::VmmConfig& config, kvm_vmm::OpenedFiles& files
                    kvm_vmm::Observer& observer) {
     try {
         return kvm_vmm::run_session(config, files, observer);
+    } catch (const kvm_vmm::StoppedBySignal& stop) {
+        return {kvm_vmm::end::Signal{stop.signal()}, {}};
     } catch (const kvm_vmm::VmmError& error) {
-        return {error.code(), error.what(), error.signal()};
+        return {kvm_vmm::end::Failed{error.code()}, error.what()};
     } catch (const std::exception& error) {
-        return {kvm_vmm::ExitCode::vmm_error, error.what()};
+        return {kvm_vmm::end::Failed{kvm_vmm::ExitCode::vmm_error}, error.what()};
     }
 }
 
@@ -46,17 +48,18 @@ int main(int argc, char** argv) {
         kvm_vmm::OpenedFiles files = kvm_vmm::open_files(config);
         kvm_vmm::Observer observer(std::move(files.observe), config.observe.log_level);
         const kvm_vmm::VmEnd end = run(config, files, observer);
-        observer.flush(end.code);
+        const int status = kvm_vmm::exit_status(end.reason);
+        observer.flush(status);
         if (!end.message.empty()) {
             kvm_vmm::report(end.message);
         }
         kvm_vmm::summarize_log(true);
-        kvm_vmm::log(kvm_vmm::LogLevel::info,
-                     "ended with exit code " + std::to_string(static_cast<int>(end.code)));
-        if (end.signal != 0) {
-            kvm_vmm::end_by_signal(end.signal);
+        kvm_vmm::log(kvm_vmm::LogLevel::info, "ended with exit code " + std::to_string(status) + ": " +
+                                                  kvm_vmm::to_string(end.reason));
+        if (const auto* const signal = std::get_if<kvm_vmm::end::Signal>(&end.reason)) {
+            kvm_vmm::end_by_signal(signal->number);
         }
-        return static_cast<int>(end.code);
+        return status;
     } catch (const kvm_vmm::VmmError& error) {
         kvm_vmm::report(error.what());
         return static_cast<int>(error.code());

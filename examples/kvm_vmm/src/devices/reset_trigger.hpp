@@ -5,7 +5,7 @@
 
 #include <vmsuperio/trigger.hpp>
 
-#include "vmm/vm_end.hpp"
+#include "machine/end.hpp"
 
 namespace kvm_vmm {
 
@@ -17,7 +17,7 @@ public:
     explicit ResetTrigger(EndLatch& end) noexcept : end_(&end) {}
 
     [[nodiscard]] std::expected<void, error_type> trigger() {
-        end_->request(ExitCode::guest_reset);
+        end_->request(end::Reset{});
         return {};
     }
 

@@ -133,12 +133,12 @@ void Observer::note_unclaimed(const IoAccess& access) {
                                        " of width " + std::to_string(access.width));
 }
 
-std::string Observer::metrics_json(std::optional<ExitCode> end) const {
+std::string Observer::metrics_json(std::optional<int> exit_status) const {
     const std::chrono::duration<double> run_time = std::chrono::steady_clock::now() - start_;
     Json json;
     json["version"] = 1;
     json["run_time_seconds"] = run_time.count();
-    json["exit_code"] = end ? Json(static_cast<int>(*end)) : Json();
+    json["exit_code"] = exit_status ? Json(*exit_status) : Json();
     json["vms_started"] = vms_started_;
     json["exits"] = exits_json(metrics_);
     json["unclaimed"] = unclaimed_json(metrics_);
@@ -151,13 +151,13 @@ std::string Observer::metrics_json(std::optional<ExitCode> end) const {
     return json.dump(2) + "\n";
 }
 
-void Observer::flush(std::optional<ExitCode> end) {
+void Observer::flush(std::optional<int> exit_status) {
     try {
         if (trace_) {
             trace_->flush();
         }
         if (metrics_file_) {
-            metrics_file_->write(metrics_json(end));
+            metrics_file_->write(metrics_json(exit_status));
         }
     } catch (const std::exception& error) {
         log(LogLevel::error, error.what());

@@ -68,10 +68,10 @@ public:
     }
 
     [[nodiscard]] const IoMetrics& metrics() const noexcept { return metrics_; }
-    /// The counters as JSON. `end` is how the process ends, if it does.
-    [[nodiscard]] std::string metrics_json(std::optional<ExitCode> end = std::nullopt) const;
+    /// The counters as JSON. `exit_status` is that of the process, where it ends.
+    [[nodiscard]] std::string metrics_json(std::optional<int> exit_status = std::nullopt) const;
     /// Writes the metrics file, if one is wanted, and what the trace has buffered. Failures are logged.
-    void flush(std::optional<ExitCode> end = std::nullopt);
+    void flush(std::optional<int> exit_status = std::nullopt);
 
 private:
     void count_mmio(const IoAccess& access, bool claimed);

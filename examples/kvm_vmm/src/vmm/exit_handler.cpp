@@ -74,12 +74,12 @@ bool ExitHandler::on(const KvmVcpu& vcpu, exits::MmioWrite& exit) {
 bool ExitHandler::on(const KvmVcpu&, exits::Resume&) { return true; }
 
 bool ExitHandler::on(const KvmVcpu&, exits::Halt&) {
-    end_.request(ExitCode::guest_halted, "the guest halted");
+    end_.request(end::Halted{}, "the guest halted");
     return false;
 }
 
 bool ExitHandler::on(const KvmVcpu& vcpu, exits::Shutdown&) {
-    end_.request(ExitCode::triple_fault, "triple fault; " + vcpu.describe());
+    end_.request(end::TripleFaulted{}, "triple fault; " + vcpu.describe());
     return false;
 }
 
@@ -87,24 +87,26 @@ bool ExitHandler::on(const KvmVcpu&, exits::SystemEvent& exit) {
     using Kind = exits::SystemEvent::Kind;
     switch (exit.kind) {
         case Kind::power_off:
-            end_.request(ExitCode::power_off);
+            end_.request(end::PoweredOff{});
             break;
         case Kind::reset:
-            end_.request(ExitCode::guest_reset);
+            end_.request(end::Reset{});
             break;
         case Kind::crash:
-            end_.request(ExitCode::guest_panic, "the guest reported a crash");
+            end_.request(end::Panicked{}, "the guest reported a crash");
             break;
         case Kind::other:
-            end_.request(ExitCode::unhandled_exit, "unknown system event " + std::to_string(exit.type));
+            end_.request(end::Failed{ExitCode::unhandled_exit},
+                         "unknown system event " + std::to_string(exit.type));
             break;
     }
     return false;
 }
 
 bool ExitHandler::on(const KvmVcpu& vcpu, exits::FailEntry& exit) {
-    end_.request(ExitCode::unhandled_exit, "the CPU refused to enter the guest, hardware reason " +
-                                               hex(exit.hardware_reason) + "; " + vcpu.describe());
+    end_.request(end::Failed{ExitCode::unhandled_exit},
+                 "the CPU refused to enter the guest, hardware reason " + hex(exit.hardware_reason) + "; " +
+                     vcpu.describe());
     return false;
 }
 
@@ -117,13 +119,14 @@ bool ExitHandler::on(const KvmVcpu& vcpu, exits::InternalError& exit) {
             message += ' ' + hex(value);
         }
     }
-    end_.request(ExitCode::unhandled_exit, message);
+    end_.request(end::Failed{ExitCode::unhandled_exit}, message);
     return false;
 }
 
 bool ExitHandler::on(const KvmVcpu& vcpu, exits::Unknown& exit) {
-    end_.request(ExitCode::unhandled_exit, "unhandled KVM exit " + std::to_string(exit.reason) + " (" +
-                                               std::string(exit.name) + "); " + vcpu.describe());
+    end_.request(end::Failed{ExitCode::unhandled_exit}, "unhandled KVM exit " + std::to_string(exit.reason) +
+                                                            " (" + std::string(exit.name) + "); " +
+                                                            vcpu.describe());
     return false;
 }
 

@@ -7,8 +7,8 @@
 
 #include "kvm/kvm_vcpu.hpp"
 #include "kvm/vcpu_exit.hpp"
+#include "machine/end.hpp"
 #include "observe/observer.hpp"
-#include "vmm/vm_end.hpp"
 
 namespace kvm_vmm {
 
@@ -23,7 +23,7 @@ public:
     [[nodiscard]] bool handle(const KvmVcpu& vcpu, VcpuExit& exit);
 
     /// A vCPU thread failed.
-    void fail(ExitCode code, const std::string& message) { end_.request(code, message); }
+    void fail(ExitCode code, const std::string& message) { end_.request(end::Failed{code}, message); }
 
 private:
     bool on(const KvmVcpu& vcpu, exits::PortRead& exit);

@@ -55,7 +55,7 @@ vmsuperio::RtcCmosState first_cmos(const GuestMemory& memory, const Oscillator<>
 void on_panic_event(vmsuperio::PvpanicEvent event, EndLatch& end) {
     switch (event) {
         case vmsuperio::PvpanicEvent::panicked:
-            end.request(ExitCode::guest_panic, "the guest panicked");
+            end.request(end::Panicked{}, "the guest panicked");
             break;
         case vmsuperio::PvpanicEvent::crash_loaded:
             log(LogLevel::warning, "the guest panicked, and a crash kernel goes on");
@@ -166,7 +166,7 @@ void LegacyDevices::add_debug_ports(const VmmConfig& config, NamedBus bus, EndLa
     if (config.exit_port) {
         register_port(bus, exit_port, vmsuperio::ExitPort::register_count,
                       on_bus(bus, exit_port_name, vmsuperio::ExitPort([&end](std::uint8_t status) {
-                                 end.request(static_cast<ExitCode>(status));
+                                 end.request(end::ExitPort{status});
                              })),
                       exit_port_name);
     }

@@ -22,11 +22,11 @@
 #include "event/event_manager.hpp"
 #include "event/timer.hpp"
 #include "kvm/kvm_vm.hpp"
+#include "machine/end.hpp"
 #include "memory/guest_memory.hpp"
 #include "observe/device_directory.hpp"
 #include "vmm/battery.hpp"
 #include "vmm/config.hpp"
-#include "vmm/vm_end.hpp"
 
 namespace kvm_vmm {
 
@@ -60,7 +60,7 @@ public:
 private:
     struct PowerEvents {
         EndLatch* end;
-        void power_off() const { end->request(ExitCode::power_off); }
+        void power_off() const { end->request(end::PoweredOff{}); }
     };
 
     using Interrupt = vmsuperio::EventFdTrigger;

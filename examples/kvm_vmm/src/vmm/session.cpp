@@ -8,6 +8,7 @@
 #include <string>
 #include <unistd.h>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "console/job_terminal.hpp"
@@ -29,7 +30,7 @@ bool may_restart(const RestartPace& pace, const VmmConfig& config) {
 // Loading a large kernel again takes a while, in which the event loop does not hear a signal.
 void give_up_on_signal() {
     if (const int signal = pending_signal({SIGTSTP, SIGCONT, SIGUSR1}); signal != 0) {
-        throw VmmError(ended_by(signal), "", signal);
+        throw StoppedBySignal(signal);
     }
 }
 
@@ -115,7 +116,7 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
     RestartPace pace;
     for (;;) {
         VmEnd end = vmm->run();
-        if (end.code != ExitCode::guest_reset || !config.restart_on_reboot) {
+        if (!std::holds_alternative<end::Reset>(end.reason) || !config.restart_on_reboot) {
             vmm->finish_output();
             return end;
         }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include "machine/end.hpp"
 #include "observe/observer.hpp"
 #include "vmm/config.hpp"
 #include "vmm/opened_files.hpp"
-#include "vmm/vm_end.hpp"
 
 namespace kvm_vmm {
 

@@ -134,7 +134,7 @@ void Vmm::create_vcpus() {
 void Vmm::on_console_command(SerialConsole& console, ConsoleCommand command) {
     switch (command) {
         case ConsoleCommand::exit:
-            request_end(ExitCode::power_off);
+            request_end(end::PoweredOff{});
             break;
         case ConsoleCommand::send_break:
             console.send_break();
@@ -186,7 +186,7 @@ void Vmm::look_for_halt() {
         all_halted = all_halted && thread->halted();
     }
     if (all_halted) {
-        end_.request(ExitCode::guest_halted, "all CPUs of the guest are halted");
+        end_.request(end::Halted{}, "all CPUs of the guest are halted");
     }
     auto next = halt_check_interval;
     if (cpu_time != cpu_time_seen_) {
@@ -204,7 +204,7 @@ void Vmm::look_for_halt() {
     halt_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + next);
 }
 
-void Vmm::request_end_by_signal(int signal) { end_.request_by_host(ended_by(signal), {}, signal); }
+void Vmm::request_end_by_signal(int signal) { end_.request_by_host(end::Signal{signal}); }
 
 void Vmm::declare_pause() {
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
@@ -238,8 +238,9 @@ void Vmm::stop_vcpus() {
             // Nothing that this thread uses may be taken down under it, so the process ends as it stands.
             RawTerminal::suspend();
             report("a vCPU thread does not stop");
-            observer_.flush(end_.get()->code);
-            std::_Exit(static_cast<int>(end_.get()->code));
+            const int status = exit_status(end_.get()->reason);
+            observer_.flush(status);
+            std::_Exit(status);
         }
     }
     threads_.clear();

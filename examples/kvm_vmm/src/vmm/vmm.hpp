@@ -20,6 +20,7 @@
 #include "kvm/kvm.hpp"
 #include "kvm/kvm_vcpu.hpp"
 #include "kvm/kvm_vm.hpp"
+#include "machine/end.hpp"
 #include "memory/guest_memory.hpp"
 #include "observe/observer.hpp"
 #include "vmm/battery.hpp"
@@ -27,7 +28,6 @@
 #include "vmm/exit_handler.hpp"
 #include "vmm/legacy_devices.hpp"
 #include "vmm/vcpu_thread.hpp"
-#include "vmm/vm_end.hpp"
 
 namespace kvm_vmm {
 
@@ -68,8 +68,8 @@ public:
     [[nodiscard]] Battery reset_battery_backed() { return legacy_->reset_battery_backed(); }
 
     /// Ends the VM from outside. From any thread.
-    void request_end(ExitCode code, std::string message = {}) {
-        end_.request_by_host(code, std::move(message));
+    void request_end(EndReason reason, std::string message = {}) {
+        end_.request_by_host(reason, std::move(message));
     }
     /// Ends the VM because this process got a signal that asks for it.
     void request_end_by_signal(int signal);

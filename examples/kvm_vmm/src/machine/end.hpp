@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "error.hpp"
+#include "event/notifier.hpp"
+
+namespace kvm_vmm {
+
+/// Why a VM ended.
+namespace end {
+/// The guest powered off, or the user ended the VM.
+struct PoweredOff {
+    friend bool operator==(PoweredOff, PoweredOff) = default;
+};
+/// The guest reset its machine.
+struct Reset {
+    friend bool operator==(Reset, Reset) = default;
+};
+/// The guest reported a panic.
+struct Panicked {
+    friend bool operator==(Panicked, Panicked) = default;
+};
+/// A CPU of the guest shut down.
+struct TripleFaulted {
+    friend bool operator==(TripleFaulted, TripleFaulted) = default;
+};
+/// Every CPU halted with interrupts off.
+struct Halted {
+    friend bool operator==(Halted, Halted) = default;
+};
+/// The guest wrote this to the exit port.
+struct ExitPort {
+    std::uint8_t status;
+    friend bool operator==(ExitPort, ExitPort) = default;
+};
+/// A signal to this process asked for it.
+struct Signal {
+    int number;
+    friend bool operator==(Signal, Signal) = default;
+};
+/// Something failed.
+struct Failed {
+    ExitCode code;
+    friend bool operator==(Failed, Failed) = default;
+};
+}  // namespace end
+using EndReason = std::variant<end::PoweredOff, end::Reset, end::Panicked, end::TripleFaulted, end::Halted,
+                               end::ExitPort, end::Signal, end::Failed>;
+
+/// The exit status of a process that ends for this reason. Several reasons may have the same one: whoever
+/// must tell them apart asks the reason.
+[[nodiscard]] inline int exit_status(const EndReason& reason) {
+    struct Status {
+        int operator()(end::PoweredOff) const { return static_cast<int>(ExitCode::power_off); }
+        int operator()(end::Reset) const { return static_cast<int>(ExitCode::guest_reset); }
+        int operator()(end::Panicked) const { return static_cast<int>(ExitCode::guest_panic); }
+        int operator()(end::TripleFaulted) const { return static_cast<int>(ExitCode::triple_fault); }
+        int operator()(end::Halted) const { return static_cast<int>(ExitCode::guest_halted); }
+        int operator()(end::ExitPort port) const { return port.status; }
+        int operator()(end::Signal signal) const { return static_cast<int>(ended_by(signal.number)); }
+        int operator()(end::Failed failure) const { return static_cast<int>(failure.code); }
+    };
+    return std::visit(Status{}, reason);
+}
+
+/// For the log.
+[[nodiscard]] inline std::string to_string(const EndReason& reason) {
+    struct Text {
+        std::string operator()(end::PoweredOff) const { return "the VM was powered off"; }
+        std::string operator()(end::Reset) const { return "the guest reset its machine"; }
+        std::string operator()(end::Panicked) const { return "the guest panicked"; }
+        std::string operator()(end::TripleFaulted) const { return "a CPU shut down with a triple fault"; }
+        std::string operator()(end::Halted) const { return "all CPUs are halted"; }
+        std::string operator()(end::ExitPort port) const {
+            return "the guest wrote " + std::to_string(port.status) + " to the exit port";
+        }
+        std::string operator()(end::Signal signal) const { return "signal " + std::to_string(signal.number); }
+        std::string operator()(end::Failed) const { return "a failure"; }
+    };
+    return std::visit(Text{}, reason);
+}
+
+/// How a VM came to its end.
+struct VmEnd {
+    EndReason reason;
+    std::string message;  ///< for the user; empty where there is nothing to say
+};
+
+/// Where anything that ends the VM says so: vCPU threads, devices, the event loop. The first one counts.
+class EndLatch {
+public:
+    void request(EndReason reason, std::string message = {}) {
+        set({.reason = reason, .message = std::move(message)}, false);
+    }
+
+    /// The host's own wish goes before what the guest did at the same time: a guest that reboots all the time
+    /// could not be ended otherwise.
+    void request_by_host(EndReason reason, std::string message = {}) {
+        requested_by_host_.store(true, std::memory_order_release);
+        set({.reason = reason, .message = std::move(message)}, true);
+    }
+
+    [[nodiscard]] std::optional<VmEnd> get() const {
+        const std::lock_guard lock(mutex_);
+        return end_;
+    }
+
+    /// Whether get() has something, at the cost of one load.
+    [[nodiscard]] bool requested() const noexcept { return requested_.load(std::memory_order_acquire); }
+
+    /// Whether the host asked for the end.
+    [[nodiscard]] bool requested_by_host() const noexcept {
+        return requested_by_host_.load(std::memory_order_acquire);
+    }
+
+    /// Readable from the first request on.
+    [[nodiscard]] int fd() const noexcept { return notifier_.fd(); }
+
+private:
+    void set(VmEnd end, bool replace) {
+        {
+            const std::lock_guard lock(mutex_);
+            if (end_ && !replace) {
+                return;
+            }
+            end_ = std::move(end);
+            requested_.store(true, std::memory_order_release);
+        }
+        notifier_.notify();
+    }
+
+    mutable std::mutex mutex_;
+    std::optional<VmEnd> end_;
+    std::atomic<bool> requested_{false};
+    std::atomic<bool> requested_by_host_{false};
+    Notifier notifier_;
+};
+
+}  // namespace kvm_vmm
