@@ -50,6 +50,7 @@ set(vmsuperio_headers
     vmsuperio/exit_port.hpp
     vmsuperio/host_errors.hpp
     vmsuperio/i8042.hpp
+    vmsuperio/i8042_state.hpp
     vmsuperio/inspect.hpp
     vmsuperio/interrupt_line.hpp
     vmsuperio/keys.hpp
@@ -60,7 +61,10 @@ set(vmsuperio_headers
     vmsuperio/ps2/i8042_core.hpp
     vmsuperio/ps2/key_forms.hpp
     vmsuperio/ps2/keyboard.hpp
+    vmsuperio/ps2/keyboard_state.hpp
     vmsuperio/ps2/mouse.hpp
+    vmsuperio/ps2/mouse_state.hpp
+    vmsuperio/ps2/port.hpp
     vmsuperio/ps2/scan_codes.hpp
     vmsuperio/pvpanic.hpp
     vmsuperio/registers/acpi_pm.hpp

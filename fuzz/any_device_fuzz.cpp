@@ -84,8 +84,7 @@ public:
     void check_all() const {
         check_equal(world.level, uart->interrupt_line(), "the line's level is told");
         check(uart->fifo_capacity() <= 64, "the receive FIFO's bounds");
-        check(vmsuperio::detail::I8042Core::first_invalid(keyboard->state()) == nullptr,
-              "the keyboard's state");
+        check(vmsuperio::validate(keyboard->state()).has_value(), "the keyboard's state");
     }
 
     World world;

@@ -284,7 +284,7 @@ private:
 
     void compare(const std::optional<Device>& twin) const {
         const I8042State state = device_->state();
-        check(vmsuperio::detail::I8042Core::first_invalid(state) == nullptr, "the state can be restored");
+        check(vmsuperio::validate(state).has_value(), "the state can be restored");
         if (twin) {
             check(twin->state() == state, "the twin has the same state");
         }

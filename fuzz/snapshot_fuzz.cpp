@@ -91,8 +91,9 @@ struct I8042Subject {
     static void normalize(State& state) {
         state.keyboard.replies.normalize();
         state.keyboard.keys.normalize();
-        vmsuperio::detail::Ps2Mouse mouse(state.mouse);
-        state.mouse = mouse.state();
+        state.mouse.replies.normalize();
+        state.mouse.packets.normalize();
+        state.mouse.last_packet.normalize();
     }
 };
 

@@ -45,6 +45,11 @@ concept DeviceEffects = requires(const Effects& effects, Events& events) {
 /// numbering.
 template <DeviceCore Core, class Events, Trigger... Ts>
 class DeviceShell {
+    static_assert(
+        !requires { &Events::host_error; } ||
+            requires(Events& events) { events.host_error(HostErrorSource::output); },
+        "the event host_error must take a HostErrorSource");
+
 public:
     using events_type = Events;
 

@@ -18,8 +18,9 @@
 /// States and registers as text for people: for debuggers, logs and failing tests.
 ///
 /// A register is "NAME=0xVALUE [fields]": each bit that is set by its name, each wider field that is not 0
-/// as "name=value". A state is a line "name=value" for each member under the name that its `visit` gives it;
-/// the members of a state within it are "outer.inner". Bytes are hexadecimal, other numbers decimal.
+/// as "name=value". A command is "0xVALUE name". A state is a line "name=value" for each member under the
+/// name that its `visit` gives it; the members of a state within it are "outer.inner". Bytes are hexadecimal,
+/// other numbers decimal.
 namespace vmsuperio {
 
 namespace detail {
@@ -101,6 +102,12 @@ public:
     template <class T, class R>
     void operator()(std::string_view name, const T& value, AsRegister<R>) {
         add(std::string(name), register_value(R(value)));
+    }
+    template <std::integral T, class Command>
+    void operator()(std::string_view name, T value, AsCommand<Command>) {
+        const std::string_view command = to_string(static_cast<Command>(value));
+        add(std::string(name),
+            number_text(value).append(command.empty() || value == 0 ? "" : " ").append(command));
     }
     template <std::integral T>
     void operator()(std::string_view name, T value, AsDecimal) {

@@ -118,4 +118,13 @@ enum class Key : std::uint16_t {
     menu = 127,
 };
 
+/// What moved since the last report to the guest. `x` grows to the right, `y` upwards, `wheel` towards the
+/// user, in counts. Buttons: bit 0 left, 1 right, 2 middle, 3 fourth, 4 fifth.
+struct MouseMotion {
+    std::int32_t x{};
+    std::int32_t y{};
+    std::int32_t wheel{};
+    std::uint8_t buttons{};
+};
+
 }  // namespace vmsuperio

@@ -42,8 +42,8 @@
 /// which was added and forgotten in `visit` does not compile; `visits_every_member` finds one that is bound
 /// and not visited. An archive takes:
 /// - `archive(name, value)`: a number, a boolean, an enumeration, an array of them, or a state of its own;
-/// - `archive(name, value, as<R>)`: a number that is the register `R`, for the text; or `decimal` for a
-///   count of one byte;
+/// - `archive(name, value, as<R>)`: a number that is the register `R`, for the text; or `as_command<C>` for a
+///   value of the enumeration `C`, `decimal` for a count of one byte;
 /// - `archive.bytes(name, count, data)` or `(name, data, count)`: as many bytes of `data` as `count` says;
 ///   the bytes of the encoding are in the order of the arguments;
 /// - `archive.since(version, name, value)` and `archive.bytes_since(version, name, ...)`: what a later
@@ -106,6 +106,12 @@ template <class R>
 struct AsRegister {};
 template <class R>
 inline constexpr AsRegister<R> as{};
+/// Says in a `visit` that a number is a value of the enumeration `Command`, which `to_string` names; 0 for
+/// none.
+template <class Command>
+struct AsCommand {};
+template <class Command>
+inline constexpr AsCommand<Command> as_command{};
 /// Says in a `visit` that a byte is a count, which the text shows as a decimal number.
 struct AsDecimal {};
 inline constexpr AsDecimal decimal{};

@@ -6,6 +6,7 @@
 
 #include <vmsuperio/keys.hpp>
 #include <vmsuperio/ps2/scan_codes.hpp>
+#include <vmsuperio/registers/ps2.hpp>
 
 /// The keys whose codes depend on other keys and on Num Lock, in sets 1 and 2; in set 3 no code does.
 ///
@@ -24,42 +25,28 @@
 /// with E0 F0 59, both with both codes. A break code mirrors its make code.
 namespace vmsuperio::detail {
 
-/// The keys that others' codes depend on, as a bit mask of those that are held.
-namespace held {
-inline constexpr std::uint8_t left_shift = 0x01;
-inline constexpr std::uint8_t right_shift = 0x02;
-inline constexpr std::uint8_t left_ctrl = 0x04;
-inline constexpr std::uint8_t right_ctrl = 0x08;
-inline constexpr std::uint8_t left_alt = 0x10;
-inline constexpr std::uint8_t right_alt = 0x20;
-inline constexpr std::uint8_t num_lock = 0x40;
-
-inline constexpr std::uint8_t shift = left_shift | right_shift;
-inline constexpr std::uint8_t ctrl = left_ctrl | right_ctrl;
-inline constexpr std::uint8_t alt = left_alt | right_alt;
-inline constexpr std::uint8_t all = 0x7F;
-
-[[nodiscard]] constexpr std::uint8_t bit_of(Key key) noexcept {
+/// The bit of a key that others' codes depend on; 0 for all others.
+[[nodiscard]] constexpr ps2::HeldKeys held_key(Key key) noexcept {
+    using Held = ps2::HeldKeys;
     switch (key) {
         case Key::left_shift:
-            return left_shift;
+            return Held().set(Held::left_shift);
         case Key::right_shift:
-            return right_shift;
+            return Held().set(Held::right_shift);
         case Key::left_ctrl:
-            return left_ctrl;
+            return Held().set(Held::left_ctrl);
         case Key::right_ctrl:
-            return right_ctrl;
+            return Held().set(Held::right_ctrl);
         case Key::left_alt:
-            return left_alt;
+            return Held().set(Held::left_alt);
         case Key::right_alt:
-            return right_alt;
+            return Held().set(Held::right_alt);
         case Key::num_lock:
-            return num_lock;
+            return Held().set(Held::num_lock);
         default:
-            return 0;
+            return {};
     }
 }
-}  // namespace held
 
 /// How a key of the table above went down, as a bit mask. Its break code must answer to that, whatever has
 /// happened to the other keys since.
@@ -116,22 +103,23 @@ inline constexpr std::size_t count = 13;
 }
 
 /// The form in which a key goes down while the keys of `modifiers` are held.
-[[nodiscard]] constexpr std::uint8_t of(Key key, std::uint8_t modifiers, bool num_lock) noexcept {
+[[nodiscard]] constexpr std::uint8_t of(Key key, ps2::HeldKeys modifiers, bool num_lock) noexcept {
+    using Held = ps2::HeldKeys;
+    const bool shifted = modifiers[Held::shift] != 0;
     if (key == Key::pause) {
-        return (modifiers & held::ctrl) != 0 ? down | alternate : down;
+        return modifiers[Held::ctrl] != 0 ? down | alternate : down;
     }
     if (key == Key::print_screen) {
-        if ((modifiers & held::alt) != 0) {
+        if (modifiers[Held::alt] != 0) {
             return down | alternate;
         }
-        return (modifiers & (held::ctrl | held::shift)) != 0 ? down : down | fakes_left;
+        return modifiers[Held::ctrl] != 0 || shifted ? down : down | fakes_left;
     }
-    const bool shifted = (modifiers & held::shift) != 0;
     if (key != Key::keypad_slash && num_lock) {
         return shifted ? down : down | fakes_left;
     }
-    return static_cast<std::uint8_t>(down | ((modifiers & held::left_shift) != 0 ? hides_left : 0U) |
-                                     ((modifiers & held::right_shift) != 0 ? hides_right : 0U));
+    return static_cast<std::uint8_t>(down | (modifiers[Held::left_shift] ? hides_left : 0U) |
+                                     (modifiers[Held::right_shift] ? hides_right : 0U));
 }
 }  // namespace key_form
 
@@ -164,13 +152,13 @@ public:
     /// The break code, with what brings the Shift keys back to what they are: one that was taken away comes
     /// back only where it is still held, and one that was added goes unless it has gone down in truth.
     [[nodiscard]] constexpr ScanCode break_code(Key key, std::uint8_t form,
-                                                std::uint8_t modifiers) const noexcept {
+                                                ps2::HeldKeys modifiers) const noexcept {
         ScanCode code = bare(key, false, form);
         if (set_ == 3) {
             return code;
         }
-        const bool left = (modifiers & held::left_shift) != 0;
-        const bool right = (modifiers & held::right_shift) != 0;
+        const bool left = modifiers[ps2::HeldKeys::left_shift];
+        const bool right = modifiers[ps2::HeldKeys::right_shift];
         if ((form & key_form::hides_right) != 0 && right) {
             shift(code, Key::right_shift, true);
         }

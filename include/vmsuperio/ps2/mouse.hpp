@@ -9,86 +9,12 @@
 #include <span>
 #include <utility>
 
-#include <vmsuperio/ps2/byte_queue.hpp>
+#include <vmsuperio/keys.hpp>
+#include <vmsuperio/ps2/mouse_state.hpp>
+#include <vmsuperio/ps2/port.hpp>
 #include <vmsuperio/registers/ps2.hpp>
-#include <vmsuperio/snapshot.hpp>
 
-namespace vmsuperio {
-
-/// What moved since the last report to the guest. `x` grows to the right, `y` upwards, `wheel` towards the
-/// user, in counts. Buttons: bit 0 left, 1 right, 2 middle, 3 fourth, 4 fifth.
-struct MouseMotion {
-    std::int32_t x{};
-    std::int32_t y{};
-    std::int32_t wheel{};
-    std::uint8_t buttons{};
-};
-
-/// A PS/2 mouse as plain data.
-struct Ps2MouseState {
-    std::uint8_t id{0};  ///< 0 three buttons, 3 with a wheel, 4 with a wheel and five buttons
-    bool reporting{false};
-    bool remote{false};
-    bool wrap{false};
-    bool scaling_2_1{false};
-    std::uint8_t resolution{2};  ///< 2^n counts per mm
-    std::uint8_t sample_rate{100};
-    /// The two sample rates set before, oldest first: the IntelliMouse knock.
-    std::array<std::uint8_t, 2> earlier_rates{};
-    std::uint8_t waiting_for{};  ///< the command whose parameter comes next, or 0
-    bool resend_failed{false};   ///< the last byte was refused: the next refusal is 0xFC
-    std::uint8_t last_sent{};
-    std::uint8_t buttons{};  ///< bit 0 left, 1 right, 2 middle, 3 fourth, 4 fifth
-    bool buttons_changed{
-        false};        ///< a report is due whatever the buttons are: version 1 kept no more than this
-    std::int16_t x{};  ///< counted and not yet in a packet
-    std::int16_t y{};
-    std::int16_t wheel{};
-    detail::ByteQueue<6> replies;
-    detail::ByteQueue<16> packets;  ///< whole packets, but for what has been sent of the oldest
-    // Since version 2.
-    detail::ByteQueue<4> last_packet;  ///< what command 0xFE sends again; empty: last_sent
-    std::uint8_t reported_buttons{};   ///< as the last packet that was sent shows them
-
-    template <class Self, class Archive>
-    static constexpr void visit(Self& self, Archive& archive) {
-        visit_version(1, self, archive);
-        visit_version(2, self, archive);
-    }
-    /// What came with one version: a controller's state has all of version 1 before what came later.
-    template <class Self, class Archive>
-    static constexpr void visit_version(int version, Self& self, Archive& archive) {
-        auto& [id, reporting, remote, wrap, scaling_2_1, resolution, sample_rate, earlier_rates, waiting_for,
-               resend_failed, last_sent, buttons, buttons_changed, x, y, wheel, replies, packets, last_packet,
-               reported_buttons] = self;
-        if (version == 1) {
-            archive("id", id, decimal);
-            archive("reporting", reporting);
-            archive("remote", remote);
-            archive("wrap", wrap);
-            archive("scaling_2_1", scaling_2_1);
-            archive("resolution", resolution, decimal);
-            archive("sample_rate", sample_rate, decimal);
-            archive("earlier_rates", earlier_rates);
-            archive("waiting_for", waiting_for);
-            archive("resend_failed", resend_failed);
-            archive("last_sent", last_sent);
-            archive("buttons", buttons);
-            archive("buttons_changed", buttons_changed);
-            archive("x", x);
-            archive("y", y);
-            archive("wheel", wheel);
-            archive.bytes("replies", replies.bytes, replies.count);
-            archive.bytes("packets", packets.bytes, packets.count);
-        } else {
-            archive.bytes_since(2, "last_packet", last_packet.bytes, last_packet.count);
-            archive.since(2, "reported_buttons", reported_buttons);
-        }
-    }
-    friend constexpr bool operator==(const Ps2MouseState&, const Ps2MouseState&) = default;
-};
-
-namespace detail {
+namespace vmsuperio::detail {
 
 /// A PS/2 mouse with the IntelliMouse and IntelliMouse Explorer extensions, seen from its cable.
 ///
@@ -97,149 +23,95 @@ namespace detail {
 ///
 /// Not modelled: the sample rate as a rate. A packet is made as soon as something changed that it can show
 /// and there is room; while the guest does not read, motion adds up as in a mouse whose report is held back.
-class Ps2Mouse {
+class Ps2Mouse : public Ps2Port<Ps2Mouse, Ps2MouseState, ps2::MouseCommand> {
     using Command = ps2::MouseCommand;
+    using Buttons = ps2::MouseButtons;
+    friend Ps2Port;
 
 public:
-    constexpr Ps2Mouse() = default;
-    explicit constexpr Ps2Mouse(const Ps2MouseState& state) : state_(state) {
-        state_.replies.normalize();
-        state_.packets.normalize();
-        state_.last_packet.normalize();
-    }
-
-    [[nodiscard]] constexpr const Ps2MouseState& state() const noexcept { return state_; }
-
-    /// The name of the first member that no mouse can have; null where there is none.
-    [[nodiscard]] static constexpr const char* first_invalid(const Ps2MouseState& state) noexcept {
-        const auto in_range = [](std::int16_t count) { return count >= -max_count && count <= max_count; };
-        if (state.id != 0 && state.id != 3 && state.id != 4) {
-            return "mouse.id";
-        }
-        if (state.resolution > 3) {
-            return "mouse.resolution";
-        }
-        if (!valid_rate(state.sample_rate)) {
-            return "mouse.sample_rate";
-        }
-        if (state.waiting_for != 0 && !takes_parameter(Command{state.waiting_for})) {
-            return "mouse.waiting_for";
-        }
-        if (state.buttons > all_buttons) {
-            return "mouse.buttons";
-        }
-        if (!in_range(state.x)) {
-            return "mouse.x";
-        }
-        if (!in_range(state.y)) {
-            return "mouse.y";
-        }
-        if (!in_range(state.wheel)) {
-            return "mouse.wheel";
-        }
-        if (!state.replies.valid()) {
-            return "mouse.replies";
-        }
-        if (!state.packets.valid()) {
-            return "mouse.packets";
-        }
-        if (!state.last_packet.valid()) {
-            return "mouse.last_packet";
-        }
-        if (state.reported_buttons > all_buttons) {
-            return "mouse.reported_buttons";
-        }
-        return nullptr;
-    }
+    using Ps2Port::Ps2Port;
 
     /// The result of the self-test at power-on and the id wait to be fetched.
     constexpr void power_on() noexcept { reply({}, {ps2::self_test_passed, state_.id}); }
 
-    /// A byte from the host. It ends what the mouse was sending.
+    /// A byte from the host. It ends what the mouse was sending; in wrap mode it is sent back.
     constexpr void receive(std::uint8_t byte) noexcept {
         const Command command{byte};
         const bool wrapped = state_.wrap && command != Command::reset_wrap && command != Command::reset;
         if (command == Command::resend && !wrapped) {
             return send_again();
         }
-        state_.replies.clear();
         abort_packet();
         if (wrapped) {
+            state_.replies.clear();
             return reply({}, {byte});
         }
-        const std::uint8_t waiting = std::exchange(state_.waiting_for, std::uint8_t{0});
-        if (waiting == 0 || command >= first_command) {
-            execute(command);
-        } else if (!parameter(Command{waiting}, byte) && refuse()) {
-            state_.waiting_for = waiting;  // the host may send the parameter again
-        }
+        Ps2Port::receive(byte);
         make_packet();
-    }
-
-    [[nodiscard]] constexpr bool has_byte() const noexcept {
-        // While it waits for a parameter the mouse sends no packet.
-        return !state_.replies.empty() || (state_.waiting_for == 0 && !state_.packets.empty());
-    }
-    /// The next byte for the host; `has_byte()` must hold.
-    constexpr std::uint8_t send() noexcept {
-        if (!state_.replies.empty()) {
-            state_.last_sent = state_.replies.pop();
-            return state_.last_sent;
-        }
-        if (!packet_begun()) {
-            state_.last_packet.clear();
-            state_.last_packet.push(std::span(state_.packets.bytes).first(packet_size()));
-        }
-        state_.last_sent = state_.packets.pop();
-        if (!packet_begun()) {
-            state_.reported_buttons = buttons_of(state_.last_packet.bytes);
-        }
-        make_packet();
-        return state_.last_sent;
     }
 
     constexpr void move(const MouseMotion& motion) noexcept {
         state_.x = add(state_.x, motion.x);
         state_.y = add(state_.y, motion.y);
-        if (state_.id != 0) {
+        if (has_wheel()) {
             state_.wheel = add(state_.wheel, motion.wheel);
         }
-        state_.buttons = static_cast<std::uint8_t>(motion.buttons & all_buttons);
+        state_.buttons = static_cast<std::uint8_t>(motion.buttons & Buttons::guest_mask());
         make_packet();
     }
 
 private:
     static constexpr Command first_command = Command::scaling_1_1;
-    static constexpr std::int16_t max_count = 0x7FFF;
-    static constexpr std::uint8_t all_buttons = 0x1F;
+    // The numbers that a packet has room for.
+    static constexpr std::int32_t max_motion = 255;
+    static constexpr std::int32_t max_scaled_motion = 127;  // doubled by the scaling
+    static constexpr std::int32_t max_wheel = 7;
+    // The sample rates that, set one after the other, turn on the wheel, and the fourth and fifth button.
+    static constexpr std::array<std::uint8_t, 3> wheel_knock{200, 100, 80};
+    static constexpr std::array<std::uint8_t, 3> explorer_knock{200, 200, 80};
 
-    [[nodiscard]] static constexpr bool takes_parameter(Command command) noexcept {
-        return command == Command::set_resolution || command == Command::set_sample_rate;
+    [[nodiscard]] static constexpr const auto& unasked(const Ps2MouseState& state) noexcept {
+        return state.packets;
     }
-    [[nodiscard]] static constexpr bool valid_rate(std::uint8_t rate) noexcept {
-        constexpr std::array<std::uint8_t, 7> rates{10, 20, 40, 60, 80, 100, 200};
-        for (const std::uint8_t known : rates) {
-            if (known == rate) {
-                return true;
-            }
+    /// The next byte of a packet.
+    constexpr std::uint8_t send_unasked() noexcept {
+        if (!packet_begun()) {
+            state_.last_packet.clear();
+            state_.last_packet.push(std::span(state_.packets.bytes).first(packet_size()));
         }
-        return false;
+        const std::uint8_t byte = state_.packets.pop();
+        if (!packet_begun()) {
+            state_.reported_buttons = buttons_of(state_.last_packet.bytes);
+        }
+        make_packet();
+        return byte;
     }
+    /// Resend gives a whole packet: `last_sent` counts only before there was one.
+    [[nodiscard]] static constexpr bool can_resend(std::uint8_t) noexcept { return true; }
+
     [[nodiscard]] static constexpr std::int16_t add(std::int16_t count, std::int32_t more) noexcept {
+        constexpr std::int64_t most = Ps2MouseState::max_count;
         const std::int64_t sum = std::int64_t{count} + more;
-        return static_cast<std::int16_t>(
-            std::clamp<std::int64_t>(sum, -std::int64_t{max_count}, std::int64_t{max_count}));
+        return static_cast<std::int16_t>(std::clamp<std::int64_t>(sum, -most, most));
     }
 
-    [[nodiscard]] constexpr std::size_t packet_size() const noexcept { return state_.id == 0 ? 3 : 4; }
+    [[nodiscard]] constexpr bool has_wheel() const noexcept { return state_.id != ps2::standard_mouse; }
+    [[nodiscard]] constexpr bool has_extra_buttons() const noexcept {
+        return state_.id == ps2::explorer_mouse;
+    }
+    [[nodiscard]] constexpr std::size_t packet_size() const noexcept { return has_wheel() ? 4 : 3; }
     /// Whether the oldest packet has been sent in part. The queue holds whole packets behind it.
     [[nodiscard]] constexpr bool packet_begun() const noexcept {
         return state_.packets.size() % packet_size() != 0;
     }
     /// What a packet says of the buttons.
     [[nodiscard]] constexpr std::uint8_t buttons_of(std::span<const std::uint8_t> packet) const noexcept {
-        const unsigned extra = state_.id == 4 ? (packet[3] >> 1U) & 0x18U : 0U;
-        return static_cast<std::uint8_t>((packet[0] & 0x07U) | extra);
+        Buttons buttons;
+        buttons.set(Buttons::standard, ps2::MousePacket(packet[0])[ps2::MousePacket::buttons]);
+        if (has_extra_buttons()) {
+            buttons.set(Buttons::extra, ps2::MouseExtra(packet[3])[ps2::MouseExtra::buttons]);
+        }
+        return buttons.value();
     }
     /// What the host knows of the buttons once it has fetched all that waits for it.
     [[nodiscard]] constexpr std::uint8_t shown_buttons() const noexcept {
@@ -250,9 +122,10 @@ private:
         return packet_begun() ? buttons_of(state_.last_packet.bytes) : state_.reported_buttons;
     }
     [[nodiscard]] constexpr bool has_report() const noexcept {
-        const std::uint8_t visible = state_.id == 4 ? all_buttons : std::uint8_t{0x07};
+        const std::uint8_t visible =
+            has_extra_buttons() ? Buttons::guest_mask() : decltype(Buttons::standard)::mask;
         return state_.buttons_changed || ((state_.buttons ^ shown_buttons()) & visible) != 0 ||
-               state_.x != 0 || state_.y != 0 || (state_.wheel != 0 && state_.id != 0);
+               state_.x != 0 || state_.y != 0 || (state_.wheel != 0 && has_wheel());
     }
 
     /// An answer: the acknowledgement, if any, then what 0xFE sends again. "Packet" means, for the command
@@ -261,8 +134,8 @@ private:
     constexpr void reply(std::initializer_list<std::uint8_t> first,
                          std::span<const std::uint8_t> packet) noexcept {
         state_.resend_failed = false;
-        state_.replies.push(std::span(first.begin(), first.size()));
-        state_.replies.push(packet);
+        answer(first);
+        answer(packet);
         state_.last_packet.clear();
         state_.last_packet.push(packet);
     }
@@ -279,7 +152,7 @@ private:
             return false;
         }
         // It is not kept for 0xFE: what stands before a request to resend is what the host can ask for.
-        state_.replies.push(ps2::resend_request);
+        answer({ps2::resend_request});
         state_.resend_failed = true;
         return true;
     }
@@ -290,8 +163,8 @@ private:
             state_.packets.pop();
         }
     }
-    /// Command 0xFE: the last packet again. It is no answer to a command that waits for its parameter, is not
-    /// acknowledged, and leaves alone what waits behind that packet.
+    /// Resend: the last packet again, without an acknowledgement. What waits behind that packet is left
+    /// alone.
     constexpr void send_again() noexcept {
         state_.replies.clear();
         if (packet_begun()) {
@@ -299,9 +172,9 @@ private:
             state_.reported_buttons = buttons_of(state_.last_packet.bytes);
         }
         if (state_.last_packet.empty()) {
-            state_.replies.push(state_.last_sent);
+            answer({state_.last_sent});
         } else {
-            state_.replies.push(std::span(state_.last_packet.bytes).first(state_.last_packet.size()));
+            answer(std::span(state_.last_packet.bytes).first(state_.last_packet.size()));
         }
     }
 
@@ -315,8 +188,8 @@ private:
         state_.reporting = false;
         state_.remote = false;
         state_.scaling_2_1 = false;
-        state_.resolution = 2;
-        state_.sample_rate = 100;
+        state_.resolution = Ps2MouseState{}.resolution;
+        state_.sample_rate = Ps2MouseState{}.sample_rate;
     }
 
     constexpr void execute(Command command) noexcept {
@@ -335,7 +208,7 @@ private:
                 return acknowledge();
             case Command::set_resolution:
             case Command::set_sample_rate:
-                state_.waiting_for = std::to_underlying(command);
+                wait_for_parameter(command);
                 return acknowledge();
             case Command::status_request:
                 return reply({ps2::acknowledge}, {status_byte(), state_.resolution, state_.sample_rate});
@@ -374,7 +247,7 @@ private:
             case Command::reset:
                 set_defaults();
                 state_.wrap = false;
-                state_.id = 0;
+                state_.id = ps2::standard_mouse;
                 state_.earlier_rates = {};
                 return reply({ps2::acknowledge}, {ps2::self_test_passed, state_.id});
             default:
@@ -386,20 +259,19 @@ private:
     /// False when the value is none that the command takes.
     constexpr bool parameter(Command command, std::uint8_t value) noexcept {
         if (command == Command::set_resolution) {
-            if (value > 3) {
+            if (value > ps2::finest_resolution) {
                 return false;
             }
             state_.resolution = value;
         } else {
-            if (!valid_rate(value)) {
+            if (!ps2::is_sample_rate(value)) {
                 return false;
             }
-            if (state_.earlier_rates[0] == 200 && value == 80) {
-                if (state_.earlier_rates[1] == 100) {
-                    state_.id = 3;
-                } else if (state_.earlier_rates[1] == 200) {
-                    state_.id = 4;
-                }
+            const std::array rates{state_.earlier_rates[0], state_.earlier_rates[1], value};
+            if (rates == wheel_knock) {
+                state_.id = ps2::wheel_mouse;
+            } else if (rates == explorer_knock) {
+                state_.id = ps2::explorer_mouse;
             }
             state_.earlier_rates = {state_.earlier_rates[1], value};
             state_.sample_rate = value;
@@ -409,10 +281,16 @@ private:
     }
 
     [[nodiscard]] constexpr std::uint8_t status_byte() const noexcept {
-        const std::uint8_t buttons = state_.buttons;
-        return static_cast<std::uint8_t>((buttons & 0x01U ? 0x04U : 0U) | (buttons & 0x02U ? 0x01U : 0U) |
-                                         (buttons & 0x04U ? 0x02U : 0U) | (state_.scaling_2_1 ? 0x10U : 0U) |
-                                         (state_.reporting ? 0x20U : 0U) | (state_.remote ? 0x40U : 0U));
+        using Status = ps2::MouseStatus;
+        const Buttons buttons(state_.buttons);
+        return Status()
+            .set(Status::left, buttons[Buttons::left])
+            .set(Status::right, buttons[Buttons::right])
+            .set(Status::middle, buttons[Buttons::middle])
+            .set(Status::scaling_2_1, state_.scaling_2_1)
+            .set(Status::reporting, state_.reporting)
+            .set(Status::remote, state_.remote)
+            .value();
     }
 
     struct Packet {
@@ -432,14 +310,14 @@ private:
     }
 
     /// Takes as much of the counted motion as one packet holds. The rest stays for the next one, so the
-    /// overflow bits (7 and 6 of the first byte) are never needed.
+    /// overflow bits are never needed.
     constexpr Packet next_packet(bool scaled) noexcept {
         const auto take = [](std::int16_t& count, std::int32_t most) {
             const std::int32_t part = std::clamp<std::int32_t>(count, -most, most);
             count = static_cast<std::int16_t>(count - part);
             return part;
         };
-        const std::int32_t most = scaled ? 127 : 255;
+        const std::int32_t most = scaled ? max_scaled_motion : max_motion;
         std::int32_t x = take(state_.x, most);
         std::int32_t y = take(state_.y, most);
         if (scaled) {
@@ -447,25 +325,32 @@ private:
             y = scale(y);
         }
         state_.buttons_changed = false;
+        const Buttons buttons(state_.buttons);
         Packet packet;
-        packet.bytes[0] = static_cast<std::uint8_t>((state_.buttons & 0x07U) | 0x08U | (x < 0 ? 0x10U : 0U) |
-                                                    (y < 0 ? 0x20U : 0U));
-        packet.bytes[1] = static_cast<std::uint8_t>(x & 0xFF);
-        packet.bytes[2] = static_cast<std::uint8_t>(y & 0xFF);
-        packet.count = 3;
-        if (state_.id == 0) {
+        packet.bytes[0] = ps2::MousePacket()
+                              .set(ps2::MousePacket::buttons, buttons[Buttons::standard])
+                              .set(ps2::MousePacket::always_set)
+                              .set(ps2::MousePacket::x_negative, x < 0)
+                              .set(ps2::MousePacket::y_negative, y < 0)
+                              .value();
+        packet.bytes[1] = low_byte(x);
+        packet.bytes[2] = low_byte(y);
+        packet.count = static_cast<std::uint8_t>(packet_size());
+        if (!has_wheel()) {
             state_.wheel = 0;
             return packet;
         }
-        packet.count = 4;
-        const std::int32_t wheel = take(state_.wheel, 7);
-        if (state_.id == 3) {
-            packet.bytes[3] = static_cast<std::uint8_t>(wheel & 0xFF);
-        } else {
-            // Four bits of wheel, then buttons 4 and 5.
-            packet.bytes[3] = static_cast<std::uint8_t>((wheel & 0x0F) | ((state_.buttons & 0x18U) << 1U));
+        packet.bytes[3] = low_byte(take(state_.wheel, max_wheel));
+        if (has_extra_buttons()) {
+            packet.bytes[3] = ps2::MouseExtra()
+                                  .set(ps2::MouseExtra::wheel, packet.bytes[3])
+                                  .set(ps2::MouseExtra::buttons, buttons[Buttons::extra])
+                                  .value();
         }
         return packet;
+    }
+    [[nodiscard]] static constexpr std::uint8_t low_byte(std::int32_t count) noexcept {
+        return static_cast<std::uint8_t>(count & 0xFF);
     }
 
     constexpr void make_packet() noexcept {
@@ -476,9 +361,6 @@ private:
             state_.packets.push(next_packet(state_.scaling_2_1).span());
         }
     }
-
-    Ps2MouseState state_;
 };
 
-}  // namespace detail
-}  // namespace vmsuperio
+}  // namespace vmsuperio::detail

@@ -16,6 +16,9 @@
 /// three sets; the controller's translation is the table in the 8042's own ROM as IBM lists it.
 namespace vmsuperio::detail {
 
+inline constexpr std::uint8_t release_prefix = 0xF0;  // of break codes in sets 2 and 3
+inline constexpr std::uint8_t set1_release = 0x80;    // the bit of break codes in set 1
+
 /// What the controller makes of a byte from the keyboard while translation is on. 0xF0 never gets here:
 /// the controller swallows it and sets bit 7 of the next byte. From 0x80 on only 0x83 (F7) and 0x84 (SysRq)
 /// change, since replies (0xFA, 0xFE, 0xAA, 0xEE, ...) and prefixes (0xE0, 0xE1) must pass.

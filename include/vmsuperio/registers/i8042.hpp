@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -81,6 +82,27 @@ struct OutputPort : Register<OutputPort, std::uint8_t> {
                                        named("keyboard_data", keyboard_data)};
 };
 
+/// Input port: command 0xC0.
+struct InputPort : Register<InputPort, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "input_port";
+    static constexpr Bit<0, Access::read_only> keyboard_data{};  // the line from the keyboard
+    static constexpr Bit<1, Access::read_only> aux_data{};       // the line from the mouse
+    static constexpr Bit<7, Access::read_only> not_locked{};     // 0 while the key lock is turned
+    static constexpr std::array fields{named("keyboard_data", keyboard_data), named("aux_data", aux_data),
+                                       named("not_locked", not_locked)};
+};
+
+/// Test inputs: command 0xE0. A clock line is low while its port is disabled.
+struct TestInputs : Register<TestInputs, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "test_inputs";
+    static constexpr Bit<0, Access::read_only> keyboard_clock{};
+    static constexpr Bit<1, Access::read_only> aux_clock{};
+    static constexpr std::array fields{named("keyboard_clock", keyboard_clock),
+                                       named("aux_clock", aux_clock)};
+};
+
 /// Commands, written to port 0x64.
 enum class Command : std::uint8_t {
     read_ram = 0x20,   ///< to 0x3F: reads RAM byte 0 to 31; 0x20 is the command byte
@@ -105,9 +127,90 @@ enum class Command : std::uint8_t {
     pulse_output = 0xF0,  ///< to 0xFF: the output port bits whose low bit here is 0 are pulsed low
 };
 
+/// Bytes of RAM, which commands of their own read and write.
+inline constexpr std::size_t ram_size = 32;
+/// The RAM byte that a command of the ranges `read_ram` and `write_ram` means.
+[[nodiscard]] constexpr std::size_t ram_address(Command command) noexcept {
+    return static_cast<std::size_t>(command) % ram_size;
+}
+/// The command that a byte stands for: the first of its range where it is within one.
+[[nodiscard]] constexpr Command without_operand(Command command) noexcept {
+    constexpr auto in_range = [](Command byte, Command first, std::size_t count) {
+        return byte >= first && static_cast<std::size_t>(byte) < static_cast<std::size_t>(first) + count;
+    };
+    if (in_range(command, Command::read_ram, ram_size)) {
+        return Command::read_ram;
+    }
+    if (in_range(command, Command::write_ram, ram_size)) {
+        return Command::write_ram;
+    }
+    return command >= Command::pulse_output ? Command::pulse_output : command;
+}
+/// Whether the next byte written to port 0x60 belongs to the command.
+[[nodiscard]] constexpr bool takes_data(Command command) noexcept {
+    switch (without_operand(command)) {
+        case Command::write_ram:
+        case Command::write_output_port:
+        case Command::write_keyboard_output:
+        case Command::write_aux_output:
+        case Command::write_aux:
+            return true;
+        default:
+            return false;
+    }
+}
+
+/// The name of a command as the enumeration has it, for all of a range; empty for a byte that is no command.
+[[nodiscard]] constexpr std::string_view to_string(Command command) noexcept {
+    switch (without_operand(command)) {
+        case Command::read_ram:
+            return "read_ram";
+        case Command::write_ram:
+            return "write_ram";
+        case Command::test_password:
+            return "test_password";
+        case Command::disable_aux:
+            return "disable_aux";
+        case Command::enable_aux:
+            return "enable_aux";
+        case Command::test_aux:
+            return "test_aux";
+        case Command::self_test:
+            return "self_test";
+        case Command::test_keyboard:
+            return "test_keyboard";
+        case Command::disable_keyboard:
+            return "disable_keyboard";
+        case Command::enable_keyboard:
+            return "enable_keyboard";
+        case Command::read_input_port:
+            return "read_input_port";
+        case Command::read_output_port:
+            return "read_output_port";
+        case Command::write_output_port:
+            return "write_output_port";
+        case Command::write_keyboard_output:
+            return "write_keyboard_output";
+        case Command::write_aux_output:
+            return "write_aux_output";
+        case Command::write_aux:
+            return "write_aux";
+        case Command::disable_a20:
+            return "disable_a20";
+        case Command::enable_a20:
+            return "enable_a20";
+        case Command::read_test_inputs:
+            return "read_test_inputs";
+        case Command::pulse_output:
+            return "pulse_output";
+    }
+    return {};
+}
+
 inline constexpr std::uint8_t reset_cpu = 0xFE;  ///< pulses bit 0 of the output port: resets the CPU
 inline constexpr std::uint8_t self_test_passed = 0x55;
 inline constexpr std::uint8_t interface_test_passed = 0x00;
 inline constexpr std::uint8_t no_password = 0xF1;
+inline constexpr std::uint8_t no_device = 0xFE;  ///< with a timeout: what stands for a device's answer
 
 }  // namespace vmsuperio::i8042

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <string_view>
 
-/// The commands and replies of PS/2 devices.
+#include <vmsuperio/registers/register.hpp>
+
+/// The commands, replies and data bytes of PS/2 devices.
 ///
 /// Sources: IBM Personal System/2 Hardware Interface Technical Reference, "Keyboard (101- and 102-key)" and
 /// "Mouse"; Microsoft's IntelliMouse protocol.
@@ -50,9 +54,232 @@ enum class MouseCommand : std::uint8_t {
     reset = 0xFF,
 };
 
+/// The name of a command as the enumeration has it; empty for a byte that is no command.
+[[nodiscard]] constexpr std::string_view to_string(KeyboardCommand command) noexcept {
+    switch (command) {
+        case KeyboardCommand::set_leds:
+            return "set_leds";
+        case KeyboardCommand::echo:
+            return "echo";
+        case KeyboardCommand::scan_code_set:
+            return "scan_code_set";
+        case KeyboardCommand::identify:
+            return "identify";
+        case KeyboardCommand::set_typematic:
+            return "set_typematic";
+        case KeyboardCommand::enable:
+            return "enable";
+        case KeyboardCommand::default_disable:
+            return "default_disable";
+        case KeyboardCommand::set_default:
+            return "set_default";
+        case KeyboardCommand::all_typematic:
+            return "all_typematic";
+        case KeyboardCommand::all_make_break:
+            return "all_make_break";
+        case KeyboardCommand::all_make:
+            return "all_make";
+        case KeyboardCommand::all_typematic_make_break:
+            return "all_typematic_make_break";
+        case KeyboardCommand::key_typematic:
+            return "key_typematic";
+        case KeyboardCommand::key_make_break:
+            return "key_make_break";
+        case KeyboardCommand::key_make:
+            return "key_make";
+        case KeyboardCommand::resend:
+            return "resend";
+        case KeyboardCommand::reset:
+            return "reset";
+    }
+    return {};
+}
+
+/// The name of a command as the enumeration has it; empty for a byte that is no command.
+[[nodiscard]] constexpr std::string_view to_string(MouseCommand command) noexcept {
+    switch (command) {
+        case MouseCommand::scaling_1_1:
+            return "scaling_1_1";
+        case MouseCommand::scaling_2_1:
+            return "scaling_2_1";
+        case MouseCommand::set_resolution:
+            return "set_resolution";
+        case MouseCommand::status_request:
+            return "status_request";
+        case MouseCommand::set_stream:
+            return "set_stream";
+        case MouseCommand::read_data:
+            return "read_data";
+        case MouseCommand::reset_wrap:
+            return "reset_wrap";
+        case MouseCommand::set_wrap:
+            return "set_wrap";
+        case MouseCommand::set_remote:
+            return "set_remote";
+        case MouseCommand::identify:
+            return "identify";
+        case MouseCommand::set_sample_rate:
+            return "set_sample_rate";
+        case MouseCommand::enable:
+            return "enable";
+        case MouseCommand::disable:
+            return "disable";
+        case MouseCommand::set_default:
+            return "set_default";
+        case MouseCommand::resend:
+            return "resend";
+        case MouseCommand::reset:
+            return "reset";
+    }
+    return {};
+}
+
+/// Whether the byte after the command belongs to it.
+[[nodiscard]] constexpr bool takes_parameter(KeyboardCommand command) noexcept {
+    return command == KeyboardCommand::set_leds || command == KeyboardCommand::scan_code_set ||
+           command == KeyboardCommand::set_typematic ||
+           (command >= KeyboardCommand::key_typematic && command <= KeyboardCommand::key_make);
+}
+[[nodiscard]] constexpr bool takes_parameter(MouseCommand command) noexcept {
+    return command == MouseCommand::set_resolution || command == MouseCommand::set_sample_rate;
+}
+
 inline constexpr std::uint8_t acknowledge = 0xFA;
 inline constexpr std::uint8_t resend_request = 0xFE;  ///< the device asks for the byte again
 inline constexpr std::uint8_t error = 0xFC;           ///< a mouse was sent a second wrong byte in a row
 inline constexpr std::uint8_t self_test_passed = 0xAA;
+/// What a 101/102-key keyboard answers to identify, behind the acknowledgement.
+inline constexpr std::array<std::uint8_t, 2> keyboard_id{0xAB, 0x83};
+
+/// The number of the scan code sets, from 1.
+inline constexpr std::uint8_t last_scan_code_set = 3;
+/// The exponent of the finest resolution of a mouse: 2^3 counts per mm.
+inline constexpr std::uint8_t finest_resolution = 3;
+
+/// Whether a mouse can report so many times a second.
+[[nodiscard]] constexpr bool is_sample_rate(std::uint8_t rate) noexcept {
+    switch (rate) {
+        case 10:
+        case 20:
+        case 40:
+        case 60:
+        case 80:
+        case 100:
+        case 200:
+            return true;
+        default:
+            return false;
+    }
+}
+
+/// The ids of mice: what identify is answered with.
+inline constexpr std::uint8_t standard_mouse = 0;  ///< three buttons, packets of 3 bytes
+inline constexpr std::uint8_t wheel_mouse = 3;     ///< IntelliMouse: with a wheel, packets of 4 bytes
+inline constexpr std::uint8_t explorer_mouse = 4;  ///< IntelliMouse Explorer: five buttons as well
+
+/// The parameter of set_leds.
+struct Leds : Register<Leds, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "leds";
+    static constexpr Bit<0> scroll_lock{};
+    static constexpr Bit<1> num_lock{};
+    static constexpr Bit<2> caps_lock{};
+    static constexpr std::array fields{named("scroll_lock", scroll_lock), named("num_lock", num_lock),
+                                       named("caps_lock", caps_lock)};
+};
+
+/// The parameter of set_typematic.
+struct Typematic : Register<Typematic, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "typematic";
+    static constexpr Field<0, 4> rate{};   // 0 is 30 a second, 31 is 2
+    static constexpr Field<5, 6> delay{};  // (delay + 1) * 250 ms
+    static constexpr std::array fields{named("rate", rate), named("delay", delay)};
+};
+
+/// The keys held that the codes of others depend on. The cable never carries it.
+struct HeldKeys : Register<HeldKeys, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "modifiers";
+    static constexpr Bit<0> left_shift{};
+    static constexpr Bit<1> right_shift{};
+    static constexpr Bit<2> left_ctrl{};
+    static constexpr Bit<3> right_ctrl{};
+    static constexpr Bit<4> left_alt{};
+    static constexpr Bit<5> right_alt{};
+    static constexpr Bit<6> num_lock{};
+    static constexpr Field<0, 1> shift{};  // either of the two
+    static constexpr Field<2, 3> ctrl{};
+    static constexpr Field<4, 5> alt{};
+    static constexpr std::array fields{named("left_shift", left_shift), named("right_shift", right_shift),
+                                       named("left_ctrl", left_ctrl),   named("right_ctrl", right_ctrl),
+                                       named("left_alt", left_alt),     named("right_alt", right_alt),
+                                       named("num_lock", num_lock)};
+};
+
+/// The buttons of a mouse as its host tells them (`MouseMotion`). The lower three are where the first byte of
+/// a packet has them.
+struct MouseButtons : Register<MouseButtons, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "buttons";
+    static constexpr Bit<0> left{};
+    static constexpr Bit<1> right{};
+    static constexpr Bit<2> middle{};
+    static constexpr Bit<3> fourth{};
+    static constexpr Bit<4> fifth{};
+    static constexpr Field<0, 2> standard{};  // those that every mouse has
+    static constexpr Field<3, 4> extra{};     // those of an IntelliMouse Explorer alone
+    static constexpr std::array fields{named("left", left), named("right", right), named("middle", middle),
+                                       named("fourth", fourth), named("fifth", fifth)};
+};
+
+/// The first byte that a mouse answers to status_request.
+struct MouseStatus : Register<MouseStatus, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "mouse_status";
+    static constexpr Bit<0, Access::read_only> right{};
+    static constexpr Bit<1, Access::read_only> middle{};
+    static constexpr Bit<2, Access::read_only> left{};
+    static constexpr Bit<4, Access::read_only> scaling_2_1{};
+    static constexpr Bit<5, Access::read_only> reporting{};
+    static constexpr Bit<6, Access::read_only> remote{};
+    static constexpr std::array fields{named("right", right),         named("middle", middle),
+                                       named("left", left),           named("scaling_2_1", scaling_2_1),
+                                       named("reporting", reporting), named("remote", remote)};
+};
+
+/// The first byte of a packet; the lower eight bits of x and of y follow.
+struct MousePacket : Register<MousePacket, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "mouse_packet";
+    static constexpr Bit<0, Access::read_only> left{};
+    static constexpr Bit<1, Access::read_only> right{};
+    static constexpr Bit<2, Access::read_only> middle{};
+    static constexpr Bit<3, Access::read_only> always_set{};  // by which drivers find the first byte
+    static constexpr Bit<4, Access::read_only> x_negative{};
+    static constexpr Bit<5, Access::read_only> y_negative{};
+    static constexpr Bit<6, Access::read_only> x_overflow{};
+    static constexpr Bit<7, Access::read_only> y_overflow{};
+    static constexpr Field<0, 2, Access::read_only> buttons{};  // as MouseButtons::standard
+    static constexpr std::array fields{named("left", left),
+                                       named("right", right),
+                                       named("middle", middle),
+                                       named("always_set", always_set),
+                                       named("x_negative", x_negative),
+                                       named("y_negative", y_negative),
+                                       named("x_overflow", x_overflow),
+                                       named("y_overflow", y_overflow)};
+};
+
+/// The fourth byte of a packet of an IntelliMouse Explorer. An IntelliMouse has eight bits of wheel there.
+struct MouseExtra : Register<MouseExtra, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "mouse_extra";
+    static constexpr Field<0, 3, Access::read_only> wheel{};  // two's complement
+    static constexpr Bit<4, Access::read_only> fourth{};
+    static constexpr Bit<5, Access::read_only> fifth{};
+    static constexpr Field<4, 5, Access::read_only> buttons{};  // as MouseButtons::extra
+    static constexpr std::array fields{named("wheel", wheel), named("fourth", fourth), named("fifth", fifth)};
+};
 
 }  // namespace vmsuperio::ps2

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <expected>
+#include <string_view>
+
+#include <vmsuperio/detail/chrono.hpp>
+#include <vmsuperio/ps2/keyboard_state.hpp>
+#include <vmsuperio/ps2/mouse_state.hpp>
+#include <vmsuperio/registers/i8042.hpp>
+#include <vmsuperio/snapshot.hpp>
+#include <vmsuperio/state_error.hpp>
+
+namespace vmsuperio {
+
+/// How much of the controller there is.
+enum class I8042Profile : std::uint8_t {
+    full,     ///< controller, keyboard and mouse
+    minimal,  ///< CPU reset only and every read gives 0, as rust-vmm's vm-superio has it. A Linux guest that
+              ///< is not told with i8042.noprobe or ACPI waits half a second for it.
+    absent,   ///< nothing there: reads give 0xFF, writes do nothing
+};
+
+[[nodiscard]] constexpr std::string_view to_string(I8042Profile profile) noexcept {
+    switch (profile) {
+        case I8042Profile::full:
+            return "full";
+        case I8042Profile::minimal:
+            return "minimal";
+        case I8042Profile::absent:
+            return "absent";
+    }
+    return "unknown profile";
+}
+
+/// What the controller is made of.
+struct I8042Options {
+    I8042Profile profile{I8042Profile::full};
+    bool keyboard{true};  ///< a keyboard is plugged in
+    bool mouse{true};     ///< a mouse is plugged in
+    /// The command byte at reset: as a PC's firmware leaves it, since most VMMs start the kernel without any
+    /// (keyboard with its interrupt and translation on, mouse port off, system flag set).
+    std::uint8_t command_byte{i8042::CommandByte()
+                                  .set(i8042::CommandByte::keyboard_interrupt)
+                                  .set(i8042::CommandByte::system_flag)
+                                  .set(i8042::CommandByte::aux_disabled)
+                                  .set(i8042::CommandByte::translate)
+                                  .value()};
+    bool a20{true};  ///< address line 20 is let through at reset
+    bool self_tests{
+        false};  ///< at reset the devices' self-test results wait: 0xAA, and 0xAA 0x00 of the mouse
+    /// How long after a byte was read from port 0x60 the next one of a device comes, at most 1 s. 0: at once.
+    /// A real device takes about a millisecond, and chained keyboard handlers rely on that: see `tick()`.
+    std::chrono::nanoseconds hold_off{0};
+
+    /// As the machine is when power comes on, for those who run firmware of their own: A20 is held low, both
+    /// ports and their interrupts are off, translation is off, no self-test has passed, and the devices'
+    /// results wait behind their ports.
+    [[nodiscard]] static constexpr I8042Options power_on() noexcept {
+        return {.command_byte = i8042::CommandByte()
+                                    .set(i8042::CommandByte::keyboard_disabled)
+                                    .set(i8042::CommandByte::aux_disabled)
+                                    .value(),
+                .a20 = false,
+                .self_tests = true};
+    }
+};
+
+/// The controller, its keyboard and its mouse as plain data.
+struct I8042State {
+    static constexpr SnapshotFormat snapshot_format{
+        .tag = snapshot_tag("8042"), .version = 2, .readable_since = 1};
+    /// The longest hold-off, in ns.
+    static constexpr std::uint64_t longest_hold_off = 1'000'000'000;
+
+    I8042Profile profile{I8042Profile::full};
+    bool keyboard_present{true};
+    bool mouse_present{true};
+    std::uint8_t reset_command_byte{I8042Options{}.command_byte};
+    std::array<std::uint8_t, i8042::ram_size> ram{I8042Options{}.command_byte};  ///< byte 0: command byte
+    /// No CPU reset, A20 on, and the lines to the devices as an open collector leaves them. The bits that
+    /// follow the output buffer are 0 here.
+    std::uint8_t output_port{i8042::OutputPort()
+                                 .set(i8042::OutputPort::not_reset)
+                                 .set(i8042::OutputPort::a20_gate)
+                                 .set(i8042::OutputPort::aux_data)
+                                 .set(i8042::OutputPort::aux_clock)
+                                 .set(i8042::OutputPort::keyboard_clock)
+                                 .set(i8042::OutputPort::keyboard_data)
+                                 .value()};
+    std::uint8_t waiting_for{};  ///< the command whose data byte comes next, or 0
+    bool last_write_command{};
+    bool output_full{};
+    std::uint8_t output_data{};
+    std::uint8_t output_flags{};  ///< the output byte's MOBF, TO and PERR, as in the status
+    bool response_waiting{};      ///< the controller's own answer waits for the output buffer
+    std::uint8_t response{};
+    std::uint8_t response_flags{};
+    Ps2KeyboardState keyboard{};
+    Ps2MouseState mouse{};
+    // Since version 2.
+    bool reset_a20{true};
+    bool reset_self_tests{false};
+    std::uint64_t hold_left{};  ///< what is left of the hold-off, as of the last access or `tick()`, in ns
+
+    template <class Self, class Archive>
+    static constexpr void visit(Self& self, Archive& archive) {
+        auto& [profile, keyboard_present, mouse_present, reset_command_byte, ram, output_port, waiting_for,
+               last_write_command, output_full, output_data, output_flags, response_waiting, response,
+               response_flags, keyboard, mouse, reset_a20, reset_self_tests, hold_left] = self;
+        archive("profile", profile);
+        archive("keyboard_present", keyboard_present);
+        archive("mouse_present", mouse_present);
+        archive("reset_command_byte", reset_command_byte, as<i8042::CommandByte>);
+        archive("ram", ram);
+        archive("output_port", output_port, as<i8042::OutputPort>);
+        archive("waiting_for", waiting_for, as_command<i8042::Command>);
+        archive("last_write_command", last_write_command);
+        archive("output_full", output_full);
+        archive("output_data", output_data);
+        archive("output_flags", output_flags, as<i8042::Status>);
+        archive("response_waiting", response_waiting);
+        archive("response", response);
+        archive("response_flags", response_flags, as<i8042::Status>);
+        for (const int version : {1, 2}) {
+            // By copies of the references: not every compiler captures a structured binding in a constant.
+            archive.nested("keyboard", [version, &state = keyboard](auto& nested) {
+                Ps2KeyboardState::visit_version(version, state, nested);
+            });
+            archive.nested("mouse", [version, &state = mouse](auto& nested) {
+                Ps2MouseState::visit_version(version, state, nested);
+            });
+        }
+        archive.since(2, "reset_a20", reset_a20);
+        archive.since(2, "reset_self_tests", reset_self_tests);
+        archive.since(2, "hold_left", hold_left);
+    }
+    friend constexpr bool operator==(const I8042State&, const I8042State&) = default;
+};
+static_assert(SnapshotState<I8042State> && visits_every_member<I8042State>());
+
+/// Whether a controller can be in this state. The error names the member found wrong, one of a device as
+/// "keyboard.leds".
+[[nodiscard]] constexpr std::expected<void, StateError> validate(const I8042State& state) {
+    using Status = i8042::Status;
+    using CommandByte = i8042::CommandByte;
+    using OutputPort = i8042::OutputPort;
+    constexpr unsigned no_flag =
+        ~unsigned{Status().set(Status::aux_data).set(Status::timeout).set(Status::parity_error).value()};
+    constexpr unsigned no_command_bit = ~unsigned{CommandByte::guest_mask()};
+    const OutputPort port(state.output_port);
+    if (state.profile > I8042Profile::absent) {
+        return std::unexpected(StateError{"profile"});
+    }
+    if ((state.ram[0] & no_command_bit) != 0) {
+        return std::unexpected(StateError{"ram"});
+    }
+    if ((state.reset_command_byte & no_command_bit) != 0) {
+        return std::unexpected(StateError{"reset_command_byte"});
+    }
+    if (!port[OutputPort::not_reset] || port[OutputPort::keyboard_full] || port[OutputPort::aux_full]) {
+        return std::unexpected(StateError{"output_port"});
+    }
+    if (state.waiting_for != 0 && !i8042::takes_data(i8042::Command{state.waiting_for})) {
+        return std::unexpected(StateError{"waiting_for"});
+    }
+    if (state.profile != I8042Profile::full && (state.output_full || state.response_waiting)) {
+        return std::unexpected(StateError{"output_full"});  // nothing could ever read it
+    }
+    if ((state.output_flags & no_flag) != 0 || (!state.output_full && state.output_flags != 0)) {
+        return std::unexpected(StateError{"output_flags"});
+    }
+    if ((state.response_flags & no_flag) != 0) {
+        return std::unexpected(StateError{"response_flags"});
+    }
+    if (state.hold_left > I8042State::longest_hold_off) {
+        return std::unexpected(StateError{"hold_left"});
+    }
+    if (const auto valid = validate(state.keyboard); !valid) {
+        return valid;
+    }
+    return validate(state.mouse);
+}
+
+}  // namespace vmsuperio

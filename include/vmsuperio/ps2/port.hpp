@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <utility>
+
+#include <vmsuperio/registers/ps2.hpp>
+
+namespace vmsuperio::detail {
+
+/// A device's end of a PS/2 cable: what keyboard and mouse have in common. It works on the device's part of
+/// the saved state and keeps nothing of its own.
+///
+/// The rules: an answer goes before what the device sends by itself, and while a command waits for its
+/// parameter the device sends nothing by itself. A byte from the host makes the device forget what it still
+/// had to answer; a command in the place of a parameter ends the command before it. Resend (0xFE) is outside
+/// of this: it is no answer to a command that waits for its parameter.
+///
+/// `Device` derives from this. It has `first_command`, below which a byte can only be a parameter;
+/// `unasked(state)`, the queue of what it sends by itself, and `send_unasked()`, which takes a byte of it;
+/// `can_resend(byte)`, whether a byte that was sent is what the host can ask for again, and `send_again()`;
+/// `execute(command)`; `parameter(command, value)`, false where the value is none that the command takes; and
+/// `refuse()`, which answers so and says whether the host may try again.
+template <class Device, class State, class Command>
+class Ps2Port {
+public:
+    explicit constexpr Ps2Port(State& state) noexcept : state_(state) {}
+
+    [[nodiscard]] static constexpr bool has_byte(const State& state) noexcept {
+        return !state.replies.empty() || (state.waiting_for == 0 && !Device::unasked(state).empty());
+    }
+    [[nodiscard]] constexpr bool has_byte() const noexcept { return has_byte(state_); }
+    /// The next byte for the host; `has_byte()` must hold.
+    constexpr std::uint8_t send() noexcept {
+        const std::uint8_t byte = state_.replies.empty() ? device().send_unasked() : state_.replies.pop();
+        if (Device::can_resend(byte)) {
+            state_.last_sent = byte;
+        }
+        return byte;
+    }
+
+    /// A byte from the host.
+    constexpr void receive(std::uint8_t byte) noexcept {
+        if (Command{byte} == Command::resend) {
+            return device().send_again();
+        }
+        state_.replies.clear();
+        const std::uint8_t waiting = std::exchange(state_.waiting_for, std::uint8_t{0});
+        if (waiting == 0 || Command{byte} >= Device::first_command) {
+            device().execute(Command{byte});
+        } else if (!device().parameter(Command{waiting}, byte) && device().refuse()) {
+            state_.waiting_for = waiting;
+        }
+    }
+
+protected:
+    constexpr void answer(std::span<const std::uint8_t> bytes) noexcept { state_.replies.push(bytes); }
+    constexpr void answer(std::initializer_list<std::uint8_t> bytes) noexcept {
+        answer(std::span(bytes.begin(), bytes.size()));
+    }
+    constexpr void wait_for_parameter(Command command) noexcept {
+        state_.waiting_for = std::to_underlying(command);
+    }
+
+    State& state_;  // NOLINT(*-non-private-member-variables-in-classes, *-avoid-const-or-ref-data-members)
+
+private:
+    [[nodiscard]] constexpr Device& device() noexcept { return static_cast<Device&>(*this); }
+};
+
+}  // namespace vmsuperio::detail
