@@ -39,6 +39,7 @@ set(vmdevice_headers
     vmdevice/vmdevice.hpp)
 
 set(vmsuperio_headers
+    vmsuperio/acpi_pm.hpp
     vmsuperio/callback.hpp
     vmsuperio/clock.hpp
     vmsuperio/debug_port.hpp

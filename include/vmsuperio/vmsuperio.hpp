@@ -4,6 +4,7 @@
 /// All portable parts of vmsuperio. The helpers for Linux (`<vmsuperio/linux/...>`) and for nlohmann-json
 /// (`<vmsuperio/serial_json.hpp>`) are included by name.
 
+#include <vmsuperio/acpi_pm.hpp>
 #include <vmsuperio/callback.hpp>
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/debug_port.hpp>

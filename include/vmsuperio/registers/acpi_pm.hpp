@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -9,6 +10,23 @@
 
 /// The fixed power management registers of ACPI (ACPI 6.5, 4.8.3).
 namespace vmsuperio {
+
+/// The block of registers that `AcpiPm` answers at: PM1a_EVT_BLK, PM1a_CNT_BLK and PM_TMR_BLK of the FADT,
+/// one behind the other. Offsets and lengths in bytes.
+namespace acpi_pm {
+
+inline constexpr std::uint8_t status_offset = 0;   // PM1_STS
+inline constexpr std::uint8_t enable_offset = 2;   // PM1_EN
+inline constexpr std::uint8_t control_offset = 4;  // PM1_CNT
+inline constexpr std::uint8_t timer_offset = 8;    // PM_TMR
+inline constexpr std::uint8_t event_length = 4;    // PM1_EVT_LEN: status and enable
+inline constexpr std::uint8_t control_length = 2;  // PM1_CNT_LEN
+inline constexpr std::uint8_t timer_length = 4;    // PM_TMR_LEN
+inline constexpr std::size_t block_length = 12;
+
+inline constexpr std::int64_t timer_frequency = 3'579'545;  ///< Hz (ACPI 6.5, 4.8.2.1)
+
+}  // namespace acpi_pm
 
 /// PM1 Status, reset 0x0000 (ACPI 6.5, 4.8.3.1.1).
 struct Pm1Status : Register<Pm1Status, std::uint16_t> {

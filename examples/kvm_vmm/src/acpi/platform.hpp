@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include <vmsuperio/registers/acpi_pm.hpp>
+
 /// What the machine consists of, as far as firmware tables tell it: the one place that the devices and
 /// the tables take their addresses from.
 namespace kvm_vmm {
@@ -58,15 +60,15 @@ inline constexpr std::uint32_t ioapic_address = 0xFEC0'0000;
 inline constexpr std::uint8_t ioapic_id = 0;  // what KVM's IOAPIC reads after reset
 inline constexpr std::uint32_t ioapic_pins = 24;
 
-// ACPI fixed hardware (ACPI 6.5, 4.8.3). devices/acpi_pm.hpp answers at these ports.
-inline constexpr std::uint16_t pm1a_event_port = 0x600;  // status, enable
-inline constexpr std::uint8_t pm1a_event_length = 4;
-inline constexpr std::uint16_t pm1a_control_port = 0x604;
-inline constexpr std::uint8_t pm1a_control_length = 2;
-inline constexpr std::uint16_t pm_timer_port = 0x608;
-inline constexpr std::uint8_t pm_timer_length = 4;
-inline constexpr std::uint16_t pm_block_port = 0x600;  // all three, for one registration on the bus
-inline constexpr std::uint16_t pm_block_length = 0xC;
+// ACPI fixed hardware (ACPI 6.5, 4.8.3), where vmsuperio::AcpiPm has its registers in one block.
+inline constexpr std::uint16_t pm_block_port = 0x600;
+inline constexpr std::uint16_t pm_block_length = vmsuperio::acpi_pm::block_length;
+inline constexpr std::uint16_t pm1a_event_port = pm_block_port + vmsuperio::acpi_pm::status_offset;
+inline constexpr std::uint8_t pm1a_event_length = vmsuperio::acpi_pm::event_length;  // status, enable
+inline constexpr std::uint16_t pm1a_control_port = pm_block_port + vmsuperio::acpi_pm::control_offset;
+inline constexpr std::uint8_t pm1a_control_length = vmsuperio::acpi_pm::control_length;
+inline constexpr std::uint16_t pm_timer_port = pm_block_port + vmsuperio::acpi_pm::timer_offset;
+inline constexpr std::uint8_t pm_timer_length = vmsuperio::acpi_pm::timer_length;
 /// System control interrupt: level triggered, active high.
 inline constexpr std::uint8_t sci_irq = 9;
 inline constexpr std::uint8_t sleep_type_s5 = 5;

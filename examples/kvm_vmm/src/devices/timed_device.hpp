@@ -10,8 +10,9 @@
 
 namespace kvm_vmm {
 
-/// Keeps a timer at the next deadline of a device that has `next_deadline()`, `tick()` and a clock that turns
-/// its deadlines into the timer's time (`on_steady`; see Oscillator), whoever accesses it.
+/// Keeps a timer at the next deadline of a device that has `next_deadline()`, `tick()` and `clock()`, whoever
+/// accesses it. A clock with `on_steady` (see Oscillator) turns the deadlines into the timer's time; any
+/// other clock is the timer's own.
 template <class Device, class DeadlineTimer = Timer>
 class TimedDevice {
 public:
@@ -42,7 +43,14 @@ private:
         const auto deadline = device_.next_deadline();
         if (deadline != deadline_) {
             deadline_ = deadline;
-            timer_->set(deadline ? std::optional(device_.clock().on_steady(*deadline)) : std::nullopt);
+            timer_->set(deadline ? std::optional(on_timer(*deadline)) : std::nullopt);
+        }
+    }
+    [[nodiscard]] std::chrono::nanoseconds on_timer(std::chrono::nanoseconds deadline) const {
+        if constexpr (requires { device_.clock().on_steady(deadline); }) {
+            return device_.clock().on_steady(deadline);
+        } else {
+            return deadline;
         }
     }
 

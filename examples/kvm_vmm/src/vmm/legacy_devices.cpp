@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <ctime>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -91,7 +92,7 @@ LegacyDevices::LegacyDevices(const VmmConfig& config, const GuestMemory& memory,
                              SerialBackend* debug_console) {
     add_i8042_device(config, vm, bus, end);
     add_rtc(memory, vm, bus, events, battery);
-    add_power_management(vm, bus, end);
+    add_power_management(vm, bus, events, end);
     add_reset_and_panic_ports(bus, end);
     add_debug_ports(config, bus, end, debug_console);
 }
@@ -130,9 +131,14 @@ void LegacyDevices::add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, 
     register_port(bus, platform::rtc_port, platform::rtc_port_count, clock_, clock_name);
 }
 
-void LegacyDevices::add_power_management(KvmVm& vm, NamedBus bus, EndLatch& end) {
-    power_ = on_bus(bus, power_name,
-                    AcpiPm<IrqLine, PowerEvents>(IrqLine(vm, platform::sci_irq), PowerEvents{&end}));
+void LegacyDevices::add_power_management(KvmVm& vm, NamedBus bus, EventManager& events, EndLatch& end) {
+    // The steady clock, which the power management timer runs on.
+    power_timer_.emplace(events, CLOCK_MONOTONIC,
+                         [this] { power_->with_lock([](auto& device) { device.device().expired(); }); });
+    PowerManagement block(
+        IrqLine(vm, platform::sci_irq), PowerEvents{&end}, vmsuperio::SteadyClock(),
+        {.sleep_type_s5 = platform::sleep_type_s5, .timer_width = vmsuperio::AcpiTimerWidth::bits_32});
+    power_ = on_bus(bus, power_name, TimedDevice(std::move(block), *power_timer_));
     register_port(bus, platform::pm_block_port, platform::pm_block_length, power_, power_name);
 }
 
@@ -158,7 +164,8 @@ void LegacyDevices::add_debug_ports(const VmmConfig& config, NamedBus bus, EndLa
         const auto console =
             on_bus(bus, debug_console_name,
                    vmsuperio::DebugPort::console([debug_console](std::span<const std::uint8_t> bytes) {
-                       return debug_console->write(bytes).value_or(0);
+                       const auto taken = debug_console->write(bytes);
+                       return taken ? std::optional(*taken) : std::nullopt;
                    }));
         register_port(bus, bochs_debug_port, 1, console, debug_console_name);
         register_port(bus, firmware_debug_port, 1, console, debug_console_name);
@@ -186,7 +193,7 @@ Battery LegacyDevices::reset_battery_backed() {
 }
 
 void LegacyDevices::press_power_button() {
-    power_->with_lock([](auto& device) { device.device().press_power_button(); });
+    power_->with_lock([](auto& device) { (void)device.device().device().press_power_button(); });
 }
 
 }  // namespace kvm_vmm

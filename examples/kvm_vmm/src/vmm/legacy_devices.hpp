@@ -8,13 +8,13 @@
 #include <vmdevice/byte_device.hpp>
 #include <vmdevice/io_manager.hpp>
 #include <vmdevice/locked.hpp>
+#include <vmsuperio/acpi_pm.hpp>
 #include <vmsuperio/i8042.hpp>
 #include <vmsuperio/linux/eventfd.hpp>
 #include <vmsuperio/rtc_cmos.hpp>
 
 #include "acpi/platform.hpp"
 #include "console/serial_backend.hpp"
-#include "devices/acpi_pm.hpp"
 #include "devices/irq_line.hpp"
 #include "devices/oscillator.hpp"
 #include "devices/reset_trigger.hpp"
@@ -69,17 +69,19 @@ private:
     using Keyboard = OnBus<vmsuperio::I8042<ResetTrigger, Interrupt, Interrupt>>;
     using RealTimeClock = vmsuperio::RtcCmos<Interrupt, vmsuperio::NoRtcCmosEvents, Oscillator<>>;
     using Clock = OnBus<TimedDevice<RealTimeClock>>;
-    using Power = OnBus<AcpiPm<IrqLine, PowerEvents>>;
+    using PowerManagement = vmsuperio::AcpiPm<IrqLine, PowerEvents>;
+    using Power = OnBus<TimedDevice<PowerManagement>>;
 
     void add_i8042_device(const VmmConfig& config, KvmVm& vm, NamedBus bus, EndLatch& end);
     void add_rtc(const GuestMemory& memory, KvmVm& vm, NamedBus bus, EventManager& events,
                  const Battery& battery);
-    void add_power_management(KvmVm& vm, NamedBus bus, EndLatch& end);
+    void add_power_management(KvmVm& vm, NamedBus bus, EventManager& events, EndLatch& end);
     static void add_reset_and_panic_ports(NamedBus bus, EndLatch& end);
     static void add_debug_ports(const VmmConfig& config, NamedBus bus, EndLatch& end,
                                 SerialBackend* debug_console);
 
     std::optional<Timer> clock_timer_;
+    std::optional<Timer> power_timer_;
     std::shared_ptr<Keyboard> keyboard_;
     std::shared_ptr<Clock> clock_;
     std::shared_ptr<Power> power_;

@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include <vmsuperio/clock.hpp>
+#include <vmsuperio/detail/chrono.hpp>
+#include <vmsuperio/device_shell.hpp>
+#include <vmsuperio/host_errors.hpp>
+#include <vmsuperio/registers/acpi_pm.hpp>
+#include <vmsuperio/rtc/device_time.hpp>
+#include <vmsuperio/snapshot.hpp>
+#include <vmsuperio/state_error.hpp>
+#include <vmsuperio/trigger.hpp>
+
+/// ACPI fixed hardware: the PM1a event and control registers with a power button, and the power management
+/// timer, in one block of 12 ports.
+///
+/// | offset | register | read | write |
+/// |---|---|---|---|
+/// | 0, 1 | PM1_STS | status | each bit written as 1 is cleared |
+/// | 2, 3 | PM1_EN | enables of the SCI | the same |
+/// | 4, 5 | PM1_CNT | SCI_EN, BM_RLD, SLP_TYP | BM_RLD, SLP_TYP; SLP_EN asks for the sleep state |
+/// | 8-11 | PM_TMR | the timer | no effect |
+///
+/// Other offsets read 0 and take no write. Reading the timer's lowest byte holds the other three, so that an
+/// access that is split into bytes is whole.
+///
+/// The machine is in ACPI mode from the start: SCI_EN reads 1 and the FADT names no SMI command port.
+///
+/// Source: ACPI 6.5, 4.8.3 (registers), 4.8.2.1 (timer), 4.8.2.2.1.1 (power button). Not modelled: the power
+/// button override (4 seconds), the sleep button, wake events (WAK_STS), the global lock (GBL_RLS acts on
+/// nothing), bus master status, legacy mode with its SMIs.
+/// Thread safety: none; one lock around the device, or one thread.
+namespace vmsuperio {
+
+/// What the power management block reports. `sleep(std::uint8_t type)` is an optional member: the guest set
+/// SLP_EN with another type than that of S5, which the device itself ignores.
+template <class E>
+concept AcpiPmEvents = !Trigger<E> && !Clock<E> && requires(E& events) {
+    events.power_off();  // the guest set SLP_EN with the type of S5, soft-off
+};
+
+/// The width of the power management timer, in bits: TMR_VAL_EXT of the FADT's flags.
+enum class AcpiTimerWidth : std::uint8_t {
+    bits_24 = 24,
+    bits_32 = 32,
+};
+
+/// What the firmware tables say of the block.
+struct AcpiPmOptions {
+    /// SLP_TYPx of soft-off, 0 to 7: the first element of the DSDT's \_S5.
+    std::uint8_t sleep_type_s5{5};
+    AcpiTimerWidth timer_width{AcpiTimerWidth::bits_32};
+};
+
+namespace detail {
+
+using PmTimeState = DeviceTimeState;
+
+/// The range of device times leaves room below for arithmetic.
+inline constexpr std::int64_t earliest_pm_time = std::numeric_limits<std::int64_t>::min() / 2;
+
+}  // namespace detail
+
+struct AcpiPmState {
+    static constexpr SnapshotFormat snapshot_format{
+        .tag = snapshot_tag("ACPM"), .version = 1, .readable_since = 1};
+
+    std::uint16_t status{};
+    std::uint16_t enable{};
+    std::uint16_t control{Pm1Control().set(Pm1Control::sci_enable).value()};
+    std::uint32_t held_timer{};  ///< the timer when its lowest byte was last read
+    std::int64_t timer_start{};  ///< the device time at which the timer was 0, in ns
+    detail::PmTimeState time;
+
+    template <class Self, class Archive>
+    static constexpr void visit(Self& self, Archive& archive) {
+        auto& [status, enable, control, held_timer, timer_start, time] = self;
+        archive("status", status, as<Pm1Status>);
+        archive("enable", enable, as<Pm1Enable>);
+        archive("control", control, as<Pm1Control>);
+        archive("held_timer", held_timer);
+        archive("timer_start", timer_start);
+        archive("time", time);
+    }
+    friend constexpr bool operator==(const AcpiPmState&, const AcpiPmState&) = default;
+};
+static_assert(SnapshotState<AcpiPmState> && visits_every_member<AcpiPmState>());
+
+namespace detail {
+
+/// How far the timer has counted after `elapsed` nanoseconds, in more bits than it has.
+[[nodiscard]] constexpr std::uint64_t pm_timer_ticks(std::uint64_t elapsed) noexcept {
+    // Whole seconds apart, so that no product overflows.
+    constexpr std::uint64_t second = ns_per_second;
+    constexpr std::uint64_t frequency = acpi_pm::timer_frequency;
+    return elapsed / second * frequency + elapsed % second * frequency / second;
+}
+
+/// The first nanosecond after the timer's start at which it has counted to `ticks`.
+[[nodiscard]] constexpr std::uint64_t pm_timer_nanoseconds(std::uint64_t ticks) noexcept {
+    constexpr std::uint64_t second = ns_per_second;
+    constexpr std::uint64_t frequency = acpi_pm::timer_frequency;
+    return ticks / frequency * second + (ticks % frequency * second + frequency - 1) / frequency;
+}
+
+/// The registers and the timer.
+class AcpiPmCore {
+public:
+    struct Effects {
+        static constexpr LinePulse pulse = LinePulse::none;
+        bool power_off{};
+        bool sleep{};
+        std::uint8_t sleep_type{};
+
+        template <class Events>
+        constexpr void report(Events& events) const {
+            if (power_off) {
+                events.power_off();
+            }
+            if constexpr (requires { events.sleep(std::uint8_t{}); }) {
+                if (sleep) {
+                    events.sleep(sleep_type);
+                }
+            }
+        }
+    };
+
+    /// A device just reset, whose timer starts with `clock_ns`.
+    constexpr AcpiPmCore(const AcpiPmOptions& options, std::int64_t clock_ns) : options_(options) {
+        state_.time.seen = not_too_early(clock_ns);
+        state_.timer_start = state_.time.seen;
+    }
+    /// `state` must be valid.
+    constexpr AcpiPmCore(const AcpiPmState& state, const AcpiPmOptions& options)
+        : options_(options), state_(state) {}
+
+    [[nodiscard]] constexpr const AcpiPmState& state() const noexcept { return state_; }
+    [[nodiscard]] constexpr const AcpiPmOptions& options() const noexcept { return options_; }
+    /// The SCI.
+    [[nodiscard]] constexpr bool interrupt_level(std::size_t /*line*/ = 0) const noexcept {
+        return (state_.status & state_.enable) != 0;
+    }
+
+    /// Brings the device up to the clock's time: TMR_STS is set where the timer's most significant bit has
+    /// changed, however often.
+    constexpr void advance(std::int64_t clock_ns) {
+        const std::uint64_t before = half_periods();
+        state_.time = time_at(clock_ns);
+        if (half_periods() != before) {
+            state_.status = Pm1Status(state_.status).set(Pm1Status::timer).value();
+        }
+    }
+    /// What PM_TMR reads at a time of the clock.
+    [[nodiscard]] constexpr std::uint32_t timer_at(std::int64_t clock_ns) const {
+        return timer_after(elapsed(state_.timer_start, time_at(clock_ns).seen));
+    }
+    /// When the SCI will next rise by itself, in the clock's terms.
+    [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> next_deadline() const {
+        if (!Pm1Enable(state_.enable)[Pm1Enable::timer] || interrupt_level()) {
+            return std::nullopt;
+        }
+        const std::uint64_t change = pm_timer_nanoseconds((half_periods() + 1) << half_period_bits());
+        const auto left = static_cast<std::int64_t>(change - elapsed_ns());  // less than 10 minutes
+        const std::int64_t deadline = saturating_add(state_.time.seen, left);
+        if (deadline == std::numeric_limits<std::int64_t>::max()) {
+            return std::nullopt;
+        }
+        return std::chrono::nanoseconds(saturating_add(deadline, -state_.time.shift));
+    }
+
+    /// What a read gives, without its effects.
+    [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset) const noexcept {
+        switch (offset & ~1U) {
+            case acpi_pm::status_offset:
+                return byte_of(state_.status, offset % 2U);
+            case acpi_pm::enable_offset:
+                return byte_of(state_.enable, offset % 2U);
+            case acpi_pm::control_offset:
+                return byte_of(state_.control, offset % 2U);
+            case acpi_pm::timer_offset:
+            case acpi_pm::timer_offset + 2U:
+                return byte_of(
+                    offset == acpi_pm::timer_offset ? timer_after(elapsed_ns()) : state_.held_timer,
+                    offset - acpi_pm::timer_offset);
+            default:
+                return 0;
+        }
+    }
+    constexpr std::uint8_t read(std::uint8_t offset) noexcept {
+        if (offset == acpi_pm::timer_offset) {
+            state_.held_timer = timer_after(elapsed_ns());
+        }
+        return peek(offset);
+    }
+    [[nodiscard]] constexpr Effects write(std::uint8_t offset, std::uint8_t value) noexcept {
+        const unsigned byte = offset % 2U;
+        switch (offset & ~1U) {
+            case acpi_pm::status_offset: {
+                Pm1Status status(state_.status);
+                status.guest_write(in_byte(value, byte));
+                state_.status = status.value();
+                return {};
+            }
+            case acpi_pm::enable_offset: {
+                Pm1Enable enable(state_.enable);
+                enable.guest_write(replace_byte(state_.enable, value, byte));
+                state_.enable = enable.value();
+                return {};
+            }
+            case acpi_pm::control_offset:
+                return write_control(replace_byte(state_.control, value, byte));
+            default:
+                return {};  // the timer is read-only
+        }
+    }
+    constexpr void press_power_button() noexcept {
+        state_.status = Pm1Status(state_.status).set(Pm1Status::power_button).value();
+    }
+    /// The timer runs on.
+    constexpr void reset() noexcept {
+        const AcpiPmState fresh;
+        state_.status = fresh.status;
+        state_.enable = fresh.enable;
+        state_.control = fresh.control;
+        state_.held_timer = fresh.held_timer;
+    }
+
+private:
+    [[nodiscard]] static constexpr std::uint8_t byte_of(std::uint32_t value, unsigned index) noexcept {
+        return static_cast<std::uint8_t>(value >> (8U * index));
+    }
+    [[nodiscard]] static constexpr std::uint16_t in_byte(std::uint8_t value, unsigned index) noexcept {
+        return static_cast<std::uint16_t>(value << (8U * index));
+    }
+    [[nodiscard]] static constexpr std::uint16_t replace_byte(std::uint16_t old, std::uint8_t value,
+                                                              unsigned index) noexcept {
+        return static_cast<std::uint16_t>((old & ~in_byte(0xFF, index)) | in_byte(value, index));
+    }
+
+    [[nodiscard]] static constexpr std::int64_t not_too_early(std::int64_t time) noexcept {
+        return time < earliest_pm_time ? earliest_pm_time : time;
+    }
+    /// Device time at a time of the clock. It is never less than before.
+    [[nodiscard]] constexpr PmTimeState time_at(std::int64_t clock_ns) const noexcept {
+        PmTimeState time = state_.time;
+        const std::int64_t now = not_too_early(saturating_add(clock_ns, time.shift));
+        if (now < time.seen) {
+            time.shift = saturating_add(time.shift, saturating_add(time.seen, -now));
+        } else {
+            time.seen = now;
+        }
+        return time;
+    }
+    [[nodiscard]] constexpr std::uint64_t elapsed_ns() const noexcept {
+        return elapsed(state_.timer_start, state_.time.seen);
+    }
+    /// The timer's most significant bit changes each time it has counted to two to the power of this.
+    [[nodiscard]] constexpr unsigned half_period_bits() const noexcept {
+        return static_cast<unsigned>(options_.timer_width) - 1U;
+    }
+    [[nodiscard]] constexpr std::uint64_t half_periods() const noexcept {
+        return pm_timer_ticks(elapsed_ns()) >> half_period_bits();
+    }
+    [[nodiscard]] constexpr std::uint32_t timer_after(std::uint64_t nanoseconds) const noexcept {
+        const std::uint64_t mask = (std::uint64_t{2} << half_period_bits()) - 1;
+        return static_cast<std::uint32_t>(pm_timer_ticks(nanoseconds) & mask);
+    }
+
+    constexpr Effects write_control(std::uint16_t written) noexcept {
+        Pm1Control control(state_.control);
+        control.guest_write(written);
+        state_.control = control.value();
+        const Pm1Control request(written);
+        Effects effects;
+        if (request[Pm1Control::sleep_enable]) {
+            effects.sleep_type = static_cast<std::uint8_t>(request[Pm1Control::sleep_type]);
+            effects.power_off = effects.sleep_type == options_.sleep_type_s5;
+            effects.sleep = !effects.power_off;
+        }
+        return effects;
+    }
+
+    AcpiPmOptions options_;
+    AcpiPmState state_;
+};
+
+}  // namespace detail
+
+/// Whether a device with these options can be in this state; the error names the first member that is wrong.
+[[nodiscard]] constexpr std::expected<void, StateError> validate(const AcpiPmState& state,
+                                                                 const AcpiPmOptions& options = {}) {
+    constexpr unsigned possible_status =
+        Pm1Status().set(Pm1Status::timer).set(Pm1Status::power_button).value();
+    constexpr unsigned sci_enable = Pm1Control().set(Pm1Control::sci_enable).value();
+    const char* field = nullptr;
+    if ((state.status & ~possible_status) != 0) {
+        field = "status";
+    } else if ((state.enable & ~unsigned{Pm1Enable::guest_mask()}) != 0) {
+        field = "enable";
+    } else if ((state.control & ~unsigned{Pm1Control::guest_mask()}) != sci_enable) {
+        field = "control";
+    } else if (options.timer_width == AcpiTimerWidth::bits_24 && state.held_timer > 0xFF'FFFF) {
+        field = "held_timer";
+    } else if (state.time.seen < detail::earliest_pm_time || state.time.shift < 0) {
+        field = "time";
+    } else if (state.timer_start > state.time.seen || state.timer_start < detail::earliest_pm_time) {
+        field = "timer_start";
+    }
+    if (field != nullptr) {
+        return std::unexpected(StateError{field});
+    }
+    return {};
+}
+
+/// The device is passive: it owns no thread and no timer. `next_deadline()` returns the time at which the SCI
+/// will next rise by itself; call `tick()` then. Guest accesses update the device implicitly. Device time
+/// runs on where the clock is set back, and follows it where it jumps ahead.
+///
+/// Arguments: the trigger of the system control interrupt, best a `LevelTrigger`, as the SCI is level
+/// triggered; events; clock; options.
+///
+/// Errors: `write`, `tick`, `reset` and `press_power_button` return what the interrupt trigger returned; all
+/// failures, those of reads too, are counted in `host_errors().interrupt`.
+template <Trigger T, AcpiPmEvents Events, Clock C = SteadyClock>
+class AcpiPm : public DeviceShell<detail::AcpiPmCore, Events, T> {
+    using Shell = DeviceShell<detail::AcpiPmCore, Events, T>;
+    static_assert(
+        !requires { &Events::sleep; } || requires(Events& events) { events.sleep(std::uint8_t{}); },
+        "the event sleep must take a std::uint8_t");
+
+public:
+    using error_type = typename T::error_type;
+    using trigger_type = T;
+    using clock_type = C;
+    static constexpr std::size_t register_count = acpi_pm::block_length;
+
+    /// The timer starts at 0.
+    constexpr AcpiPm(T sci, Events events, C clock = C(), AcpiPmOptions options = {})
+        : AcpiPm(detail::AcpiPmCore(options, time_since_epoch(clock).count()), std::move(sci),
+                 std::move(events), std::move(clock)) {}
+
+    /// The device as it was saved; the time that passed on `clock` since then has passed for it too. An SCI
+    /// that was high is raised again. A default-constructed state is a device just reset whose timer was 0
+    /// when the clock was.
+    [[nodiscard]] static constexpr std::expected<AcpiPm, StateError> from_state(const AcpiPmState& state,
+                                                                                T sci, Events events,
+                                                                                C clock = C(),
+                                                                                AcpiPmOptions options = {}) {
+        if (const auto valid = validate(state, options); !valid) {
+            return std::unexpected(valid.error());
+        }
+        AcpiPm device(detail::AcpiPmCore(state, options), std::move(sci), std::move(events),
+                      std::move(clock));
+        static_cast<void>(device.update_interrupt());
+        return device;
+    }
+
+    /// A read by the guest.
+    constexpr std::uint8_t read(std::uint8_t offset) {
+        static_cast<void>(tick());
+        return this->core().read(offset);
+    }
+    /// What `read` would give, without its effects, as of the last access or `tick()`.
+    [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset) const noexcept {
+        return this->core().peek(offset);
+    }
+    /// A write by the guest.
+    constexpr std::expected<void, error_type> write(std::uint8_t offset, std::uint8_t value) {
+        advance();
+        return this->apply(this->core().write(offset, value));
+    }
+
+    /// The user pressed the power button: the guest sees the event and decides what to do.
+    constexpr std::expected<void, error_type> press_power_button() {
+        advance();
+        this->core().press_power_button();
+        return this->update_interrupt();
+    }
+
+    /// Brings the device up to date with its clock. To be called at the deadline; harmless at any other time.
+    constexpr std::expected<void, error_type> tick() {
+        advance();
+        return this->update_interrupt();
+    }
+    /// When the SCI will next rise by itself, on the clock's own time line: the next change of the timer's
+    /// most significant bit, while TMR_EN is set and the SCI is low; nothing otherwise. To be asked again
+    /// after every access and every `tick()`.
+    [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> next_deadline() const {
+        return this->core().next_deadline();
+    }
+
+    /// As after power-on: the SCI falls and the guest's settings are gone; the timer runs on (4.8.3.3 leaves
+    /// that open).
+    constexpr std::expected<void, error_type> reset() {
+        advance();
+        this->core().reset();
+        return this->update_interrupt();
+    }
+
+    /// What the timer's register shows now.
+    [[nodiscard]] constexpr std::uint32_t timer() const { return this->core().timer_at(clock_ns()); }
+    // As of the last access or `tick()`.
+    [[nodiscard]] constexpr Pm1Status status() const noexcept {
+        return Pm1Status(this->core().state().status);
+    }
+    [[nodiscard]] constexpr Pm1Enable enable() const noexcept {
+        return Pm1Enable(this->core().state().enable);
+    }
+    [[nodiscard]] constexpr Pm1Control control() const noexcept {
+        return Pm1Control(this->core().state().control);
+    }
+    [[nodiscard]] constexpr bool sci_level() const noexcept { return this->line().level(); }
+    [[nodiscard]] constexpr const T& sci() const noexcept { return this->line().trigger(); }
+    [[nodiscard]] constexpr T& sci() noexcept { return this->line().trigger(); }
+    [[nodiscard]] constexpr const C& clock() const noexcept { return clock_; }
+    [[nodiscard]] constexpr C& clock() noexcept { return clock_; }
+    [[nodiscard]] constexpr const AcpiPmOptions& options() const noexcept { return this->core().options(); }
+
+private:
+    constexpr AcpiPm(const detail::AcpiPmCore& core, T sci, Events events, C clock)
+        : Shell(core, std::move(events), std::move(sci)), clock_(std::move(clock)) {}
+
+    [[nodiscard]] constexpr std::int64_t clock_ns() const { return time_since_epoch(clock_).count(); }
+    constexpr void advance() { this->core().advance(clock_ns()); }
+
+    [[no_unique_address]] C clock_;
+};
+
+template <Trigger T, AcpiPmEvents Events>
+AcpiPm(T, Events) -> AcpiPm<T, Events>;
+template <Trigger T, AcpiPmEvents Events, Clock C>
+AcpiPm(T, Events, C) -> AcpiPm<T, Events, C>;
+template <Trigger T, AcpiPmEvents Events, Clock C>
+AcpiPm(T, Events, C, AcpiPmOptions) -> AcpiPm<T, Events, C>;
+
+}  // namespace vmsuperio

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// What a device is given comes in one order: trigger, events, clock, options.
+#include <vmsuperio/acpi_pm.hpp>
+
+struct Events {
+    void power_off() {}
+};
+const vmsuperio::ManualClock clock_of_the_test;
+#if defined(REJECT)
+vmsuperio::AcpiPm pm(vmsuperio::NullTrigger{}, clock_of_the_test, Events{});
+#else
+vmsuperio::AcpiPm pm(vmsuperio::NullTrigger{}, Events{}, clock_of_the_test);
+#endif
