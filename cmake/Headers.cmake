@@ -81,6 +81,9 @@ set(vmsuperio_headers
     vmsuperio/rtc/calendar.hpp
     vmsuperio/rtc/civil_date.hpp
     vmsuperio/rtc/device_time.hpp
+    vmsuperio/rtc/rtc_cmos_core.hpp
+    vmsuperio/rtc/rtc_pl031_core.hpp
+    vmsuperio/rtc/rtc_shell.hpp
     vmsuperio/rtc_cmos.hpp
     vmsuperio/rtc_pl031.hpp
     vmsuperio/serial.hpp
@@ -91,6 +94,7 @@ set(vmsuperio_headers
     vmsuperio/serial_timeout.hpp
     vmsuperio/snapshot.hpp
     vmsuperio/state_error.hpp
+    vmsuperio/timed.hpp
     vmsuperio/timestamp_writer.hpp
     vmsuperio/trigger.hpp
     vmsuperio/uart/fifo.hpp

@@ -39,6 +39,7 @@
 #include <vmsuperio/serial_timeout.hpp>
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
+#include <vmsuperio/timed.hpp>
 #include <vmsuperio/timestamp_writer.hpp>
 #include <vmsuperio/trigger.hpp>
 #include <vmsuperio/writer.hpp>

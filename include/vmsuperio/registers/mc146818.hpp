@@ -18,40 +18,105 @@ inline constexpr std::uint8_t data_offset = 1;            ///< port 0x71
 inline constexpr std::uint8_t extended_index_offset = 2;  ///< port 0x72, of the second bank
 inline constexpr std::uint8_t extended_data_offset = 3;   ///< port 0x73
 
-/// What is where, as the index register counts.
-enum Index : std::uint8_t {
-    seconds = 0x00,
-    seconds_alarm = 0x01,
-    minutes = 0x02,
-    minutes_alarm = 0x03,
-    hours = 0x04,
-    hours_alarm = 0x05,
-    weekday = 0x06,
-    day = 0x07,
-    month = 0x08,
-    year = 0x09,
-    register_a = 0x0A,
-    register_b = 0x0B,
-    register_c = 0x0C,
-    register_d = 0x0D,
-    shutdown_status = 0x0F,  ///< tells the firmware what a CPU reset was for
-    base_memory_low = 0x15,  ///< KiB below 640 KiB
-    base_memory_high = 0x16,
-    extended_memory_low = 0x17,  ///< KiB above 1 MiB, at most 65535
-    extended_memory_high = 0x18,
-    checksum_first = 0x10,  ///< the checksum covers 0x10 to 0x2D
-    checksum_last = 0x2D,
-    checksum_high = 0x2E,
-    checksum_low = 0x2F,
-    extended_memory2_low = 0x30,  ///< the same as 0x17 and 0x18, found by the power-on test
-    extended_memory2_high = 0x31,
-    century = 0x32,
-    memory_above_16m_low = 0x34,  ///< 64 KiB units between 16 MiB and 4 GiB
-    memory_above_16m_high = 0x35,
-    memory_above_4g_low = 0x5B,  ///< 64 KiB units above 4 GiB
-    memory_above_4g_middle = 0x5C,
-    memory_above_4g_high = 0x5D,
-};
+// What is where, as the index register counts.
+inline constexpr std::uint8_t seconds = 0x00;
+inline constexpr std::uint8_t seconds_alarm = 0x01;
+inline constexpr std::uint8_t minutes = 0x02;
+inline constexpr std::uint8_t minutes_alarm = 0x03;
+inline constexpr std::uint8_t hours = 0x04;
+inline constexpr std::uint8_t hours_alarm = 0x05;
+inline constexpr std::uint8_t weekday = 0x06;
+inline constexpr std::uint8_t day = 0x07;
+inline constexpr std::uint8_t month = 0x08;
+inline constexpr std::uint8_t year = 0x09;
+inline constexpr std::uint8_t register_a = 0x0A;
+inline constexpr std::uint8_t register_b = 0x0B;
+inline constexpr std::uint8_t register_c = 0x0C;
+inline constexpr std::uint8_t register_d = 0x0D;
+inline constexpr std::uint8_t shutdown_status = 0x0F;  ///< tells the firmware what a CPU reset was for
+inline constexpr std::uint8_t checksum_first = 0x10;   ///< the checksum covers 0x10 to 0x2D
+inline constexpr std::uint8_t base_memory_low = 0x15;  ///< KiB below 640 KiB
+inline constexpr std::uint8_t base_memory_high = 0x16;
+inline constexpr std::uint8_t extended_memory_low = 0x17;  ///< KiB above 1 MiB, at most 65535
+inline constexpr std::uint8_t extended_memory_high = 0x18;
+inline constexpr std::uint8_t checksum_last = 0x2D;
+inline constexpr std::uint8_t checksum_high = 0x2E;
+inline constexpr std::uint8_t checksum_low = 0x2F;
+inline constexpr std::uint8_t extended_memory2_low = 0x30;  ///< as 0x17 and 0x18, found by the power-on test
+inline constexpr std::uint8_t extended_memory2_high = 0x31;
+inline constexpr std::uint8_t century = 0x32;
+inline constexpr std::uint8_t memory_above_16m_low = 0x34;  ///< 64 KiB units between 16 MiB and 4 GiB
+inline constexpr std::uint8_t memory_above_16m_high = 0x35;
+inline constexpr std::uint8_t memory_above_4g_low = 0x5B;  ///< 64 KiB units above 4 GiB
+inline constexpr std::uint8_t memory_above_4g_middle = 0x5C;
+inline constexpr std::uint8_t memory_above_4g_high = 0x5D;
+
+/// The name of a byte, for traces and debuggers; empty for plain memory. Bit 7 of the index, which masks NMI,
+/// does not count.
+[[nodiscard]] constexpr std::string_view index_name(std::uint8_t index) noexcept {
+    switch (index & 0x7FU) {
+        case seconds:
+            return "seconds";
+        case seconds_alarm:
+            return "seconds_alarm";
+        case minutes:
+            return "minutes";
+        case minutes_alarm:
+            return "minutes_alarm";
+        case hours:
+            return "hours";
+        case hours_alarm:
+            return "hours_alarm";
+        case weekday:
+            return "weekday";
+        case day:
+            return "day";
+        case month:
+            return "month";
+        case year:
+            return "year";
+        case register_a:
+            return "A";
+        case register_b:
+            return "B";
+        case register_c:
+            return "C";
+        case register_d:
+            return "D";
+        case shutdown_status:
+            return "shutdown_status";
+        case base_memory_low:
+            return "base_memory_low";
+        case base_memory_high:
+            return "base_memory_high";
+        case extended_memory_low:
+            return "extended_memory_low";
+        case extended_memory_high:
+            return "extended_memory_high";
+        case checksum_high:
+            return "checksum_high";
+        case checksum_low:
+            return "checksum_low";
+        case extended_memory2_low:
+            return "extended_memory2_low";
+        case extended_memory2_high:
+            return "extended_memory2_high";
+        case century:
+            return "century";
+        case memory_above_16m_low:
+            return "memory_above_16m_low";
+        case memory_above_16m_high:
+            return "memory_above_16m_high";
+        case memory_above_4g_low:
+            return "memory_above_4g_low";
+        case memory_above_4g_middle:
+            return "memory_above_4g_middle";
+        case memory_above_4g_high:
+            return "memory_above_4g_high";
+        default:
+            return {};
+    }
+}
 
 /// Index register, port 0x70.
 struct IndexRegister : Register<IndexRegister, std::uint8_t> {
@@ -84,7 +149,8 @@ struct RegisterB : Register<RegisterB, std::uint8_t> {
     static constexpr Bit<4> update_ended_interrupt{};
     static constexpr Bit<5> alarm_interrupt{};
     static constexpr Bit<6> periodic_interrupt{};
-    static constexpr Bit<7> set_mode{};  // SET: no updates, the guest sets the time
+    static constexpr Bit<7> set_mode{};                // SET: no updates, the guest sets the time
+    static constexpr Field<4, 6> interrupt_enables{};  // UIE, AIE and PIE
     static constexpr std::array fields{named("daylight_savings", daylight_savings),
                                        named("hours_24", hours_24),
                                        named("binary", binary),
@@ -103,7 +169,7 @@ struct RegisterC : Register<RegisterC, std::uint8_t> {
     static constexpr Bit<5, Access::read_only> alarm{};              // AF
     static constexpr Bit<6, Access::read_only> periodic{};           // PF
     static constexpr Bit<7, Access::read_only> interrupt_request{};  // IRQF
-    static constexpr std::uint8_t flags = 0x70;  // UF, AF and PF, in the places of their enables in B
+    static constexpr Field<4, 6, Access::read_only> flags{};  // UF, AF and PF, in the order of their enables
     static constexpr std::array fields{named("update_ended", update_ended), named("alarm", alarm),
                                        named("periodic", periodic),
                                        named("interrupt_request", interrupt_request)};

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <concepts>
 #include <cstdint>
+#include <expected>
 #include <limits>
 #include <optional>
-#include <utility>
 
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/rtc/civil_date.hpp>
-#include <vmsuperio/trigger.hpp>
+#include <vmsuperio/state_error.hpp>
 
-namespace vmsuperio::detail {
-
-/// Any type may be the events of a clock, as all their members are optional. So that arguments in a wrong
-/// order do not compile, it must be none of the other things that a clock is given.
-template <class E>
-concept RtcEvents = !Trigger<E> && !Clock<E>;
-
-inline constexpr std::int64_t ns_per_second = 1'000'000'000;
+/// Device time: what a clock chip's own oscillator would have counted. It follows the clock of the host but
+/// for one thing: it runs on where the host's clock is set back. Where that jumps ahead (host suspend,
+/// restored snapshot), device time follows.
+///
+/// All sums of times saturate, or are of unsigned distances: no clock and no saved state can make one
+/// overflow. All times are in nanoseconds; the clock's are since its epoch.
+namespace vmsuperio {
 
 /// How a device keeps its place on a clock, as plain data. Nanoseconds.
 struct DeviceTimeState {
@@ -34,60 +34,11 @@ struct DeviceTimeState {
     friend constexpr bool operator==(const DeviceTimeState&, const DeviceTimeState&) = default;
 };
 
-/// A clock as the chip's own oscillator would keep it: device time runs on when the host's clock is set
-/// back. Where the host's clock jumps ahead (host suspend, restored snapshot), device time follows.
-///
-/// All sums of times saturate, or are of unsigned distances: no clock and no saved state can make one
-/// overflow.
-template <Clock C>
-class DeviceTime {
-public:
-    /// The range of device times leaves room below for a second or two of arithmetic.
-    static constexpr std::int64_t earliest = std::numeric_limits<std::int64_t>::min() / 2;
+namespace detail {
 
-    explicit constexpr DeviceTime(C clock) : clock_(std::move(clock)) { state_.seen = clamp(clock_ns()); }
-    /// `state` must be valid.
-    constexpr DeviceTime(const DeviceTimeState& state, C clock) : clock_(std::move(clock)), state_(state) {}
-
-    [[nodiscard]] static constexpr bool valid(const DeviceTimeState& state) noexcept {
-        return state.seen >= earliest && state.shift >= 0;
-    }
-    [[nodiscard]] constexpr const DeviceTimeState& state() const noexcept { return state_; }
-    [[nodiscard]] constexpr const C& clock() const noexcept { return clock_; }
-    [[nodiscard]] constexpr C& clock() noexcept { return clock_; }
-
-    /// The device time at the last look.
-    [[nodiscard]] constexpr std::int64_t seen() const noexcept { return state_.seen; }
-
-    /// Looks at the clock. Never less than before.
-    constexpr std::int64_t now() {
-        const std::int64_t time = clamp(saturating_add(clock_ns(), state_.shift));
-        if (time < state_.seen) {
-            state_.shift = saturating_add(state_.shift, saturating_add(state_.seen, -time));
-        } else {
-            state_.seen = time;
-        }
-        return state_.seen;
-    }
-
-    /// A device time in the clock's own terms; nothing where that is out of range.
-    [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> on_clock(
-        std::int64_t device_time) const noexcept {
-        if (device_time == std::numeric_limits<std::int64_t>::max()) {
-            return std::nullopt;
-        }
-        return std::chrono::nanoseconds(saturating_add(device_time, -state_.shift));
-    }
-
-private:
-    [[nodiscard]] constexpr std::int64_t clock_ns() const { return time_since_epoch(clock_).count(); }
-    [[nodiscard]] static constexpr std::int64_t clamp(std::int64_t time) noexcept {
-        return time < earliest ? earliest : time;
-    }
-
-    C clock_;
-    DeviceTimeState state_;
-};
+inline constexpr std::int64_t ns_per_second = 1'000'000'000;
+/// The range of device times leaves room below for a second or two of arithmetic.
+inline constexpr std::int64_t earliest_device_time = std::numeric_limits<std::int64_t>::min() / 2;
 
 /// From a device time to a later one. Right for every pair, which a signed difference is not.
 [[nodiscard]] constexpr std::uint64_t elapsed(std::int64_t from, std::int64_t to) noexcept {
@@ -105,4 +56,88 @@ private:
     return saturating_add(time, -floor_mod(time, ns_per_second));
 }
 
-}  // namespace vmsuperio::detail
+/// The state of a chip as a clock core keeps it: its time, and where its current second started.
+template <class State>
+concept KeepsSeconds = requires(State& state) {
+    { state.second_start } -> std::same_as<std::int64_t&>;
+    { state.time } -> std::same_as<DeviceTimeState&>;
+};
+
+/// Refuses times that no device can have kept.
+template <KeepsSeconds State>
+[[nodiscard]] constexpr std::expected<void, StateError> validate_time(const State& state) {
+    if (state.time.seen < earliest_device_time || state.time.shift < 0) {
+        return std::unexpected(StateError{"time"});
+    }
+    // Up to date means that the current second has begun and has not ended.
+    if (state.second_start > state.time.seen ||
+        elapsed(state.second_start, state.time.seen) >= static_cast<std::uint64_t>(ns_per_second)) {
+        return std::unexpected(StateError{"second_start"});
+    }
+    return {};
+}
+
+/// The options of a clock that has none.
+struct NoRtcOptions {};
+
+/// The base of the clocks' cores: holds the state and counts the seconds in it.
+template <KeepsSeconds State>
+class SecondsCore {
+public:
+    [[nodiscard]] constexpr const State& state() const noexcept { return state_; }
+    /// Takes over a saved state, which must be valid.
+    constexpr void restore(const State& state) noexcept { state_ = state; }
+
+protected:
+    /// A chip that is switched on at a time of the clock, in the middle of that time's second.
+    explicit constexpr SecondsCore(std::int64_t clock_time) noexcept {
+        state_.time.seen = not_too_early(clock_time);
+        state_.second_start = floor_second(state_.time.seen);
+    }
+    /// Brings device time up to the clock's time. Returns it; it is never less than before.
+    constexpr std::int64_t look(std::int64_t clock_time) noexcept {
+        DeviceTimeState& time = state_.time;
+        const std::int64_t now = not_too_early(saturating_add(clock_time, time.shift));
+        if (now < time.seen) {
+            time.shift = saturating_add(time.shift, saturating_add(time.seen, -now));
+        } else {
+            time.seen = now;
+        }
+        return time.seen;
+    }
+    /// Whole seconds from the start of the current second to the last look.
+    [[nodiscard]] constexpr std::uint64_t seconds_passed() const noexcept {
+        return elapsed(state_.second_start, state_.time.seen) / ns_per_second;
+    }
+    /// Makes the second current that began `count` seconds after the current one. It has begun.
+    constexpr void count_seconds(std::uint64_t count) noexcept {
+        state_.second_start = seconds_after(state_.second_start, count);
+    }
+    /// The device time so long after the start of the current second, or the last device time of all.
+    [[nodiscard]] constexpr std::int64_t from_second_start(std::int64_t nanoseconds) const noexcept {
+        return saturating_add(state_.second_start, nanoseconds);
+    }
+    /// A device time on the clock's own time line; nothing where that is out of range.
+    [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> on_clock(
+        std::int64_t device_time) const noexcept {
+        if (device_time == std::numeric_limits<std::int64_t>::max()) {
+            return std::nullopt;
+        }
+        return std::chrono::nanoseconds(saturating_add(device_time, -state_.time.shift));
+    }
+    /// The seconds that the clock showed at the start of the current second.
+    [[nodiscard]] constexpr std::int64_t clock_seconds() const noexcept {
+        const auto time = on_clock(state_.second_start);
+        return floor_div(time ? time->count() : 0, ns_per_second);
+    }
+
+    State state_;  // NOLINT(*-non-private-member-variables-in-classes): the cores work on it
+
+private:
+    [[nodiscard]] static constexpr std::int64_t not_too_early(std::int64_t time) noexcept {
+        return time < earliest_device_time ? earliest_device_time : time;
+    }
+};
+
+}  // namespace detail
+}  // namespace vmsuperio

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <expected>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <vmsuperio/clock.hpp>
+#include <vmsuperio/detail/chrono.hpp>
+#include <vmsuperio/device_shell.hpp>
+#include <vmsuperio/rtc/civil_date.hpp>
+#include <vmsuperio/rtc/device_time.hpp>
+#include <vmsuperio/state_error.hpp>
+#include <vmsuperio/trigger.hpp>
+
+namespace vmsuperio::detail {
+
+/// Any type may be the events of a clock, as all their members are optional. So that arguments in a wrong
+/// order do not compile, it must be none of the other things that a clock is given.
+template <class E>
+concept RtcEvents = !Trigger<E> && !Clock<E>;
+
+/// "2024-06-11 13:45:30", of seconds since 1970-01-01 00:00.
+[[nodiscard]] inline std::string date_text(std::int64_t seconds) {
+    constexpr std::int64_t per_day = 86400;
+    const CivilDate date = civil_from_days(floor_div(seconds, per_day));
+    const std::int64_t of_day = floor_mod(seconds, per_day);
+    const auto two_digits = [](std::int64_t value) {
+        return (value < 10 ? "0" : "") + std::to_string(value);
+    };
+    return std::to_string(date.year) + "-" + two_digits(date.month) + "-" + two_digits(date.day) + " " +
+           two_digits(of_day / 3600) + ":" + two_digits(of_day / 60 % 60) + ":" + two_digits(of_day % 60);
+}
+
+/// The part that is the same in all real-time clocks: how they are made, their time and their interrupt.
+/// `Core` takes the clock's time (ns since its epoch) as an argument; its `options_type` is what else it is
+/// made with.
+template <class Core, Trigger T, RtcEvents Events, Clock C>
+class RtcShell : public DeviceShell<Core, Events, T> {
+    using Shell = DeviceShell<Core, Events, T>;
+
+public:
+    using error_type = typename T::error_type;
+    using trigger_type = T;
+    using clock_type = C;
+    using options_type = typename Core::options_type;
+
+    constexpr RtcShell()
+        requires std::default_initializable<T> && std::default_initializable<Events> &&
+                 std::default_initializable<C>
+        : RtcShell(T(), Events(), C()) {}
+    explicit constexpr RtcShell(T interrupt)
+        requires std::default_initializable<Events> && std::default_initializable<C>
+        : RtcShell(std::move(interrupt), Events(), C()) {}
+    constexpr RtcShell(T interrupt, Events events, C clock = C(), const options_type& options = {})
+        : Shell(Core(time_since_epoch(clock).count(), options), std::move(events), std::move(interrupt)),
+          clock_(std::move(clock)) {}
+    /// Without events.
+    explicit constexpr RtcShell(C clock)
+        requires std::default_initializable<T> && std::default_initializable<Events>
+        : RtcShell(T(), Events(), std::move(clock)) {}
+    constexpr RtcShell(T interrupt, C clock)
+        requires std::default_initializable<Events>
+        : RtcShell(std::move(interrupt), Events(), std::move(clock)) {}
+    constexpr RtcShell(T interrupt, C clock, const options_type& options)
+        requires std::default_initializable<Events> && (!std::same_as<options_type, NoRtcOptions>)
+        : RtcShell(std::move(interrupt), Events(), std::move(clock), options) {}
+
+    /// The chip's reset line: see the core's `reset`. What was due before it is not reported any more.
+    constexpr std::expected<void, error_type> reset() {
+        this->core().reset(now());
+        return this->update_interrupt();
+    }
+
+    /// Brings the device up to date with its clock. To be called at the deadline; harmless at any other time.
+    constexpr std::expected<void, error_type> tick() {
+        this->core().advance(now());
+        return this->update_interrupt();
+    }
+
+    /// When the interrupt line will next rise by itself, on the clock's own time line; nothing while no event
+    /// can raise it. To be asked again after every access and every `tick()`.
+    [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> next_deadline() const noexcept {
+        return this->core().next_deadline();
+    }
+
+    /// How far the guest's clock is ahead of the clock that the device was given, as of the last access.
+    [[nodiscard]] constexpr std::chrono::seconds time_offset() const noexcept {
+        return this->core().time_offset();
+    }
+    /// How often the interrupt trigger failed where no caller could be given its error: during a read, or
+    /// while a saved state was restored. `host_errors()` counts every failure.
+    [[nodiscard]] constexpr std::uint64_t interrupt_errors() const noexcept { return unreturned_errors_; }
+
+    [[nodiscard]] constexpr const T& interrupt_evt() const noexcept { return this->line().trigger(); }
+    [[nodiscard]] constexpr T& interrupt_evt() noexcept { return this->line().trigger(); }
+    [[nodiscard]] constexpr const C& clock() const noexcept { return clock_; }
+    [[nodiscard]] constexpr C& clock() noexcept { return clock_; }
+
+protected:
+    [[nodiscard]] constexpr std::int64_t now() const { return time_since_epoch(clock_).count(); }
+
+    /// For an error of the trigger that no caller can be given.
+    constexpr void count(const std::expected<void, error_type>& result) noexcept {
+        unreturned_errors_ += result ? 0U : 1U;
+    }
+
+    /// What `from_state` of `Device` does.
+    template <class Device, class State>
+    [[nodiscard]] static constexpr std::expected<Device, StateError> restored(const State& state, T interrupt,
+                                                                              Events events, C clock,
+                                                                              const options_type& options) {
+        if (const auto valid = Core::validate(state, options); !valid) {
+            return std::unexpected(valid.error());
+        }
+        Device device(std::move(interrupt), std::move(events), std::move(clock), options);
+        device.core().restore(state);
+        device.count(device.update_interrupt());
+        return device;
+    }
+
+private:
+    [[no_unique_address]] C clock_;
+    std::uint64_t unreturned_errors_{};
+};
+
+}  // namespace vmsuperio::detail
