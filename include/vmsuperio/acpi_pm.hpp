@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <expected>
-#include <limits>
 #include <optional>
 #include <utility>
 
@@ -60,15 +59,6 @@ struct AcpiPmOptions {
     AcpiTimerWidth timer_width{AcpiTimerWidth::bits_32};
 };
 
-namespace detail {
-
-using PmTimeState = DeviceTimeState;
-
-/// The range of device times leaves room below for arithmetic.
-inline constexpr std::int64_t earliest_pm_time = std::numeric_limits<std::int64_t>::min() / 2;
-
-}  // namespace detail
-
 struct AcpiPmState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("ACPM"), .version = 1, .readable_since = 1};
@@ -78,7 +68,7 @@ struct AcpiPmState {
     std::uint16_t control{Pm1Control().set(Pm1Control::sci_enable).value()};
     std::uint32_t held_timer{};  ///< the timer when its lowest byte was last read
     std::int64_t timer_start{};  ///< the device time at which the timer was 0, in ns
-    detail::PmTimeState time;
+    DeviceTimeState time;
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -153,14 +143,15 @@ public:
     /// changed, however often.
     constexpr void advance(std::int64_t clock_ns) {
         const std::uint64_t before = half_periods();
-        state_.time = time_at(clock_ns);
+        look(state_.time, clock_ns);
         if (half_periods() != before) {
             state_.status = Pm1Status(state_.status).set(Pm1Status::timer).value();
         }
     }
     /// What PM_TMR reads at a time of the clock.
     [[nodiscard]] constexpr std::uint32_t timer_at(std::int64_t clock_ns) const {
-        return timer_after(elapsed(state_.timer_start, time_at(clock_ns).seen));
+        DeviceTimeState time = state_.time;
+        return timer_after(elapsed(state_.timer_start, look(time, clock_ns)));
     }
     /// When the SCI will next rise by itself, in the clock's terms.
     [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> next_deadline() const {
@@ -169,11 +160,7 @@ public:
         }
         const std::uint64_t change = pm_timer_nanoseconds((half_periods() + 1) << half_period_bits());
         const auto left = static_cast<std::int64_t>(change - elapsed_ns());  // less than 10 minutes
-        const std::int64_t deadline = saturating_add(state_.time.seen, left);
-        if (deadline == std::numeric_limits<std::int64_t>::max()) {
-            return std::nullopt;
-        }
-        return std::chrono::nanoseconds(saturating_add(deadline, -state_.time.shift));
+        return on_clock(state_.time, saturating_add(state_.time.seen, left));
     }
 
     /// What a read gives, without its effects.
@@ -225,13 +212,7 @@ public:
         state_.status = Pm1Status(state_.status).set(Pm1Status::power_button).value();
     }
     /// The timer runs on.
-    constexpr void reset() noexcept {
-        const AcpiPmState fresh;
-        state_.status = fresh.status;
-        state_.enable = fresh.enable;
-        state_.control = fresh.control;
-        state_.held_timer = fresh.held_timer;
-    }
+    constexpr void reset() noexcept { state_ = {.timer_start = state_.timer_start, .time = state_.time}; }
 
 private:
     [[nodiscard]] static constexpr std::uint8_t byte_of(std::uint32_t value, unsigned index) noexcept {
@@ -245,20 +226,6 @@ private:
         return static_cast<std::uint16_t>((old & ~in_byte(0xFF, index)) | in_byte(value, index));
     }
 
-    [[nodiscard]] static constexpr std::int64_t not_too_early(std::int64_t time) noexcept {
-        return time < earliest_pm_time ? earliest_pm_time : time;
-    }
-    /// Device time at a time of the clock. It is never less than before.
-    [[nodiscard]] constexpr PmTimeState time_at(std::int64_t clock_ns) const noexcept {
-        PmTimeState time = state_.time;
-        const std::int64_t now = not_too_early(saturating_add(clock_ns, time.shift));
-        if (now < time.seen) {
-            time.shift = saturating_add(time.shift, saturating_add(time.seen, -now));
-        } else {
-            time.seen = now;
-        }
-        return time;
-    }
     [[nodiscard]] constexpr std::uint64_t elapsed_ns() const noexcept {
         return elapsed(state_.timer_start, state_.time.seen);
     }
@@ -309,9 +276,9 @@ private:
         field = "control";
     } else if (options.timer_width == AcpiTimerWidth::bits_24 && state.held_timer > 0xFF'FFFF) {
         field = "held_timer";
-    } else if (state.time.seen < detail::earliest_pm_time || state.time.shift < 0) {
+    } else if (!detail::valid_time(state.time)) {
         field = "time";
-    } else if (state.timer_start > state.time.seen || state.timer_start < detail::earliest_pm_time) {
+    } else if (state.timer_start > state.time.seen || state.timer_start < detail::earliest_device_time) {
         field = "timer_start";
     }
     if (field != nullptr) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <vmsuperio/acpi_pm.hpp>
+#include <vmsuperio/timed.hpp>
 
 #include "catch.hpp"
 
@@ -37,6 +38,7 @@ struct Power {
 
 struct Harness {
     using Device = AcpiPm<LineRecorder, Power, ClockRef<ManualClock>>;
+    static_assert(Timed<Device>);
 
     explicit Harness(AcpiPmOptions options = {}, nanoseconds start = 5s)
         : clock(start), pm(LineRecorder{&levels}, Power{&power_offs, &sleeps}, ClockRef(clock), options) {}

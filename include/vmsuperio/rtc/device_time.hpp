@@ -40,6 +40,32 @@ inline constexpr std::int64_t ns_per_second = 1'000'000'000;
 /// The range of device times leaves room below for a second or two of arithmetic.
 inline constexpr std::int64_t earliest_device_time = std::numeric_limits<std::int64_t>::min() / 2;
 
+[[nodiscard]] constexpr std::int64_t not_too_early(std::int64_t time) noexcept {
+    return time < earliest_device_time ? earliest_device_time : time;
+}
+/// Whether a device can have kept its place so.
+[[nodiscard]] constexpr bool valid_time(const DeviceTimeState& time) noexcept {
+    return time.seen >= earliest_device_time && time.shift >= 0;
+}
+/// Brings device time up to the clock's time. Returns it; it is never less than before.
+constexpr std::int64_t look(DeviceTimeState& time, std::int64_t clock_time) noexcept {
+    const std::int64_t now = not_too_early(saturating_add(clock_time, time.shift));
+    if (now < time.seen) {
+        time.shift = saturating_add(time.shift, saturating_add(time.seen, -now));
+    } else {
+        time.seen = now;
+    }
+    return time.seen;
+}
+/// A device time on the clock's own time line; nothing where that is out of range.
+[[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> on_clock(const DeviceTimeState& time,
+                                                                         std::int64_t device_time) noexcept {
+    if (device_time == std::numeric_limits<std::int64_t>::max()) {
+        return std::nullopt;
+    }
+    return std::chrono::nanoseconds(saturating_add(device_time, -time.shift));
+}
+
 /// From a device time to a later one. Right for every pair, which a signed difference is not.
 [[nodiscard]] constexpr std::uint64_t elapsed(std::int64_t from, std::int64_t to) noexcept {
     return static_cast<std::uint64_t>(to) - static_cast<std::uint64_t>(from);
@@ -66,7 +92,7 @@ concept KeepsSeconds = requires(State& state) {
 /// Refuses times that no device can have kept.
 template <KeepsSeconds State>
 [[nodiscard]] constexpr std::expected<void, StateError> validate_time(const State& state) {
-    if (state.time.seen < earliest_device_time || state.time.shift < 0) {
+    if (!valid_time(state.time)) {
         return std::unexpected(StateError{"time"});
     }
     // Up to date means that the current second has begun and has not ended.
@@ -96,14 +122,7 @@ protected:
     }
     /// Brings device time up to the clock's time. Returns it; it is never less than before.
     constexpr std::int64_t look(std::int64_t clock_time) noexcept {
-        DeviceTimeState& time = state_.time;
-        const std::int64_t now = not_too_early(saturating_add(clock_time, time.shift));
-        if (now < time.seen) {
-            time.shift = saturating_add(time.shift, saturating_add(time.seen, -now));
-        } else {
-            time.seen = now;
-        }
-        return time.seen;
+        return detail::look(state_.time, clock_time);
     }
     /// Whole seconds from the start of the current second to the last look.
     [[nodiscard]] constexpr std::uint64_t seconds_passed() const noexcept {
@@ -120,10 +139,7 @@ protected:
     /// A device time on the clock's own time line; nothing where that is out of range.
     [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> on_clock(
         std::int64_t device_time) const noexcept {
-        if (device_time == std::numeric_limits<std::int64_t>::max()) {
-            return std::nullopt;
-        }
-        return std::chrono::nanoseconds(saturating_add(device_time, -state_.time.shift));
+        return detail::on_clock(state_.time, device_time);
     }
     /// The seconds that the clock showed at the start of the current second.
     [[nodiscard]] constexpr std::int64_t clock_seconds() const noexcept {
@@ -132,11 +148,6 @@ protected:
     }
 
     State state_;  // NOLINT(*-non-private-member-variables-in-classes): the cores work on it
-
-private:
-    [[nodiscard]] static constexpr std::int64_t not_too_early(std::int64_t time) noexcept {
-        return time < earliest_device_time ? earliest_device_time : time;
-    }
 };
 
 }  // namespace detail
