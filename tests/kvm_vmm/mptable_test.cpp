@@ -73,6 +73,10 @@ TEST_CASE("MP table: a kernel's search finds it, with right sums and entry count
         CHECK(sum(table.configuration) == 0);
         CHECK(std::string(table.configuration.begin(), table.configuration.begin() + 4) == "PCMP");
         CHECK(table.configuration[34] + 256U * table.configuration[35] == table.entries.size());
+        // No OEM table, whose address and size these are, and no extended entries (MP specification 1.4, 4.2).
+        for (const std::size_t at : {28U, 29U, 30U, 31U, 32U, 33U, 40U, 41U, 42U, 43U}) {
+            CHECK(table.configuration[at] == 0);
+        }
         const auto processors = of_type(table, 0);
         REQUIRE(processors.size() == cpus);
         for (unsigned i = 0; i < cpus; ++i) {

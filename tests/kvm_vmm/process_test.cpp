@@ -199,6 +199,9 @@ TEST_CASE("kvm_vmm: it keeps no descriptor of its parent open, except for those 
         ::dup2(unnamed[1], 50);
         ::dup2(unnamed[1], 100);
         ::dup2(unnamed[1], 3);
+        // Its neighbours, too.
+        ::dup2(unnamed[1], 76);
+        ::dup2(unnamed[1], 78);
         ::dup2(image.get(), 77);
     });
     ::close(unnamed[1]);

@@ -435,6 +435,28 @@ TEST_CASE("kvm_vmm: nothing is lost that was not named as an output, whatever op
     check_worlds(10'000, 60, true);
 }
 
+TEST_CASE("kvm_vmm: no output may be the kernel or the initrd, by whatever name", "[program][files]") {
+    const ScratchDirectory directory;
+    const fs::path kernel = directory.write("kernel", make_bzimage({0xF4}));
+    const std::string content = slurp(kernel);
+    const fs::path initrd = directory.write("initrd", "an initrd");
+    fs::create_symlink(kernel, directory / "link to the kernel");
+    fs::create_hard_link(initrd, directory / "another name of the initrd");
+    for (const std::string option : {"--log", "--metrics", "--trace-io", "--serial", "--debug-console"}) {
+        const std::string form = option == "--serial" || option == "--debug-console" ? "file=" : "";
+        for (const fs::path& output :
+             {kernel, initrd, directory / "link to the kernel", directory / "another name of the initrd"}) {
+            CAPTURE(option, output.string());
+            const Result result = run(directory, {"--kernel", kernel.string(), "--initrd", initrd.string(),
+                                                  option, form + output.string()});
+            CHECK(result.exit_code == static_cast<int>(kvm_vmm::ExitCode::bad_file));
+            CHECK_THAT(result.errors, Catch::Matchers::Contains("are the same file"));
+            CHECK(slurp(kernel) == content);
+            CHECK(slurp(initrd) == "an initrd");
+        }
+    }
+}
+
 TEST_CASE("kvm_vmm: a restarted guest has the files that were opened, whatever lies at their paths now",
           "[program][files]") {
     REQUIRE_KVM();
