@@ -25,7 +25,7 @@ set(vmdevice_headers
     vmdevice/dispatch/fork.hpp
     vmdevice/dispatch/range_index.hpp
     vmdevice/dispatch/shared_bus.hpp
-    vmdevice/dispatch/visitors.hpp
+    vmdevice/dispatch/hazard_pointers.hpp
     vmdevice/error.hpp
     vmdevice/io_manager.hpp
     vmdevice/locked.hpp

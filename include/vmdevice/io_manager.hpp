@@ -19,8 +19,8 @@
 #include <vmdevice/dispatch/asymmetric_fence.hpp>
 #include <vmdevice/dispatch/bus_tables.hpp>
 #include <vmdevice/dispatch/fork.hpp>
+#include <vmdevice/dispatch/hazard_pointers.hpp>
 #include <vmdevice/dispatch/shared_bus.hpp>
-#include <vmdevice/dispatch/visitors.hpp>
 #include <vmdevice/error.hpp>
 #include <vmdevice/range.hpp>
 #include <vmdevice/resources.hpp>
@@ -84,7 +84,7 @@ public:
     /// Lets go of the devices while the buses still answer, so that a device may use them in its destructor.
     ~BasicIoManager() {
         // A device's destructor may register others.
-        while (let_go(pio_) || let_go(mmio_)) {
+        while (release_all(pio_) || release_all(mmio_)) {
         }
     }
 
@@ -318,7 +318,7 @@ private:
         if (!thread_state.idle) [[unlikely]] {
             return dispatch_further<Operation>(bus, address, length, data);
         }
-        return visit<Operation, FirstVisit>(bus, address, length, data);
+        return access<Operation, OutermostSection>(bus, address, length, data);
     }
 
     /// A nested dispatch, the first one of a thread, or one that needs a real fence.
@@ -327,13 +327,13 @@ private:
                                                                             typename Shared::Address address,
                                                                             std::size_t length,
                                                                             typename Operation::Data data) {
-        if (!join_visitors()) {
+        if (!register_reader()) {
             return std::unexpected(BusError::device_not_found);
         }
         if (thread_state.idle) {
-            return visit<Operation, FirstVisit>(bus, address, length, data);
+            return access<Operation, OutermostSection>(bus, address, length, data);
         }
-        return visit<Operation, FurtherVisit>(bus, address, length, data);
+        return access<Operation, NestedSection>(bus, address, length, data);
     }
 
 // GCC 12 takes the copy of an answer without an error for a use of the error.
@@ -341,26 +341,26 @@ private:
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
-    template <class Operation, class Visit, class Shared>
-    [[gnu::always_inline]] static std::expected<void, BusError> visit(const Shared& bus,
-                                                                      typename Shared::Address address,
-                                                                      std::size_t length,
-                                                                      typename Operation::Data data) {
+    template <class Operation, class Section, class Shared>
+    [[gnu::always_inline]] static std::expected<void, BusError> access(const Shared& bus,
+                                                                       typename Shared::Address address,
+                                                                       std::size_t length,
+                                                                       typename Operation::Data data) {
         using Address = typename Shared::Address;
-        Visit visit;
-        visit.begin(bus.identity());
+        Section section;
+        section.begin(bus.identity());
         const auto* const entry = bus.find(address);
         if (entry == nullptr) [[unlikely]] {
-            visit.end();
+            section.end();
             return std::unexpected(BusError::device_not_found);
         }
         const auto offset = static_cast<OffsetOf<Address>>(address.value - entry->base);
         if (length - 1 > static_cast<OffsetOf<Address>>(entry->size - 1 - offset)) [[unlikely]] {
-            visit.end();
+            section.end();
             return std::unexpected(BusError::device_not_found);
         }
-        visit.enter(identity_of(entry));
-        const EndOfVisit end(visit);
+        section.enter(identity_of(entry));
+        const SectionEnd end(section);
         // Named and made before the call: GCC 12 takes the empty union of a temporary for uninitialized.
         std::expected<void, BusError> answered;
         Operation::call(*entry->device, Address{entry->base}, offset, length, data);
@@ -370,35 +370,35 @@ private:
 #pragma GCC diagnostic pop
 #endif
 
-    /// R2 and the first half of R4 of visitors.hpp, after something has been unpublished.
+    /// R2 and the first half of R4 of hazard_pointers.hpp, after something has been unpublished.
     void wait_for_grace_period() const noexcept {
-        if (others_may_visit()) {
+        if (other_readers_exist()) {
             heavy_fence();
         }
         wait_for_lookups(pio_.identity());
         wait_for_lookups(mmio_.identity());
     }
-    /// After that, the second half: returns when nobody is inside what was taken out. Where this thread must
-    /// not wait, what somebody is still inside is let go of at a later change of the bus.
+    /// After that, the second half of R4: returns when no thread is in a device through what was removed.
+    /// Where this thread must not wait, an entry that is still protected is released at a later change of the bus.
     template <class Shared>
     void finish(Shared& bus, const typename Shared::Ticket& ticket) noexcept {
         Backoff backoff;
-        while (!let_go_of_retired(bus, ticket) && may_wait_for_readers()) {
+        while (!release_retired(bus, ticket) && may_wait_for_readers()) {
             backoff.pause();
         }
     }
-    /// Lets go of what nobody is inside any more; false where somebody is still inside what `ticket` names.
+    /// Releases the retired entries that no slot protects; false where one that `ticket` names is protected.
     template <class Shared>
-    bool let_go_of_retired(Shared& bus, const typename Shared::Ticket& ticket) noexcept {
+    bool release_retired(Shared& bus, const typename Shared::Ticket& ticket) noexcept {
         typename Shared::RetiredList finished;
         const LockGuard guard(mutex_);
         bus.grace_period_ended(guard, ticket.serial);
         finished = bus.take_finished(guard);
         return bus.all_left(guard, ticket);
     }
-    /// What goes with a registration: lets go of what nobody is inside any more, also of what handlers took
-    /// out without waiting for a grace period. Made before the mutex is taken and ended after it was given
-    /// back, for this may end devices.
+    /// Done with every registration: releases the retired entries that no slot protects, also those which
+    /// handlers removed without a grace period. Constructed before the mutex is locked and destroyed after it
+    /// is unlocked, because this may destroy devices.
     template <class Shared>
     class Sweep {
     public:
@@ -408,7 +408,7 @@ private:
         ~Sweep() {
             if (deferred_ != 0 && may_wait_for_readers()) {
                 manager_.wait_for_grace_period();
-                static_cast<void>(manager_.let_go_of_retired(bus_, {.serial = deferred_}));
+                static_cast<void>(manager_.release_retired(bus_, {.serial = deferred_}));
             }
         }
         void begin(const LockGuard& guard) noexcept {
@@ -472,9 +472,9 @@ private:
         return {};
     }
 
-    /// Lets go of all devices; false where there is none. Needs no memory.
+    /// Releases all devices; false where there is none. Allocates nothing.
     template <class Shared>
-    bool let_go(Shared& bus) noexcept {
+    bool release_all(Shared& bus) noexcept {
         typename Shared::Remains remains;
         {
             const LockGuard guard(mutex_);
@@ -500,14 +500,13 @@ private:
 ///   reaches no device; the buffer of a read is then left as it is, so that the caller decides what an absent
 ///   device reads as. `pio_exit` and `mmio_exit` take a hypervisor's exit as it is, and decide as a PC does.
 /// - **register_*** never waits for a dispatch.
-/// - **deregister_*** and **move_*** return when no thread is inside the device through the range that it
-/// had;
-///   it may then be destroyed. This waiting is left out where it could be for ever: on a thread that is
-///   inside a device (any device of any IoManager) and on one that holds the lock of a Locked device. The
-///   device is then unreachable just the same, lives until the last thread has left it, whatever becomes of
-///   the pointer that the caller gets, and is let go of at a later change of that bus.
-/// - A thread that calls them from outside all devices must not hold a lock of its own that a handler of the
-/// device
+/// - **deregister_*** and **move_*** block until no thread is executing in the device through the range that
+///   it had; the caller may then destroy the device. They return without waiting where the wait could be a
+///   deadlock: on a thread that is in a device (any device of any IoManager), and on a thread that holds the
+///   lock of a Locked device. The device is unreachable all the same. IoManager keeps it alive until the last
+///   thread has left it, whatever the caller does with the pointer, and releases it at a later change of that
+///   bus.
+/// - A thread that calls them from outside all devices must not hold a lock that a handler of the device
 ///   takes.
 /// - A device's exception passes through dispatch to its caller.
 ///

@@ -103,7 +103,7 @@ TEST_CASE("IoManager: a device's exception passes through and leaves no trace", 
         CHECK_THROWS_AS(read(manager, 1), std::runtime_error);
         CHECK_THROWS_AS(read(manager, 2), std::runtime_error);
     }
-    // A place that was not cleared would make these wait for ever.
+    // A slot that was not cleared would make these wait for ever.
     std::thread([&] {
         deregister(manager, 1);
         deregister(manager, 2);
@@ -433,8 +433,8 @@ TEST_CASE("IoManager: threads that come and go use the same records again", "[vm
     REQUIRE(manager.register_pio(pio(1, 1), hook([] {})));
     const auto records = [] {
         std::size_t count = 0;
-        for (const detail::Visitor* visitor = detail::visitors.head; visitor != nullptr;
-             visitor = visitor->next) {
+        for (const detail::ReaderRecord* record = detail::reader_records.head; record != nullptr;
+             record = record->next) {
             ++count;
         }
         return count;

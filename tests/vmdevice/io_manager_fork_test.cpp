@@ -155,11 +155,11 @@ TEST_CASE("fork: records of the parent's threads serve the child's again", "[vmd
     entered.wait();
     CHECK(in_child([&] {
         std::size_t claimed = 0;
-        for (const detail::Visitor* visitor = detail::visitors.head; visitor != nullptr;
-             visitor = visitor->next) {
-            claimed += visitor->claimed ? 1U : 0U;
-            for (const detail::Place& place : visitor->places) {
-                if (place != detail::nowhere) {
+        for (const detail::ReaderRecord* record = detail::reader_records.head; record != nullptr;
+             record = record->next) {
+            claimed += record->claimed ? 1U : 0U;
+            for (const detail::ReaderSlot& slot : record->slots) {
+                if (slot != detail::empty_slot) {
                     return false;
                 }
             }

@@ -349,12 +349,12 @@ TEST_CASE("Dispatch: a thread for which there is no memory gets an exception, an
     std::atomic<int> calls = 0;
     REQUIRE(manager.register_pio(pio(2, 1), hook([&] { ++calls; })));
     std::vector<std::thread> threads;
-    for (std::size_t i = 0; i < detail::VisitorList::static_count; ++i) {
+    for (std::size_t i = 0; i < detail::ReaderRecordList::static_count; ++i) {
         threads.emplace_back([&] { read(manager, 1); });
     }
     {
         std::unique_lock lock(mutex);
-        changed.wait(lock, [&] { return inside == detail::VisitorList::static_count; });
+        changed.wait(lock, [&] { return inside == detail::ReaderRecordList::static_count; });
     }
     // Ends with no record, with one after a failure, and with one at once.
     for (const int failures : {3, 1, 0}) {

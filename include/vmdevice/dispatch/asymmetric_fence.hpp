@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// A pair of fences of unequal price: nearly free for the thread that dispatches, dear for the one that takes
-/// a device out.
+/// An asymmetric fence pair: close to free on the dispatch path, expensive on the removal path (compare
+/// `folly::asymmetric_thread_fence_light` and `_heavy`, and the membarrier flavour of liburcu).
 ///
-/// A full fence is needed on both sides of "announce yourself, then look" against "change, then look who has
-/// announced itself". Where Linux offers membarrier(2), the rare side runs a full fence on every CPU that
-/// runs this process, and the frequent side needs to keep its compiler from reordering, no more. Elsewhere,
+/// "Publish a slot, then read the table" against "change the table, then read the slots" needs a full fence
+/// on both sides. Where Linux offers membarrier(2), the rare side issues a full fence on every CPU that runs
+/// this process, and the frequent side only has to prevent reordering by the compiler. On other systems,
 /// and under ThreadSanitizer, which cannot see membarrier, both sides use sequentially consistent operations.
 
 #include <atomic>

@@ -3,11 +3,11 @@
 
 /// From an address to the entry that owns it, for readers that take no lock while a writer changes the table.
 ///
-/// Both tables hold entries of fixed address. An entry is written before it is published and not again before
-/// everyone has left it (visitors.hpp), so its fields are plain. The words that lead to it are atomic,
-/// written by one thread at a time (the caller has a mutex). Loading one is D3 of visitors.hpp and clearing
-/// one is R1, so both are sequentially consistent where the fences are not asymmetric. On x86 such a load
-/// costs what an acquire load does.
+/// Both tables hold entries of fixed address. An entry is written before it is published, and not again
+/// before no slot protects it (hazard_pointers.hpp), so its fields are plain. The words that lead to it are atomic,
+/// written by one thread at a time (the caller has a mutex). Loading one is D3 of hazard_pointers.hpp and
+/// clearing one is R1, so both are sequentially consistent where the fences are not asymmetric. On x86 such a
+/// load costs what an acquire load does.
 
 #include <array>
 #include <atomic>

@@ -12,7 +12,7 @@
 #include <vmdevice/detail/memory.hpp>
 #include <vmdevice/detail/mutex.hpp>
 #include <vmdevice/detail/visibility.hpp>
-#include <vmdevice/dispatch/visitors.hpp>
+#include <vmdevice/dispatch/hazard_pointers.hpp>
 
 #if (defined(__unix__) || defined(__APPLE__)) && __has_include(<pthread.h>)
 #include <pthread.h>

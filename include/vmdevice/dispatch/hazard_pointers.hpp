@@ -1,33 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// Who is inside which device: what lets a device be taken out while other threads dispatch without a lock.
+/// Safe memory reclamation for lock-free dispatch, in the manner of hazard pointers (Michael, "Hazard
+/// Pointers: Safe Memory Reclamation for Lock-Free Objects", 2004).
 ///
-/// Each thread owns a record of *places*, one per nested dispatch. A place holds 0 (nobody there), the
-/// identity of a bus (this thread is looking a device up on it), or the identity of an entry (it is inside
-/// that entry's device). Only the owner writes it, but for the mark described below; it never waits and never
-/// retries.
+/// Each thread owns a *reader record* of *slots*, one for each nested dispatch. A slot holds 0 (empty), the
+/// identity of a bus (the thread is searching that bus), or the identity of an entry (the thread is executing
+/// in that entry's device). Only the owner writes its slots, except for the tag described below; it never
+/// waits and never retries. Removal unpublishes the entry, waits for the *grace period* (the end of every
+/// search that may have found the entry), and *retires* the entry until no slot protects it.
 ///
-/// The order of events, and why it is enough:
+/// The order of events, and why it is sufficient:
 ///
 ///     dispatch                              removal
-///     D1  place = bus                       R1  unpublish the entry
+///     D1  slot = bus                        R1  unpublish the entry
 ///     D2  light fence                       R2  heavy fence
-///     D3  look the entry up                 R3  read all places
-///     D4  place = entry   (release)         R4  wait while a place is the bus (of before R2) or the entry
-///     D5  call the device                   R5  hand back, reuse or free (acquire, from R3/R4)
-///     D6  place = 0       (release)
+///     D3  look the entry up                 R3  read all slots
+///     D4  slot = entry   (release)          R4  wait while a slot is the bus (set before R2) or the entry
+///     D5  call the device                   R5  return, reuse or free (acquire, from R3 and R4)
+///     D6  slot = 0       (release)
 ///
 /// Either R3 sees D1, or D3 sees R1: by the fences of asymmetric_fence.hpp, or where those are not
-/// asymmetric, because all four are sequentially consistent. (R2 is left out where no other thread has a
-/// record. A thread takes one before D1 by a sequentially consistent exchange, R1 and the test of the records
-/// are of that kind too; so if the test misses the thread, its D3 sees R1.) In the second case the dispatch
-/// does not find the entry. In the first, R4 waits until the lookup has ended, and if it ended in the entry,
-/// until D6. R4 reads what D4 or D6 released, so all that the dispatch read of the tables and did in the
-/// device happens before R5. No dispatch that starts later finds the entry, so R4 ends.
+/// asymmetric, because all four operations are sequentially consistent. (R2 is omitted where no other thread
+/// has a record. A thread claims a record before D1 with a sequentially consistent exchange; R1 and the test
+/// for records are sequentially consistent too. So if the test misses the thread, the thread's D3 sees R1.)
+/// In the second case the dispatch does not find the entry. In the first case R4 waits until the search has
+/// ended and, if the search found the entry, until D6. R4 reads what D4 or D6 released, so everything that
+/// the dispatch read from the tables and did in the device happens before R5. No dispatch that starts later
+/// finds the entry, so R4 terminates.
 ///
-/// A place that goes from `bus` to 0 and back to `bus` between two looks of R4 would look like one long
-/// lookup. So the waiter sets the lowest bit of the word (the mark): it has ended when the marked word has
+/// A slot that goes bus -> 0 -> bus between two polls of R4 is indistinguishable from one long search. The
+/// waiter therefore sets the lowest bit of the slot, its tag; the search has ended once the tagged value is
 /// gone.
 
 #include <array>
@@ -45,12 +48,12 @@
 
 namespace vmdevice::detail {
 
-/// What a place holds; see above. Identities are addresses of objects, whose lowest bit is 0.
+/// The content of a slot; see above. An identity is the address of an object, whose lowest bit is 0.
 using Identity = std::uintptr_t;
-using Place = std::atomic<Identity>;
+using ReaderSlot = std::atomic<Identity>;
 
-inline constexpr Identity nowhere = 0;
-inline constexpr Identity waiter_mark = 1;
+inline constexpr Identity empty_slot = 0;
+inline constexpr Identity waiter_tag = 1;
 
 template <class T>
 [[nodiscard]] Identity identity_of(const T* object) noexcept {
@@ -62,52 +65,53 @@ template <class T>
 /// points a device at itself meets this limit instead of the end of the stack.
 inline constexpr std::size_t max_nesting = 64;
 
-/// The places of one thread. Records are never freed, only reused, so that a waiter may read any at any time.
+/// The slots of one thread. Records are reused and never freed, so that a waiter may read any record at any
+/// time.
 /// Aligned to two cache lines, which are fetched in pairs.
-struct alignas(128) Visitor {
-    std::array<Place, max_nesting> places{};
+struct alignas(128) ReaderRecord {
+    std::array<ReaderSlot, max_nesting> slots{};
     std::atomic<bool> claimed{false};
-    Visitor* next = nullptr;
+    ReaderRecord* next = nullptr;
 };
 
-/// All records, one list for the process (hence the visibility: a program and its shared libraries that each
-/// include this share it). It only grows: as long as the greatest number of threads that dispatched at a
-/// time. The first ones are static, so that a thread's first dispatch does not allocate.
-struct VisitorList {
+/// All records: one list for the process, which a program and its shared libraries share (hence the
+/// visibility). The list only grows, to the greatest number of threads that have dispatched at the same time.
+/// Its first records are static, so that the first dispatch of a thread does not allocate.
+struct ReaderRecordList {
     static constexpr std::size_t static_count = 64;
 
-    std::array<Visitor, static_count> first_ones{};
+    std::array<ReaderRecord, static_count> first_ones{};
     std::atomic<std::size_t> static_used{0};
-    std::atomic<Visitor*> head{nullptr};
+    std::atomic<ReaderRecord*> head{nullptr};
 };
-VMDEVICE_SHARED inline constinit VisitorList visitors;
+VMDEVICE_SHARED inline constinit ReaderRecordList reader_records;
 
-/// What a thread knows of itself. Trivial, so that reaching it needs no initialisation check.
+/// The state of the calling thread. A trivial type, so that access needs no initialisation check.
 struct ThreadState {
-    /// The thread has a record, is in no dispatch, and needs no real fence as D2: the common case, told by
-    /// one load. It is set and tested, never counted, so that no dispatch waits for a value which the one
-    /// before stored.
+    /// The thread has a record, is in no dispatch, and needs no real fence as D2. One load tests for this
+    /// common case. The flag is set and tested and never counted, so that a dispatch does not depend on a
+    /// value that the dispatch before it stored.
     bool idle = false;
     /// Whether D2 needs a real fence.
     bool fenced = false;
     /// How many of the thread's exit handlers have run.
     unsigned exits = 0;
-    /// The place of a dispatch that begins when idle.
-    Place* first = nullptr;
-    /// The place of any other dispatch, and where the places end.
-    Place* top = nullptr;
-    Place* limit = nullptr;
-    Visitor* visitor = nullptr;
+    /// The slot of a dispatch that begins when idle.
+    ReaderSlot* first = nullptr;
+    /// The slot of any other dispatch, and where the slots end.
+    ReaderSlot* top = nullptr;
+    ReaderSlot* limit = nullptr;
+    ReaderRecord* record = nullptr;
 
-    /// Whether the thread is inside a device.
-    [[nodiscard]] bool is_visiting() const noexcept {
-        return visitor != nullptr && visitor->places[0].load(std::memory_order_relaxed) != nowhere;
+    /// Whether the thread is in a dispatch: the read-side critical section of RCU.
+    [[nodiscard]] bool in_read_section() const noexcept {
+        return record != nullptr && record->slots[0].load(std::memory_order_relaxed) != empty_slot;
     }
-    /// Whether it is inside that entry's device.
+    /// Whether the thread is executing in the device of `entry`.
     [[nodiscard]] bool is_inside(Identity entry) const noexcept {
-        for (std::size_t i = 0; visitor != nullptr && i < visitor->places.size(); ++i) {
-            const Identity seen = visitor->places[i].load(std::memory_order_relaxed);
-            if (seen == entry || seen == nowhere) {
+        for (std::size_t i = 0; record != nullptr && i < record->slots.size(); ++i) {
+            const Identity seen = record->slots[i].load(std::memory_order_relaxed);
+            if (seen == entry || seen == empty_slot) {
                 return seen == entry;
             }
         }
@@ -116,40 +120,40 @@ struct ThreadState {
 };
 VMDEVICE_SHARED inline constinit thread_local ThreadState thread_state;
 
-/// Finds a free record or makes one, which needs memory where all static ones are taken.
-inline Visitor* claim_visitor() {
-    for (Visitor* visitor = visitors.head.load(std::memory_order_acquire); visitor != nullptr;
-         visitor = visitor->next) {
-        if (!visitor->claimed.load(std::memory_order_relaxed) &&
-            !visitor->claimed.exchange(true, std::memory_order_seq_cst)) {
-            return visitor;
+/// Finds a free record or allocates one where all static records are in use.
+inline ReaderRecord* claim_record() {
+    for (ReaderRecord* record = reader_records.head.load(std::memory_order_acquire); record != nullptr;
+         record = record->next) {
+        if (!record->claimed.load(std::memory_order_relaxed) &&
+            !record->claimed.exchange(true, std::memory_order_seq_cst)) {
+            return record;
         }
     }
-    const std::size_t used = visitors.static_used.load(std::memory_order_relaxed);
-    Visitor* fresh = nullptr;
-    if (used < VisitorList::static_count) {
-        const std::size_t index = visitors.static_used.fetch_add(1, std::memory_order_relaxed);
-        if (index < VisitorList::static_count) {
-            fresh = &visitors.first_ones[index];
+    const std::size_t used = reader_records.static_used.load(std::memory_order_relaxed);
+    ReaderRecord* fresh = nullptr;
+    if (used < ReaderRecordList::static_count) {
+        const std::size_t index = reader_records.static_used.fetch_add(1, std::memory_order_relaxed);
+        if (index < ReaderRecordList::static_count) {
+            fresh = &reader_records.first_ones[index];
         }
     }
     if (fresh == nullptr) {
-        fresh = new (std::nothrow) Visitor;
+        fresh = new (std::nothrow) ReaderRecord;
         if (fresh == nullptr) {
             out_of_memory();
         }
     }
     fresh->claimed.store(true, std::memory_order_relaxed);
-    Visitor* head = visitors.head.load(std::memory_order_relaxed);
+    ReaderRecord* head = reader_records.head.load(std::memory_order_relaxed);
     do {
         fresh->next = head;
-    } while (!visitors.head.compare_exchange_weak(head, fresh, std::memory_order_seq_cst));
+    } while (!reader_records.head.compare_exchange_weak(head, fresh, std::memory_order_seq_cst));
     return fresh;
 }
 
-/// Gives the thread's record back when the thread ends. A destructor of another thread-local object may
-/// dispatch later still; the thread then gets a record again and a further one of these. A thread that does
-/// so for a fourth time keeps its record.
+/// Releases the thread's record when the thread ends. The destructor of another thread-local object may
+/// dispatch after that; the thread then claims a record again and arms the next one of these. A thread that
+/// does so a fourth time keeps its record.
 template <unsigned Nth>
 struct ThreadExit {
     ThreadExit() = default;
@@ -157,10 +161,10 @@ struct ThreadExit {
     ThreadExit& operator=(const ThreadExit&) = delete;
     ~ThreadExit() {
         ThreadState& state = thread_state;
-        Visitor* const visitor = state.visitor;
+        ReaderRecord* const record = state.record;
         state = ThreadState{};
         state.exits = Nth + 1;
-        visitor->claimed.store(false, std::memory_order_release);
+        record->claimed.store(false, std::memory_order_release);
     }
     /// Makes the destructor run at the end of the calling thread.
     static void arm() {
@@ -169,20 +173,20 @@ struct ThreadExit {
     }
 };
 
-/// Gives the calling thread a record; false where it has one already and its places are used up.
-inline bool join_visitors() {
+/// Claims a record for the calling thread. False where the thread has one and all of its slots are in use.
+inline bool register_reader() {
     ThreadState& state = thread_state;
-    if (state.visitor != nullptr) {
+    if (state.record != nullptr) {
         return state.top != state.limit;
     }
-    Visitor* const visitor = claim_visitor();
-    Place* const places = visitor->places.data();
-    state.visitor = visitor;
+    ReaderRecord* const record = claim_record();
+    ReaderSlot* const slots = record->slots.data();
+    state.record = record;
     state.fenced = !asymmetric_fences();
-    state.first = places;
+    state.first = slots;
     state.idle = !state.fenced;
-    state.top = state.fenced ? places : places + 1;
-    state.limit = places + visitor->places.size();
+    state.top = state.fenced ? slots : slots + 1;
+    state.limit = slots + record->slots.size();
     // Not before there is a record that the end of the thread can give back.
     switch (state.exits) {
         case 0:
@@ -200,9 +204,9 @@ inline bool join_visitors() {
     return true;
 }
 
-/// A dispatch that begins when the thread is idle. begin() is D1 and D2, enter() D4; end() is D6, after the
-/// device or instead of it.
-struct FirstVisit {
+/// A dispatch that begins while the thread is in no other. begin() is D1 and D2, enter() is D4; end() is D6,
+/// after the call of the device or instead of it.
+struct OutermostSection {
     void begin(Identity bus) noexcept {
         thread_state.idle = false;
         thread_state.first->store(bus, std::memory_order_relaxed);
@@ -210,45 +214,45 @@ struct FirstVisit {
     }
     void enter(Identity entry) noexcept { thread_state.first->store(entry, std::memory_order_release); }
     void end() noexcept {
-        thread_state.first->store(nowhere, std::memory_order_release);
+        thread_state.first->store(empty_slot, std::memory_order_release);
         thread_state.idle = true;
     }
 };
 
 /// Any other dispatch: a nested one, or one that needs a real fence.
-struct FurtherVisit {
+struct NestedSection {
     void begin(Identity bus) noexcept {
-        place = thread_state.top++;
+        slot = thread_state.top++;
         if (thread_state.fenced) {
-            place->store(bus, std::memory_order_seq_cst);
+            slot->store(bus, std::memory_order_seq_cst);
         } else {
-            place->store(bus, std::memory_order_relaxed);
+            slot->store(bus, std::memory_order_relaxed);
             std::atomic_signal_fence(std::memory_order_seq_cst);
         }
     }
-    void enter(Identity entry) noexcept { place->store(entry, std::memory_order_release); }
+    void enter(Identity entry) noexcept { slot->store(entry, std::memory_order_release); }
     void end() noexcept {
-        place->store(nowhere, std::memory_order_release);
+        slot->store(empty_slot, std::memory_order_release);
         --thread_state.top;
     }
 
-    Place* place = nullptr;
+    ReaderSlot* slot = nullptr;
 };
 
-/// Ends a visit also where the device throws.
-template <class Visit>
-class EndOfVisit {
+/// Ends a section, also where the device throws.
+template <class Section>
+class SectionEnd {
 public:
-    explicit EndOfVisit(Visit& visit) noexcept : visit_(visit) {}
-    EndOfVisit(const EndOfVisit&) = delete;
-    EndOfVisit& operator=(const EndOfVisit&) = delete;
-    [[gnu::always_inline]] ~EndOfVisit() { visit_.end(); }
+    explicit SectionEnd(Section& section) noexcept : section_(section) {}
+    SectionEnd(const SectionEnd&) = delete;
+    SectionEnd& operator=(const SectionEnd&) = delete;
+    [[gnu::always_inline]] ~SectionEnd() { section_.end(); }
 
 private:
-    Visit& visit_;
+    Section& section_;
 };
 
-/// Yields the processor for longer and longer.
+/// Yields the processor for an increasing time.
 class Backoff {
 public:
     void pause() noexcept {
@@ -265,51 +269,52 @@ private:
     unsigned round_ = 0;
 };
 
-/// Whether a thread other than this one has a record.
-[[nodiscard]] inline bool others_may_visit() noexcept {
-    for (const Visitor* visitor = visitors.head.load(std::memory_order_seq_cst); visitor != nullptr;
-         visitor = visitor->next) {
-        if (visitor != thread_state.visitor && visitor->claimed.load(std::memory_order_seq_cst)) {
+/// Whether a thread other than the calling one has a record.
+[[nodiscard]] inline bool other_readers_exist() noexcept {
+    for (const ReaderRecord* record = reader_records.head.load(std::memory_order_seq_cst); record != nullptr;
+         record = record->next) {
+        if (record != thread_state.record && record->claimed.load(std::memory_order_seq_cst)) {
             return true;
         }
     }
     return false;
 }
 
-/// R4, first half: returns when every lookup on `bus` that may have seen what was published before R2 has
-/// ended. A lookup is a few instructions, so this is short.
+/// R4, first half: the grace period. Returns when every search of `bus` that may have seen what was published
+/// before R2 has ended. A search takes a few instructions, so the wait is short.
 inline void wait_for_lookups(Identity bus) noexcept {
-    for (Visitor* visitor = visitors.head.load(std::memory_order_seq_cst); visitor != nullptr;
-         visitor = visitor->next) {
-        for (Place& place : visitor->places) {
-            Identity seen = place.load(std::memory_order_seq_cst);
-            if (seen == nowhere) {
-                break;  // the places above are empty as well
+    for (ReaderRecord* record = reader_records.head.load(std::memory_order_seq_cst); record != nullptr;
+         record = record->next) {
+        for (ReaderSlot& slot : record->slots) {
+            Identity seen = slot.load(std::memory_order_seq_cst);
+            if (seen == empty_slot) {
+                break;  // the slots behind it are empty as well
             }
             if (seen == bus) {
-                place.compare_exchange_strong(seen, bus | waiter_mark, std::memory_order_acq_rel,
-                                              std::memory_order_acquire);
-                seen = place.load(std::memory_order_acquire);
+                slot.compare_exchange_strong(seen, bus | waiter_tag, std::memory_order_acq_rel,
+                                             std::memory_order_acquire);
+                seen = slot.load(std::memory_order_acquire);
             }
             Backoff backoff;
-            while (seen == (bus | waiter_mark)) {
+            while (seen == (bus | waiter_tag)) {
                 backoff.pause();
-                seen = place.load(std::memory_order_acquire);
+                seen = slot.load(std::memory_order_acquire);
             }
         }
     }
 }
 
-/// R4, second half, after wait_for_lookups(): whether any thread, this one included, is inside `entry`.
-[[nodiscard]] inline bool is_visited(Identity entry) noexcept {
-    for (const Visitor* visitor = visitors.head.load(std::memory_order_acquire); visitor != nullptr;
-         visitor = visitor->next) {
-        for (const Place& place : visitor->places) {
-            const Identity seen = place.load(std::memory_order_acquire);
+/// R4, second half, after wait_for_lookups(): whether a slot of any thread, the calling one included,
+/// protects `entry`.
+[[nodiscard]] inline bool is_protected(Identity entry) noexcept {
+    for (const ReaderRecord* record = reader_records.head.load(std::memory_order_acquire); record != nullptr;
+         record = record->next) {
+        for (const ReaderSlot& slot : record->slots) {
+            const Identity seen = slot.load(std::memory_order_acquire);
             if (seen == entry) {
                 return true;
             }
-            if (seen == nowhere) {
+            if (seen == empty_slot) {
                 break;
             }
         }
@@ -321,18 +326,18 @@ inline void wait_for_lookups(Identity bus) noexcept {
 /// lock held, it may not: one of the others may be waiting for that lock, or may be taking out the device
 /// that this thread is in. (In the terms of RCU: no synchronize_rcu() inside a read-side critical section.)
 [[nodiscard]] inline bool may_wait_for_readers() noexcept {
-    return !thread_state.is_visiting() && held_device_locks == 0;
+    return !thread_state.in_read_section() && held_device_locks == 0;
 }
 
-/// In a child of fork(): the threads that it does not have are inside no device.
+/// In a child of fork(): the threads of the parent do not exist in the child and protect nothing there.
 inline void forget_other_threads() noexcept {
-    for (Visitor* visitor = visitors.head.load(std::memory_order_relaxed); visitor != nullptr;
-         visitor = visitor->next) {
-        if (visitor != thread_state.visitor) {
-            for (Place& place : visitor->places) {
-                place.store(nowhere, std::memory_order_relaxed);
+    for (ReaderRecord* record = reader_records.head.load(std::memory_order_relaxed); record != nullptr;
+         record = record->next) {
+        if (record != thread_state.record) {
+            for (ReaderSlot& slot : record->slots) {
+                slot.store(empty_slot, std::memory_order_relaxed);
             }
-            visitor->claimed.store(false, std::memory_order_relaxed);
+            record->claimed.store(false, std::memory_order_relaxed);
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// One bus of IoManager: the ordered registrations, which a mutex guards, and the table that dispatch reads.
+/// One bus of IoManager: the ordered registrations, guarded by a mutex, and the table that dispatch reads.
 
 #include <cstddef>
 #include <cstdint>
@@ -16,13 +16,13 @@
 #include <vmdevice/bus.hpp>
 #include <vmdevice/detail/mutex.hpp>
 #include <vmdevice/dispatch/bus_tables.hpp>
-#include <vmdevice/dispatch/visitors.hpp>
+#include <vmdevice/dispatch/hazard_pointers.hpp>
 #include <vmdevice/error.hpp>
 #include <vmdevice/range.hpp>
 
 namespace vmdevice::detail {
 
-/// The functions that take a LockGuard are the writer's: they need IoManager's mutex held. None of them waits
+/// The functions that take a LockGuard are for writers: IoManager's mutex must be locked. None of them waits
 /// or calls a device.
 template <class Device, class Table>
 class SharedBus {
@@ -44,7 +44,7 @@ public:
     SharedBus(const SharedBus&) = delete;
     SharedBus& operator=(const SharedBus&) = delete;
 
-    /// What a place of a visitor holds while it looks something up here.
+    /// What a reader slot holds while it looks something up here.
     [[nodiscard]] Identity identity() const noexcept { return identity_of(this); }
     [[nodiscard]] const Entry* find(Address address) const noexcept { return table_.find(address); }
 
@@ -76,7 +76,7 @@ public:
         if (bus_.overlaps(range)) {
             return std::unexpected(BusError::device_overlap);
         }
-        place(range, std::move(device));
+        insert(range, std::move(device));
         return {};
     }
 
@@ -91,8 +91,8 @@ public:
         return true;
     }
 
-    /// A device on its way to several ranges. Nobody sees it at any of them before commit(); without that,
-    /// all is taken back. The mutex must be held throughout.
+    /// The addition of a device at several ranges. It is visible at none of them before commit(); without
+    /// that, everything is undone. The mutex must be locked throughout.
     class Addition {
     public:
         explicit Addition(const LockGuard&, SharedBus& bus) noexcept : bus_(bus) {}
@@ -109,7 +109,7 @@ public:
             }
         }
 
-        /// Once. Where it fails, this object has to end before the mutex is given back.
+        /// To be called once. Where it fails, this object must be destroyed before the mutex is unlocked.
         std::expected<void, BusError> prepare(std::span<const Range> ranges,
                                               const std::shared_ptr<Device>& device) {
             if (!device && !ranges.empty()) {
@@ -144,7 +144,7 @@ public:
         std::size_t registered_ = 0;
     };
 
-    /// An entry that was unpublished and that somebody may still use. It keeps the device alive.
+    /// An entry that was unpublished and may still be protected by a slot. It keeps the device alive.
     struct Retired {
         Entry* entry = nullptr;
         std::shared_ptr<Device> device;
@@ -155,7 +155,7 @@ public:
         typename Table::Retired tables;
         Retired* next = nullptr;
     };
-    /// Some of these, to be destroyed without the lock, because that may end devices.
+    /// A list of these, to be destroyed without the lock, because that may destroy devices.
     class RetiredList {
     public:
         RetiredList() = default;
@@ -199,13 +199,13 @@ public:
         Retired* first_ = nullptr;
     };
 
-    /// What a removal or a move still has to see to, without the lock.
+    /// What a removal or a move has still to do without the lock.
     struct Ticket {
         /// The last entry that was retired.
         std::uint64_t serial = 0;
         /// The removal; 0 where a device was moved, which waits for its last entry only.
         std::uint64_t removal = 0;
-        /// Nobody waits for the end of this one, so the grace period may be shared with later ones.
+        /// The caller does not wait for the end of this one, so later ones may share its grace period.
         bool deferrable = false;
     };
     struct Removed {
@@ -225,7 +225,7 @@ public:
         return removed;
     }
 
-    /// Room for the removal of what is registered at `ranges`.
+    /// Allocates what the removal of `ranges` needs.
     [[nodiscard]] static RetiredList prepare_removal(std::span<const Range> ranges) {
         RetiredList room;
         for (std::size_t i = 0; i < ranges.size(); ++i) {
@@ -233,8 +233,7 @@ public:
         }
         return room;
     }
-    /// Takes out what is registered at `ranges`, after has_all(). A range that is named twice is taken out
-    /// once.
+    /// Removes what is registered at `ranges`, after has_all(). A range that is named twice is removed once.
     Ticket take_out(const LockGuard&, std::span<const Range> ranges, RetiredList& room) noexcept {
         Ticket ticket{0, ++last_serial_, !may_wait_for_readers() && backlog_ < max_backlog};
         for (const Range& range : ranges) {
@@ -243,12 +242,12 @@ public:
                 continue;
             }
             const Registration& registration = found->device;
-            // Waits for those who are inside by a former range as well.
+            // The wait covers threads that entered the device through a former range.
             for (Retired* at = retired_.first(); at != nullptr; at = at->next) {
                 at->owner = at->owner == registration.id ? ticket.removal : at->owner;
             }
             table_.unpublish(*registration.entry);
-            // A device whose handler takes it out cannot be let go of now, so nobody waits for that.
+            // A device that its own handler removes cannot be released now, so the caller does not wait.
             ticket.deferrable = ticket.deferrable && is_inside(registration);
             ticket.serial = retire(room.pop(), registration.entry, registration.device, ticket.removal);
             static_cast<void>(bus_.deregister(range.base()));
@@ -290,7 +289,7 @@ public:
     [[nodiscard]] std::uint64_t awaiting_grace_period(const LockGuard&) const noexcept {
         return backlog_ == 0 ? 0 : retired_.first()->serial;
     }
-    /// Whether nobody is inside by what was taken out with this ticket.
+    /// Whether no thread is in a device through what this ticket removed.
     [[nodiscard]] bool all_left(const LockGuard&, const Ticket& ticket) noexcept {
         for (const Retired* at = retired_.first(); at != nullptr; at = at->next) {
             if (at->serial == ticket.serial || at->owner == ticket.removal) {
@@ -300,11 +299,11 @@ public:
         return true;
     }
 
-    /// Entries that nobody can be inside any more; they can be used again.
+    /// The retired entries that no slot protects; their table entries are recycled.
     [[nodiscard]] RetiredList take_finished(const LockGuard&) noexcept {
         RetiredList finished;
         retired_.split(finished, [this](const Retired& retired) {
-            if (retired.serial > graced_ || is_visited(identity_of(retired.entry))) {
+            if (retired.serial > graced_ || is_protected(identity_of(retired.entry))) {
                 return false;
             }
             table_.recycle(retired.entry);
@@ -313,8 +312,8 @@ public:
         return finished;
     }
 
-    /// What is left at the end of the bus, when no thread uses it; to be destroyed without the lock. From
-    /// then on no address is owned, and the bus can be used still.
+    /// The registrations and retired entries at the end of the bus, when no thread uses it; to be destroyed
+    /// without the lock. After this no address is owned, and the bus remains usable.
     struct Remains {
         Bus<Address, Registration> registrations;
         RetiredList retired;
@@ -348,8 +347,8 @@ private:
         return last_serial_;
     }
 
-    /// Whether the calling thread is inside the device, by this range, by a former one or by another one that
-    /// was taken out.
+    /// Whether the calling thread is executing in the device: through this range, a former one, or
+    /// another one that was removed.
     [[nodiscard]] bool is_inside(const Registration& registration) noexcept {
         if (thread_state.is_inside(identity_of(registration.entry))) {
             return true;
@@ -362,7 +361,7 @@ private:
         return false;
     }
 
-    /// An entry taken from the table's pool, given back unless it was used.
+    /// An entry from the table's pool, returned to it unless it was used.
     struct Allocation {
         Allocation(SharedBus& bus, Range range, Device* device)
             : table(bus.table_), entry(bus.allocate(range, device)) {}
@@ -378,7 +377,7 @@ private:
     };
 
     /// Adds a device at a range that is free.
-    void place(Range range, std::shared_ptr<Device>&& device) {
+    void insert(Range range, std::shared_ptr<Device>&& device) {
         Allocation allocation(*this, range, device.get());
         Registration fresh = registration(std::move(device));
         fresh.entry = allocation.entry;
