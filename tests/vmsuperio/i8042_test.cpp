@@ -477,6 +477,110 @@ TEST_CASE("I8042: inspect names each member of the state with its value, and has
     CHECK(pc.dev.inspect().find("keyboard.keys=E0 75\n") != std::string::npos);
 }
 
+TEST_CASE("I8042: inspect names the commands that wait for a parameter, and what the bits of bytes mean",
+          "[i8042]") {
+    Pc pc;
+    pc.keyboard({0xED, 0x02, 0xF3});
+    pc.mouse({0xE8});
+    pc.dev.press(Key::right_alt);
+    pc.command(0xD4);
+    const std::string text = pc.dev.inspect();
+    for (const std::string_view line :
+         {"waiting_for=0xD4 write_aux", "keyboard.waiting_for=0xF3 set_typematic",
+          "keyboard.leds=0x02 [num_lock]", "keyboard.typematic=0x2B [rate=11 delay=1]",
+          "keyboard.modifiers=0x20 [right_alt]", "mouse.waiting_for=0xE8 set_resolution"}) {
+        INFO(line);
+        CHECK(text.find("\n" + std::string(line) + "\n") != std::string::npos);
+    }
+    pc.command(0x61);
+    CHECK(pc.dev.inspect().find("\nwaiting_for=0x61 write_ram\n") != std::string::npos);
+}
+
+TEST_CASE("I8042: each byte has the name of the command that it is, and no other has one", "[i8042]") {
+    using vmsuperio::i8042::Command;
+    using vmsuperio::ps2::KeyboardCommand;
+    using vmsuperio::ps2::MouseCommand;
+    std::map<int, std::string_view> controller{
+        {0xA4, "test_password"},    {0xA7, "disable_aux"},       {0xA8, "enable_aux"},
+        {0xA9, "test_aux"},         {0xAA, "self_test"},         {0xAB, "test_keyboard"},
+        {0xAD, "disable_keyboard"}, {0xAE, "enable_keyboard"},   {0xC0, "read_input_port"},
+        {0xD0, "read_output_port"}, {0xD1, "write_output_port"}, {0xD2, "write_keyboard_output"},
+        {0xD3, "write_aux_output"}, {0xD4, "write_aux"},         {0xDD, "disable_a20"},
+        {0xDF, "enable_a20"},       {0xE0, "read_test_inputs"}};
+    for (int operand = 0; operand < 0x20; ++operand) {
+        controller[0x20 + operand] = "read_ram";
+        controller[0x60 + operand] = "write_ram";
+        controller[0xF0 + operand % 0x10] = "pulse_output";
+    }
+    const std::map<int, std::string_view> keyboard{
+        {0xED, "set_leds"},        {0xEE, "echo"},           {0xF0, "scan_code_set"},
+        {0xF2, "identify"},        {0xF3, "set_typematic"},  {0xF4, "enable"},
+        {0xF5, "default_disable"}, {0xF6, "set_default"},    {0xF7, "all_typematic"},
+        {0xF8, "all_make_break"},  {0xF9, "all_make"},       {0xFA, "all_typematic_make_break"},
+        {0xFB, "key_typematic"},   {0xFC, "key_make_break"}, {0xFD, "key_make"},
+        {0xFE, "resend"},          {0xFF, "reset"}};
+    const std::map<int, std::string_view> mouse{
+        {0xE6, "scaling_1_1"}, {0xE7, "scaling_2_1"}, {0xE8, "set_resolution"},  {0xE9, "status_request"},
+        {0xEA, "set_stream"},  {0xEB, "read_data"},   {0xEC, "reset_wrap"},      {0xEE, "set_wrap"},
+        {0xF0, "set_remote"},  {0xF2, "identify"},    {0xF3, "set_sample_rate"}, {0xF4, "enable"},
+        {0xF5, "disable"},     {0xF6, "set_default"}, {0xFE, "resend"},          {0xFF, "reset"}};
+    const auto name_in = [](const std::map<int, std::string_view>& names, int byte) {
+        const auto found = names.find(byte);
+        return found == names.end() ? std::string_view{} : found->second;
+    };
+    for (int byte = 0; byte <= 0xFF; ++byte) {
+        CAPTURE(byte);
+        const auto value = static_cast<std::uint8_t>(byte);
+        CHECK(to_string(Command{value}) == name_in(controller, byte));
+        CHECK(to_string(KeyboardCommand{value}) == name_in(keyboard, byte));
+        CHECK(to_string(MouseCommand{value}) == name_in(mouse, byte));
+        // A command without a name is one that the device does not know.
+        Pc pc;
+        pc.command(value);
+        CHECK((pc.dev.counters().unknown_commands == 0) == controller.contains(byte));
+        CHECK((pc.dev.state().waiting_for != 0) == takes_data(Command{value}));
+    }
+}
+
+TEST_CASE("I8042: all host errors are counted in one place and reported as they come", "[i8042]") {
+    struct Events {
+        std::vector<vmsuperio::HostErrorSource>* errors;
+        void host_error(vmsuperio::HostErrorSource source) { errors->push_back(source); }
+    };
+    using vmsuperio::HostErrorSource;
+    std::vector<HostErrorSource> errors;
+    int calls = 0;
+    const bool fails = true;
+    const ps2::CountingTrigger trigger{&calls, &fails};
+    I8042 dev(trigger, trigger, trigger, Events{&errors});
+    CHECK(dev.write(4, 0xAA).has_value());  // the interrupt of the answer fails, and the write does not
+    CHECK(errors == std::vector{HostErrorSource::interrupt});
+    dev.press(Key::a);
+    dev.read(0);  // a read fails likewise
+    CHECK(errors == std::vector{HostErrorSource::interrupt, HostErrorSource::interrupt});
+    CHECK(dev.write(4, 0xFE) == std::expected<void, int>(std::unexpected(7)));
+    CHECK(errors.back() == HostErrorSource::reset);
+    CHECK(dev.host_errors() == vmsuperio::HostErrors{.interrupt = 2, .reset = 1});
+    CHECK(dev.counters().interrupt_errors == 2);
+    CHECK(calls == 3);
+}
+
+TEST_CASE("I8042: the device works at compile time", "[i8042]") {
+    constexpr auto booted = [] {
+        using Device = I8042<vmsuperio::NullTrigger, vmsuperio::NullTrigger, vmsuperio::NullTrigger,
+                             vmsuperio::NoI8042Events, vmsuperio::ManualClock>;
+        Device dev({}, {}, {}, {}, vmsuperio::ManualClock(), {});
+        static_cast<void>(dev.write(4, 0xAA));
+        const bool passed = dev.read(0) == 0x55;
+        static_cast<void>(dev.write(4, 0xDD));
+        dev.press(Key::a);
+        dev.move_mouse({.x = 1});
+        return passed && !dev.a20_enabled() && dev.read(0) == 0x1E &&
+               Device::from_state(dev.state(), {}).has_value();
+    };
+    STATIC_REQUIRE(booted());
+}
+
 TEST_CASE("I8042: reset keeps what was counted since construction", "[i8042]") {
     Pc pc;
     pc.command(0x00);

@@ -7,6 +7,7 @@
 #include <vmsuperio/registers/i8042.hpp>
 #include <vmsuperio/registers/mc146818.hpp>
 #include <vmsuperio/registers/pl031.hpp>
+#include <vmsuperio/registers/ps2.hpp>
 #include <vmsuperio/registers/pvpanic.hpp>
 #include <vmsuperio/registers/reset_control.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
@@ -31,10 +32,12 @@ TEMPLATE_TEST_CASE("Register: the list of fields has each bit once, and each fie
                    "[register]", uart16550::InterruptEnable, uart16550::InterruptIdentification,
                    uart16550::FifoControl, uart16550::LineControl, uart16550::ModemControl,
                    uart16550::LineStatus, uart16550::ModemStatus, uart16550::Scratch, i8042::Status,
-                   i8042::CommandByte, i8042::OutputPort, mc146818::IndexRegister, mc146818::RegisterA,
-                   mc146818::RegisterB, mc146818::RegisterC, mc146818::RegisterD, pl031::Control,
-                   pl031::InterruptMask, pl031::InterruptStatus, Pm1Status, Pm1Enable, Pm1Control,
-                   PvpanicEvents, ResetControlRegister, SystemControlA) {
+                   i8042::CommandByte, i8042::OutputPort, i8042::InputPort, i8042::TestInputs, ps2::Leds,
+                   ps2::Typematic, ps2::HeldKeys, ps2::MouseButtons, ps2::MouseStatus, ps2::MousePacket,
+                   ps2::MouseExtra, mc146818::IndexRegister, mc146818::RegisterA, mc146818::RegisterB,
+                   mc146818::RegisterC, mc146818::RegisterD, pl031::Control, pl031::InterruptMask,
+                   pl031::InterruptStatus, Pm1Status, Pm1Enable, Pm1Control, PvpanicEvents,
+                   ResetControlRegister, SystemControlA) {
     CHECK_FALSE(TestType::name.empty());
     std::uint64_t listed = 0;
     for (std::size_t i = 0; i < TestType::fields.size(); ++i) {

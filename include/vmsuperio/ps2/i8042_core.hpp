@@ -123,47 +123,56 @@ public:
 
     /// The guest has read the byte in the output buffer.
     [[nodiscard]] constexpr Effects take_output() noexcept {
-        return change([this](Effects&) {
-            if (state_.output_full) {
-                state_.hold_left = hold_off_;
-            }
-            state_.output_full = false;
-            state_.output_flags = 0;
-        });
+        Effects effects = begin();
+        if (state_.output_full) {
+            state_.hold_left = hold_off_;
+        }
+        state_.output_full = false;
+        state_.output_flags = 0;
+        return complete(effects);
     }
 
     [[nodiscard]] constexpr Effects write(std::uint8_t offset, std::uint8_t value) noexcept {
-        if (state_.profile != I8042Profile::full) {
-            Effects effects;
-            effects.resets_cpu = state_.profile == I8042Profile::minimal && offset == i8042::command_offset &&
-                                 value == i8042::reset_cpu;
-            return effects;
+        Effects effects = begin();
+        switch (state_.profile) {
+            case I8042Profile::full:
+                break;
+            case I8042Profile::minimal:
+                effects.resets_cpu = offset == i8042::command_offset && value == i8042::reset_cpu;
+                return effects;
+            case I8042Profile::absent:
+                return effects;
         }
-        return change([this, offset, value](Effects& effects) {
-            if (offset == i8042::data_offset) {
-                write_data(value, effects);
-            } else if (offset == i8042::command_offset) {
-                write_command(value, effects);
-            }
-        });
+        if (offset == i8042::data_offset) {
+            write_data(value, effects);
+        } else if (offset == i8042::command_offset) {
+            write_command(value, effects);
+        }
+        return complete(effects);
     }
 
     /// A key moves. It is lost where the keyboard's buffer is full.
     [[nodiscard]] constexpr Effects key(Key key, bool down) noexcept {
-        return change([this, key, down](Effects& effects) {
-            effects.key_lost = !keyboard().key(key, down, reserved());
-        });
+        Effects effects = begin();
+        effects.key_lost = !keyboard().key(key, down, reserved());
+        return complete(effects);
     }
     [[nodiscard]] constexpr Effects ctrl_alt_del() noexcept {
-        return change([this](Effects& effects) { effects.key_lost = !keyboard().ctrl_alt_del(reserved()); });
+        Effects effects = begin();
+        effects.key_lost = !keyboard().ctrl_alt_del(reserved());
+        return complete(effects);
     }
     [[nodiscard]] constexpr Effects move_mouse(const MouseMotion& motion) noexcept {
-        return change([this, &motion](Effects&) { mouse().move(motion); });
+        Effects effects = begin();
+        mouse().move(motion);
+        return complete(effects);
     }
 
     /// Time passes, in ns.
     [[nodiscard]] constexpr Effects advance(std::uint64_t time) noexcept {
-        return change([this, time](Effects&) { state_.hold_left -= std::min(time, state_.hold_left); });
+        Effects effects = begin();
+        state_.hold_left -= std::min(time, state_.hold_left);
+        return complete(effects);
     }
     /// Whether a device's byte waits for no more than the end of the hold-off.
     [[nodiscard]] constexpr bool held_back() const noexcept {
@@ -172,15 +181,15 @@ public:
 
     /// Back to the state after power-on, with the options it was made with.
     [[nodiscard]] constexpr Effects reset() noexcept {
-        return change([this](Effects&) {
-            state_ = {.profile = state_.profile,
-                      .keyboard_present = state_.keyboard_present,
-                      .mouse_present = state_.mouse_present,
-                      .reset_command_byte = state_.reset_command_byte,
-                      .reset_a20 = state_.reset_a20,
-                      .reset_self_tests = state_.reset_self_tests};
-            power_on();
-        });
+        Effects effects = begin();
+        state_ = {.profile = state_.profile,
+                  .keyboard_present = state_.keyboard_present,
+                  .mouse_present = state_.mouse_present,
+                  .reset_command_byte = state_.reset_command_byte,
+                  .reset_a20 = state_.reset_a20,
+                  .reset_self_tests = state_.reset_self_tests};
+        power_on();
+        return complete(effects);
     }
 
 private:
@@ -216,18 +225,17 @@ private:
             .set(Status::not_locked);
     }
 
-    /// Changes the state and tells what that did.
-    template <class Change>
-    constexpr Effects change(Change&& make_change) noexcept {
-        const bool a20_before = a20();
-        const std::uint8_t leds_before = state_.keyboard.leds;
-        Effects effects;
-        std::forward<Change>(make_change)(effects);
+    /// Before a change of the state: what `complete` compares with.
+    [[nodiscard]] constexpr Effects begin() const noexcept {
+        return {.a20 = a20(), .leds = state_.keyboard.leds};
+    }
+    /// After it.
+    [[nodiscard]] constexpr Effects complete(Effects effects) noexcept {
         effects.pulse = refresh() ? LinePulse::dropped : LinePulse::none;
+        effects.a20_changed = effects.a20 != a20();
         effects.a20 = a20();
-        effects.a20_changed = effects.a20 != a20_before;
+        effects.leds_changed = effects.leds != state_.keyboard.leds;
         effects.leds = state_.keyboard.leds;
-        effects.leds_changed = effects.leds != leds_before;
         return effects;
     }
     /// Moves the next byte into the output buffer, where that is empty. Whether there was one.

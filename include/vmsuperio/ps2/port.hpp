@@ -64,7 +64,7 @@ protected:
         state_.waiting_for = std::to_underlying(command);
     }
 
-    State& state_;  // NOLINT(*-non-private-member-variables-in-classes, *-avoid-const-or-ref-data-members)
+    State& state_;
 
 private:
     [[nodiscard]] constexpr Device& device() noexcept { return static_cast<Device&>(*this); }

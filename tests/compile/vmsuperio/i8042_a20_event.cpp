@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// An optional event with other arguments would never be called: it does not compile.
+#include <vmsuperio/i8042.hpp>
+
+struct Events {
+#if defined(REJECT)
+    void a20_changed() {}
+#else
+    void a20_changed(bool) {}
+#endif
+};
+
+using vmsuperio::NullTrigger;
+const vmsuperio::I8042 keyboard(NullTrigger{}, NullTrigger{}, NullTrigger{}, Events{});
