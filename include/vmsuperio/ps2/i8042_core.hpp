@@ -123,13 +123,13 @@ public:
 
     /// The guest has read the byte in the output buffer.
     [[nodiscard]] constexpr Effects take_output() noexcept {
-        Effects effects = begin();
+        const Effects before = begin();
         if (state_.output_full) {
             state_.hold_left = hold_off_;
         }
         state_.output_full = false;
         state_.output_flags = 0;
-        return complete(effects);
+        return complete(before);
     }
 
     [[nodiscard]] constexpr Effects write(std::uint8_t offset, std::uint8_t value) noexcept {
@@ -163,16 +163,16 @@ public:
         return complete(effects);
     }
     [[nodiscard]] constexpr Effects move_mouse(const MouseMotion& motion) noexcept {
-        Effects effects = begin();
+        const Effects before = begin();
         mouse().move(motion);
-        return complete(effects);
+        return complete(before);
     }
 
     /// Time passes, in ns.
     [[nodiscard]] constexpr Effects advance(std::uint64_t time) noexcept {
-        Effects effects = begin();
+        const Effects before = begin();
         state_.hold_left -= std::min(time, state_.hold_left);
-        return complete(effects);
+        return complete(before);
     }
     /// Whether a device's byte waits for no more than the end of the hold-off.
     [[nodiscard]] constexpr bool held_back() const noexcept {
@@ -181,7 +181,7 @@ public:
 
     /// Back to the state after power-on, with the options it was made with.
     [[nodiscard]] constexpr Effects reset() noexcept {
-        Effects effects = begin();
+        const Effects before = begin();
         state_ = {.profile = state_.profile,
                   .keyboard_present = state_.keyboard_present,
                   .mouse_present = state_.mouse_present,
@@ -189,7 +189,7 @@ public:
                   .reset_a20 = state_.reset_a20,
                   .reset_self_tests = state_.reset_self_tests};
         power_on();
-        return complete(effects);
+        return complete(before);
     }
 
 private:
