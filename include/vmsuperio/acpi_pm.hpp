@@ -332,7 +332,7 @@ public:
 
     /// A read by the guest.
     constexpr std::uint8_t read(std::uint8_t offset) {
-        static_cast<void>(tick());
+        (void)tick();
         return this->core().read(offset);
     }
     /// What `read` would give, without its effects, as of the last access or `tick()`.
