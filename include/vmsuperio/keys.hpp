@@ -119,7 +119,8 @@ enum class Key : std::uint16_t {
 };
 
 /// What moved since the last report to the guest. `x` grows to the right, `y` upwards, `wheel` towards the
-/// user, in counts. Buttons: bit 0 left, 1 right, 2 middle, 3 fourth, 4 fifth.
+/// user, in counts. Buttons: bit 0 left, 1 right, 2 middle, 3 fourth, 4 fifth (see
+/// `ps2::MouseButtons`).
 struct MouseMotion {
     std::int32_t x{};
     std::int32_t y{};

@@ -172,8 +172,8 @@ public:
     }
 
 private:
-    static constexpr std::uint8_t extended = 0xE0;
-    static constexpr std::uint8_t release = 0xF0;
+    static constexpr std::uint8_t extended = extended_prefix;
+    static constexpr std::uint8_t release = release_prefix;
 
     constexpr void shift(ScanCode& code, Key key, bool down) const noexcept {
         code.append({extended});
@@ -186,7 +186,8 @@ private:
         const bool other = (form & key_form::alternate) != 0;
         if (key == Key::print_screen) {
             if (set_ == 1) {
-                const auto code = static_cast<std::uint8_t>((other ? 0x54U : 0x37U) | (down ? 0U : 0x80U));
+                const auto code =
+                    static_cast<std::uint8_t>((other ? 0x54U : 0x37U) | (down ? 0U : set1_release));
                 return other ? ScanCode{code} : ScanCode{extended, code};
             }
             if (other) {

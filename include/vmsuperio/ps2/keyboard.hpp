@@ -130,7 +130,7 @@ private:
         return false;
     }
 
-    /// Resend: the last byte again, then what else there was to say.
+    /// Resend (0xFE): the last byte again, then what else there was to say.
     constexpr void send_again() noexcept {
         const auto rest = state_.replies;
         if (rest.free() == 0) {
@@ -141,7 +141,7 @@ private:
         answer(std::span(rest.bytes).first(rest.size()));
     }
 
-    /// The defaults of commands 0xF5, 0xF6 and 0xFF. The LEDs are left alone except by a reset.
+    /// The defaults of default_disable, set_default and reset. The LEDs are left alone except by a reset.
     constexpr void set_defaults(bool scanning) noexcept {
         state_.scanning = scanning;
         state_.scan_code_set = 2;

@@ -15,12 +15,14 @@ namespace vmsuperio {
 
 /// A PS/2 keyboard as plain data.
 struct Ps2KeyboardState {
-    bool scanning{true};            ///< key movements are sent (commands 0xF4, 0xF5)
+    bool scanning{true};            ///< key movements are sent (enable, default_disable)
     std::uint8_t scan_code_set{2};  ///< 1 to 3
     std::uint8_t leds{};            ///< see `ps2::Leds`
-    std::uint8_t typematic{0x2B};   ///< as command 0xF3 sets it: kept, without effect
-    std::uint8_t waiting_for{};     ///< the command whose parameter comes next, or 0
-    std::uint8_t last_sent{};       ///< what command 0xFE sends again
+    /// As set_typematic sets it: kept, without effect. 10.9 a second, after 500 ms.
+    std::uint8_t typematic{
+        ps2::Typematic().set(ps2::Typematic::rate, 11).set(ps2::Typematic::delay, 1).value()};
+    std::uint8_t waiting_for{};  ///< the command whose parameter comes next, or 0
+    std::uint8_t last_sent{};    ///< what resend sends again
     detail::ByteQueue<4> replies;
     /// 14 bytes of scan codes and one of overrun, less one while the controller's output buffer is full.
     /// Deviation: a real keyboard has 16 and the overrun code. What a guest can read at once must stay below

@@ -128,8 +128,8 @@ private:
                state_.x != 0 || state_.y != 0 || (state_.wheel != 0 && has_wheel());
     }
 
-    /// An answer: the acknowledgement, if any, then what 0xFE sends again. "Packet" means, for the command
-    /// Resend, a movement packet, the three bytes of a status request, the two after a reset, or a single
+    /// An answer: the acknowledgement, if any, then what resend sends again. "Packet" means, for that
+    /// command, a movement packet, the three bytes of a status request, the two after a reset, or a single
     /// byte.
     constexpr void reply(std::initializer_list<std::uint8_t> first,
                          std::span<const std::uint8_t> packet) noexcept {
@@ -151,7 +151,7 @@ private:
             reply({}, {ps2::error});
             return false;
         }
-        // It is not kept for 0xFE: what stands before a request to resend is what the host can ask for.
+        // It is not kept for resend: what stands before a request to resend is what the host can ask for.
         answer({ps2::resend_request});
         state_.resend_failed = true;
         return true;
@@ -163,7 +163,7 @@ private:
             state_.packets.pop();
         }
     }
-    /// Resend: the last packet again, without an acknowledgement. What waits behind that packet is left
+    /// Resend (0xFE): the last packet again, without an acknowledgement. What waits behind that packet is left
     /// alone.
     constexpr void send_again() noexcept {
         state_.replies.clear();

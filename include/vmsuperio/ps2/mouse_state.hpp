@@ -28,7 +28,7 @@ struct Ps2MouseState {
     /// The two sample rates set before, oldest first: the IntelliMouse knock.
     std::array<std::uint8_t, 2> earlier_rates{};
     std::uint8_t waiting_for{};  ///< the command whose parameter comes next, or 0
-    bool resend_failed{false};   ///< the last byte was refused: the next refusal is 0xFC
+    bool resend_failed{false};   ///< the last byte was refused: the next refusal is `ps2::error`
     std::uint8_t last_sent{};
     std::uint8_t buttons{};  ///< see `ps2::MouseButtons`
     bool buttons_changed{
@@ -39,7 +39,7 @@ struct Ps2MouseState {
     detail::ByteQueue<6> replies;
     detail::ByteQueue<16> packets;  ///< whole packets, but for what has been sent of the oldest
     // Since version 2.
-    detail::ByteQueue<4> last_packet;  ///< what command 0xFE sends again; empty: last_sent
+    detail::ByteQueue<4> last_packet;  ///< what resend sends again; empty: last_sent
     std::uint8_t reported_buttons{};   ///< as the last packet that was sent shows them
 
     template <class Self, class Archive>

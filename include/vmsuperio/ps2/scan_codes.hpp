@@ -16,6 +16,7 @@
 /// three sets; the controller's translation is the table in the 8042's own ROM as IBM lists it.
 namespace vmsuperio::detail {
 
+inline constexpr std::uint8_t extended_prefix = 0xE0;
 inline constexpr std::uint8_t release_prefix = 0xF0;  // of break codes in sets 2 and 3
 inline constexpr std::uint8_t set1_release = 0x80;    // the bit of break codes in set 1
 
@@ -227,7 +228,8 @@ struct Set1Code {
 /// has a part in it. Empty for a key that does not exist, and for the release of Pause in sets 1 and 2, which
 /// has no break code.
 [[nodiscard]] constexpr ScanCode scan_code(Key key, bool down, std::uint8_t set) noexcept {
-    constexpr std::uint8_t release = 0xF0;
+    constexpr std::uint8_t extended = extended_prefix;
+    constexpr std::uint8_t release = release_prefix;
     if (set == 3) {
         const std::uint8_t code = set3_code(key);
         if (code == 0) {
@@ -245,21 +247,22 @@ struct Set1Code {
     // Print Screen wraps its code in a left shift, as the 83-key keyboard needed it.
     if (key == Key::print_screen) {
         if (set == 1) {
-            return down ? ScanCode{0xE0, 0x2A, 0xE0, 0x37} : ScanCode{0xE0, 0xB7, 0xE0, 0xAA};
+            return down ? ScanCode{extended, 0x2A, extended, 0x37} : ScanCode{extended, 0xB7, extended, 0xAA};
         }
-        return down ? ScanCode{0xE0, 0x12, 0xE0, 0x7C} : ScanCode{0xE0, release, 0x7C, 0xE0, release, 0x12};
+        return down ? ScanCode{extended, 0x12, extended, 0x7C}
+                    : ScanCode{extended, release, 0x7C, extended, release, 0x12};
     }
     const Set1Code code = set1_code(key);
     if (code.code == 0) {
         return {};
     }
     if (set == 1) {
-        const auto byte = static_cast<std::uint8_t>(code.code | (down ? 0x00U : 0x80U));
-        return code.extended ? ScanCode{0xE0, byte} : ScanCode{byte};
+        const auto byte = static_cast<std::uint8_t>(code.code | (down ? 0U : set1_release));
+        return code.extended ? ScanCode{extended, byte} : ScanCode{byte};
     }
     const std::uint8_t byte = set2_from_set1(code.code);
     if (code.extended) {
-        return down ? ScanCode{0xE0, byte} : ScanCode{0xE0, release, byte};
+        return down ? ScanCode{extended, byte} : ScanCode{extended, release, byte};
     }
     return down ? ScanCode{byte} : ScanCode{release, byte};
 }
