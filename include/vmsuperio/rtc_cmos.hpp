@@ -65,6 +65,17 @@ struct NoRtcCmosEvents {};
 template <Trigger T = NullTrigger, detail::RtcEvents Events = NoRtcCmosEvents, Clock C = SystemClock>
 class RtcCmos : public detail::RtcShell<detail::RtcCmosCore, T, Events, C> {
     using Shell = detail::RtcShell<detail::RtcCmosCore, T, Events, C>;
+    static_assert(
+        !requires { &Events::time_changed; } ||
+            requires(Events& events) { events.time_changed(std::chrono::seconds{}); },
+        "the event time_changed must take a std::chrono::seconds");
+    static_assert(
+        !requires { &Events::shutdown_status; } ||
+            requires(Events& events) { events.shutdown_status(std::uint8_t{}); },
+        "the event shutdown_status must take a std::uint8_t");
+    static_assert(
+        !requires { &Events::nmi_masked; } || requires(Events& events) { events.nmi_masked(bool{}); },
+        "the event nmi_masked must take a bool");
 
 public:
     using error_type = typename Shell::error_type;

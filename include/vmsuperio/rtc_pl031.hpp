@@ -65,6 +65,16 @@ struct NoRtcPl031Events {};
 template <Trigger T = NullTrigger, detail::RtcEvents Events = NoRtcPl031Events, Clock C = SystemClock>
 class RtcPl031 : public detail::RtcShell<detail::RtcPl031Core, T, Events, C> {
     using Shell = detail::RtcShell<detail::RtcPl031Core, T, Events, C>;
+    static_assert(
+        !requires { &Events::time_changed; } ||
+            requires(Events& events) { events.time_changed(std::chrono::seconds{}); },
+        "the event time_changed must take a std::chrono::seconds");
+    static_assert(
+        !requires { &Events::invalid_read; } || requires(Events& events) { events.invalid_read(); },
+        "the event invalid_read must take no argument");
+    static_assert(
+        !requires { &Events::invalid_write; } || requires(Events& events) { events.invalid_write(); },
+        "the event invalid_write must take no argument");
 
 public:
     using error_type = typename Shell::error_type;

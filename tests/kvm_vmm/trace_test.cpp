@@ -107,7 +107,9 @@ TEST_CASE("Register names: keyboard controller, clock, power management and othe
     CHECK(namer.write(0x70, {0x8A}) == "CMOS.index");
     CHECK(namer.write(0x72, {0x10}) == "CMOS.index2");
     CHECK(namer.write(0x73, {0x10}) == "CMOS.data2");
-    CHECK(namer.read(0x71) == "CMOS.data[0x0a]");
+    CHECK(namer.read(0x71) == "CMOS.data[0x0a A]");
+    CHECK(namer.write(0x70, {0x40}) == "CMOS.index");
+    CHECK(namer.write(0x71) == "CMOS.data[0x40]");  // plain memory
     CHECK(namer.read(0x600, {0, 0}, 2) == "PM1a.STS");
     CHECK(namer.write(0x602, {0, 0}, 2) == "PM1a.EN");
     CHECK(namer.write(0x604, {0, 0}, 2) == "PM1a.CNT");

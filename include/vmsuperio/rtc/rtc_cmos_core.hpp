@@ -135,26 +135,16 @@ struct RtcCmosEffects {
             if (time_changed) {
                 events.time_changed(ahead);
             }
-        } else {
-            static_assert(
-                !requires { &Events::time_changed; },
-                "the event time_changed must take a std::chrono::seconds");
         }
         if constexpr (requires { events.shutdown_status(shutdown_status); }) {
             if (shutdown_status_written) {
                 events.shutdown_status(shutdown_status);
             }
-        } else {
-            static_assert(
-                !requires { &Events::shutdown_status; },
-                "the event shutdown_status must take a std::uint8_t");
         }
         if constexpr (requires { events.nmi_masked(nmi_masked); }) {
             if (nmi_mask_changed) {
                 events.nmi_masked(nmi_masked);
             }
-        } else {
-            static_assert(!requires { &Events::nmi_masked; }, "the event nmi_masked must take a bool");
         }
     }
 };

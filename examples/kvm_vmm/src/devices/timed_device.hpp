@@ -6,6 +6,8 @@
 #include <optional>
 #include <utility>
 
+#include <vmsuperio/timed.hpp>
+
 #include "event/timer.hpp"
 
 namespace kvm_vmm {
@@ -13,7 +15,7 @@ namespace kvm_vmm {
 /// Keeps a timer at the next deadline of a device that has `next_deadline()`, `tick()` and `clock()`, whoever
 /// accesses it. A clock with `on_steady` (see Oscillator) turns the deadlines into the timer's time; any
 /// other clock is the timer's own.
-template <class Device, class DeadlineTimer = Timer>
+template <vmsuperio::Timed Device, class DeadlineTimer = Timer>
 class TimedDevice {
 public:
     /// `timer` runs on the steady clock of the device's clock and must outlive the device; where it expires,

@@ -4,6 +4,8 @@
 #include <array>
 #include <cinttypes>
 #include <cstdio>
+#include <string>
+#include <string_view>
 
 #include <vmsuperio/registers/i8042.hpp>
 #include <vmsuperio/registers/mc146818.hpp>
@@ -58,6 +60,11 @@ std::string pm_register(std::uint64_t offset) {
     return offset < platform::pm_timer_port - platform::pm_block_port ? "reserved" : "TMR";
 }
 
+std::string cmos_byte(std::uint8_t index) {
+    const std::string_view name = vmsuperio::mc146818::index_name(index);
+    return "data[" + hex(index) + (name.empty() ? "" : " ") + std::string(name) + "]";
+}
+
 std::string register_of(RegisterSet registers, std::uint64_t offset, bool write, std::uint8_t latch) {
     switch (registers) {
         case RegisterSet::uart16550:
@@ -69,7 +76,7 @@ std::string register_of(RegisterSet registers, std::uint64_t offset, bool write,
                 case vmsuperio::mc146818::index_offset:
                     return "index";
                 case vmsuperio::mc146818::data_offset:
-                    return "data[" + hex(latch & 0x7FU) + "]";
+                    return cmos_byte(latch & 0x7FU);
                 case vmsuperio::mc146818::extended_index_offset:
                     return "index2";
                 default:
