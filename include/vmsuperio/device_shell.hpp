@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <expected>
 #include <string>
-#include <tuple>
 #include <utility>
 
 #include <vmsuperio/host_errors.hpp>
@@ -41,6 +40,30 @@ concept DeviceEffects = requires(const Effects& effects, Events& events) {
     { effects.pulse } -> std::convertible_to<LinePulse>;  // of each line that is high at the end
 };
 
+namespace detail {
+
+/// The interrupt lines of a device by their numbers. A std::tuple would keep devices from being trivially
+/// copyable, and costs more to compile.
+template <std::size_t Number, class T>
+struct NumberedLine {
+    InterruptLine<T> line;
+};
+template <class Numbers, class... Ts>
+struct NumberedLines;
+template <std::size_t... Numbers, class... Ts>
+struct NumberedLines<std::index_sequence<Numbers...>, Ts...> : NumberedLine<Numbers, Ts>... {};
+
+template <std::size_t Number, class T>
+[[nodiscard]] constexpr InterruptLine<T>& line_of(NumberedLine<Number, T>& lines) noexcept {
+    return lines.line;
+}
+template <std::size_t Number, class T>
+[[nodiscard]] constexpr const InterruptLine<T>& line_of(const NumberedLine<Number, T>& lines) noexcept {
+    return lines.line;
+}
+
+}  // namespace detail
+
 /// The part that is the same in all devices. `Ts` are the triggers of the interrupt lines, in the core's
 /// numbering.
 template <DeviceCore Core, class Events, Trigger... Ts>
@@ -65,17 +88,17 @@ public:
 
 protected:
     constexpr DeviceShell(const Core& core, Events events, Ts... triggers)
-        : core_(core), lines_(InterruptLine<Ts>(std::move(triggers))...), events_(std::move(events)) {}
+        : core_(core), lines_{{InterruptLine<Ts>(std::move(triggers))}...}, events_(std::move(events)) {}
 
     [[nodiscard]] constexpr Core& core() noexcept { return core_; }
     [[nodiscard]] constexpr const Core& core() const noexcept { return core_; }
     template <std::size_t Line = 0>
     [[nodiscard]] constexpr auto& line() noexcept {
-        return std::get<Line>(lines_);
+        return detail::line_of<Line>(lines_);
     }
     template <std::size_t Line = 0>
     [[nodiscard]] constexpr const auto& line() const noexcept {
-        return std::get<Line>(lines_);
+        return detail::line_of<Line>(lines_);
     }
 
     /// Acts on the effects of an access: events, then interrupt lines. Returns what the trigger of the first
@@ -128,7 +151,7 @@ private:
     }
 
     Core core_;
-    std::tuple<InterruptLine<Ts>...> lines_;
+    [[no_unique_address]] detail::NumberedLines<std::index_sequence_for<Ts...>, Ts...> lines_;
     [[no_unique_address]] Events events_;
     HostErrors host_errors_;
 };
