@@ -304,8 +304,7 @@ private:
         check_equal(world_.emptied, model_world_.emptied, "in_buffer_empty()");
         check_equal(world_.overruns, model_world_.overruns, "overrun()");
         check_equal(world_.dropped, model_world_.dropped, "dropped_bytes()");
-        check(vmsuperio::detail::first_invalid(device_->state()) == nullptr,
-              "the state is one that can be restored");
+        check(vmsuperio::validate(device_->state()).has_value(), "the state is one that can be restored");
     }
 
     const Trace& trace_;

@@ -37,7 +37,7 @@ struct SerialSubject {
 
     bool restore(const State& state, World& world, ManualClock&) {
         auto made = Serial<Edge, Events, Sink>::from_state(state, Edge{&world}, Events{&world}, Sink{&world});
-        check_equal(made.has_value(), vmsuperio::detail::first_invalid(state) == nullptr,
+        check_equal(made.has_value(), vmsuperio::validate(state).has_value(),
                     "from_state refuses invalid states only");
         if (made) {
             device.emplace(std::move(*made));

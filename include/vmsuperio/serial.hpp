@@ -5,10 +5,16 @@
 #include <cstdint>
 #include <expected>
 #include <span>
+#include <string>
 #include <system_error>
 #include <utility>
 
+#include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/detail/copy_bytes.hpp>
+#include <vmsuperio/device_shell.hpp>
+#include <vmsuperio/host_errors.hpp>
+#include <vmsuperio/inspect.hpp>
 #include <vmsuperio/interrupt_line.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
 #include <vmsuperio/serial_error.hpp>
@@ -42,58 +48,66 @@ namespace vmsuperio {
 ///
 /// Nothing here blocks, throws or allocates, as long as the trigger, the events and the writer do not.
 template <Trigger T, SerialEvents E = NoEvents, Writer W = NullWriter>
-class Serial : public detail::SerialRegisters {
+class Serial : public DeviceShell<SerialCore, E, T> {
+    using Shell = DeviceShell<SerialCore, E, T>;
+    static_assert(detail::check_optional_serial_events<E>());
+
 public:
     using Error = SerialError<typename T::error_type>;
     using trigger_type = T;
     using events_type = E;
     using writer_type = W;
 
-    constexpr Serial(T trigger, E events, W writer)
-        : line_(std::move(trigger)), events_(std::move(events)), writer_(std::move(writer)) {}
+    /// The device answers at offsets 0 to 7.
+    static constexpr std::size_t register_count = uart16550::offset::count;
+    static constexpr std::size_t receive_fifo_size = SerialCore::receive_fifo_size;
+    /// The oscillator of a PC's UART, in Hz: the divisor 1 gives 115200 baud.
+    static constexpr std::uint64_t clock_frequency = SerialCore::clock_frequency;
+
+    constexpr Serial(T trigger, E given_events, W writer)
+        : Serial(SerialCore(), std::move(trigger), std::move(given_events), std::move(writer)) {}
     constexpr Serial(T trigger, W writer) : Serial(std::move(trigger), E{}, std::move(writer)) {}
 
     /// A device as it was saved. If an interrupt is due, the trigger is called: an edge that was on its way
     /// when the state was saved is not lost. Bytes that waited for the writer wait on: call
-    /// `resume_transmit()`. Errors: `invalid_state`, naming the field; `trigger` if that call fails.
+    /// `resume_transmit()`. Errors: `invalid_state`, naming the field as `validate` does; `trigger` if that
+    /// call fails.
     [[nodiscard]] static constexpr std::expected<Serial, Error> from_state(const SerialState& state,
                                                                            T trigger, E events, W writer) {
-        if (const char* const field = detail::first_invalid(state); field != nullptr) {
-            return std::unexpected(Error::from_state_error(StateError{field}));
+        if (const auto valid = validate(state); !valid) {
+            return std::unexpected(Error::from_state_error(valid.error()));
         }
-        std::expected<Serial, Error> serial(std::in_place, std::move(trigger), std::move(events),
-                                            std::move(writer));
-        serial->restore(state);
-        if (auto raised = serial->settle(); !raised) {
+        std::expected<Serial, Error> serial(
+            Serial(SerialCore(state), std::move(trigger), std::move(events), std::move(writer)));
+        if (auto raised = serial->update_interrupt(); !raised) {
             return std::unexpected(std::move(raised.error()));
         }
         return serial;
     }
+
+    // --- The guest
 
     /// The guest reads the register at `offset`. Above 7 there is none: 0.
     constexpr std::uint8_t read(std::uint8_t offset) {
         using namespace uart16550;
         switch (offset) {
             case offset::receiver_buffer:
-                return divisor_latch_access() ? divisor_low_ : read_receiver_buffer();
+                return core().divisor_latch_access() ? core().divisor_low().value() : read_receiver_buffer();
             case offset::interrupt_identification:
                 return read_interrupt_identification();
             case offset::line_status:
-                return line_errors_ == 0 ? line_status() : read_line_errors();
+                return core().has_line_errors() ? read_line_errors() : core().line_status().value();
             case offset::modem_status:
-                return modem_deltas_ == 0 ? modem_lines() : read_modem_deltas();
+                return core().has_modem_deltas() ? read_modem_deltas() : core().modem_status().value();
             default:
-                if (offset >= offset::count) {
-                    calls().invalid_access();
-                }
-                return peek(offset);
+                return offset < offset::count ? peek(offset) : read_nothing();
         }
     }
 
     /// The guest writes the register at `offset`; above 7 there is none. An error tells of the host's side
-    /// only, and the guest's access has taken effect all the same.
+    /// only, and the guest's access has taken effect all the same. Errors: `write`; `trigger`.
     constexpr std::expected<void, Error> write(std::uint8_t offset, std::uint8_t value) {
-        if (offset == uart16550::offset::transmitter_holding && !divisor_latch_access()) [[likely]] {
+        if (offset == uart16550::offset::transmitter_holding && !core().divisor_latch_access()) [[likely]] {
             return transmit_byte(value);
         }
         return write_register(offset, value);
@@ -101,482 +115,328 @@ public:
 
     /// As if each byte had been written to offset 0, with as few calls of the writer and the trigger as
     /// possible: for REP OUTSB and coalesced port I/O. What neither the writer nor the transmit FIFO takes
-    /// is lost and counted, as with any guest that does not look at LSR.
+    /// is lost and counted, as with any guest that does not look at LSR. Errors: as `write`.
     constexpr std::expected<void, Error> write_data(std::span<const std::uint8_t> bytes) {
         if (bytes.empty()) {
             return {};
         }
-        if (divisor_latch_access()) {
+        if (core().divisor_latch_access()) {
             for (const std::uint8_t byte : bytes) {
-                set_divisor(divisor_low_, byte);
+                static_cast<void>(write_register(uart16550::offset::divisor_latch_low, byte));
             }
             return {};
         }
-        if (looped()) {
-            return loop_back(bytes);
-        }
-        return transmit(bytes);
+        return core().looped() ? loop_back(bytes) : transmit(bytes);
     }
+
+    // --- The host
 
     /// Offers input to the guest, and returns how many bytes fitted. Empty input: 0. In loopback the line
     /// is disconnected: 0. Errors: `full_fifo`; `trigger`, the bytes being taken all the same.
     [[nodiscard]] constexpr std::expected<std::size_t, Error> enqueue_raw_bytes(
         std::span<const std::uint8_t> bytes) {
-        if (bytes.empty() || looped()) {
+        if (bytes.empty() || core().looped()) {
             return 0;
         }
-        const std::size_t count = receive_.push(bytes);
+        SerialEffects effects;
+        const std::size_t count = core().receive(bytes, effects);
         if (count == 0) {
             return std::unexpected(Error(SerialErrorKind::full_fifo));
         }
-        note_received();
-        if (auto settled = settle(); !settled) {
-            return std::unexpected(std::move(settled.error()));
+        if (auto applied = apply(effects); !applied) {
+            return std::unexpected(std::move(applied.error()));
         }
         return count;
     }
+    /// How many bytes the receive FIFO has room for.
+    [[nodiscard]] constexpr std::size_t fifo_capacity() const noexcept { return core().receive_room(); }
 
     /// Offers the waiting bytes to the writer again. Errors: `write`, `trigger`.
     [[nodiscard]] constexpr std::expected<void, Error> resume_transmit() {
-        return transmit_.empty() ? std::expected<void, Error>{} : flush_and_settle();
+        return transmit_pending() ? finish({.transmitter_resumed = true}) : std::expected<void, Error>{};
     }
+    /// Whether bytes wait for the writer, so that `resume_transmit()` has something to do.
+    [[nodiscard]] constexpr bool transmit_pending() const noexcept { return !core().transmit_empty(); }
+    /// How many bytes the guest may send before one is lost, should the writer take nothing.
+    [[nodiscard]] constexpr std::size_t transmit_capacity() const noexcept { return core().transmit_room(); }
 
     /// The host sends a break: a 0x00 byte with LSR.BI. In loopback nothing arrives.
     /// Errors: `full_fifo`; `trigger`.
     [[nodiscard]] constexpr std::expected<void, Error> send_break() {
         return receive_with_errors(0x00, uart16550::LineStatus(uart16550::LineStatus::break_interrupt.mask));
     }
-
     /// A byte arrives with any of PE, FE and BI, for tests and fault injection. Errors as `send_break`.
     [[nodiscard]] constexpr std::expected<void, Error> receive_with_errors(std::uint8_t byte,
                                                                            uart16550::LineStatus errors) {
-        using uart16550::LineStatus;
-        if (looped()) {
+        if (core().looped()) {
             return {};
         }
-        if (receive_.room() == 0) {
+        if (fifo_capacity() == 0) {
             return std::unexpected(Error(SerialErrorKind::full_fifo));
         }
-        receive_.push(byte, static_cast<std::uint8_t>(errors.value() & LineStatus::character_errors.mask));
-        if (receive_.size() == 1) {
-            line_errors_ |= receive_.take_front_errors();
-        }
-        if (errors[LineStatus::break_interrupt]) {
-            calls().break_received();
-        }
-        note_received();
-        return settle();
+        return finish(core().receive_with_errors(byte, errors));
     }
 
     /// The line was idle for four character times (PC16550D, "FIFO interrupt mode operation"): with the
     /// FIFOs on and bytes waiting, the character timeout interrupt becomes pending. For
-    /// `ReceiveTimeout::manual`; with the other policy there is nothing left to do.
-    constexpr std::expected<void, Error> character_timeout() {
-        if (!character_timeout_armed()) {
-            return {};
-        }
-        character_timeout_ = true;
-        return settle();
+    /// `ReceiveTimeout::manual`; with the other policy there is nothing left to do. Errors: `trigger`.
+    constexpr std::expected<void, Error> character_timeout() { return finish(core().character_timeout()); }
+    /// Whether `character_timeout()` would do anything.
+    [[nodiscard]] constexpr bool character_timeout_armed() const noexcept {
+        return core().character_timeout_armed();
     }
+    /// Four character times, from LCR and the divisor. The divisor 0, which has no meaning, counts as 1.
+    [[nodiscard]] constexpr std::chrono::nanoseconds character_timeout_length() const noexcept {
+        return core().character_timeout_length();
+    }
+    /// Changes whenever a byte arrives or is read, which starts the timeout again.
+    [[nodiscard]] constexpr std::uint32_t receive_activity() const noexcept {
+        return core().receive_activity();
+    }
+
     /// The levels of CTS, DSR, RI and DCD, as bits 7:4 of MSR; other bits are ignored. While the guest is
     /// in loopback it sees its own outputs instead. Where the guest has automatic flow control on, CTS stops
     /// the transmitter, and its return sends what waited. Errors: `trigger`; `write`.
     constexpr std::expected<void, Error> set_modem_lines(uart16550::ModemStatus lines) {
-        const bool was_stopped = transmitter_stopped();
-        set_modem_inputs(lines.value());
-        return was_stopped && !transmitter_stopped() ? flush_and_settle() : settle();
+        return finish(core().set_modem_inputs(lines));
     }
     constexpr std::expected<void, Error> set_clear_to_send(bool on) {
-        return set_modem_line(uart16550::ModemStatus::clear_to_send.mask, on);
+        return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::clear_to_send, on));
     }
     constexpr std::expected<void, Error> set_data_set_ready(bool on) {
-        return set_modem_line(uart16550::ModemStatus::data_set_ready.mask, on);
+        return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::data_set_ready, on));
     }
     constexpr std::expected<void, Error> set_ring_indicator(bool on) {
-        return set_modem_line(uart16550::ModemStatus::ring_indicator.mask, on);
+        return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::ring_indicator, on));
     }
     constexpr std::expected<void, Error> set_data_carrier_detect(bool on) {
-        return set_modem_line(uart16550::ModemStatus::data_carrier_detect.mask, on);
+        return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::data_carrier_detect, on));
     }
+    /// DTR, RTS, OUT1 and OUT2 as the outside sees them: in loopback all are off, and automatic flow control
+    /// (TL16C750) takes RTS back while the receive FIFO is at its trigger level.
+    [[nodiscard]] constexpr uart16550::ModemControl modem_outputs() const noexcept {
+        return core().modem_outputs();
+    }
+    /// The baud rate is 115200 divided by it.
+    [[nodiscard]] constexpr std::uint16_t divisor() const noexcept { return core().divisor(); }
+
     /// From now on; bytes that wait are dropped and counted when the policy no longer lets them wait.
+    /// Errors, here and below: `trigger`.
     constexpr std::expected<void, Error> set_transmit_policy(TransmitPolicy policy) {
-        transmit_policy_ = policy;
-        if (policy == TransmitPolicy::drop_and_count) {
-            calls().tx_lost_bytes(clear_transmitter());
-        }
-        return settle();
+        return finish(core().set_transmit_policy(policy));
+    }
+    [[nodiscard]] constexpr TransmitPolicy transmit_policy() const noexcept {
+        return core().transmit_policy();
     }
     constexpr std::expected<void, Error> set_receive_timeout(ReceiveTimeout policy) {
-        receive_timeout_ = policy;
-        update_receive_trigger();
-        return settle();
+        return finish(core().set_receive_timeout(policy));
+    }
+    [[nodiscard]] constexpr ReceiveTimeout receive_timeout() const noexcept {
+        return core().receive_timeout();
     }
     /// Whether it is a TL16C750: the guest may switch on the 64-byte mode (FCR bit 5 while DLAB=1) and
     /// automatic flow control (MCR bit 5). Off by default: then it is a plain 16550A, whose MCR bits 7:5 read
-    /// 0, and what of the two was on is switched off.
+    /// 0, and what of the two was on is switched off. Errors also: `write`, for bytes that flow control held.
     constexpr std::expected<void, Error> allow_64_byte_fifo(bool allow) {
-        fifo_64_allowed_ = allow;
-        if (!allow) {
-            const uart16550::ModemControl outputs = modem_outputs();
-            const bool was_stopped = transmitter_stopped();
-            fifo_control_.clear(uart16550::FifoControl::fifo_64);
-            modem_control_.clear(uart16550::ModemControl::auto_flow_control);
-            update_receive_trigger();
-            report_outputs(outputs);
-            if (was_stopped) {
-                return flush_and_settle();
-            }
-        }
-        return settle();
+        return finish(core().allow_64_byte_fifo(allow));
     }
+    [[nodiscard]] constexpr bool is_64_byte_fifo_allowed() const noexcept { return core().fifo_64_allowed(); }
     /// Whether MCR.OUT2 enables the interrupt, as the wiring of a PC has it (the default), or nothing does.
     constexpr std::expected<void, Error> set_interrupt_gate(InterruptGate gate) {
-        interrupt_gate_ = gate;
-        return move_line(pending_sources(), 0);
+        return finish(core().set_interrupt_gate(gate));
     }
-    /// A hardware reset. What the host has set stays: policies and modem lines. Bytes in the FIFOs are gone.
-    constexpr std::expected<void, Error> reset() {
-        const bool had_input = !receive_.empty();
-        const bool was_looped = looped();
-        const uart16550::LineControl format = line_control_;
-        const std::uint16_t old_divisor = divisor();
-        const uart16550::ModemControl outputs = modem_outputs();
-        SerialState state;
-        state.modem_inputs = modem_inputs_;
-        state.fifo_64_allowed = fifo_64_allowed_;
-        state.transmit_policy = transmit_policy_;
-        state.receive_timeout = receive_timeout_;
-        state.interrupt_gate = interrupt_gate_;
-        restore(state);
-        report_line_control(format);
-        report_divisor(old_divisor);
-        report_outputs(outputs);
-        if (had_input) {
-            events_.in_buffer_empty();
-        }
-        if (was_looped) {
-            calls().input_resumed();
-        }
-        return settle();
-    }
+    [[nodiscard]] constexpr InterruptGate interrupt_gate() const noexcept { return core().interrupt_gate(); }
 
+    /// A hardware reset. What the host has set stays: policies and modem lines. Bytes in the FIFOs are gone.
+    constexpr std::expected<void, Error> reset() { return finish(core().reset()); }
+
+    // --- What it shows
+
+    using Shell::events;       // the events that it was given
+    using Shell::host_errors;  // how often trigger and writer failed
+    using Shell::state;        // all that it remembers, between any two calls
+
+    /// What the guest would read at `offset`, with no side effect: for debuggers and tests.
+    [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset) const { return core().peek(offset); }
+    /// The device as text for people: a line for each register as the guest sees it, whatever DLAB is, then
+    /// a line for each member of the state; see `inspect.hpp`.
+    [[nodiscard]] std::string inspect() const {
+        std::string text;
+        const auto line = [&text](auto reg) { text.append(vmsuperio::inspect(reg)).append("\n"); };
+        line(core().receiver_buffer());
+        line(core().interrupt_enable());
+        line(core().interrupt_identification());
+        line(core().fifo_control());
+        line(core().line_control());
+        line(core().modem_control());
+        line(core().line_status());
+        line(core().modem_status());
+        line(core().scratch());
+        line(core().divisor_low());
+        line(core().divisor_high());
+        return text.append(Shell::inspect());
+    }
     /// Whether the interrupt line is high.
-    [[nodiscard]] constexpr bool interrupt_line() const noexcept { return line_.level(); }
+    [[nodiscard]] constexpr bool interrupt_line() const noexcept { return Shell::line().level(); }
 
     [[nodiscard]] constexpr const W& writer() const noexcept { return writer_; }
     [[nodiscard]] constexpr W& writer() noexcept { return writer_; }
     [[nodiscard]] constexpr W into_writer() && { return std::move(writer_); }
-    [[nodiscard]] constexpr const T& interrupt_evt() const noexcept { return line_.trigger(); }
-    [[nodiscard]] constexpr T& interrupt_evt() noexcept { return line_.trigger(); }
-    [[nodiscard]] constexpr const E& events() const noexcept { return events_; }
-    [[nodiscard]] constexpr E& events() noexcept { return events_; }
+    [[nodiscard]] constexpr const T& interrupt_evt() const noexcept { return Shell::line().trigger(); }
+    [[nodiscard]] constexpr T& interrupt_evt() noexcept { return Shell::line().trigger(); }
 
 private:
-    [[nodiscard]] constexpr detail::SerialEventCaller<E> calls() noexcept { return {events_}; }
-    // Recomputes the interrupt line. Every register change must end here. `rearmed` holds the sources that
-    // were cleared and set again during this access; unless another source kept the line asserted, an edge
-    // trigger must see a new edge. MCR.OUT2 is checked only when the line may change, so code that writes MCR
-    // must call `move_line` directly. The IER check is a fast path for polling guests, which leave IER zero.
-    constexpr std::expected<void, Error> settle(std::uint8_t rearmed = 0) {
-        if (!line_.level() && interrupt_enable_.value() == 0) [[likely]] {
-            return {};
-        }
-        const std::uint8_t pending = pending_sources();
-        if (line_stays(pending, rearmed)) [[likely]] {
-            return {};
-        }
-        return move_line(pending, rearmed);
+    using Shell::core;
+    using Output = std::expected<void, std::error_code>;  // of the writer
+
+    constexpr Serial(const SerialCore& restored, T trigger, E given_events, W writer)
+        : Shell(restored, std::move(given_events), std::move(trigger)), writer_(std::move(writer)) {}
+
+    // --- After each change of the core: output, then events, then the interrupt line
+
+    [[gnu::always_inline]] constexpr std::expected<void, Error> finish(SerialEffects effects) {
+        return finish(effects, effects.transmitter_resumed ? send_waiting(effects) : Output{});
     }
-    // The same within a read, which has nobody to return an error to.
-    constexpr void settle_in_read(std::uint8_t rearmed = 0) {
-        if (!line_.level() && interrupt_enable_.value() == 0) [[likely]] {
-            return;
+    // The writer's error goes before the trigger's.
+    [[gnu::always_inline]] constexpr std::expected<void, Error> finish(const SerialEffects& effects,
+                                                                       const Output& output) {
+        if (!output) [[unlikely]] {
+            Shell::host_failed(HostErrorSource::output);
+            static_cast<void>(apply(effects));
+            return std::unexpected(Error::from_writer(output.error()));
         }
-        const std::uint8_t pending = pending_sources();
-        if (!line_stays(pending, rearmed)) {
-            move_line_in_read(pending, rearmed);
-        }
+        return apply(effects);
     }
-    // Low with nothing pending, or held high by a source that did not fall.
-    [[nodiscard]] constexpr bool line_stays(std::uint8_t pending, std::uint8_t rearmed) const noexcept {
-        return line_.level() ? (pending & static_cast<std::uint8_t>(~rearmed)) != 0 : pending == 0;
+    [[gnu::always_inline]] constexpr std::expected<void, Error> apply(const SerialEffects& effects) {
+        effects.report(events());
+        return update_interrupt(effects.rearmed);
     }
-    // Out of line, to keep the common path short.
-    [[gnu::noinline]] constexpr std::expected<void, Error> move_line(std::uint8_t pending,
-                                                                     std::uint8_t rearmed) {
-        const bool level = pending != 0 && (modem_control_[uart16550::ModemControl::out2] ||
-                                            interrupt_gate_ == InterruptGate::none);
-        const bool pulse = rearmed != 0 && (pending & static_cast<std::uint8_t>(~rearmed)) == 0;
-        if (level && (pulse || !line_.level())) {
-            calls().interrupt_raised();
-        }
-        if (auto told = line_.update(level, pulse ? LinePulse::again : LinePulse::none); !told) [[unlikely]] {
-            return std::unexpected(Error::from_trigger(std::move(told.error())));
-        }
-        return {};
-    }
-    [[gnu::noinline]] constexpr void move_line_in_read(std::uint8_t pending, std::uint8_t rearmed) {
-        if (!move_line(pending, rearmed)) [[unlikely]] {
+    // A read has nobody to return an error to.
+    [[gnu::always_inline]] constexpr void apply_in_read(const SerialEffects& effects) {
+        if (!apply(effects)) [[unlikely]] {
             calls().trigger_failed();
         }
     }
+    // Brings the interrupt line to the level that follows from the core. The first test is for guests that
+    // poll, which leave IER at zero.
+    [[gnu::always_inline]] constexpr std::expected<void, Error> update_interrupt(std::uint8_t rearmed = 0) {
+        if (!interrupt_line() && !core().interrupts_enabled()) [[likely]] {
+            return {};
+        }
+        const auto [level, pulse] = core().interrupt_after(rearmed);
+        if (level ? interrupt_line() && pulse == LinePulse::none : !interrupt_line()) {
+            return {};
+        }
+        return drive_line(level, pulse);
+    }
+    // The rest of it, out of line to keep the common path short.
+    [[gnu::noinline]] constexpr std::expected<void, Error> drive_line(bool level, LinePulse pulse) {
+        if (level) {
+            calls().interrupt_raised();
+        }
+        auto driven = Shell::checked(HostErrorSource::interrupt, Shell::line().update(level, pulse));
+        if (!driven) [[unlikely]] {
+            return std::unexpected(Error::from_trigger(std::move(driven.error())));
+        }
+        return {};
+    }
+    [[nodiscard]] constexpr detail::SerialEventCaller<E> calls() noexcept { return {events()}; }
 
-    // --- Reads
+    // --- Reads and writes that do more
 
-    constexpr std::uint8_t read_receiver_buffer() {
-        if (receive_.empty()) [[unlikely]] {
+    // Out of line, as the rest below: each of them is a small part of what `read` does.
+    [[gnu::noinline]] constexpr std::uint8_t read_receiver_buffer() {
+        if (core().receive_empty()) [[unlikely]] {
             return 0;
         }
-        const std::uint8_t byte = receive_.pop();
-        if (receive_.has_errors()) [[unlikely]] {
-            line_errors_ |= receive_.take_front_errors();
-        }
-        character_timeout_ = false;
-        events_.buffer_read();
-        if (receive_.empty()) {
-            events_.in_buffer_empty();
-        }
-        note_received();
-        // In FIFO mode "data available" stays up until the level falls below the trigger. Otherwise this read
-        // took it down, and it comes up again with the next byte.
-        const bool held = fifo_enabled() && receive_.size() >= receive_trigger_;
-        settle_in_read(held ? std::uint8_t{0} : received_data_source);
+        const auto [byte, effects] = core().read_receiver_buffer();
+        apply_in_read(effects);
         return byte;
     }
-
-    constexpr std::uint8_t read_interrupt_identification() {
-        const uart16550::InterruptId id = highest_interrupt();
-        // Reading IIR acknowledges THRE, and only where it is what IIR reported.
-        if (id == uart16550::InterruptId::thr_empty) {
-            thr_empty_pending_ = false;
-            settle_in_read();
+    [[gnu::noinline]] constexpr std::uint8_t read_interrupt_identification() {
+        const auto [id, acknowledged] = core().read_interrupt_identification();
+        if (acknowledged) {
+            apply_in_read({});
         }
-        return interrupt_identification(id);
+        return id.value();
     }
-
     [[gnu::noinline]] constexpr std::uint8_t read_line_errors() {
-        const std::uint8_t status = line_status();
-        line_errors_ = 0;
-        settle_in_read();
+        const std::uint8_t status = core().read_line_status().value();
+        apply_in_read({});
         return status;
     }
     [[gnu::noinline]] constexpr std::uint8_t read_modem_deltas() {
-        const std::uint8_t status = modem_status();
-        modem_deltas_ = 0;
-        settle_in_read();
+        const std::uint8_t status = core().read_modem_status().value();
+        apply_in_read({});
         return status;
     }
-
-    // --- Writes
-
-    // Out of line, as what follows for most of them: nearly all writes are bytes to send.
+    [[gnu::noinline]] constexpr std::uint8_t read_nothing() {
+        apply_in_read({.invalid_access = true});
+        return 0;
+    }
+    // Out of line: nearly all writes are bytes to send.
     [[gnu::noinline]] constexpr std::expected<void, Error> write_register(std::uint8_t offset,
                                                                           std::uint8_t value) {
-        using namespace uart16550;
-        switch (offset) {
-            case offset::divisor_latch_low:
-                set_divisor(divisor_low_, value);
-                return {};
-            case offset::interrupt_enable:
-                if (divisor_latch_access()) {
-                    set_divisor(divisor_high_, value);
-                    return {};
-                }
-                set_interrupt_enable(value);
-                return settle();
-            case offset::fifo_control:
-                return write_fifo_control(value);
-            case offset::line_control:
-                write_line_control(value);
-                return {};
-            case offset::modem_control:
-                return write_modem_control(value);
-            case offset::line_status:
-            case offset::modem_status:
-                return {};
-            case offset::scratch:
-                scratch_.guest_write(value);
-                return {};
-            default:
-                calls().invalid_access();
-                return {};
-        }
+        return finish(core().write_register(offset, value));
     }
 
-    constexpr std::expected<void, Error> write_fifo_control(std::uint8_t value) {
-        const FifoReset reset = set_fifo_control(value);
-        if (reset.happened) {
-            calls().fifo_reset();
-            calls().dropped_bytes(reset.sent_bytes_dropped + reset.received_bytes_dropped);
-            if (reset.received_bytes_dropped != 0) {
-                events_.in_buffer_empty();
-            }
-        }
-        note_received();
-        return settle();
-    }
-
-    constexpr void write_line_control(std::uint8_t value) {
-        const uart16550::LineControl before = line_control_;
-        line_control_.guest_write(value);
-        report_line_control(before);
-    }
-
-    constexpr std::expected<void, Error> write_modem_control(std::uint8_t value) {
-        const uart16550::ModemControl outputs = modem_outputs();
-        const bool was_looped = looped();
-        const bool was_stopped = transmitter_stopped();
-        set_modem_control(value);
-        report_outputs(outputs);
-        if (was_looped && !looped()) {
-            calls().input_resumed();
-        }
-        std::expected<void, Error> flushed{};
-        if (was_stopped && !transmitter_stopped()) {
-            flushed = flush();
-        }
-        auto moved = move_line(pending_sources(), 0);
-        return flushed ? moved : flushed;
-    }
-
-    constexpr void set_divisor(std::uint8_t& latch, std::uint8_t value) {
-        const std::uint16_t before = divisor();
-        latch = value;
-        report_divisor(before);
-    }
-
-    // --- What the outside learns of the registers
-
-    constexpr void report_line_control(uart16550::LineControl before) {
-        using uart16550::LineControl;
-        constexpr unsigned format = LineControl::format.mask;
-        if (((static_cast<unsigned>(before.value()) ^ line_control_.value()) & format) != 0) {
-            calls().line_format_changed(line_control_);
-        }
-        if (before[LineControl::set_break] != line_control_[LineControl::set_break]) {
-            calls().break_control(line_control_[LineControl::set_break]);
-        }
-    }
-    constexpr void report_divisor(std::uint16_t before) {
-        if (before != divisor()) {
-            calls().divisor_changed(divisor());
-        }
-    }
-    // `before`: what the outside saw until now.
-    constexpr void report_outputs(uart16550::ModemControl before) {
-        using uart16550::ModemControl;
-        update_auto_rts();
-        const ModemControl after = modem_outputs();
-        if (before[ModemControl::data_terminal_ready] != after[ModemControl::data_terminal_ready]) {
-            calls().data_terminal_ready(after[ModemControl::data_terminal_ready]);
-        }
-        if (before[ModemControl::request_to_send] != after[ModemControl::request_to_send]) {
-            calls().request_to_send(after[ModemControl::request_to_send]);
-        }
-    }
-    // After any change of the receive FIFO or its trigger level.
-    constexpr void note_received() {
-        if (auto_flow_control()) [[unlikely]] {
-            report_outputs(modem_outputs());
-        }
-    }
-
-    constexpr std::expected<void, Error> set_modem_line(std::uint8_t mask, bool on) {
-        return set_modem_lines(uart16550::ModemStatus(
-            static_cast<std::uint8_t>(on ? modem_inputs_ | mask : modem_inputs_ & ~unsigned{mask})));
-    }
     // --- Transmission
 
     [[gnu::always_inline]] constexpr std::expected<void, Error> transmit_byte(std::uint8_t value) {
-        using uart16550::ModemControl;
-        constexpr unsigned special = ModemControl::loopback.mask | ModemControl::auto_flow_control.mask;
-        if ((modem_control_.value() & special) != 0) [[unlikely]] {
-            return looped() ? loop_back({&value, 1}) : transmit({&value, 1});
+        if (core().transmits_specially() || !core().transmit_empty()) [[unlikely]] {
+            return core().looped() ? loop_back({&value, 1}) : transmit({&value, 1});
         }
-        if (transmit_.empty()) [[likely]] {
-            const WriteResult taken = writer_.write(std::span<const std::uint8_t>(&value, 1));
-            if (taken.has_value() && *taken != 0) [[likely]] {
-                events_.out_byte();
-                thr_empty_pending_ = true;
-                return settle(thr_empty_source);
-            }
-            return keep_or_lose({&value, 1}, taken);
+        const WriteResult taken = writer_.write(std::span<const std::uint8_t>(&value, 1));
+        if (taken.has_value() && *taken != 0) [[likely]] {
+            return apply(core().byte_sent());
         }
-        return transmit({&value, 1});
+        return keep_or_lose({&value, 1}, taken);
     }
-
+    [[gnu::noinline]] constexpr std::expected<void, Error> loop_back(std::span<const std::uint8_t> bytes) {
+        return finish(core().loop_back(bytes));
+    }
     [[gnu::noinline]] constexpr std::expected<void, Error> transmit(std::span<const std::uint8_t> bytes) {
-        if (auto flushed = flush(); !flushed) {
-            calls().tx_lost_bytes(bytes.size());
-            [[maybe_unused]] const auto settled = settle(thr_empty_source);
-            return flushed;
+        SerialEffects effects;
+        if (const Output output = send_waiting(effects); !output) {
+            core().bytes_lost(bytes.size(), effects);
+            return finish(effects, output);
         }
         WriteResult taken{0};
-        while (transmit_.empty() && !bytes.empty() && !transmitter_stopped()) {
+        while (core().transmit_empty() && !bytes.empty() && !core().transmitter_stopped()) {
             taken = writer_.write(bytes);
             if (!taken || *taken == 0) {
                 break;
             }
             const std::size_t count = detail::smaller(*taken, bytes.size());
-            calls().out_bytes(count);
+            effects.bytes_sent += count;
             bytes = bytes.subspan(count);
         }
-        return keep_or_lose(bytes, taken);
+        return keep_or_lose(bytes, taken, effects);
     }
-
-    // After the writer took no more of `bytes`: what becomes of them, and of the THRE interrupt.
+    // The writer took no more of `bytes`.
     [[gnu::noinline]] constexpr std::expected<void, Error> keep_or_lose(std::span<const std::uint8_t> bytes,
-                                                                        const WriteResult& taken) {
-        std::size_t kept = 0;
-        if (taken && transmit_policy_ == TransmitPolicy::back_pressure) {
-            kept = transmit_.push(bytes, transmit_depth());
-        }
-        calls().tx_lost_bytes(bytes.size() - kept);
-        thr_empty_pending_ = transmit_.empty();
-        auto settled = settle(thr_empty_source);
-        if (!taken) {
-            return std::unexpected(Error::from_writer(taken.error()));
-        }
-        return settled;
+                                                                        const WriteResult& taken,
+                                                                        SerialEffects effects = {}) {
+        core().keep_or_lose(bytes, taken.has_value(), effects);
+        return finish(effects, taken ? Output{} : std::unexpected(taken.error()));
     }
-
-    // Offers what waits until nothing does or the writer is full. Does not settle.
-    constexpr std::expected<void, Error> flush() {
-        while (!transmit_.empty() && !transmitter_stopped()) {
-            const WriteResult taken = writer_.write(transmit_.bytes());
+    // Offers what waits until nothing does or the writer is full.
+    constexpr Output send_waiting(SerialEffects& effects) {
+        while (!core().transmit_empty() && !core().transmitter_stopped()) {
+            const std::span<const std::uint8_t> waiting = core().waiting();
+            const WriteResult taken = writer_.write(waiting);
             if (!taken) {
-                calls().tx_lost_bytes(clear_transmitter());
-                return std::unexpected(Error::from_writer(taken.error()));
+                core().waiting_lost(effects);
+                return std::unexpected(taken.error());
             }
             if (*taken == 0) {
-                return {};
+                break;
             }
-            const std::size_t count = detail::smaller(*taken, transmit_.size());
-            calls().out_bytes(count);
-            transmit_.drop_front(count);
-            thr_empty_pending_ = transmit_.empty();
+            core().waiting_sent(detail::smaller(*taken, waiting.size()), effects);
         }
         return {};
     }
 
-    constexpr std::expected<void, Error> flush_and_settle() {
-        auto flushed = flush();
-        auto settled = settle();
-        return flushed ? settled : flushed;
-    }
-
-    [[gnu::noinline]] constexpr std::expected<void, Error> loop_back(std::span<const std::uint8_t> bytes) {
-        const unsigned before = pending_sources();
-        for (std::size_t lost = receive_looped(bytes); lost != 0; --lost) {
-            calls().overrun();
-        }
-        note_received();
-        // The write took THRE down, and what these bytes brought came up after that.
-        return settle(static_cast<std::uint8_t>(thr_empty_source | ~before));
-    }
-
-    InterruptLine<T> line_;
-    [[no_unique_address]] E events_;
     [[no_unique_address]] W writer_;
 };
 

@@ -5,11 +5,12 @@
 #include <cstdint>
 
 #include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/host_errors.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
 
 namespace vmsuperio {
 
-/// What a `Serial` tells its owner while it works, for flow control and metrics.
+/// What a `Serial` reports to its owner, for flow control and metrics.
 ///
 /// - `buffer_read()`: the guest read a received byte.
 /// - `out_byte()`: a byte reached the writer.
@@ -17,9 +18,10 @@ namespace vmsuperio {
 ///   the guest wrote to a full transmitter.
 /// - `in_buffer_empty()`: the receive FIFO went from holding bytes to empty: offer more input.
 ///
-/// Further members are called where the type has them:
+/// Further members are called where the type has them; one of these names that cannot be called so does not
+/// compile:
 /// - `input_resumed()`: loopback ended, so that `enqueue_raw_bytes` takes input again.
-/// - `overrun()`: a byte was lost for want of room in the receive FIFO (LSR.OE).
+/// - `overrun()`: a byte was lost because the receive FIFO had no room (LSR.OE).
 /// - `break_received()`: a break entered the receive FIFO.
 /// - `break_control(bool on)`: the guest began or ended sending a break (LCR bit 6); a reset ends one.
 /// - `line_format_changed(uart16550::LineControl format)`: the guest, or a reset, changed word length, stop
@@ -33,8 +35,13 @@ namespace vmsuperio {
 /// - `invalid_access()`: the guest accessed an offset above 7.
 /// - `interrupt_raised()`: the interrupt line rose, or fell and rose at once.
 /// - `trigger_failed()`: the trigger failed within a read, which cannot return the error.
+/// - `host_error(HostErrorSource source)`: the trigger or the writer failed, in reads and in writes alike.
 ///
-/// Callbacks run inside the device: they must not call it, must not block and must not throw.
+/// An access is over for the registers and FIFOs when its events come; only the interrupt line follows later.
+/// So an event may read the device (`state()`, `peek()` and all else that is `const`) and finds it as after
+/// the access, except for `interrupt_line()`, which still has the level of before. An event must not call
+/// members that change the device, must not block and must not throw. A writer is called in the middle of an
+/// access and a trigger at its end: neither may call the device.
 template <class E>
 concept SerialEvents = requires(E events) {
     events.buffer_read();
@@ -74,9 +81,11 @@ struct SerialEventCaller {
             events.input_resumed();
         }
     }
-    constexpr void overrun() const {
+    constexpr void overruns(std::size_t count) const {
         if constexpr (requires { events.overrun(); }) {
-            events.overrun();
+            for (std::size_t i = 0; i < count; ++i) {
+                events.overrun();
+            }
         }
     }
     constexpr void break_received() const {
@@ -111,9 +120,7 @@ struct SerialEventCaller {
     }
     constexpr void dropped_bytes(std::size_t count) const {
         if constexpr (requires { events.dropped_bytes(count); }) {
-            if (count != 0) {
-                events.dropped_bytes(count);
-            }
+            events.dropped_bytes(count);
         }
     }
     constexpr void fifo_reset() const {
@@ -136,13 +143,72 @@ struct SerialEventCaller {
             events.trigger_failed();
         }
     }
+    constexpr void host_error(HostErrorSource source) const {
+        if constexpr (requires { events.host_error(source); }) {
+            events.host_error(source);
+        }
+    }
 };
+
+/// Refuses events with an optional member that would never be called, as its signature is another.
+template <class E>
+consteval bool check_optional_serial_events() {
+    static_assert(
+        requires(E& events) { events.input_resumed(); } || !requires { &E::input_resumed; },
+        "the event cannot be called as input_resumed()");
+    static_assert(
+        requires(E& events) { events.overrun(); } || !requires { &E::overrun; },
+        "the event cannot be called as overrun()");
+    static_assert(
+        requires(E& events) { events.break_received(); } || !requires { &E::break_received; },
+        "the event cannot be called as break_received()");
+    static_assert(
+        requires(E& events) { events.break_control(true); } || !requires { &E::break_control; },
+        "the event cannot be called as break_control(bool)");
+    static_assert(
+        requires(E& events, uart16550::LineControl format) { events.line_format_changed(format); } ||
+            !requires { &E::line_format_changed; },
+        "the event cannot be called as line_format_changed(uart16550::LineControl)");
+    static_assert(
+        requires(E& events, std::uint16_t divisor) { events.divisor_changed(divisor); } ||
+            !requires { &E::divisor_changed; },
+        "the event cannot be called as divisor_changed(std::uint16_t)");
+    static_assert(
+        requires(E& events) { events.data_terminal_ready(true); } || !requires { &E::data_terminal_ready; },
+        "the event cannot be called as data_terminal_ready(bool)");
+    static_assert(
+        requires(E& events) { events.request_to_send(true); } || !requires { &E::request_to_send; },
+        "the event cannot be called as request_to_send(bool)");
+    static_assert(
+        requires(E& events, std::size_t count) {
+            events.dropped_bytes(count);
+        } || !requires { &E::dropped_bytes; }, "the event cannot be called as dropped_bytes(std::size_t)");
+    static_assert(
+        requires(E& events) { events.fifo_reset(); } || !requires { &E::fifo_reset; },
+        "the event cannot be called as fifo_reset()");
+    static_assert(
+        requires(E& events) { events.invalid_access(); } || !requires { &E::invalid_access; },
+        "the event cannot be called as invalid_access()");
+    static_assert(
+        requires(E& events) { events.interrupt_raised(); } || !requires { &E::interrupt_raised; },
+        "the event cannot be called as interrupt_raised()");
+    static_assert(
+        requires(E& events) { events.trigger_failed(); } || !requires { &E::trigger_failed; },
+        "the event cannot be called as trigger_failed()");
+    static_assert(
+        requires(E& events, HostErrorSource source) {
+            events.host_error(source);
+        } || !requires { &E::host_error; }, "the event cannot be called as host_error(HostErrorSource)");
+    return true;
+}
 
 }  // namespace detail
 
 /// Events that live elsewhere, so that several devices can share them. They must outlive every copy.
 template <SerialEvents E>
 class EventsRef {
+    static_assert(detail::check_optional_serial_events<E>());
+
 public:
     // NOLINTNEXTLINE(google-explicit-constructor): a reference to events is events
     constexpr EventsRef(E& events) noexcept : events_(&events) {}
@@ -152,7 +218,7 @@ public:
     constexpr void tx_lost_byte() { events_->tx_lost_byte(); }
     constexpr void in_buffer_empty() { events_->in_buffer_empty(); }
     constexpr void input_resumed() { caller().input_resumed(); }
-    constexpr void overrun() { caller().overrun(); }
+    constexpr void overrun() { caller().overruns(1); }
     constexpr void break_received() { caller().break_received(); }
     constexpr void break_control(bool on) { caller().break_control(on); }
     constexpr void line_format_changed(uart16550::LineControl format) {
@@ -166,6 +232,7 @@ public:
     constexpr void invalid_access() { caller().invalid_access(); }
     constexpr void interrupt_raised() { caller().interrupt_raised(); }
     constexpr void trigger_failed() { caller().trigger_failed(); }
+    constexpr void host_error(HostErrorSource source) { caller().host_error(source); }
 
 private:
     [[nodiscard]] constexpr detail::SerialEventCaller<E> caller() const { return {*events_}; }

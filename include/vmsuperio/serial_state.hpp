@@ -4,9 +4,12 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <expected>
+#include <string_view>
 
 #include <vmsuperio/registers/uart16550.hpp>
 #include <vmsuperio/snapshot.hpp>
+#include <vmsuperio/state_error.hpp>
 
 namespace vmsuperio {
 
@@ -27,6 +30,34 @@ enum class InterruptGate : std::uint8_t {
     out2,  ///< MCR.OUT2 enables it, as on a PC
     none,  ///< it is always connected, for guests that were written on an emulator without this gate
 };
+
+[[nodiscard]] constexpr std::string_view to_string(TransmitPolicy policy) noexcept {
+    switch (policy) {
+        case TransmitPolicy::back_pressure:
+            return "back_pressure";
+        case TransmitPolicy::drop_and_count:
+            return "drop_and_count";
+    }
+    return "unknown transmit policy";
+}
+[[nodiscard]] constexpr std::string_view to_string(ReceiveTimeout timeout) noexcept {
+    switch (timeout) {
+        case ReceiveTimeout::manual:
+            return "manual";
+        case ReceiveTimeout::immediate:
+            return "immediate";
+    }
+    return "unknown receive timeout";
+}
+[[nodiscard]] constexpr std::string_view to_string(InterruptGate gate) noexcept {
+    switch (gate) {
+        case InterruptGate::out2:
+            return "out2";
+        case InterruptGate::none:
+            return "none";
+    }
+    return "unknown interrupt gate";
+}
 
 /// All that a `Serial` remembers, as plain data. What is made by default is a device just reset.
 /// Everything else (IIR, LSR, MSR, the interrupt line) follows from it, so that it cannot contradict it.
@@ -107,79 +138,81 @@ namespace detail {
                : std::uint8_t{1};
 }
 
-/// The first field that no `Serial` can have so; nothing where it can be in `state`. The bytes behind the
-/// counts do not matter.
-[[nodiscard]] constexpr const char* first_invalid(const SerialState& state) noexcept {
+}  // namespace detail
+
+/// Whether a `Serial` can be in this state. The bytes behind the counts do not matter. Errors: the first
+/// field that no device can have so, in view of the others.
+[[nodiscard]] constexpr std::expected<void, StateError> validate(const SerialState& state) {
     using namespace uart16550;
     const auto only = [](std::uint8_t value, unsigned mask) { return (value & ~mask) == 0; };
     const FifoControl fifo_control(state.fifo_control);
     const bool fifo = fifo_control[FifoControl::enable];
     const bool fifo_64 = fifo_control[FifoControl::fifo_64];
     if (!only(state.interrupt_enable, InterruptEnable::guest_mask())) {
-        return "interrupt_enable";
+        return std::unexpected(StateError{"interrupt_enable"});
     }
     // FCR reads as nothing but 0 while the FIFOs are off.
     if (!only(state.fifo_control, FifoControl::guest_mask() | FifoControl::fifo_64.mask) ||
         (!fifo && state.fifo_control != 0) || (fifo_64 && !state.fifo_64_allowed)) {
-        return "fifo_control";
+        return std::unexpected(StateError{"fifo_control"});
     }
     const unsigned flow_control = state.fifo_64_allowed ? ModemControl::auto_flow_control.mask : 0U;
     if (!only(state.modem_control, ModemControl::guest_mask() | flow_control)) {
-        return "modem_control";
+        return std::unexpected(StateError{"modem_control"});
     }
     if (!only(state.line_errors, LineStatus::errors.mask)) {
-        return "line_errors";
+        return std::unexpected(StateError{"line_errors"});
     }
     if (!only(state.modem_inputs, ModemStatus::lines.mask)) {
-        return "modem_inputs";
+        return std::unexpected(StateError{"modem_inputs"});
     }
     if (!only(state.modem_deltas, ModemStatus::deltas.mask)) {
-        return "modem_deltas";
+        return std::unexpected(StateError{"modem_deltas"});
     }
     if (state.transmit_policy > TransmitPolicy::drop_and_count) {
-        return "transmit_policy";
+        return std::unexpected(StateError{"transmit_policy"});
     }
     if (state.receive_timeout > ReceiveTimeout::immediate) {
-        return "receive_timeout";
+        return std::unexpected(StateError{"receive_timeout"});
     }
     if (state.interrupt_gate > InterruptGate::none) {
-        return "interrupt_gate";
+        return std::unexpected(StateError{"interrupt_gate"});
     }
     if (state.receive_count > SerialState::fifo_size) {
-        return "receive_count";
+        return std::unexpected(StateError{"receive_count"});
     }
     if (state.transmit_count > (fifo ? SerialState::fifo_size : 1U) ||
         (state.transmit_count != 0 && state.transmit_policy == TransmitPolicy::drop_and_count)) {
-        return "transmit_count";
+        return std::unexpected(StateError{"transmit_count"});
     }
     if (state.thr_empty_pending && state.transmit_count != 0) {
-        return "thr_empty_pending";
+        return std::unexpected(StateError{"thr_empty_pending"});
     }
     if (state.character_timeout && (!fifo || state.receive_count == 0)) {
-        return "character_timeout";
+        return std::unexpected(StateError{"character_timeout"});
     }
     // Errors of bytes that are not there, or of the oldest, which has shown its own in LSR already.
     const std::uint64_t held =
         state.receive_count >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << state.receive_count) - 1;
     const std::uint64_t impossible = ~(held & ~std::uint64_t{1});
     if ((state.receive_parity_errors & impossible) != 0) {
-        return "receive_parity_errors";
+        return std::unexpected(StateError{"receive_parity_errors"});
     }
     if ((state.receive_framing_errors & impossible) != 0) {
-        return "receive_framing_errors";
+        return std::unexpected(StateError{"receive_framing_errors"});
     }
     if ((state.receive_breaks & impossible) != 0) {
-        return "receive_breaks";
+        return std::unexpected(StateError{"receive_breaks"});
     }
     const ModemControl modem_control(state.modem_control);
     const bool auto_rts =
         modem_control[ModemControl::auto_flow_control] && modem_control[ModemControl::request_to_send];
-    if (state.auto_rts_held ? !auto_rts || state.receive_count == 0
-                            : auto_rts && state.receive_count >= receive_trigger_level(fifo_control)) {
-        return "auto_rts_held";
+    if (state.auto_rts_held
+            ? !auto_rts || state.receive_count == 0
+            : auto_rts && state.receive_count >= detail::receive_trigger_level(fifo_control)) {
+        return std::unexpected(StateError{"auto_rts_held"});
     }
-    return nullptr;
+    return {};
 }
 
-}  // namespace detail
 }  // namespace vmsuperio

@@ -306,8 +306,8 @@ TEST_CASE("Serial: each impossible field of a saved state is named", "[serial][s
     const auto field = [](auto change) {
         SerialState state;
         change(state);
-        const char* found = vmsuperio::detail::first_invalid(state);
-        return std::string(found == nullptr ? "" : found);
+        const auto valid = vmsuperio::validate(state);
+        return std::string(valid ? "" : valid.error().field);
     };
     CHECK(field([](SerialState&) {}).empty());
     CHECK(field([](SerialState& s) { s.interrupt_enable = 0x10; }) == "interrupt_enable");

@@ -35,6 +35,30 @@ inline constexpr std::uint8_t scratch = 7;                   // SCR
 inline constexpr std::uint8_t count = 8;
 }  // namespace offset
 
+/// RBR: Receiver Buffer, offset 0, DLAB=0, read only. Empty, this model reads 0x00.
+struct ReceiverBuffer : Register<ReceiverBuffer, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "RBR";
+    static constexpr Field<0, 7, Access::read_only> data{};
+    static constexpr std::array fields{named("data", data)};
+};
+
+/// DLL: Divisor Latch, low byte, offset 0, DLAB=1. This model resets it to 0x0C: 9600 baud.
+struct DivisorLatchLow : Register<DivisorLatchLow, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "DLL";
+    static constexpr Field<0, 7> divisor{};
+    static constexpr std::array fields{named("divisor", divisor)};
+};
+
+/// DLM: Divisor Latch, high byte, offset 1, DLAB=1, reset 0x00.
+struct DivisorLatchHigh : Register<DivisorLatchHigh, std::uint8_t> {
+    using Register::Register;
+    static constexpr std::string_view name = "DLM";
+    static constexpr Field<0, 7> divisor{};
+    static constexpr std::array fields{named("divisor", divisor)};
+};
+
 /// IER: Interrupt Enable, offset 1, DLAB=0, reset 0x00. Bits 7:4 read 0.
 struct InterruptEnable : Register<InterruptEnable, std::uint8_t> {
     using Register::Register;

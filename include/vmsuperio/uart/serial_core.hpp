@@ -7,178 +7,540 @@
 
 #include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/detail/config.hpp>
+#include <vmsuperio/interrupt_line.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
+#include <vmsuperio/serial_events.hpp>
 #include <vmsuperio/serial_state.hpp>
 #include <vmsuperio/uart/fifo.hpp>
 
-namespace vmsuperio::detail {
+namespace vmsuperio {
 
-/// The part of `Serial` that knows no world outside: registers, FIFOs, and what follows from them. Its public
-/// members are part of `Serial`.
-class SerialRegisters {
+/// What an access to a `SerialCore` did beside changing the state.
+struct SerialEffects {
+    std::size_t bytes_sent{0};  ///< to the writer
+    std::size_t bytes_lost{0};  ///< sent by the guest, and gone
+    std::size_t bytes_dropped{0};
+    std::size_t overruns{0};
+    std::uint16_t divisor{0};
+    uart16550::LineControl line_control{};
+    uart16550::ModemControl outputs{};
+    std::uint8_t line_control_changes{0};  ///< the bits of LCR that changed
+    std::uint8_t output_changes{0};        ///< the outputs that changed, as bits of MCR
+    bool divisor_changed{false};
+    bool fifo_reset{false};
+    bool break_received{false};
+    bool byte_read{false};
+    bool receive_emptied{false};
+    bool input_resumed{false};
+    bool invalid_access{false};
+    /// The transmitter may send again: offer to the writer what waits. Not an event.
+    bool transmitter_resumed{false};
+    /// The interrupt sources (bits of IER) that the access took down, whether or not they came up again.
+    std::uint8_t rearmed{0};
+
+    /// Calls the events, in this order.
+    template <SerialEvents E>
+    [[gnu::always_inline]] constexpr void report(E& events) const {
+        using uart16550::LineControl;
+        using uart16550::ModemControl;
+        const detail::SerialEventCaller<E> calls{events};
+        if (invalid_access) {
+            calls.invalid_access();
+        }
+        if ((line_control_changes & LineControl::format.mask) != 0) {
+            calls.line_format_changed(line_control);
+        }
+        if ((line_control_changes & LineControl::set_break.mask) != 0) {
+            calls.break_control(line_control[LineControl::set_break]);
+        }
+        if (divisor_changed) {
+            calls.divisor_changed(divisor);
+        }
+        if (fifo_reset) {
+            calls.fifo_reset();
+        }
+        if (bytes_dropped != 0) {
+            calls.dropped_bytes(bytes_dropped);
+        }
+        calls.overruns(overruns);
+        if (break_received) {
+            calls.break_received();
+        }
+        if (byte_read) {
+            events.buffer_read();
+        }
+        if (receive_emptied) {
+            events.in_buffer_empty();
+        }
+        if ((output_changes & ModemControl::data_terminal_ready.mask) != 0) {
+            calls.data_terminal_ready(outputs[ModemControl::data_terminal_ready]);
+        }
+        if ((output_changes & ModemControl::request_to_send.mask) != 0) {
+            calls.request_to_send(outputs[ModemControl::request_to_send]);
+        }
+        if (input_resumed) {
+            calls.input_resumed();
+        }
+        calls.out_bytes(bytes_sent);
+        calls.tx_lost_bytes(bytes_lost);
+    }
+};
+
+/// The core of `Serial`, which knows nothing of the world outside: registers, FIFOs, and what follows from
+/// them. `Serial` documents what its members mean to the guest and to the host.
+class SerialCore {
 public:
-    /// The device answers at offsets 0 to 7.
-    static constexpr std::size_t register_count = uart16550::offset::count;
-    static constexpr std::size_t receive_fifo_size = SerialReceiveFifo::capacity;
+    static constexpr std::size_t receive_fifo_size = detail::SerialReceiveFifo::capacity;
     /// The oscillator of a PC's UART, in Hz: the divisor 1 gives 115200 baud.
     static constexpr std::uint64_t clock_frequency = 1'843'200;
 
-    /// What the guest would read at `offset`, with no side effect: for debuggers and tests.
-    [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset) const {
+    /// A device just reset.
+    constexpr SerialCore() = default;
+    /// The state must be valid.
+    explicit constexpr SerialCore(const SerialState& state) noexcept { restore(state); }
+
+    /// In the saved form.
+    [[nodiscard]] constexpr SerialState state() const noexcept {
+        SerialState saved = state_;
+        receive_.put_in_order(state_, saved);
+        transmit_.put_in_order(state_, saved);
+        return saved;
+    }
+
+    // --- The registers
+
+    [[nodiscard]] constexpr uart16550::InterruptEnable interrupt_enable() const noexcept {
+        return uart16550::InterruptEnable(state_.interrupt_enable);
+    }
+    [[nodiscard]] constexpr uart16550::FifoControl fifo_control() const noexcept {
+        return uart16550::FifoControl(state_.fifo_control);
+    }
+    [[nodiscard]] constexpr uart16550::LineControl line_control() const noexcept {
+        return uart16550::LineControl(state_.line_control);
+    }
+    [[nodiscard]] constexpr uart16550::ModemControl modem_control() const noexcept {
+        return uart16550::ModemControl(state_.modem_control);
+    }
+    [[nodiscard]] constexpr uart16550::Scratch scratch() const noexcept {
+        return uart16550::Scratch(state_.scratch);
+    }
+    [[nodiscard]] constexpr uart16550::DivisorLatchLow divisor_low() const noexcept {
+        return uart16550::DivisorLatchLow(state_.divisor_low);
+    }
+    [[nodiscard]] constexpr uart16550::DivisorLatchHigh divisor_high() const noexcept {
+        return uart16550::DivisorLatchHigh(state_.divisor_high);
+    }
+    [[nodiscard]] constexpr uart16550::ReceiverBuffer receiver_buffer() const noexcept {
+        return uart16550::ReceiverBuffer(receive_empty() ? std::uint8_t{0} : receive_.front(state_));
+    }
+    [[nodiscard]] constexpr uart16550::InterruptIdentification interrupt_identification() const noexcept {
+        return interrupt_identification(highest_interrupt());
+    }
+    [[nodiscard]] constexpr uart16550::LineStatus line_status() const noexcept {
+        using uart16550::LineStatus;
+        const unsigned ready = receive_empty() ? 0U : LineStatus::data_ready.mask;
+        const unsigned transmitter =
+            transmit_empty() ? unsigned{LineStatus::thr_empty.mask} | LineStatus::transmitter_empty.mask : 0U;
+        const unsigned status = ready | transmitter | state_.line_errors;
+        if (((state_.line_errors & LineStatus::character_errors.mask) != 0 || receive_.has_errors()) &&
+            fifo_enabled()) [[unlikely]] {
+            return LineStatus(static_cast<std::uint8_t>(status | LineStatus::fifo_error.mask));
+        }
+        return LineStatus(static_cast<std::uint8_t>(status));
+    }
+    [[nodiscard]] constexpr uart16550::ModemStatus modem_status() const noexcept {
+        return uart16550::ModemStatus(static_cast<std::uint8_t>(modem_lines() | state_.modem_deltas));
+    }
+
+    [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset) const noexcept {
         using namespace uart16550;
         switch (offset) {
             case offset::receiver_buffer:
-                return divisor_latch_access() ? divisor_low_ : receiver_buffer();
+                return divisor_latch_access() ? state_.divisor_low : receiver_buffer().value();
             case offset::interrupt_enable:
-                return divisor_latch_access() ? divisor_high_ : interrupt_enable_.value();
+                return divisor_latch_access() ? state_.divisor_high : state_.interrupt_enable;
             case offset::interrupt_identification:
-                return interrupt_identification(highest_interrupt());
+                return interrupt_identification().value();
             case offset::line_control:
-                return line_control_.value();
+                return state_.line_control;
             case offset::modem_control:
-                return modem_control_.value();
+                return state_.modem_control;
             case offset::line_status:
-                return line_status();
+                return line_status().value();
             case offset::modem_status:
-                return modem_status();
+                return modem_status().value();
             case offset::scratch:
-                return scratch_.value();
+                return state_.scratch;
             default:
                 return 0;
         }
     }
 
-    /// How many bytes the receive FIFO has room for.
-    [[nodiscard]] constexpr std::size_t fifo_capacity() const noexcept { return receive_.room(); }
-    /// How many bytes the guest may send before one is lost, should the writer take nothing.
-    [[nodiscard]] constexpr std::size_t transmit_capacity() const noexcept {
-        const std::size_t depth = transmit_depth();
-        return depth > transmit_.size() ? depth - transmit_.size() : 0;
-    }
-    /// Whether bytes wait for the writer, so that `resume_transmit()` has something to do.
-    [[nodiscard]] constexpr bool transmit_pending() const noexcept { return !transmit_.empty(); }
+    // --- What follows from them
 
-    /// Whether `character_timeout()` would do anything.
-    [[nodiscard]] constexpr bool character_timeout_armed() const noexcept {
-        return fifo_enabled() && !receive_.empty() && !character_timeout_ &&
-               receive_timeout_ == ReceiveTimeout::manual;
+    [[nodiscard]] constexpr bool divisor_latch_access() const noexcept {
+        return line_control()[uart16550::LineControl::divisor_latch_access];
     }
-    /// Changes whenever a byte arrives or is read, which starts the timeout anew.
-    [[nodiscard]] constexpr std::uint32_t receive_activity() const noexcept { return receive_.position(); }
-    /// Four character times, from LCR and the divisor. The divisor 0, which has no meaning, counts as 1.
+    [[nodiscard]] constexpr bool fifo_enabled() const noexcept {
+        return fifo_control()[uart16550::FifoControl::enable];
+    }
+    [[nodiscard]] constexpr bool looped() const noexcept {
+        return modem_control()[uart16550::ModemControl::loopback];
+    }
+    [[nodiscard]] constexpr std::uint16_t divisor() const noexcept {
+        return static_cast<std::uint16_t>((static_cast<unsigned>(state_.divisor_high) << 8U) |
+                                          state_.divisor_low);
+    }
+    /// DTR, RTS, OUT1 and OUT2 as the outside sees them.
+    [[nodiscard]] constexpr uart16550::ModemControl modem_outputs() const noexcept {
+        using uart16550::ModemControl;
+        if (looped()) {
+            return ModemControl();
+        }
+        ModemControl outputs = modem_control();
+        outputs.clear(ModemControl::auto_flow_control);
+        if (state_.auto_rts_held) {
+            outputs.clear(ModemControl::request_to_send);
+        }
+        return outputs;
+    }
+    /// Whether LSR or MSR have bits that a read clears.
+    [[nodiscard]] constexpr bool has_line_errors() const noexcept { return state_.line_errors != 0; }
+    [[nodiscard]] constexpr bool has_modem_deltas() const noexcept { return state_.modem_deltas != 0; }
+
+    [[nodiscard]] constexpr bool receive_empty() const noexcept { return receive_.empty(state_); }
+    [[nodiscard]] constexpr std::size_t receive_room() const noexcept { return receive_.room(state_); }
+    [[nodiscard]] constexpr std::uint32_t receive_activity() const noexcept {
+        return receive_.position(state_);
+    }
+    [[nodiscard]] constexpr bool character_timeout_armed() const noexcept {
+        return fifo_enabled() && !receive_empty() && !state_.character_timeout &&
+               state_.receive_timeout == ReceiveTimeout::manual;
+    }
     [[nodiscard]] constexpr std::chrono::nanoseconds character_timeout_length() const noexcept {
         using uart16550::LineControl;
-        const std::uint64_t word = 5U + line_control_[LineControl::word_length];
+        const LineControl control = line_control();
+        const std::uint64_t word = 5U + control[LineControl::word_length];
         // Half bits: with 5 data bits the longer stop is 1.5.
-        const std::uint64_t stop = !line_control_[LineControl::stop_bits] ? 2 : (word == 5 ? 3 : 4);
+        const std::uint64_t stop = !control[LineControl::stop_bits] ? 2 : (word == 5 ? 3 : 4);
         const std::uint64_t half_bits =
-            (2 * (1 + word + (line_control_[LineControl::parity_enable] ? 1 : 0))) + stop;
+            (2 * (1 + word + (control[LineControl::parity_enable] ? 1 : 0))) + stop;
         const std::uint64_t clocks_per_bit = divisor() == 0 ? 1U : divisor();
         // 16 clocks a bit, 8 a half bit; four characters.
         return std::chrono::nanoseconds(4 * half_bits * 8 * clocks_per_bit * 1'000'000'000 / clock_frequency);
     }
 
-    /// DTR, RTS, OUT1 and OUT2 as the outside sees them: in loopback all are off, and automatic flow control
-    /// (TL16C750) takes RTS back while the receive FIFO is at its trigger level.
-    [[nodiscard]] constexpr uart16550::ModemControl modem_outputs() const noexcept {
+    [[nodiscard]] constexpr bool transmit_empty() const noexcept { return state_.transmit_count == 0; }
+    [[nodiscard]] constexpr std::size_t transmit_room() const noexcept {
+        const std::size_t depth = transmit_depth();
+        return depth > state_.transmit_count ? depth - state_.transmit_count : 0;
+    }
+    /// Auto-CTS: the other side is not ready. In loopback there is no other side.
+    [[nodiscard]] constexpr bool transmitter_stopped() const noexcept {
+        return auto_flow_control() && !looped() &&
+               (state_.modem_inputs & uart16550::ModemStatus::clear_to_send.mask) == 0;
+    }
+    /// Whether bytes to send need more than the writer: loopback takes them, or flow control may stop them.
+    [[nodiscard]] constexpr bool transmits_specially() const noexcept {
         using uart16550::ModemControl;
-        if (modem_control_[ModemControl::loopback]) {
-            return ModemControl();
+        constexpr unsigned special = ModemControl::loopback.mask | ModemControl::auto_flow_control.mask;
+        return (state_.modem_control & special) != 0;
+    }
+
+    [[nodiscard]] constexpr TransmitPolicy transmit_policy() const noexcept { return state_.transmit_policy; }
+    [[nodiscard]] constexpr ReceiveTimeout receive_timeout() const noexcept { return state_.receive_timeout; }
+    [[nodiscard]] constexpr InterruptGate interrupt_gate() const noexcept { return state_.interrupt_gate; }
+    [[nodiscard]] constexpr bool fifo_64_allowed() const noexcept { return state_.fifo_64_allowed; }
+    [[nodiscard]] constexpr uart16550::ModemStatus modem_inputs() const noexcept {
+        return uart16550::ModemStatus(state_.modem_inputs);
+    }
+
+    // --- Interrupts: all follows from the registers, here and nowhere else.
+
+    /// What the one interrupt line does at the end of an access that took the sources `rearmed` down. Unless
+    /// another source held it, a line that is high now has fallen and risen.
+    struct Interrupt {
+        bool level;
+        LinePulse pulse;
+    };
+    [[nodiscard, gnu::always_inline]] constexpr Interrupt interrupt_after(
+        std::uint8_t rearmed) const noexcept {
+        using uart16550::ModemControl;
+        const std::uint8_t pending = pending_sources();
+        const bool connected =
+            modem_control()[ModemControl::out2] || state_.interrupt_gate == InterruptGate::none;
+        return {.level = pending != 0 && connected,
+                .pulse = (pending & ~unsigned{rearmed}) == 0 ? LinePulse::again : LinePulse::none};
+    }
+    [[nodiscard]] constexpr bool interrupt_level(std::size_t = 0) const noexcept {
+        return interrupt_after(0).level;
+    }
+    /// Whether any source may interrupt; where none may, the level is low.
+    [[nodiscard]] constexpr bool interrupts_enabled() const noexcept { return state_.interrupt_enable != 0; }
+
+    // --- The guest reads
+
+    struct ByteRead {
+        std::uint8_t byte{0};
+        SerialEffects effects{};
+    };
+    /// RBR. There must be a byte.
+    [[gnu::always_inline]] constexpr ByteRead read_receiver_buffer() noexcept {
+        ByteRead read;
+        read.byte = receive_.pop(state_);
+        if (receive_.has_errors()) [[unlikely]] {
+            state_.line_errors |= receive_.take_front_errors(state_);
         }
-        ModemControl outputs = modem_control_;
-        outputs.clear(ModemControl::auto_flow_control);
-        if (auto_rts_held_) {
-            outputs.clear(ModemControl::request_to_send);
+        state_.character_timeout = false;
+        read.effects.byte_read = true;
+        read.effects.receive_emptied = receive_empty();
+        note_received(read.effects);
+        // In FIFO mode "data available" stays up until the level falls below the trigger. Otherwise this read
+        // took it down, and it comes up again with the next byte.
+        if (!fifo_enabled() || state_.receive_count < receive_trigger_) {
+            read.effects.rearmed = received_data_source;
         }
-        return outputs;
+        return read;
+    }
+    /// IIR. Acknowledges THRE, and only where it is what IIR reported.
+    struct InterruptRead {
+        uart16550::InterruptIdentification id;
+        bool acknowledged;
+    };
+    constexpr InterruptRead read_interrupt_identification() noexcept {
+        const uart16550::InterruptId id = highest_interrupt();
+        const bool acknowledged = id == uart16550::InterruptId::thr_empty;
+        if (acknowledged) {
+            state_.thr_empty_pending = false;
+        }
+        return {.id = interrupt_identification(id), .acknowledged = acknowledged};
+    }
+    constexpr uart16550::LineStatus read_line_status() noexcept {
+        const uart16550::LineStatus status = line_status();
+        state_.line_errors = 0;
+        return status;
+    }
+    constexpr uart16550::ModemStatus read_modem_status() noexcept {
+        const uart16550::ModemStatus status = modem_status();
+        state_.modem_deltas = 0;
+        return status;
     }
 
-    [[nodiscard]] constexpr TransmitPolicy transmit_policy() const noexcept { return transmit_policy_; }
-    [[nodiscard]] constexpr ReceiveTimeout receive_timeout() const noexcept { return receive_timeout_; }
-    [[nodiscard]] constexpr InterruptGate interrupt_gate() const noexcept { return interrupt_gate_; }
-    [[nodiscard]] constexpr std::uint16_t divisor() const noexcept {
-        return static_cast<std::uint16_t>((static_cast<unsigned>(divisor_high_) << 8U) | divisor_low_);
-    }
-    [[nodiscard]] constexpr bool is_64_byte_fifo_allowed() const noexcept { return fifo_64_allowed_; }
+    // --- The guest writes
 
-    /// All that the device remembers. It may be taken at any time between two calls.
-    [[nodiscard]] constexpr SerialState state() const {
-        SerialState state;
-        state.interrupt_enable = interrupt_enable_.value();
-        state.fifo_control = fifo_control_.value();
-        state.line_control = line_control_.value();
-        state.modem_control = modem_control_.value();
-        state.scratch = scratch_.value();
-        state.divisor_low = divisor_low_;
-        state.divisor_high = divisor_high_;
-        state.line_errors = line_errors_;
-        state.modem_inputs = modem_inputs_;
-        state.modem_deltas = modem_deltas_;
-        state.thr_empty_pending = thr_empty_pending_;
-        state.character_timeout = character_timeout_;
-        receive_.save(state.receive_count, state.receive_data, state.receive_parity_errors,
-                      state.receive_framing_errors, state.receive_breaks);
-        transmit_.save(state.transmit_count, state.transmit_data);
-        state.fifo_64_allowed = fifo_64_allowed_;
-        state.transmit_policy = transmit_policy_;
-        state.receive_timeout = receive_timeout_;
-        state.interrupt_gate = interrupt_gate_;
-        state.auto_rts_held = auto_rts_held_;
-        return state;
+    /// All but THR.
+    [[gnu::always_inline]] constexpr SerialEffects write_register(std::uint8_t offset,
+                                                                  std::uint8_t value) noexcept {
+        using namespace uart16550;
+        SerialEffects effects;
+        const Visible before = visible();
+        switch (offset) {
+            case offset::divisor_latch_low:
+                state_.divisor_low = value;
+                break;
+            case offset::interrupt_enable:
+                if (!divisor_latch_access()) {
+                    set_interrupt_enable(value);
+                    return effects;
+                }
+                state_.divisor_high = value;
+                break;
+            case offset::fifo_control:
+                set_fifo_control(value, effects);
+                break;
+            case offset::line_control:
+                guest_write<LineControl>(state_.line_control, value);
+                break;
+            case offset::modem_control:
+                set_modem_control(value);
+                break;
+            case offset::line_status:
+            case offset::modem_status:
+                return effects;
+            case offset::scratch:
+                guest_write<Scratch>(state_.scratch, value);
+                return effects;
+            default:
+                effects.invalid_access = true;
+                return effects;
+        }
+        note_changes(before, effects);
+        return effects;
     }
 
-protected:
+    /// In loopback the guest sends bytes, which are received at once (PC16550D 8.7, bit 4). Bytes that waited
+    /// for the writer when loopback began still go there.
+    ///
+    /// With the FIFOs on it holds no more than the chip would: guests count the bytes that fit to tell one
+    /// chip from another. Linux takes a 16550A that loops 64 bytes back for a U6_16550A, and then sends 64
+    /// at once into a transmit FIFO of 16 (8250_port.c, size_fifo).
+    constexpr SerialEffects loop_back(std::span<const std::uint8_t> bytes) noexcept {
+        SerialEffects effects;
+        const unsigned pending = pending_sources();
+        const std::size_t depth = fifo_enabled() ? transmit_depth() : receive_fifo_size;
+        const std::size_t held = state_.receive_count;
+        const std::size_t room = depth > held ? depth - held : 0;
+        effects.overruns =
+            bytes.size() - receive_.push(state_, bytes.first(detail::smaller(bytes.size(), room)));
+        if (effects.overruns != 0) {
+            state_.line_errors |= uart16550::LineStatus::overrun_error.mask;
+        }
+        state_.thr_empty_pending = transmit_empty();
+        note_received(effects);
+        // The write took THRE down, and what these bytes brought came up after that.
+        effects.rearmed = static_cast<std::uint8_t>(thr_empty_source | ~pending);
+        return effects;
+    }
+
+    // --- What the writer did with the bytes that the guest sent
+
+    /// It took one at once, while nothing waited.
+    [[gnu::always_inline]] constexpr SerialEffects byte_sent() noexcept {
+        SerialEffects effects;
+        effects.bytes_sent = 1;
+        state_.thr_empty_pending = true;
+        effects.rearmed = thr_empty_source;
+        return effects;
+    }
+    /// Bytes that wait for it.
+    [[nodiscard]] constexpr std::span<const std::uint8_t> waiting() const noexcept {
+        return transmit_.bytes(state_);
+    }
+    /// It took `count` of those that waited.
+    constexpr void waiting_sent(std::size_t count, SerialEffects& effects) noexcept {
+        transmit_.drop_front(state_, count);
+        state_.thr_empty_pending = transmit_empty();
+        effects.bytes_sent += count;
+    }
+    /// It failed: those that waited are lost.
+    constexpr void waiting_lost(SerialEffects& effects) noexcept {
+        if (!transmit_empty()) {
+            effects.bytes_lost += state_.transmit_count;
+            transmit_.clear(state_);
+            state_.thr_empty_pending = true;
+        }
+    }
+    /// It took no more: `bytes` wait, as many as may and fit; the others are lost.
+    constexpr void keep_or_lose(std::span<const std::uint8_t> bytes, bool may_wait,
+                                SerialEffects& effects) noexcept {
+        std::size_t kept = 0;
+        if (may_wait && state_.transmit_policy == TransmitPolicy::back_pressure) {
+            kept = transmit_.push(state_, bytes, transmit_depth());
+        }
+        effects.bytes_lost += bytes.size() - kept;
+        state_.thr_empty_pending = transmit_empty();
+        effects.rearmed = thr_empty_source;
+    }
+    /// `count` bytes were lost after it failed.
+    constexpr void bytes_lost(std::size_t count, SerialEffects& effects) const noexcept {
+        effects.bytes_lost += count;
+        effects.rearmed = thr_empty_source;
+    }
+
+    // --- The host
+
+    /// Returns how many bytes fitted.
+    constexpr std::size_t receive(std::span<const std::uint8_t> bytes, SerialEffects& effects) noexcept {
+        const std::size_t count = receive_.push(state_, bytes);
+        note_received(effects);
+        return count;
+    }
+    /// There must be room.
+    constexpr SerialEffects receive_with_errors(std::uint8_t byte, uart16550::LineStatus errors) noexcept {
+        using uart16550::LineStatus;
+        SerialEffects effects;
+        receive_.push(state_, byte,
+                      static_cast<std::uint8_t>(errors.value() & LineStatus::character_errors.mask));
+        if (state_.receive_count == 1) {
+            state_.line_errors |= receive_.take_front_errors(state_);
+        }
+        effects.break_received = errors[LineStatus::break_interrupt];
+        note_received(effects);
+        return effects;
+    }
+    constexpr SerialEffects character_timeout() noexcept {
+        if (character_timeout_armed()) {
+            state_.character_timeout = true;
+        }
+        return {};
+    }
+    constexpr SerialEffects set_modem_inputs(uart16550::ModemStatus lines) noexcept {
+        SerialEffects effects;
+        const Visible before = visible();
+        const std::uint8_t lines_before = modem_lines();
+        state_.modem_inputs = lines.value() & uart16550::ModemStatus::lines.mask;
+        note_modem_change(lines_before);
+        note_changes(before, effects);
+        return effects;
+    }
+    constexpr SerialEffects set_transmit_policy(TransmitPolicy policy) noexcept {
+        SerialEffects effects;
+        state_.transmit_policy = policy;
+        if (policy == TransmitPolicy::drop_and_count) {
+            waiting_lost(effects);
+        }
+        return effects;
+    }
+    constexpr SerialEffects set_receive_timeout(ReceiveTimeout policy) noexcept {
+        state_.receive_timeout = policy;
+        update_receive_trigger();
+        return {};
+    }
+    constexpr SerialEffects set_interrupt_gate(InterruptGate gate) noexcept {
+        state_.interrupt_gate = gate;
+        return {};
+    }
+    constexpr SerialEffects allow_64_byte_fifo(bool allow) noexcept {
+        SerialEffects effects;
+        const Visible before = visible();
+        state_.fifo_64_allowed = allow;
+        if (!allow) {
+            state_.fifo_control = fifo_control().clear(uart16550::FifoControl::fifo_64).value();
+            state_.modem_control = modem_control().clear(uart16550::ModemControl::auto_flow_control).value();
+            update_receive_trigger();
+        }
+        note_changes(before, effects);
+        return effects;
+    }
+    /// What the host has set stays.
+    constexpr SerialEffects reset() noexcept {
+        SerialEffects effects;
+        const Visible before = visible();
+        SerialState fresh;
+        fresh.modem_inputs = state_.modem_inputs;
+        fresh.fifo_64_allowed = state_.fifo_64_allowed;
+        fresh.transmit_policy = state_.transmit_policy;
+        fresh.receive_timeout = state_.receive_timeout;
+        fresh.interrupt_gate = state_.interrupt_gate;
+        restore(fresh);
+        note_changes(before, effects);
+        return effects;
+    }
+    /// The state must be valid.
+    constexpr void restore(const SerialState& state) noexcept {
+        state_ = state;
+        receive_.restore(state_);
+        transmit_.restore();
+        update_receive_trigger();
+    }
+
+private:
     // The sources of interrupts, each where IER has its enable bit.
     static constexpr std::uint8_t received_data_source = uart16550::InterruptEnable::received_data.mask;
     static constexpr std::uint8_t thr_empty_source = uart16550::InterruptEnable::thr_empty.mask;
     static constexpr std::uint8_t line_status_source = uart16550::InterruptEnable::line_status.mask;
     static constexpr std::uint8_t modem_status_source = uart16550::InterruptEnable::modem_status.mask;
 
-    SerialRegisters() = default;
-
-    [[nodiscard]] constexpr bool divisor_latch_access() const noexcept {
-        return line_control_[uart16550::LineControl::divisor_latch_access];
-    }
-    [[nodiscard]] constexpr bool fifo_enabled() const noexcept {
-        return fifo_control_[uart16550::FifoControl::enable];
-    }
-    // Without FIFOs there is the holding register alone.
-    [[nodiscard]] constexpr std::size_t transmit_depth() const noexcept {
-        return !fifo_enabled() ? 1 : fifo_control_[uart16550::FifoControl::fifo_64] ? 64 : 16;
-    }
-    [[nodiscard]] constexpr bool looped() const noexcept {
-        return modem_control_[uart16550::ModemControl::loopback];
-    }
-
-    // --- The TL16C750's automatic flow control (its data sheet, "Autoflow control").
-
-    [[nodiscard]] constexpr bool auto_flow_control() const noexcept {
-        return modem_control_[uart16550::ModemControl::auto_flow_control];
-    }
-    // Auto-CTS: the other side is not ready. In loopback there is no other side.
-    [[nodiscard]] constexpr bool transmitter_stopped() const noexcept {
-        return auto_flow_control() && !looped() &&
-               (modem_inputs_ & uart16550::ModemStatus::clear_to_send.mask) == 0;
-    }
-    // Auto-RTS: off from the trigger level on until the FIFO is empty.
-    constexpr void update_auto_rts() noexcept {
-        const bool automatic =
-            auto_flow_control() && modem_control_[uart16550::ModemControl::request_to_send];
-        auto_rts_held_ =
-            automatic && (receive_.size() >= receive_trigger_ || (auto_rts_held_ && !receive_.empty()));
-    }
-
-    // --- Interrupts: all follows from the registers, here and nowhere else.
-
     // The enabled sources that want an interrupt.
-    [[nodiscard]] constexpr std::uint8_t pending_sources() const noexcept {
-        const unsigned received =
-            receive_.size() >= receive_interrupt_level_ || character_timeout_ ? received_data_source : 0U;
-        const unsigned thr_empty = thr_empty_pending_ ? thr_empty_source : 0U;
-        const unsigned line_status = line_errors_ != 0 ? line_status_source : 0U;
-        const unsigned modem_status = modem_deltas_ != 0 ? modem_status_source : 0U;
+    [[nodiscard, gnu::always_inline]] constexpr std::uint8_t pending_sources() const noexcept {
+        const unsigned received = state_.receive_count >= receive_interrupt_level_ || state_.character_timeout
+                                      ? received_data_source
+                                      : 0U;
+        const unsigned thr_empty = state_.thr_empty_pending ? thr_empty_source : 0U;
+        const unsigned line_status = state_.line_errors != 0 ? line_status_source : 0U;
+        const unsigned modem_status = state_.modem_deltas != 0 ? modem_status_source : 0U;
         return static_cast<std::uint8_t>((received | thr_empty | line_status | modem_status) &
-                                         interrupt_enable_.value());
+                                         state_.interrupt_enable);
     }
 
     // PC16550D table IV.
@@ -192,47 +554,28 @@ protected:
             return InterruptId::line_status;
         }
         if ((pending & received_data_source) != 0) {
-            return receive_.size() >= receive_trigger_ ? InterruptId::received_data
-                                                       : InterruptId::character_timeout;
+            return state_.receive_count >= receive_trigger_ ? InterruptId::received_data
+                                                            : InterruptId::character_timeout;
         }
         return (pending & thr_empty_source) != 0 ? InterruptId::thr_empty : InterruptId::modem_status;
     }
-
-    // --- What the registers read as
-
-    // An empty FIFO repeats nothing: 0.
-    [[nodiscard]] constexpr std::uint8_t receiver_buffer() const noexcept {
-        return receive_.empty() ? std::uint8_t{0} : receive_.front();
-    }
-    [[nodiscard]] constexpr std::uint8_t interrupt_identification(uart16550::InterruptId id) const noexcept {
-        using uart16550::FifoControl;
+    [[nodiscard]] constexpr uart16550::InterruptIdentification interrupt_identification(
+        uart16550::InterruptId id) const noexcept {
         const unsigned fifo = fifo_enabled() ? 0xC0U : 0U;
-        const unsigned fifo_64 = fifo_control_[FifoControl::fifo_64] ? 0x20U : 0U;
-        return static_cast<std::uint8_t>(fifo | fifo_64 | static_cast<unsigned>(id));
-    }
-    [[nodiscard]] constexpr std::uint8_t line_status() const noexcept {
-        using uart16550::LineStatus;
-        const unsigned ready = receive_.empty() ? 0U : LineStatus::data_ready.mask;
-        const unsigned transmitter =
-            transmit_.empty() ? unsigned{LineStatus::thr_empty.mask} | LineStatus::transmitter_empty.mask
-                              : 0U;
-        const unsigned status = ready | transmitter | line_errors_;
-        if (((line_errors_ & LineStatus::character_errors.mask) != 0 || receive_.has_errors()) &&
-            fifo_enabled()) [[unlikely]] {
-            return static_cast<std::uint8_t>(status | LineStatus::fifo_error.mask);
-        }
-        return static_cast<std::uint8_t>(status);
+        const unsigned fifo_64 = fifo_control()[uart16550::FifoControl::fifo_64] ? 0x20U : 0U;
+        return uart16550::InterruptIdentification(
+            static_cast<std::uint8_t>(fifo | fifo_64 | static_cast<unsigned>(id)));
     }
 
     // MSR bits 7:4. In loopback the four outputs are connected to the inputs (PC16550D 8.7, bit 4).
     [[nodiscard]] constexpr std::uint8_t modem_lines() const noexcept {
         using uart16550::ModemControl;
         using uart16550::ModemStatus;
-        if (!modem_control_[ModemControl::loopback]) {
-            return modem_inputs_;
+        if (!looped()) {
+            return state_.modem_inputs;
         }
-        const auto wire = [this](auto output, auto input) -> unsigned {
-            return modem_control_[output] ? input.mask : 0U;
+        const auto wire = [control = modem_control()](auto output, auto input) -> unsigned {
+            return control[output] ? input.mask : 0U;
         };
         return static_cast<std::uint8_t>(
             wire(ModemControl::request_to_send, ModemStatus::clear_to_send) |
@@ -240,165 +583,155 @@ protected:
             wire(ModemControl::out1, ModemStatus::ring_indicator) |
             wire(ModemControl::out2, ModemStatus::data_carrier_detect));
     }
-    [[nodiscard]] constexpr std::uint8_t modem_status() const noexcept {
-        return static_cast<std::uint8_t>(modem_lines() | modem_deltas_);
+    // Without FIFOs there is the holding register alone.
+    [[nodiscard]] constexpr std::size_t transmit_depth() const noexcept {
+        return !fifo_enabled() ? 1 : fifo_control()[uart16550::FifoControl::fifo_64] ? 64 : 16;
     }
 
-    // --- What writing them does here
-
-    constexpr void set_interrupt_enable(std::uint8_t value) noexcept {
-        using uart16550::InterruptEnable;
-        const bool was_enabled = interrupt_enable_[InterruptEnable::thr_empty];
-        interrupt_enable_.guest_write(value);
-        // Enabling THRE while the transmitter is empty interrupts at once; enabling it again does not.
-        if (!was_enabled && interrupt_enable_[InterruptEnable::thr_empty] && transmit_.empty()) {
-            thr_empty_pending_ = true;
+    // What the outside sees of the registers: to report what an access changed.
+    struct Visible {
+        uart16550::LineControl line_control;
+        uart16550::ModemControl outputs;
+        std::uint16_t divisor;
+        bool holds_input;
+        bool looped;
+        bool stopped;
+    };
+    [[nodiscard, gnu::always_inline]] constexpr Visible visible() const noexcept {
+        return {.line_control = line_control(),
+                .outputs = modem_outputs(),
+                .divisor = divisor(),
+                .holds_input = !receive_empty(),
+                .looped = looped(),
+                .stopped = transmitter_stopped()};
+    }
+    [[gnu::always_inline]] constexpr void note_changes(const Visible& before,
+                                                       SerialEffects& effects) noexcept {
+        update_auto_rts();
+        const Visible after = visible();
+        effects.line_control = after.line_control;
+        effects.line_control_changes = changes(before.line_control.value(), after.line_control.value());
+        effects.outputs = after.outputs;
+        effects.output_changes = changes(before.outputs.value(), after.outputs.value());
+        effects.divisor = after.divisor;
+        effects.divisor_changed = before.divisor != after.divisor;
+        effects.receive_emptied = before.holds_input && !after.holds_input;
+        effects.input_resumed = before.looped && !after.looped;
+        effects.transmitter_resumed = before.stopped && !after.stopped;
+    }
+    [[nodiscard]] static constexpr std::uint8_t changes(std::uint8_t before, std::uint8_t after) noexcept {
+        return static_cast<std::uint8_t>(unsigned{before} ^ after);
+    }
+    // After bytes came or went: automatic flow control may change RTS.
+    constexpr void note_received(SerialEffects& effects) noexcept {
+        if (auto_flow_control()) [[unlikely]] {
+            const uart16550::ModemControl before = modem_outputs();
+            update_auto_rts();
+            effects.outputs = modem_outputs();
+            effects.output_changes = changes(before.value(), effects.outputs.value());
         }
     }
 
-    struct FifoReset {
-        bool happened{false};
-        std::size_t received_bytes_dropped{0};
-        std::size_t sent_bytes_dropped{0};
-    };
-    constexpr FifoReset set_fifo_control(std::uint8_t value) noexcept {
+    // --- The TL16C750's automatic flow control (its data sheet, "Autoflow control").
+
+    [[nodiscard]] constexpr bool auto_flow_control() const noexcept {
+        return modem_control()[uart16550::ModemControl::auto_flow_control];
+    }
+    // Auto-RTS: off from the trigger level on until the FIFO is empty.
+    constexpr void update_auto_rts() noexcept {
+        const bool automatic =
+            auto_flow_control() && modem_control()[uart16550::ModemControl::request_to_send];
+        state_.auto_rts_held = automatic && (state_.receive_count >= receive_trigger_ ||
+                                             (state_.auto_rts_held && !receive_empty()));
+    }
+
+    // --- What writes do to the registers
+
+    template <class R>
+    static constexpr void guest_write(std::uint8_t& value, std::uint8_t written) noexcept {
+        R reg(value);
+        reg.guest_write(written);
+        value = reg.value();
+    }
+
+    constexpr void set_interrupt_enable(std::uint8_t value) noexcept {
+        using uart16550::InterruptEnable;
+        const bool was_enabled = interrupt_enable()[InterruptEnable::thr_empty];
+        guest_write<InterruptEnable>(state_.interrupt_enable, value);
+        // Enabling THRE while the transmitter is empty interrupts at once; enabling it again does not.
+        if (!was_enabled && interrupt_enable()[InterruptEnable::thr_empty] && transmit_empty()) {
+            state_.thr_empty_pending = true;
+        }
+    }
+
+    constexpr void set_fifo_control(std::uint8_t value, SerialEffects& effects) noexcept {
         using uart16550::FifoControl;
         const FifoControl written(value);
         const bool enable = written[FifoControl::enable];
         const bool toggled = enable != fifo_enabled();
-        const bool fifo_64 = divisor_latch_access() ? fifo_64_allowed_ && written[FifoControl::fifo_64]
-                                                    : fifo_control_[FifoControl::fifo_64];
+        const bool fifo_64 = divisor_latch_access() ? state_.fifo_64_allowed && written[FifoControl::fifo_64]
+                                                    : fifo_control()[FifoControl::fifo_64];
         // The other bits are programmed only together with bit 0 (PC16550D 8.4).
-        fifo_control_ = FifoControl();
+        FifoControl control;
         if (enable) {
-            fifo_control_.guest_write(value);
-            fifo_control_.set(FifoControl::fifo_64, fifo_64);
+            control.guest_write(value);
+            control.set(FifoControl::fifo_64, fifo_64);
         }
+        state_.fifo_control = control.value();
         update_receive_trigger();
         // To switch the FIFOs on or off clears both.
-        FifoReset reset;
         if (toggled || (enable && written[FifoControl::transmitter_reset])) {
-            reset.happened = true;
-            reset.sent_bytes_dropped = clear_transmitter();
+            effects.fifo_reset = true;
+            effects.bytes_dropped += state_.transmit_count;
+            if (!transmit_empty()) {
+                transmit_.clear(state_);
+                state_.thr_empty_pending = true;
+            }
         }
         if (toggled || (enable && written[FifoControl::receiver_reset])) {
-            reset.happened = true;
-            reset.received_bytes_dropped = receive_.size();
-            receive_.clear();
-            character_timeout_ = false;
-            // The errors shown belong to a byte that is gone; an overrun stays told.
-            line_errors_ &= uart16550::LineStatus::overrun_error.mask;
+            effects.fifo_reset = true;
+            effects.bytes_dropped += state_.receive_count;
+            receive_.clear(state_);
+            state_.character_timeout = false;
+            // The errors shown belong to a byte that is gone; an overrun is still to be read.
+            state_.line_errors &= uart16550::LineStatus::overrun_error.mask;
         }
-        return reset;
-    }
-
-    // Returns how many bytes were waiting.
-    constexpr std::size_t clear_transmitter() noexcept {
-        const std::size_t waiting = transmit_.size();
-        if (waiting != 0) {
-            transmit_.clear();
-            thr_empty_pending_ = true;
-        }
-        return waiting;
-    }
-
-    constexpr void update_receive_trigger() noexcept {
-        receive_trigger_ = receive_trigger_level(fifo_control_);
-        // With the immediate timeout any byte interrupts: as "data available" or as the timeout.
-        receive_interrupt_level_ =
-            receive_timeout_ == ReceiveTimeout::immediate ? std::uint8_t{1} : receive_trigger_;
     }
 
     constexpr void set_modem_control(std::uint8_t value) noexcept {
-        const std::uint8_t before = modem_lines();
         using uart16550::ModemControl;
-        const bool automatic = fifo_64_allowed_ && ModemControl(value)[ModemControl::auto_flow_control];
-        modem_control_.guest_write(value);
-        modem_control_.set(ModemControl::auto_flow_control, automatic);
-        note_modem_change(before);
-    }
-    constexpr void set_modem_inputs(std::uint8_t lines) noexcept {
-        const std::uint8_t before = modem_lines();
-        modem_inputs_ = lines & uart16550::ModemStatus::lines.mask;
-        note_modem_change(before);
+        const std::uint8_t lines_before = modem_lines();
+        const bool automatic = state_.fifo_64_allowed && ModemControl(value)[ModemControl::auto_flow_control];
+        ModemControl control = modem_control();
+        control.guest_write(value);
+        control.set(ModemControl::auto_flow_control, automatic);
+        state_.modem_control = control.value();
+        note_modem_change(lines_before);
     }
     // The deltas: any change of CTS, DSR and DCD; only the end of a ring. With automatic flow control CTS is
     // the transmitter's affair (TL16C750, MSR bit 0).
     constexpr void note_modem_change(std::uint8_t before) noexcept {
         using uart16550::ModemStatus;
         const std::uint8_t after = modem_lines();
-        const unsigned changed =
-            (static_cast<unsigned>(before) ^ after) & ~unsigned{ModemStatus::ring_indicator.mask};
-        const unsigned ring_ended =
-            static_cast<unsigned>(before) & ~unsigned{after} & ModemStatus::ring_indicator.mask;
+        const unsigned changed = (unsigned{before} ^ after) & ~unsigned{ModemStatus::ring_indicator.mask};
+        const unsigned ring_ended = unsigned{before} & ~unsigned{after} & ModemStatus::ring_indicator.mask;
         const unsigned hidden = auto_flow_control() && !looped() ? ModemStatus::clear_to_send.mask : 0U;
-        modem_deltas_ |=
+        state_.modem_deltas |=
             static_cast<std::uint8_t>(((changed & ~hidden) | ring_ended) >> ModemStatus::lines.shift);
     }
-
-    // Loopback: what is sent is received at once (PC16550D 8.7, bit 4). Bytes that waited for the writer
-    // when loopback began still go there. Returns how many bytes found no room.
-    //
-    // With the FIFOs on it holds no more than the chip would: guests count the bytes that fit to tell one
-    // chip from another. Linux takes a 16550A that loops 64 bytes back for a U6_16550A, and then sends 64
-    // at once into a transmit FIFO of 16 (8250_port.c, size_fifo).
-    constexpr std::size_t receive_looped(std::span<const std::uint8_t> bytes) noexcept {
-        const std::size_t depth = fifo_enabled() ? transmit_depth() : receive_fifo_size;
-        const std::size_t room = depth > receive_.size() ? depth - receive_.size() : 0;
-        const std::size_t lost = bytes.size() - receive_.push(bytes.first(smaller(bytes.size(), room)));
-        if (lost != 0) {
-            line_errors_ |= uart16550::LineStatus::overrun_error.mask;
-        }
-        thr_empty_pending_ = transmit_.empty();
-        return lost;
+    constexpr void update_receive_trigger() noexcept {
+        receive_trigger_ = detail::receive_trigger_level(fifo_control());
+        // With the immediate timeout any byte interrupts: as "data available" or as the timeout.
+        receive_interrupt_level_ =
+            state_.receive_timeout == ReceiveTimeout::immediate ? std::uint8_t{1} : receive_trigger_;
     }
 
-    // The state must be valid.
-    constexpr void restore(const SerialState& state) noexcept {
-        interrupt_enable_ = uart16550::InterruptEnable(state.interrupt_enable);
-        fifo_control_ = uart16550::FifoControl(state.fifo_control);
-        line_control_ = uart16550::LineControl(state.line_control);
-        modem_control_ = uart16550::ModemControl(state.modem_control);
-        scratch_ = uart16550::Scratch(state.scratch);
-        divisor_low_ = state.divisor_low;
-        divisor_high_ = state.divisor_high;
-        line_errors_ = state.line_errors;
-        modem_inputs_ = state.modem_inputs;
-        modem_deltas_ = state.modem_deltas;
-        thr_empty_pending_ = state.thr_empty_pending;
-        character_timeout_ = state.character_timeout;
-        receive_.restore(state.receive_count, state.receive_data, state.receive_parity_errors,
-                         state.receive_framing_errors, state.receive_breaks);
-        transmit_.restore(state.transmit_count, state.transmit_data);
-        fifo_64_allowed_ = state.fifo_64_allowed;
-        transmit_policy_ = state.transmit_policy;
-        receive_timeout_ = state.receive_timeout;
-        interrupt_gate_ = state.interrupt_gate;
-        auto_rts_held_ = state.auto_rts_held;
-        update_receive_trigger();
-    }
-
-    detail::SerialReceiveFifo receive_{};
-    detail::SerialTransmitFifo transmit_{};
-    uart16550::InterruptEnable interrupt_enable_{};
-    uart16550::FifoControl fifo_control_{};
-    uart16550::LineControl line_control_{0x03};
-    uart16550::ModemControl modem_control_{0x08};
-    uart16550::Scratch scratch_{};
-    std::uint8_t divisor_low_{0x0C};
-    std::uint8_t divisor_high_{0x00};
-    std::uint8_t line_errors_{0};              // LSR bits 4:1
-    std::uint8_t modem_inputs_{0xB0};          // MSR bits 7:4, from outside
-    std::uint8_t modem_deltas_{0};             // MSR bits 3:0
+    SerialState state_;
+    // Derived from the state: `restore` computes it again.
+    detail::SerialReceiveFifo receive_;
+    detail::SerialTransmitFifo transmit_;
     std::uint8_t receive_trigger_{1};          // bytes for "data available"; follows from FCR
     std::uint8_t receive_interrupt_level_{1};  // bytes for any receive interrupt before the timeout
-    bool thr_empty_pending_{false};
-    bool character_timeout_{false};
-    bool fifo_64_allowed_{false};
-    bool auto_rts_held_{false};
-    TransmitPolicy transmit_policy_{TransmitPolicy::back_pressure};
-    ReceiveTimeout receive_timeout_{ReceiveTimeout::immediate};
-    InterruptGate interrupt_gate_{InterruptGate::out2};
 };
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio
