@@ -392,7 +392,8 @@ public:
     [[nodiscard]] constexpr const AcpiPmOptions& options() const noexcept { return this->core().options(); }
 
 private:
-    constexpr AcpiPm(const detail::AcpiPmCore& core, T sci, Events events, C clock)
+    // By reference, as the clock is asked for the core's argument.
+    constexpr AcpiPm(const detail::AcpiPmCore& core, T sci, Events events, C&& clock)
         : Shell(core, std::move(events), std::move(sci)), clock_(std::move(clock)) {}
 
     [[nodiscard]] constexpr std::int64_t clock_ns() const { return time_since_epoch(clock_).count(); }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <expected>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -477,6 +478,19 @@ TEST_CASE("AcpiPm: failures of the SCI are counted, in reads and writes", "[acpi
     CHECK(pm.host_errors() == HostErrors{.interrupt = 4});
     CHECK(errors == 4);
     CHECK_FALSE(pm.sci_level());
+}
+
+TEST_CASE("AcpiPm: a clock that can only be moved is asked before it is moved", "[acpi_pm][time]") {
+    struct OwnedClock {
+        std::unique_ptr<ManualClock> clock;
+        [[nodiscard]] auto now() const { return clock->now(); }
+    };
+    struct Nobody {
+        void power_off() {}
+    };
+    const AcpiPm pm(NullTrigger{}, Nobody{}, OwnedClock{std::make_unique<ManualClock>(7s)});
+    CHECK(nanoseconds(pm.state().timer_start) == 7s);
+    CHECK(pm.timer() == 0);
 }
 
 TEST_CASE("AcpiPm: a constant expression can use it", "[acpi_pm]") {
