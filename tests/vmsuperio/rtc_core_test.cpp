@@ -3,8 +3,10 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <expected>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <vmsuperio/rtc_cmos.hpp>
 #include <vmsuperio/rtc_pl031.hpp>
@@ -123,7 +125,7 @@ TEST_CASE("RtcCmos: inspect() shows the registers decoded, the time of day and t
 }
 
 TEST_CASE("RtcPl031: inspect() shows the registers decoded, the date and the state", "[rtc_pl031][inspect]") {
-    ManualClock clock(1'718'113'530s);
+    const ManualClock clock(1'718'113'530s);
     RtcPl031 rtc(NullTrigger{}, ClockRef(clock));
     const std::array<std::uint8_t, 4> one{1, 0, 0, 0};
     CHECK(rtc.write(pl031::interrupt_mask, one));
@@ -172,4 +174,33 @@ TEST_CASE("RtcPl031: the registers have their names, and nothing else has", "[rt
               (!rtc.peek(offset).has_value() && offset != pl031::interrupt_clear));
     }
     CHECK(pl031::register_name(0x1'0000'0000).empty());
+}
+
+TEST_CASE("RtcCmos: interrupt_errors() counts what no caller was given, host_errors() every failure",
+          "[rtc_cmos][host_errors]") {
+    struct Broken {
+        using error_type = int;
+        // NOLINTNEXTLINE(readability-convert-member-functions-to-static)
+        std::expected<void, int> trigger() { return std::unexpected(3); }
+    };
+    struct Events {
+        std::vector<HostErrorSource>* heard;
+        void host_error(HostErrorSource source) const { heard->push_back(source); }
+    };
+    std::vector<HostErrorSource> heard;
+    ManualClock clock(0s);
+    RtcCmos rtc(Broken{}, Events{&heard}, ClockRef(clock));
+    CHECK(rtc.write(0, 0x0B));
+    CHECK(rtc.write(1, 0x12));
+    clock.advance(1s);
+    CHECK(rtc.tick().error() == 3);
+    CHECK(rtc.host_errors() == HostErrors{.interrupt = 1});
+    CHECK(rtc.interrupt_errors() == 0);
+    CHECK(rtc.write(0, 0x0C));
+    CHECK(rtc.read(1) == 0xD0);
+    clock.advance(1s);
+    CHECK(rtc.read(1) == 0xD0);
+    CHECK(rtc.host_errors() == HostErrors{.interrupt = 2});
+    CHECK(rtc.interrupt_errors() == 1);
+    CHECK(heard == std::vector(2, HostErrorSource::interrupt));
 }
