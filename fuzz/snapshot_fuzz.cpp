@@ -150,6 +150,36 @@ struct CmosSubject {
     static void normalize(State&) {}
 };
 
+struct AcpiPmSubject {
+    struct PowerEvents {
+        void power_off() {}
+    };
+    using State = AcpiPmState;
+    static constexpr const char* name = "AcpiPmState";
+    std::optional<AcpiPm<Edge, PowerEvents, Clock>> device;
+
+    bool restore(const State& state, World& world, ManualClock& clock) {
+        auto made = AcpiPm<Edge, PowerEvents, Clock>::from_state(state, Edge{&world}, {}, Clock(clock));
+        check_equal(made.has_value(), vmsuperio::validate(state).has_value(),
+                    "from_state refuses invalid states only");
+        if (made) {
+            device.emplace(std::move(*made));
+        }
+        return made.has_value();
+    }
+    [[nodiscard]] State state() const { return device->state(); }
+    void read(std::uint8_t offset) {
+        device->read(offset);
+        const auto deadline = device->next_deadline();
+        check(!deadline || !device->sci_level(), "there is a deadline only while the SCI is low");
+    }
+    void write(std::uint8_t offset, std::uint8_t value) {
+        static_cast<void>(device->write(offset, value));
+        static_cast<void>(device->press_power_button());
+    }
+    static void normalize(State&) {}
+};
+
 template <class S, class Device>
 struct PortSubject {
     using State = S;
@@ -234,7 +264,6 @@ void run_target(Input& input, const Trace& trace) {
     const bool raw = (choice & 0x80) != 0;
     switch (choice & 7) {
         case 0:
-        case 7:
             return run<SerialSubject>(input, trace, raw);
         case 1:
             return run<I8042Subject>(input, trace, raw);
@@ -246,8 +275,10 @@ void run_target(Input& input, const Trace& trace) {
             return run<PortSubject<DebugPortState, DebugPort>>(input, trace, raw);
         case 5:
             return run<PortSubject<ExitPortState, ExitPort>>(input, trace, raw);
-        default:
+        case 6:
             return run<PortSubject<PvpanicState, Pvpanic>>(input, trace, raw);
+        default:
+            return run<AcpiPmSubject>(input, trace, raw);
     }
 }
 
