@@ -508,7 +508,7 @@ private:
         state_.ram[mc146818::register_b] = b.value();
         set_register_c(register_c());
         if (!was_set && !set && format() != old_format) {
-            // The data sheet leaves it to the guest to set the time anew ("DM"). Until it does, or if it
+            // The data sheet leaves it to the guest to set the time again ("DM"). Until it does, or if it
             // never does, the time is right in the new format, as QEMU has it. With SET the bytes are the
             // guest's.
             RtcBytes converted = rtc_bytes(rtc_seconds(old_bytes, old_format), format());
