@@ -104,4 +104,5 @@ set(vmsuperio_headers
 
 # These need packages that the library does not: installed, but compiled by those who include them only.
 set(vmsuperio_optional_headers
-    vmsuperio/serial_json.hpp)
+    vmsuperio/serial_json.hpp
+    vmsuperio/state_json.hpp)

@@ -82,6 +82,15 @@ template <class T>
     }
 }
 
+template <class T, std::size_t N>
+[[nodiscard]] std::string number_text(const std::array<T, N>& values) {
+    std::string text;
+    for (const T& value : values) {
+        text.append(text.empty() ? "" : " ").append(number_text(value));
+    }
+    return text;
+}
+
 /// Collects the members of a state as names and texts.
 class TextArchive {
 public:

@@ -11,6 +11,8 @@
 
 #include <cstdio>
 
+#include "states.hpp"
+
 /// Ends the test case as skipped, saying why (Catch2 2 has no SKIP of its own; CTest reads the line).
 #define VMSUPERIO_SKIP(reason)                    \
     do {                                          \

@@ -72,6 +72,49 @@ TEST_CASE("Inspect: the difference of two states names what changed and nothing 
 
 namespace {
 
+/// A state of one's own with arrays of other numbers than bytes.
+struct Counters {
+    static constexpr SnapshotFormat snapshot_format{
+        .tag = snapshot_tag("CNTR"), .version = 1, .readable_since = 1};
+    std::array<std::int16_t, 3> counts{1, -2, 300};
+    std::array<std::array<bool, 2>, 2> flags{{{true, false}, {false, false}}};
+
+    template <class Self, class Archive>
+    static constexpr void visit(Self& self, Archive& archive) {
+        auto& [counts, flags] = self;
+        archive("counts", counts);
+        archive("flags", flags);
+    }
+    friend constexpr bool operator==(const Counters&, const Counters&) = default;
+};
+static_assert(SnapshotState<Counters> && visits_every_member<Counters>());
+
+}  // namespace
+
+TEST_CASE("Inspect: arrays are numbers in a row", "[inspect]") {
+    CHECK(inspect(Counters{}) == "counts=1 -2 300\nflags=yes no no no\n");
+    Counters after;
+    after.counts[1] = 4;
+    CHECK(difference(Counters{}, after) == "counts: 1 -2 300 -> 1 4 300\n");
+}
+
+TEST_CASE("Inspect: a failing test shows states and registers as text, and what differs", "[inspect]") {
+    CHECK(Catch::Detail::stringify(Counters{}) == "\ncounts=1 -2 300\nflags=yes no no no\n");
+    CHECK(Catch::Detail::stringify(uart16550::InterruptEnable(0x05)) ==
+          "IER=0x05 [received_data line_status]");
+    SerialState state;
+    CHECK_SAME_STATE(state, SerialState{});
+    state.scratch = 0x5A;
+    CHECK(test_support::state_difference(SerialState{}, state) == "scratch: 0x00 -> 0x5A\n");
+    // States that differ where the text has nothing.
+    SerialState dusty;
+    dusty.receive_data[5] = 1;
+    CHECK(test_support::state_difference(SerialState{}, dusty) ==
+          "bytes behind a count differ, which the text does not show\n");
+}
+
+namespace {
+
 /// One that binds a member and forgets to visit it.
 struct Forgetful {
     static constexpr SnapshotFormat snapshot_format{
