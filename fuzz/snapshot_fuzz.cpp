@@ -18,6 +18,7 @@
 
 #include <vmsuperio/vmsuperio.hpp>
 
+#include "support/check_state.hpp"
 #include "support/target.hpp"
 #include "support/world.hpp"
 
@@ -240,7 +241,7 @@ void run(Input& input, const Trace& trace, bool raw) {
     trace("// restored; then:");
     State normal = *decoded;
     Subject::normalize(normal);
-    check(subject.state() == normal, "the device has the state that it was given");
+    check_same_state(subject.state(), normal, "the device has the state that it was given");
     while (!input.empty()) {
         const Op op = next_op(input);
         if (op.kind == OpKind::write) {

@@ -256,11 +256,13 @@ public:
 }  // namespace detail
 
 /// Plain data that can be saved.
+// The format is asked for first: other types need not even be comparable without an error.
 template <class S>
 concept SnapshotState =
-    std::default_initializable<S> && std::equality_comparable<S> &&
-    requires(S& state, const S& saved, detail::SnapshotEncoder& encoder, detail::SnapshotDecoder& decoder) {
+    requires {
         { S::snapshot_format } -> std::convertible_to<SnapshotFormat>;
+    } && std::default_initializable<S> && std::equality_comparable<S> &&
+    requires(S& state, const S& saved, detail::SnapshotEncoder& encoder, detail::SnapshotDecoder& decoder) {
         S::visit(saved, encoder);
         S::visit(state, decoder);
     };

@@ -127,7 +127,7 @@ TEST_CASE("I8042: every command byte answers what the reference says, and nothin
             default:
                 break;
         }
-        CHECK(pc.dev.state() == expected);
+        CHECK_SAME_STATE(pc.dev.state(), expected);
     }
 }
 
@@ -401,7 +401,7 @@ TEST_CASE("I8042: the minimal profile resets the CPU, reads 0 and does nothing e
     pc.dev.press(Key::a);
     pc.dev.move_mouse({.x = 1});
     CHECK(pc.dev.ctrl_alt_del());
-    CHECK(pc.dev.state() == before);
+    CHECK_SAME_STATE(pc.dev.state(), before);
     CHECK(pc.resets == 0);
     CHECK(pc.irq1 + pc.irq12 == 0);
     CHECK(pc.command(0xFE));
@@ -428,7 +428,7 @@ TEST_CASE("I8042: reset brings the power-on state back and keeps what is plugged
     pc.command(0x61, 0x12);
     pc.dev.press(Key::a);
     pc.dev.reset();
-    CHECK(pc.dev.state() == fresh);
+    CHECK_SAME_STATE(pc.dev.state(), fresh);
     CHECK(pc.a20 == std::vector<bool>{false, true});
     CHECK(pc.leds == Bytes{0x07, 0x00});
     CHECK(pc.resets == 0);
@@ -436,17 +436,17 @@ TEST_CASE("I8042: reset brings the power-on state back and keeps what is plugged
 
 TEST_CASE("I8042: a default-constructed state is a device just reset", "[i8042][snapshot]") {
     Pc pc;
-    CHECK(pc.dev.state() == I8042State{});
+    CHECK_SAME_STATE(pc.dev.state(), I8042State{});
     auto restored = pc.restored(I8042State{});
     REQUIRE(restored.has_value());
-    CHECK(restored->state() == I8042State{});
+    CHECK_SAME_STATE(restored->state(), I8042State{});
     pc.keyboard({0xED, 0x07});
     pc.dev.press(Key::left_shift);
     pc.dev.press(Key::insert);
     pc.mouse({0xF4});
     pc.dev.move_mouse({.x = 1, .buttons = 1});
     pc.dev.reset();
-    CHECK(pc.dev.state() == I8042State{});
+    CHECK_SAME_STATE(pc.dev.state(), I8042State{});
     CHECK(pc.irq12 == 0);
 }
 
@@ -458,7 +458,7 @@ TEST_CASE("I8042: inspect names each member of the state with its value, and has
     pc.dev.move_mouse({.x = -5, .buttons = 1});
     const I8042State before = pc.dev.state();
     const std::string text = pc.dev.inspect();
-    CHECK(pc.dev.state() == before);
+    CHECK_SAME_STATE(pc.dev.state(), before);
     CHECK(text.starts_with("status=0x"));
     for (const std::string_view line :
          {"profile=full", "keyboard_present=yes",
@@ -614,11 +614,11 @@ TEST_CASE("I8042: after power-on A20 is low, the ports are off and the self-test
     pc.command(0xD1, 0xDF);
     CHECK(pc.a20 == std::vector<bool>{true});
     pc.dev.reset();
-    CHECK(pc.dev.state() == cold);
+    CHECK_SAME_STATE(pc.dev.state(), cold);
     CHECK(pc.a20 == std::vector<bool>{true, false});
     auto restored = pc.restored(cold);
     REQUIRE(restored.has_value());
-    CHECK(restored->state() == cold);
+    CHECK_SAME_STATE(restored->state(), cold);
 }
 
 TEST_CASE("I8042: after power-on a device that is not there has no result, and no controller none at all",
@@ -717,7 +717,7 @@ TEST_CASE("I8042: peek has no side effect", "[i8042]") {
         CHECK(pc.dev.peek(0) == 0x1E);
         CHECK((pc.dev.peek(4) & 0x01) == 0x01);
     }
-    CHECK(pc.dev.state() == before);
+    CHECK_SAME_STATE(pc.dev.state(), before);
     CHECK(pc.irq1 == 1);
 }
 
@@ -797,12 +797,12 @@ TEST_CASE("I8042: a saved and restored device goes on as the original, at every 
         const I8042State state = original.dev.state();
         const auto decoded = vmsuperio::decode<I8042State>(vmsuperio::encode(state));
         REQUIRE(decoded.has_value());
-        REQUIRE(*decoded == state);
+        REQUIRE_SAME_STATE(*decoded, state);
         other.irq1 = 0;
         other.irq12 = 0;
         auto restored = other.restored(*decoded);
         REQUIRE(restored.has_value());
-        REQUIRE(restored->state() == state);
+        REQUIRE_SAME_STATE(restored->state(), state);
         // A line that was high is raised again, and only that one.
         const bool full = (state.output_full);
         const bool aux = (state.output_flags & 0x20) != 0;
@@ -814,7 +814,7 @@ TEST_CASE("I8042: a saved and restored device goes on as the original, at every 
             random_step(original.dev, left);
             random_step(*restored, right);
         }
-        REQUIRE(restored->state() == original.dev.state());
+        REQUIRE_SAME_STATE(restored->state(), original.dev.state());
     }
 }
 
@@ -826,7 +826,7 @@ TEST_CASE("I8042: from_state refuses each value that no controller can have", "[
         I8042State other_mouse = good;
         other_mouse.mouse.id = id;
         REQUIRE(pc.restored(other_mouse).has_value());
-        CHECK(pc.restored(other_mouse)->state() == other_mouse);
+        CHECK_SAME_STATE(pc.restored(other_mouse)->state(), other_mouse);
     }
     const auto refuses = [&](auto change, std::string_view field) {
         I8042State bad = good;

@@ -212,7 +212,7 @@ TEST_CASE("I8042 hold-off: what is left of it is saved, and the new owner says h
         pc.irq1.clear();
         auto restored = pc.restored(*state, 1ms);
         REQUIRE(restored.has_value());
-        CHECK(restored->state() == *state);
+        CHECK_SAME_STATE(restored->state(), *state);
         CHECK(pc.irq1.empty());
         CHECK(restored->next_deadline() == 99s + 600us);
         pc.clock.advance(600us);

@@ -102,7 +102,7 @@ TEST_CASE("ResetControl: other offsets, errors, reset and saved states", "[reset
     REQUIRE(decoded.has_value());
     const auto restored = ResetControl<CountingTrigger>::from_state(*decoded, CountingTrigger{&resets});
     REQUIRE(restored.has_value());
-    CHECK(restored->state() == port.state());
+    CHECK_SAME_STATE(restored->state(), port.state());
     CHECK(resets == 1);
     for (unsigned value = 0; value <= 0xFF; ++value) {
         const auto made = ResetControl<CountingTrigger>::from_state({static_cast<std::uint8_t>(value)},
@@ -111,7 +111,7 @@ TEST_CASE("ResetControl: other offsets, errors, reset and saved states", "[reset
         REQUIRE((made.has_value() || made.error().field == "value"));
     }
     port.reset();
-    CHECK(port.state() == vmsuperio::ResetControlState{});
+    CHECK_SAME_STATE(port.state(), vmsuperio::ResetControlState{});
     CHECK(resets == 1);
     std::vector<bool> levels;
     ResetControl level(RecordingLevel{&levels});
@@ -154,7 +154,7 @@ TEST_CASE("SystemControlPortA: Linux's fast A20 switches the gate and does not r
     CHECK(gate == std::vector<bool>{true, false});
     port.reset();
     CHECK(gate.size() == 2);
-    CHECK(port.state() == vmsuperio::SystemControlPortAState{});
+    CHECK_SAME_STATE(port.state(), vmsuperio::SystemControlPortAState{});
 }
 
 TEST_CASE("SystemControlPortA: other offsets, errors and saved states", "[reset_control][port92][snapshot]") {
@@ -168,7 +168,7 @@ TEST_CASE("SystemControlPortA: other offsets, errors and saved states", "[reset_
     using Port = SystemControlPortA<CountingTrigger, GateEvents>;
     const auto restored = Port::from_state(port.state(), CountingTrigger{&resets}, GateEvents{&gate});
     REQUIRE(restored.has_value());
-    CHECK(restored->state() == port.state());
+    CHECK_SAME_STATE(restored->state(), port.state());
     CHECK(resets == 1);
     CHECK(gate.size() == 1);  // the restored device tells nothing
     CHECK(Port::from_state({0x04}, CountingTrigger{&resets}, GateEvents{&gate}).error().field == "value");

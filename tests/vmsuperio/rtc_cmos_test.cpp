@@ -919,7 +919,7 @@ TEST_CASE("RtcCmos: set_cmos leaves the clock's own bytes alone", "[rtc_cmos][me
     }
     pc.dev.set_cmos(0x32, 0x99);
     pc.dev.set_cmos(0x80, 0x99);
-    CHECK(pc.dev.state() == before);
+    CHECK_SAME_STATE(pc.dev.state(), before);
     pc.dev.set_cmos(0x3D, 0x21);
     CHECK(pc.get(0x3D) == 0x21);
 }
@@ -934,7 +934,7 @@ TEST_CASE("RtcCmos: peek and cmos have no side effect", "[rtc_cmos]") {
     CHECK((pc.dev.peek(1) & 0x90) == 0x90);
     CHECK((pc.dev.cmos(0x0C) & 0x90) == 0x90);
     CHECK(pc.dev.peek(0) == 0xFF);
-    CHECK(pc.dev.state() == before);
+    CHECK_SAME_STATE(pc.dev.state(), before);
     CHECK(pc.irqs == 1);
 }
 
@@ -1053,19 +1053,19 @@ TEST_CASE("RtcCmos: a saved and restored device goes on as the original, at ever
         const RtcCmosState state = original.dev.state();
         const auto decoded = vmsuperio::decode<RtcCmosState>(vmsuperio::encode(state));
         REQUIRE(decoded.has_value());
-        REQUIRE(*decoded == state);
+        REQUIRE_SAME_STATE(*decoded, state);
         Pc other;
         other.clock.set(original.clock.now().time_since_epoch());
         auto restored = other.restored(*decoded);
         REQUIRE(restored.has_value());
-        REQUIRE(restored->state() == state);
+        REQUIRE_SAME_STATE(restored->state(), state);
         std::mt19937 left(static_cast<unsigned>(round));
         std::mt19937 right(static_cast<unsigned>(round));
         for (int step = 0; step < 20; ++step) {
             random_step(original.dev, original.clock, left);
             random_step(*restored, other.clock, right);
         }
-        REQUIRE(restored->state() == original.dev.state());
+        REQUIRE_SAME_STATE(restored->state(), original.dev.state());
     }
 }
 

@@ -507,12 +507,12 @@ TEST_CASE("RtcPl031: a saved and restored device goes on as the original, at eve
         const RtcPl031State state = original.dev.state();
         const auto decoded = vmsuperio::decode<RtcPl031State>(vmsuperio::encode(state));
         REQUIRE(decoded.has_value());
-        REQUIRE(*decoded == state);
+        REQUIRE_SAME_STATE(*decoded, state);
         Board other;
         other.clock.set(original.clock.now().time_since_epoch());
         auto restored = other.restored(*decoded);
         REQUIRE(restored.has_value());
-        REQUIRE(restored->state() == state);
+        REQUIRE_SAME_STATE(restored->state(), state);
         CHECK(other.irqs == (state.matched && state.interrupt_enabled ? 1 : 0));
         std::mt19937 left(static_cast<unsigned>(round));
         std::mt19937 right(static_cast<unsigned>(round));
@@ -520,7 +520,7 @@ TEST_CASE("RtcPl031: a saved and restored device goes on as the original, at eve
             random_step(original.dev, original.clock, left);
             random_step(*restored, other.clock, right);
         }
-        REQUIRE(restored->state() == original.dev.state());
+        REQUIRE_SAME_STATE(restored->state(), original.dev.state());
     }
 }
 

@@ -257,7 +257,7 @@ TEST_CASE("Serial: the TL16C750 takes RTS back at the trigger level until its FI
     auto restored =
         Uart::from_state(held, Edge{&other.world}, LineEvents{{&other.world}, &other}, Sink{&other.world});
     REQUIRE(restored.has_value());
-    CHECK(restored->state() == held);
+    CHECK_SAME_STATE(restored->state(), held);
     restored->read(rbr);
     CHECK(other.outputs == Outputs{"RTS"});
     for (SerialState wrong : {SerialState{}, held, held}) {

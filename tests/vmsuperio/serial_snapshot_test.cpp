@@ -140,10 +140,10 @@ SerialState busy_state() {
 TEST_CASE("Serial: a state made by default is a device just reset", "[serial][snapshot]") {
     World world;
     const Uart fresh(Edge{&world}, Events{&world}, Sink{&world});
-    CHECK(fresh.state() == SerialState{});
+    CHECK_SAME_STATE(fresh.state(), SerialState{});
     const auto restored = restore(SerialState{}, world);
     REQUIRE(restored.has_value());
-    CHECK(restored->state() == SerialState{});
+    CHECK_SAME_STATE(restored->state(), SerialState{});
     CHECK(world.edges == 0);
 }
 
@@ -170,11 +170,11 @@ TEST_CASE("Serial: the saved state holds every latch", "[serial][snapshot]") {
     CHECK(state.fifo_64_allowed);
     const auto decoded = vmsuperio::decode<SerialState>(vmsuperio::encode(state));
     REQUIRE(decoded.has_value());
-    CHECK(*decoded == state);
+    CHECK_SAME_STATE(*decoded, state);
     World world;
     const auto restored = restore(*decoded, world);
     REQUIRE(restored.has_value());
-    CHECK(restored->state() == state);
+    CHECK_SAME_STATE(restored->state(), state);
     CHECK(world.output.empty());
 }
 
@@ -206,7 +206,7 @@ TEST_CASE("Serial: a state of version 1 is read, and the policy it was saved wit
     encoded[8] = 169;
     const auto decoded = vmsuperio::decode<SerialState>(encoded);
     REQUIRE(decoded.has_value());
-    CHECK(*decoded == saved);
+    CHECK_SAME_STATE(*decoded, saved);
     World world;
     CHECK(restore(*decoded, world).has_value());
 }
@@ -333,7 +333,7 @@ TEST_CASE("Serial: the extremes of a valid state are accepted", "[serial][snapsh
     World world;
     auto restored = restore(full, world);
     REQUIRE(restored.has_value());
-    CHECK(restored->state() == full);
+    CHECK_SAME_STATE(restored->state(), full);
     CHECK(restored->fifo_capacity() == 0);
     CHECK(restored->transmit_capacity() == 0);
     for (int i = 0; i < 64; ++i) {
@@ -347,7 +347,7 @@ TEST_CASE("Serial: the extremes of a valid state are accepted", "[serial][snapsh
     dusty.transmit_data[5] = 1;
     auto clean = restore(dusty, world);
     REQUIRE(clean.has_value());
-    CHECK(clean->state() == SerialState{});
+    CHECK_SAME_STATE(clean->state(), SerialState{});
 }
 
 TEST_CASE("Serial: cut at any step, saved and restored, a trace goes on the same",
@@ -389,7 +389,9 @@ TEST_CASE("Serial: cut at any step, saved and restored, a trace goes on the same
                 whole.world.output.size() != world.output.size() ||
                 whole.world.lost_bytes != world.lost_bytes || whole.world.emptied != world.emptied ||
                 whole.world.overruns != world.overruns) {
-                FAIL("the devices differ after step " << i << " of trace " << done);
+                FAIL("the devices differ after step "
+                     << i << " of trace " << done << "\n"
+                     << test_support::state_difference(whole.uart.state(), cut.state()));
             }
         }
         REQUIRE(whole.world.output == world.output);
