@@ -2,7 +2,7 @@
 #pragma once
 
 /// All portable parts of vmsuperio. The helpers for Linux (`<vmsuperio/linux/...>`) and for nlohmann-json
-/// (`<vmsuperio/serial_json.hpp>`) are included by name.
+/// (`<vmsuperio/state_json.hpp>`) are included by name.
 
 #include <vmsuperio/acpi_pm.hpp>
 #include <vmsuperio/callback.hpp>
