@@ -104,9 +104,9 @@ TEST_CASE("IoMetrics: nothing is lost where many CPUs touch the same fresh ports
 
 TEST_CASE("DeviceDirectory: an access belongs to the device that it lies in as a whole", "[metrics]") {
     DeviceDirectory devices;
-    const ObservedDevice& uart = devices.add_ports({"COM1", RegisterSet::uart16550}, 0x3F8, 8);
-    const ObservedDevice& keyboard = devices.add_ports({"i8042", RegisterSet::i8042}, 0x64, 1);
-    CHECK(&devices.add_ports({"i8042", RegisterSet::i8042}, 0x60, 1) == &keyboard);
+    const ObservedDevice& uart = devices.add_ports("COM1", 0x3F8, 8);
+    const ObservedDevice& keyboard = devices.add_ports("i8042", 0x64, 1);
+    CHECK(&devices.add_ports("i8042", 0x60, 1) == &keyboard);
     const ObservedDevice& disk = devices.add_mmio({"disk"}, 0xFFFF'FFFF'FFFF'F000, 0x1000);
     CHECK(devices.find_port(0x3F8, 8) == &uart);
     CHECK(devices.find_port(0x3FF, 1) == &uart);
@@ -147,7 +147,7 @@ TEST_CASE("Metrics: string I/O counts as so many accesses of one exit", "[metric
 
 TEST_CASE("Metrics: the ports of a device are added up under its name", "[metrics]") {
     Observer observer;
-    observer.devices().add_ports({"COM1", RegisterSet::uart16550}, 0x3F8, 8);
+    observer.devices().add_ports("COM1", 0x3F8, 8);
     observer.devices().add_ports({"idle"}, 0x100, 8);
     observer.devices().add_mmio({"disk"}, 0xD000'0000, 0x1000);
     observer.record(port(true, 0x3F8), true);
@@ -189,7 +189,7 @@ TEST_CASE("Metrics: errors of a device are counted, and the first is logged", "[
     const ScratchDirectory directory;
     const std::string file = (directory / "log").string();
     Observer observer(log_to(file), std::nullopt);
-    const DeviceErrorLog errors(observer.devices().add({"COM1", RegisterSet::uart16550}));
+    const DeviceErrorLog errors(observer.devices().add("COM1"));
     const auto error =
         vmsuperio::SerialError<std::error_code>::from_writer(std::make_error_code(std::errc::broken_pipe));
     errors(error);

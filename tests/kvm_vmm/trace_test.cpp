@@ -6,6 +6,12 @@
 #include <thread>
 #include <unistd.h>
 
+#include <vmdevice/io_manager.hpp>
+#include <vmdevice/port_view.hpp>
+#include <vmdevice/share.hpp>
+#include <vmsuperio/vmsuperio.hpp>
+
+#include "devices/register_names.hpp"
 #include "observe/io_trace.hpp"
 #include "observe/observer.hpp"
 #include "program.hpp"
@@ -23,34 +29,57 @@ OutputFile trace_file(const std::string& path) {
 
 using Bytes = std::vector<std::uint8_t>;
 
-/// Accesses to named devices, and the names that they get.
+/// Devices with names, the accesses of a guest to them, and the names that these get.
 class Namer {
 public:
     Namer() {
-        devices.add_ports({"COM1", RegisterSet::uart16550}, 0x3F8, 8);
-        devices.add_ports({"COM2", RegisterSet::uart16550}, 0x2F8, 8);
-        devices.add_ports({"i8042", RegisterSet::i8042}, 0x60, 1);
-        devices.add_ports({"i8042", RegisterSet::i8042}, 0x64, 1);
-        devices.add_ports({"CMOS", RegisterSet::rtc_cmos}, 0x70, 4);
-        devices.add_ports({"PM1a", RegisterSet::acpi_pm}, 0x600, 12);
-        devices.add_ports({"pvpanic"}, 0x505, 1);
-        devices.add_mmio({"disk"}, 0xD000'0000, 0x1000);
+        put("COM1", 0x3F8, 8, vmdevice::share(Uart(vmsuperio::NullTrigger(), vmsuperio::NullWriter())));
+        put("COM2", 0x2F8, 8, vmdevice::share(Uart(vmsuperio::NullTrigger(), vmsuperio::NullWriter())));
+        const auto keyboard = vmdevice::share(vmsuperio::I8042(vmsuperio::NullTrigger()));
+        const auto view = std::make_shared<vmdevice::PortView>(vmdevice::PioAddress{0x60}, keyboard);
+        put("i8042", 0x60, 1, view);
+        put("i8042", 0x64, 1, view);
+        devices.add("i8042").register_name = register_namer(keyboard);
+        put("CMOS", 0x70, 4, vmdevice::share(vmsuperio::RtcCmos<>()));
+        put("PM1a", 0x600, 12, vmdevice::share(vmsuperio::AcpiPm(vmsuperio::NullTrigger(), Events())));
+        put("reset_control", 0xCF9, 1, vmdevice::share(vmsuperio::ResetControl(vmsuperio::NullTrigger())));
+        put("system_control", 0x92, 1,
+            vmdevice::share(vmsuperio::SystemControlPortA(vmsuperio::NullTrigger())));
+        put("pvpanic", 0x505, 1, vmdevice::share(vmsuperio::Pvpanic()));
+        put("post_code", 0x80, 1, vmdevice::share(vmsuperio::DebugPort()));
+        devices.add_mmio("disk", 0xD000'0000, 0x1000);
     }
     std::string write(std::uint16_t port, const Bytes& data = {0}, std::size_t width = 1) {
-        return name({IoAccess::Bus::pio, true, 0, port, width, data});
+        Bytes written = data;
+        (void)io.pio_exit(vmdevice::IoDirection::out, vmdevice::PioAddress{port}, width, data.size() / width,
+                          written);
+        return devices.register_name({IoAccess::Bus::pio, true, 0, port, width, data});
     }
-    std::string read(std::uint16_t port, const Bytes& data = {0}, std::size_t width = 1) {
-        return name({IoAccess::Bus::pio, false, 0, port, width, data});
-    }
-    std::string name(const IoAccess& access) {
-        const bool pio = access.bus == IoAccess::Bus::pio;
-        return names.name(pio ? devices.find_port(static_cast<std::uint16_t>(access.address), access.width)
-                              : devices.find_mmio(access.address, access.width),
-                          access);
+    std::string read(std::uint16_t port, std::size_t width = 1) {
+        Bytes data(width);
+        (void)io.pio_exit(vmdevice::IoDirection::in, vmdevice::PioAddress{port}, width, 1, data);
+        return devices.register_name({IoAccess::Bus::pio, false, 0, port, width, data});
     }
 
+    vmdevice::IoManager io;
     DeviceDirectory devices;
-    RegisterNames names;
+
+private:
+    using Uart = vmsuperio::Serial<vmsuperio::NullTrigger>;
+    struct Events {
+        static void power_off() {}
+    };
+
+    template <class Device>
+    void put(std::string_view name, std::uint16_t port, std::uint16_t size,
+             const std::shared_ptr<Device>& device) {
+        REQUIRE(io.register_pio(vmdevice::PioRange::create(vmdevice::PioAddress{port}, size).value(), device)
+                    .has_value());
+        ObservedDevice& observed = devices.add_ports(name, port, size);
+        if constexpr (requires { device->lock(); }) {
+            observed.register_name = register_namer(device);
+        }
+    }
 };
 
 std::vector<std::string> lines_of(const std::filesystem::path& path) {
@@ -87,10 +116,6 @@ TEST_CASE("Register names: the divisor while DLAB is set, in that UART only, unt
     CHECK(namer.write(0x2F8) == "COM2.THR");
     namer.write(0x3FB, {0x03});
     CHECK(namer.write(0x3F8) == "COM1.THR");
-    namer.read(0x3FB, {0x80});  // a value read tells as well
-    CHECK(namer.write(0x3F8) == "COM1.DLL");
-    namer.names.forget();
-    CHECK(namer.write(0x3F8) == "COM1.THR");
     // As a part of a wide write: IIR/FCR at +2, LCR at +3.
     CHECK(namer.write(0x3FA, {0x07, 0x80}, 2) == "COM1.FCR");
     CHECK(namer.write(0x3F8) == "COM1.DLL");
@@ -107,18 +132,33 @@ TEST_CASE("Register names: keyboard controller, clock, power management and othe
     CHECK(namer.write(0x70, {0x8A}) == "CMOS.index");
     CHECK(namer.write(0x72, {0x10}) == "CMOS.index2");
     CHECK(namer.write(0x73, {0x10}) == "CMOS.data2");
-    CHECK(namer.read(0x71) == "CMOS.data[0x0a A]");
+    CHECK(namer.read(0x71) == "CMOS.data[0x0a:A]");
     CHECK(namer.write(0x70, {0x40}) == "CMOS.index");
     CHECK(namer.write(0x71) == "CMOS.data[0x40]");  // plain memory
-    CHECK(namer.read(0x600, {0, 0}, 2) == "PM1a.STS");
-    CHECK(namer.write(0x602, {0, 0}, 2) == "PM1a.EN");
-    CHECK(namer.write(0x604, {0, 0}, 2) == "PM1a.CNT");
-    CHECK(namer.read(0x608, {0, 0, 0, 0}, 4) == "PM1a.TMR");
-    CHECK(namer.write(0x505) == "pvpanic.0x00");
+    CHECK(namer.read(0x600, 2) == "PM1a.PM1_STS");
+    CHECK(namer.write(0x602, {0, 0}, 2) == "PM1a.PM1_EN");
+    CHECK(namer.write(0x604, {0, 0}, 2) == "PM1a.PM1_CNT");
+    CHECK(namer.read(0x608, 4) == "PM1a.PM_TMR");
+    CHECK(namer.read(0x606) == "PM1a.0x06");
+    CHECK(namer.read(0xCF9) == "reset_control.RST_CNT");
+    CHECK(namer.write(0x92) == "system_control.PORT92");
+    CHECK(namer.write(0x505) == "pvpanic.events");
+    CHECK(namer.write(0x80) == "post_code.0x00");
     const Bytes data(4);
-    CHECK(namer.name({IoAccess::Bus::mmio, false, 0, 0xD000'0070, 4, data}) == "disk.0x70");
+    CHECK(namer.devices.register_name({IoAccess::Bus::mmio, false, 0, 0xD000'0070, 4, data}) == "disk.0x70");
     CHECK(namer.read(0x61) == "-");
-    CHECK(namer.read(0x3FF, {0, 0}, 2) == "-");
+    CHECK(namer.read(0x3FF, 2) == "-");
+}
+
+TEST_CASE("Register names: a device that is gone has none", "[trace]") {
+    DeviceDirectory devices;
+    auto uart = vmdevice::share(vmsuperio::Serial(vmsuperio::NullTrigger(), vmsuperio::NullWriter()));
+    devices.add_ports("COM1", 0x3F8, 8).register_name = register_namer(uart);
+    const Bytes data(1);
+    const IoAccess access{IoAccess::Bus::pio, false, 0, 0x3FD, 1, data};
+    CHECK(devices.register_name(access) == "COM1.LSR");
+    uart.reset();
+    CHECK(devices.register_name(access) == "COM1.0x05");
 }
 
 TEST_CASE("Trace: a line tells time, CPU, bus, direction, address, width, values and register", "[trace]") {

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include <vmsuperio/registers/acpi_pm.hpp>
+#include <vmsuperio/registers/i8042.hpp>
 #include <vmsuperio/registers/mc146818.hpp>
 #include <vmsuperio/registers/register.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
@@ -15,7 +17,7 @@ using vmsuperio::Access;
 
 struct Sample : vmsuperio::Register<Sample, std::uint8_t> {
     using Register::Register;
-    static constexpr std::string_view name = "SAMPLE";
+    [[maybe_unused]] static constexpr std::string_view name = "SAMPLE";
     static constexpr Field<0, 1> mode{};
     static constexpr Bit<3> enable{};
     static constexpr Field<4, 7> level{};
@@ -26,7 +28,7 @@ struct Sample : vmsuperio::Register<Sample, std::uint8_t> {
 
 struct Flags : vmsuperio::Register<Flags, std::uint16_t> {
     using Register::Register;
-    static constexpr std::string_view name = "FLAGS";
+    [[maybe_unused]] static constexpr std::string_view name = "FLAGS";
     static constexpr Bit<0, Access::write_one_to_clear> timer{};
     static constexpr Bit<8, Access::write_one_to_clear> button{};
     static constexpr Bit<9, Access::self_clearing> strobe{};
@@ -106,4 +108,47 @@ TEST_CASE("Register: the CMOS places of memory sizes follow one another", "[regi
     CHECK(mc146818::memory_above_4g_low == 0x5B);
     CHECK(mc146818::memory_above_4g_middle == 0x5C);
     CHECK(mc146818::memory_above_4g_high == 0x5D);
+}
+
+TEST_CASE("Register: names by offset and direction", "[register]") {
+    using vmsuperio::uart16550::register_name;
+    const std::array<std::array<std::string_view, 3>, 9> uart{{
+        {"RBR", "THR", "DLL"},
+        {"IER", "IER", "DLM"},
+        {"IIR", "FCR", "IIR"},
+        {"LCR", "LCR", "LCR"},
+        {"MCR", "MCR", "MCR"},
+        {"LSR", "LSR", "LSR"},
+        {"MSR", "MSR", "MSR"},
+        {"SCR", "SCR", "SCR"},
+        {"", "", ""},
+    }};
+    for (std::size_t offset = 0; offset < uart.size(); ++offset) {
+        CAPTURE(offset);
+        CHECK(register_name(offset, false, false) == uart[offset][0]);
+        CHECK(register_name(offset, true, false) == uart[offset][1]);
+        CHECK(register_name(offset, false, true) == uart[offset][2]);
+    }
+    CHECK(register_name(0, true, true) == "DLL");
+    CHECK(register_name(2, true, true) == "FCR");
+
+    CHECK(vmsuperio::i8042::register_name(0, false) == "data");
+    CHECK(vmsuperio::i8042::register_name(0, true) == "data");
+    CHECK(vmsuperio::i8042::register_name(4, false) == "status");
+    CHECK(vmsuperio::i8042::register_name(4, true) == "command");
+    CHECK(vmsuperio::i8042::register_name(1, false).empty());
+
+    CHECK(vmsuperio::mc146818::register_name(0) == "index");
+    CHECK(vmsuperio::mc146818::register_name(1) == "data");
+    CHECK(vmsuperio::mc146818::register_name(2) == "index2");
+    CHECK(vmsuperio::mc146818::register_name(3) == "data2");
+    CHECK(vmsuperio::mc146818::register_name(4).empty());
+
+    const std::array<std::string_view, 14> power{"PM1_STS", "PM1_STS", "PM1_EN", "PM1_EN", "PM1_CNT",
+                                                 "PM1_CNT", "",        "",       "PM_TMR", "PM_TMR",
+                                                 "PM_TMR",  "PM_TMR",  "",       ""};
+    for (std::size_t offset = 0; offset < power.size(); ++offset) {
+        CAPTURE(offset);
+        CHECK(vmsuperio::acpi_pm::register_name(offset) == power[offset]);
+    }
 }

@@ -171,7 +171,7 @@ json deep_array() {
 }  // namespace
 
 TEMPLATE_TEST_CASE("JSON: a state survives it", "[json][snapshot]", SerialState, I8042State, RtcCmosState,
-                   RtcPl031State, DebugPortState, ExitPortState, PvpanicState, ResetControlState,
+                   RtcPl031State, AcpiPmState, DebugPortState, ExitPortState, PvpanicState, ResetControlState,
                    SystemControlPortAState, mine::TimerState) {
     const json fresh = TestType{};
     CHECK(fresh.at("version") == TestType::snapshot_format.version);
@@ -197,7 +197,8 @@ TEMPLATE_TEST_CASE("JSON: a state survives it", "[json][snapshot]", SerialState,
 }
 
 TEMPLATE_TEST_CASE("JSON: each member may be missing, and others may be there", "[json][snapshot]",
-                   SerialState, I8042State, RtcCmosState, RtcPl031State, DebugPortState, mine::TimerState) {
+                   SerialState, I8042State, RtcCmosState, RtcPl031State, AcpiPmState, DebugPortState,
+                   mine::TimerState) {
     const TestType state = random_state<TestType>(7);
     const json value = state;
     const json fresh = TestType{};
@@ -216,8 +217,9 @@ TEMPLATE_TEST_CASE("JSON: each member may be missing, and others may be there", 
 }
 
 TEMPLATE_TEST_CASE("JSON: hostile values are refused, and the state keeps what it had", "[json][hostile]",
-                   SerialState, I8042State, RtcCmosState, RtcPl031State, DebugPortState, ExitPortState,
-                   PvpanicState, ResetControlState, SystemControlPortAState, mine::TimerState) {
+                   SerialState, I8042State, RtcCmosState, RtcPl031State, AcpiPmState, DebugPortState,
+                   ExitPortState, PvpanicState, ResetControlState, SystemControlPortAState,
+                   mine::TimerState) {
     const json value = random_state<TestType>(3);
     const json deep = deep_array();
     for (const json& wrong : {json(), json(1), json(true), json("text"), json::array(), deep}) {

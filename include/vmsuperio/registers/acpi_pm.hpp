@@ -76,4 +76,26 @@ struct Pm1Control : Register<Pm1Control, std::uint16_t> {
                                        named("sleep_type", sleep_type), named("sleep_enable", sleep_enable)};
 };
 
+namespace acpi_pm {
+
+/// The name of the register that an access to the block goes to, for traces and debuggers; empty where there
+/// is none.
+[[nodiscard]] constexpr std::string_view register_name(std::uint64_t offset) noexcept {
+    switch (offset & ~std::uint64_t{1}) {
+        case status_offset:
+            return Pm1Status::name;
+        case enable_offset:
+            return Pm1Enable::name;
+        case control_offset:
+            return Pm1Control::name;
+        case timer_offset:
+        case timer_offset + 2:
+            return "PM_TMR";
+        default:
+            return {};
+    }
+}
+
+}  // namespace acpi_pm
+
 }  // namespace vmsuperio

@@ -213,4 +213,16 @@ inline constexpr std::uint8_t interface_test_passed = 0x00;
 inline constexpr std::uint8_t no_password = 0xF1;
 inline constexpr std::uint8_t no_device = 0xFE;  ///< with a timeout: what stands for a device's answer
 
+/// The name of the register that an access goes to, for traces and debuggers; empty where there is none.
+[[nodiscard]] constexpr std::string_view register_name(std::uint64_t offset, bool write) noexcept {
+    switch (offset) {
+        case data_offset:
+            return "data";
+        case command_offset:
+            return write ? "command" : Status::name;
+        default:
+            return {};
+    }
+}
+
 }  // namespace vmsuperio::i8042

@@ -186,4 +186,21 @@ struct RegisterD : Register<RegisterD, std::uint8_t> {
                                        named("valid_ram_and_time", valid_ram_and_time)};
 };
 
+/// The name of the port that an access goes to, for traces and debuggers; empty where there is none. What
+/// is behind a data port depends on the index that was written last.
+[[nodiscard]] constexpr std::string_view register_name(std::uint64_t offset) noexcept {
+    switch (offset) {
+        case index_offset:
+            return IndexRegister::name;
+        case data_offset:
+            return "data";
+        case extended_index_offset:
+            return "index2";
+        case extended_data_offset:
+            return "data2";
+        default:
+            return {};
+    }
+}
+
 }  // namespace vmsuperio::mc146818

@@ -209,4 +209,30 @@ struct Scratch : Register<Scratch, std::uint8_t> {
     static constexpr std::array fields{named("data", data)};
 };
 
+/// The name of the register that an access goes to, for traces and debuggers; empty where there is none.
+/// `divisor_latch` is LCR.DLAB at the time of the access.
+[[nodiscard]] constexpr std::string_view register_name(std::uint64_t offset, bool write,
+                                                       bool divisor_latch) noexcept {
+    switch (offset) {
+        case offset::receiver_buffer:
+            return divisor_latch ? "DLL" : (write ? "THR" : "RBR");
+        case offset::interrupt_enable:
+            return divisor_latch ? "DLM" : InterruptEnable::name;
+        case offset::interrupt_identification:
+            return write ? FifoControl::name : InterruptIdentification::name;
+        case offset::line_control:
+            return LineControl::name;
+        case offset::modem_control:
+            return ModemControl::name;
+        case offset::line_status:
+            return LineStatus::name;
+        case offset::modem_status:
+            return ModemStatus::name;
+        case offset::scratch:
+            return Scratch::name;
+        default:
+            return {};
+    }
+}
+
 }  // namespace vmsuperio::uart16550

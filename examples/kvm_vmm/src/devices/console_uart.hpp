@@ -34,6 +34,7 @@ public:
         : serial_(std::move(serial)), input_wanted_(std::move(input_wanted)) {}
 
     [[nodiscard]] Serial& serial() noexcept { return serial_; }
+    [[nodiscard]] const Serial& serial() const noexcept { return serial_; }
 
     std::uint8_t read(std::uint8_t offset) {
         const std::size_t before = queued();

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <utility>
 
+#include "devices/register_names.hpp"
 #include "error.hpp"
 #include "util/log.hpp"
 
@@ -139,6 +140,8 @@ void SerialConsole::on_wake() {
 // --- Output
 
 std::shared_ptr<vmdevice::DevicePio> SerialConsole::device() const { return device_; }
+
+RegisterNamer SerialConsole::register_namer() const { return kvm_vmm::register_namer(device_); }
 
 std::expected<std::size_t, std::error_code> SerialConsole::write_output(std::span<const std::uint8_t> bytes) {
     const auto sent = backend_.output().send(bytes);

@@ -21,6 +21,7 @@
 #include "event/event_manager.hpp"
 #include "event/notifier.hpp"
 #include "event/timer.hpp"
+#include "observe/device_directory.hpp"
 #include "observe/device_errors.hpp"
 
 namespace kvm_vmm {
@@ -62,6 +63,8 @@ public:
 
     /// To be put on the bus.
     [[nodiscard]] std::shared_ptr<vmdevice::DevicePio> device() const;
+    /// The names of its registers, for a transcript.
+    [[nodiscard]] RegisterNamer register_namer() const;
 
     /// A BREAK on the guest's line, after all input so far.
     void send_break();

@@ -23,6 +23,7 @@ public:
     TimedDevice(Device device, DeadlineTimer& timer) : device_(std::move(device)), timer_(&timer) {}
 
     [[nodiscard]] Device& device() noexcept { return device_; }
+    [[nodiscard]] const Device& device() const noexcept { return device_; }
 
     std::uint8_t read(std::uint8_t offset) {
         const std::uint8_t value = device_.read(offset);

@@ -38,21 +38,20 @@ void IoTrace::record(const IoAccess& access) {
     if (!active_.load(std::memory_order_relaxed)) {
         return;
     }
+    const std::string register_name = devices_.register_name(access);
     const std::lock_guard lock(mutex_);
     // Taken with the lock, so that times never go backwards in the file.
     const auto time = std::chrono::steady_clock::now() - start_;
-    append(access, time);
+    append(access, time, register_name);
     if (buffer_.size() >= buffer_size || time - flushed_ >= flush_interval) {
         flushed_ = time;
         flush_locked();
     }
 }
 
-void IoTrace::append(const IoAccess& access, std::chrono::steady_clock::duration time) {
+void IoTrace::append(const IoAccess& access, std::chrono::steady_clock::duration time,
+                     std::string_view register_name) {
     const bool pio = access.bus == IoAccess::Bus::pio;
-    const ObservedDevice* const device =
-        pio ? devices_.find_port(static_cast<std::uint16_t>(access.address), access.width)
-            : devices_.find_mmio(access.address, access.width);
     const auto us = std::chrono::duration_cast<std::chrono::microseconds>(time).count();
     std::array<char, 96> text{};
     std::snprintf(text.data(), text.size(), "%lld.%06lld %u %s %c 0x%04" PRIx64 " %zu ",
@@ -70,7 +69,7 @@ void IoTrace::append(const IoAccess& access, std::chrono::steady_clock::duration
         }
     }
     buffer_ += ' ';
-    buffer_ += names_.name(device, access);
+    buffer_ += register_name;
     buffer_ += '\n';
 }
 
@@ -78,11 +77,6 @@ void IoTrace::flush() {
     if (const std::unique_lock lock(mutex_, 2 * std::chrono::milliseconds(patience_ms)); lock.owns_lock()) {
         flush_locked();
     }
-}
-
-void IoTrace::vm_starts() {
-    const std::lock_guard lock(mutex_);
-    names_.forget();
 }
 
 void IoTrace::flush_locked() {

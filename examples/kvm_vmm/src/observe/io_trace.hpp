@@ -5,10 +5,10 @@
 #include <chrono>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 #include "observe/device_directory.hpp"
 #include "observe/io_access.hpp"
-#include "observe/register_names.hpp"
 #include "util/output_file.hpp"
 
 namespace kvm_vmm {
@@ -19,7 +19,9 @@ namespace kvm_vmm {
 ///     0.153042 0 pio r 0x03fd 1 0x60 COM1.LSR
 ///
 /// Seconds since `start`, at the end of the access; several values for string I/O; "-" for a register that no
-/// device has. Accesses of several CPUs to one device at the same time may stand in either order.
+/// device has, and its offset for one without a name. Accesses of several CPUs to one device at the same time
+/// may stand in either order. What a port means may depend on the device's state (DLAB, the index of a CMOS
+/// clock): the device is asked after the access.
 ///
 /// Lines are buffered and written at the latest with the next access a second later. Where the file cannot be
 /// written any more, or its reader (of a FIFO) takes nothing for a second, that is logged once and the trace
@@ -38,11 +40,10 @@ public:
     void record(const IoAccess& access);
     /// Gives up where another thread is stuck in record().
     void flush();
-    /// A VM starts: its devices are as after a reset.
-    void vm_starts();
 
 private:
-    void append(const IoAccess& access, std::chrono::steady_clock::duration time);
+    void append(const IoAccess& access, std::chrono::steady_clock::duration time,
+                std::string_view register_name);
     [[nodiscard]] int write_out();  // 0, or an error number
     void flush_locked();
 
@@ -51,7 +52,6 @@ private:
     std::chrono::steady_clock::time_point start_;
     std::atomic<bool> active_{true};
     std::timed_mutex mutex_;
-    RegisterNames names_;
     std::string buffer_;
     std::chrono::steady_clock::duration flushed_{};
 };

@@ -98,13 +98,6 @@ Observer::Observer(Outputs outputs, std::optional<LogLevel> log_level) {
     }
 }
 
-void Observer::vm_starts() {
-    ++vms_started_;
-    if (trace_) {
-        trace_->vm_starts();
-    }
-}
-
 std::shared_ptr<vmsuperio::SerialMetrics> Observer::serial(std::string_view name) {
     const auto found = std::ranges::find(serials_, name, [](const auto& entry) { return entry.first; });
     if (found != serials_.end()) {

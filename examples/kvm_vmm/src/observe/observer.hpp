@@ -43,7 +43,7 @@ public:
     Observer() : Observer(Outputs{}, std::nullopt) {}
 
     /// A VM is about to be made.
-    void vm_starts();
+    void vm_starts() noexcept { ++vms_started_; }
     [[nodiscard]] std::uint64_t vms_started() const noexcept { return vms_started_; }
     /// Where its devices are to be entered.
     [[nodiscard]] DeviceDirectory& devices() noexcept { return devices_; }

@@ -5,6 +5,7 @@
 #include <ctime>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <vmdevice/port_view.hpp>
@@ -14,6 +15,7 @@
 #include <vmsuperio/pvpanic.hpp>
 #include <vmsuperio/reset_control.hpp>
 
+#include "devices/register_names.hpp"
 #include "observe/device_errors.hpp"
 #include "util/log.hpp"
 
@@ -25,22 +27,24 @@ constexpr std::uint16_t bochs_debug_port = 0xE9;
 constexpr std::uint16_t firmware_debug_port = 0x402;
 constexpr std::uint16_t exit_port = 0x501;
 
-const DeviceName keyboard_name{"i8042", RegisterSet::i8042};
-const DeviceName clock_name{"CMOS", RegisterSet::rtc_cmos};
-const DeviceName power_name{"PM1a", RegisterSet::acpi_pm};
-const DeviceName post_code_name{"post_code"};
-const DeviceName debug_console_name{"debug_console"};
-const DeviceName exit_port_name{"exit_port"};
-const DeviceName reset_name{"reset_control"};
-const DeviceName system_control_name{"system_control"};
-const DeviceName pvpanic_name{"pvpanic"};
+constexpr std::string_view keyboard_name = "i8042";
+constexpr std::string_view clock_name = "CMOS";
+constexpr std::string_view power_name = "PM1a";
+constexpr std::string_view post_code_name = "post_code";
+constexpr std::string_view debug_console_name = "debug_console";
+constexpr std::string_view exit_port_name = "exit_port";
+constexpr std::string_view reset_name = "reset_control";
+constexpr std::string_view system_control_name = "system_control";
+constexpr std::string_view pvpanic_name = "pvpanic";
 
 template <class Device>
-std::shared_ptr<vmdevice::Locked<vmdevice::ByteDevice<Device>>> on_bus(NamedBus bus, const DeviceName& name,
+std::shared_ptr<vmdevice::Locked<vmdevice::ByteDevice<Device>>> on_bus(NamedBus bus, std::string_view name,
                                                                        Device device) {
     auto shared = std::make_shared<vmdevice::Locked<vmdevice::ByteDevice<Device>>>(std::move(device));
+    ObservedDevice& observed = bus.devices.add(name);
+    observed.register_name = register_namer(shared);
     shared->with_lock(
-        [log = DeviceErrorLog(bus.devices.add(name))](auto& registers) { registers.set_error_handler(log); });
+        [log = DeviceErrorLog(observed)](auto& registers) { registers.set_error_handler(log); });
     return shared;
 }
 
@@ -70,7 +74,7 @@ void on_panic_event(vmsuperio::PvpanicEvent event, EndLatch& end) {
 }  // namespace
 
 void register_port(NamedBus bus, std::uint16_t port, std::uint16_t size,
-                   std::shared_ptr<vmdevice::DevicePio> device, const DeviceName& name) {
+                   std::shared_ptr<vmdevice::DevicePio> device, std::string_view name) {
     const auto range = vmdevice::PioRange::create(vmdevice::PioAddress{port}, size);
     if (!range || !bus.io.register_pio(*range, std::move(device))) {
         throw VmmError(ExitCode::vmm_error, "two devices claim port " + std::to_string(port));

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string_view>
 
 #include <vmdevice/byte_device.hpp>
 #include <vmdevice/io_manager.hpp>
@@ -38,7 +39,7 @@ struct NamedBus {
 
 /// Puts `device` on the bus at `size` ports from `port` on. Throws VmmError where they are taken.
 void register_port(NamedBus bus, std::uint16_t port, std::uint16_t size,
-                   std::shared_ptr<vmdevice::DevicePio> device, const DeviceName& name);
+                   std::shared_ptr<vmdevice::DevicePio> device, std::string_view name);
 
 /// An eventfd that is an edge on interrupt line `irq` each time it is triggered.
 [[nodiscard]] vmsuperio::EventFdTrigger make_interrupt(KvmVm& vm, std::uint32_t irq);

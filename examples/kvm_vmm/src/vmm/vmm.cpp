@@ -109,12 +109,14 @@ void Vmm::load_kernel(const VmHost& host, const std::function<void()>& checkpoin
 
 void Vmm::add_serial_console(unsigned index, SerialBackend& backend) {
     const SerialPort port = com_ports.at(index);
-    const DeviceName name{"COM" + std::to_string(index + 1), RegisterSet::uart16550};
+    const std::string name = "COM" + std::to_string(index + 1);
     auto console = std::make_unique<SerialConsole>(
         events_, backend, make_interrupt(vm_, port.irq), config_.serial_overflow,
         [this, index](ConsoleCommand command) { on_console_command(*consoles_.at(index), command); },
-        observer_.serial(name.name));
-    console->log_errors(DeviceErrorLog(observer_.devices().add(name)));
+        observer_.serial(name));
+    ObservedDevice& observed = observer_.devices().add(name);
+    observed.register_name = console->register_namer();
+    console->log_errors(DeviceErrorLog(observed));
     register_port({io_, observer_.devices()}, port.port, 8, console->device(), name);
     consoles_.push_back(std::move(console));
 }
