@@ -122,7 +122,8 @@ public:
         }
         if (core().divisor_latch_access()) {
             for (const std::uint8_t byte : bytes) {
-                static_cast<void>(write_register(uart16550::offset::divisor_latch_low, byte));
+                [[maybe_unused]] const auto written =
+                    write_register(uart16550::offset::divisor_latch_low, byte);
             }
             return {};
         }
@@ -302,7 +303,7 @@ private:
                                                                        const Output& output) {
         if (!output) [[unlikely]] {
             Shell::host_failed(HostErrorSource::output);
-            static_cast<void>(apply(effects));
+            [[maybe_unused]] const auto applied = apply(effects);
             return std::unexpected(Error::from_writer(output.error()));
         }
         return apply(effects);
