@@ -378,6 +378,10 @@ private:
     // Out of line: nearly all writes are bytes to send.
     [[gnu::noinline]] constexpr std::expected<void, Error> write_register(std::uint8_t offset,
                                                                           std::uint8_t value) {
+        if (offset == uart16550::offset::interrupt_enable && !core().divisor_latch_access()) {
+            core().write_interrupt_enable(value);  // has no effects but on the line
+            return update_interrupt();
+        }
         return finish(core().write_register(offset, value));
     }
 

@@ -328,6 +328,16 @@ public:
 
     // --- The guest writes
 
+    /// IER.
+    constexpr void write_interrupt_enable(std::uint8_t value) noexcept {
+        using uart16550::InterruptEnable;
+        const bool was_enabled = interrupt_enable()[InterruptEnable::thr_empty];
+        guest_write<InterruptEnable>(state_.interrupt_enable, value);
+        // Enabling THRE while the transmitter is empty interrupts at once; enabling it again does not.
+        if (!was_enabled && interrupt_enable()[InterruptEnable::thr_empty] && transmit_empty()) {
+            state_.thr_empty_pending = true;
+        }
+    }
     /// All but THR.
     [[gnu::always_inline]] constexpr SerialEffects write_register(std::uint8_t offset,
                                                                   std::uint8_t value) noexcept {
@@ -340,7 +350,7 @@ public:
                 break;
             case offset::interrupt_enable:
                 if (!divisor_latch_access()) {
-                    set_interrupt_enable(value);
+                    write_interrupt_enable(value);
                     return effects;
                 }
                 state_.divisor_high = value;
@@ -652,16 +662,6 @@ private:
         R reg(value);
         reg.guest_write(written);
         value = reg.value();
-    }
-
-    constexpr void set_interrupt_enable(std::uint8_t value) noexcept {
-        using uart16550::InterruptEnable;
-        const bool was_enabled = interrupt_enable()[InterruptEnable::thr_empty];
-        guest_write<InterruptEnable>(state_.interrupt_enable, value);
-        // Enabling THRE while the transmitter is empty interrupts at once; enabling it again does not.
-        if (!was_enabled && interrupt_enable()[InterruptEnable::thr_empty] && transmit_empty()) {
-            state_.thr_empty_pending = true;
-        }
     }
 
     constexpr void set_fifo_control(std::uint8_t value, SerialEffects& effects) noexcept {
