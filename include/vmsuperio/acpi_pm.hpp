@@ -82,7 +82,6 @@ struct AcpiPmState {
     }
     friend constexpr bool operator==(const AcpiPmState&, const AcpiPmState&) = default;
 };
-static_assert(SnapshotState<AcpiPmState> && visits_every_member<AcpiPmState>());
 
 namespace detail {
 

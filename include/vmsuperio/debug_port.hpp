@@ -49,7 +49,6 @@ struct DebugPortState {
     }
     friend constexpr bool operator==(const DebugPortState&, const DebugPortState&) = default;
 };
-static_assert(SnapshotState<DebugPortState> && visits_every_member<DebugPortState>());
 
 /// Whether a port can be in this state; the error names the member that is wrong: "dropped" where more bytes
 /// were dropped than written, "last" where there is a last byte and none was written.
@@ -162,10 +161,9 @@ public:
 
     /// The port as it was saved: a POST code port, or a console where there is a `readback`.
     template <class Self = DebugPort>  // so that inclusion alone does not instantiate
-                                       // std::expected<DebugPort>
-                                       [[nodiscard]] static std::expected<Self, StateError> from_state(
-                                           const DebugPortState& state, Sink sink = {},
-                                           std::optional<std::uint8_t> readback = {}) {
+    // std::expected<DebugPort>
+    [[nodiscard]] static std::expected<Self, StateError> from_state(
+        const DebugPortState& state, Sink sink = {}, std::optional<std::uint8_t> readback = {}) {
         if (const auto valid = validate(state); !valid) {
             return std::unexpected(valid.error());
         }

@@ -31,7 +31,6 @@ struct ExitPortState {
     }
     friend constexpr bool operator==(const ExitPortState&, const ExitPortState&) = default;
 };
-static_assert(SnapshotState<ExitPortState> && visits_every_member<ExitPortState>());
 
 /// Whether a port can be in this state: "status" where there is one and no exit was requested.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const ExitPortState& state) {

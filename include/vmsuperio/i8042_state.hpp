@@ -139,7 +139,6 @@ struct I8042State {
     }
     friend constexpr bool operator==(const I8042State&, const I8042State&) = default;
 };
-static_assert(SnapshotState<I8042State> && visits_every_member<I8042State>());
 
 /// Whether a controller can be in this state. The error names the member found wrong, one of a device as
 /// "keyboard.leds".

@@ -25,9 +25,13 @@ namespace vmsuperio {
 
 namespace detail {
 
-[[nodiscard]] inline std::string hexadecimal(std::uint64_t value, std::size_t digits) {
+// All of this is templates over the string, so that a program which includes a device and never asks for text
+// instantiates no part of std::string and std::vector.
+
+template <class Text>
+[[nodiscard]] Text hexadecimal(std::uint64_t value, std::size_t digits) {
     constexpr std::string_view digit = "0123456789ABCDEF";
-    std::string text = "0x";
+    Text text("0x");
     for (std::size_t i = digits; i-- != 0;) {
         text += digit[(value >> (4U * i)) & 0x0FU];
     }
@@ -35,9 +39,10 @@ namespace detail {
 }
 
 /// The fields of a register that are not 0, each with a space before it.
-[[nodiscard]] inline std::string describe_fields(std::span<const FieldInfo> fields, std::uint64_t value,
-                                                 std::uint64_t whole) {
-    std::string text;
+template <class Text>
+[[nodiscard]] Text describe_fields(std::span<const FieldInfo> fields, std::uint64_t value,
+                                   std::uint64_t whole) {
+    Text text;
     for (const FieldInfo& field : fields) {
         if (field.value_in(value) == 0 || field.mask == whole) {
             continue;
@@ -47,36 +52,37 @@ namespace detail {
             text.append("=").append(std::to_string(field.value_in(value)));
         }
     }
-    return text.empty() ? text : " [" + text + "]";
+    return text.empty() ? text : Text(" [").append(text).append("]");
 }
 
-template <class R>
-[[nodiscard]] std::string register_value(R reg) {
+template <class Text, class R>
+[[nodiscard]] Text register_value(R reg) {
     using Value = typename R::value_type;
-    return hexadecimal(reg.value(), 2 * sizeof(Value)) +
-           describe_fields(R::fields, reg.value(), static_cast<Value>(~Value{0}));
+    return hexadecimal<Text>(reg.value(), 2 * sizeof(Value))
+        .append(describe_fields<Text>(R::fields, reg.value(), static_cast<Value>(~Value{0})));
 }
 
-[[nodiscard]] inline std::string bytes_text(std::span<const std::uint8_t> bytes) {
-    std::string text;
+template <class Text>
+[[nodiscard]] Text bytes_text(std::span<const std::uint8_t> bytes) {
+    Text text;
     for (const std::uint8_t byte : bytes) {
-        text.append(text.empty() ? "" : " ").append(hexadecimal(byte, 2), 2, 2);
+        text.append(text.empty() ? "" : " ").append(hexadecimal<Text>(byte, 2), 2, 2);
     }
-    return text.empty() ? "none" : text;
+    return text.empty() ? Text("none") : text;
 }
 
-template <class T>
-[[nodiscard]] std::string number_text(T value) {
+template <class Text, class T>
+[[nodiscard]] Text number_text(T value) {
     if constexpr (std::same_as<T, bool>) {
-        return value ? "yes" : "no";
+        return Text(value ? "yes" : "no");
     } else if constexpr (std::is_enum_v<T>) {
         if constexpr (requires { std::string_view(to_string(value)); }) {
-            return std::string(to_string(value));
+            return Text(to_string(value));
         } else {
             return std::to_string(std::to_underlying(value));
         }
     } else if constexpr (std::same_as<T, std::uint8_t>) {
-        return hexadecimal(value, 2);
+        return hexadecimal<Text>(value, 2);
     } else {
         return std::to_string(value);
     }
@@ -92,11 +98,12 @@ template <class T, std::size_t N>
 }
 
 /// Collects the members of a state as names and texts.
+template <class Text>
 class TextArchive {
 public:
     struct Entry {
-        std::string name;
-        std::string value;
+        Text name;
+        Text value;
         friend bool operator==(const Entry&, const Entry&) = default;
     };
 
@@ -105,30 +112,30 @@ public:
         if constexpr (requires { T::visit(value, *this); }) {
             nested(name, [&](TextArchive& archive) { T::visit(value, archive); });
         } else {
-            add(std::string(name), number_text(value));
+            add(Text(name), number_text<Text>(value));
         }
     }
     template <class T, class R>
     void operator()(std::string_view name, const T& value, AsRegister<R>) {
-        add(std::string(name), register_value(R(value)));
+        add(Text(name), register_value<Text>(R(value)));
     }
     template <std::integral T, class Command>
     void operator()(std::string_view name, T value, AsCommand<Command>) {
         const std::string_view command = to_string(static_cast<Command>(value));
-        add(std::string(name),
-            number_text(value).append(command.empty() || value == 0 ? "" : " ").append(command));
+        add(Text(name),
+            number_text<Text>(value).append(command.empty() || value == 0 ? "" : " ").append(command));
     }
     template <std::integral T>
     void operator()(std::string_view name, T value, AsDecimal) {
-        add(std::string(name), std::to_string(value));
+        add(Text(name), std::to_string(value));
     }
     template <std::size_t N>
     void operator()(std::string_view name, const std::array<std::uint8_t, N>& value) {
-        add(std::string(name), bytes_text(value));
+        add(Text(name), bytes_text<Text>(value));
     }
     template <std::size_t N>
     void bytes(std::string_view name, std::uint8_t count, const std::array<std::uint8_t, N>& data) {
-        add(std::string(name), bytes_text(std::span(data).first(count < N ? count : N)));
+        add(Text(name), bytes_text<Text>(std::span(data).first(count < N ? count : N)));
     }
     template <std::size_t N>
     void bytes(std::string_view name, const std::array<std::uint8_t, N>& data, std::uint8_t count) {
@@ -153,17 +160,15 @@ public:
     [[nodiscard]] std::vector<Entry> take() && { return std::move(entries_); }
 
 private:
-    void add(const std::string& name, std::string value) {
-        entries_.push_back({prefix_ + name, std::move(value)});
-    }
+    void add(const Text& name, Text value) { entries_.push_back({prefix_ + name, std::move(value)}); }
 
-    std::string prefix_;
+    Text prefix_;
     std::vector<Entry> entries_;
 };
 
-template <SnapshotState S>
-[[nodiscard]] std::vector<TextArchive::Entry> text_of(const S& state) {
-    TextArchive archive;
+template <class Text, SnapshotState S>
+[[nodiscard]] auto text_of(const S& state) {
+    TextArchive<Text> archive;
     S::visit(state, archive);
     return std::move(archive).take();
 }
@@ -174,14 +179,14 @@ template <SnapshotState S>
 template <class R>
     requires std::derived_from<R, Register<R, typename R::value_type>>
 [[nodiscard]] std::string inspect(R reg) {
-    return std::string(R::name) + "=" + detail::register_value(reg);
+    return std::string(R::name).append("=").append(detail::register_value<std::string>(reg));
 }
 
 /// A line for each member of the state.
 template <SnapshotState S>
 [[nodiscard]] std::string inspect(const S& state) {
     std::string text;
-    for (const auto& [name, value] : detail::text_of(state)) {
+    for (const auto& [name, value] : detail::text_of<std::string>(state)) {
         text.append(name).append("=").append(value).append("\n");
     }
     return text;
@@ -190,8 +195,8 @@ template <SnapshotState S>
 /// A line "name: value -> value" for each member that differs; empty where none does.
 template <SnapshotState S>
 [[nodiscard]] std::string difference(const S& before, const S& after) {
-    const auto old_text = detail::text_of(before);
-    const auto new_text = detail::text_of(after);
+    const auto old_text = detail::text_of<std::string>(before);
+    const auto new_text = detail::text_of<std::string>(after);
     std::string text;
     for (std::size_t i = 0; i < old_text.size(); ++i) {
         const auto& [name, value] = old_text[i];

@@ -37,7 +37,6 @@ struct PvpanicState {
     }
     friend constexpr bool operator==(const PvpanicState&, const PvpanicState&) = default;
 };
-static_assert(SnapshotState<PvpanicState> && visits_every_member<PvpanicState>());
 
 namespace detail {
 

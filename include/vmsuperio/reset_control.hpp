@@ -48,7 +48,6 @@ struct ResetControlState {
     }
     friend constexpr bool operator==(const ResetControlState&, const ResetControlState&) = default;
 };
-static_assert(SnapshotState<ResetControlState> && visits_every_member<ResetControlState>());
 
 /// Whether RST_CNT can read so: "value" where a bit is set that reads 0.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const ResetControlState& state) {
@@ -76,7 +75,6 @@ struct SystemControlPortAState {
     friend constexpr bool operator==(const SystemControlPortAState&,
                                      const SystemControlPortAState&) = default;
 };
-static_assert(SnapshotState<SystemControlPortAState> && visits_every_member<SystemControlPortAState>());
 
 /// Whether the port can read so: "value" where a bit is set that reads 0.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const SystemControlPortAState& state) {

@@ -124,7 +124,6 @@ struct SerialState {
     }
     friend constexpr bool operator==(const SerialState&, const SerialState&) = default;
 };
-static_assert(SnapshotState<SerialState> && visits_every_member<SerialState>());
 
 namespace detail {
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include <iterator>
 #include <string>
 #include <type_traits>
 
@@ -40,7 +41,7 @@ TEMPLATE_TEST_CASE("Register: the list of fields has each bit once, and each fie
                    ResetControlRegister, SystemControlA) {
     CHECK_FALSE(TestType::name.empty());
     std::uint64_t listed = 0;
-    for (std::size_t i = 0; i < TestType::fields.size(); ++i) {
+    for (std::size_t i = 0; i < std::size(TestType::fields); ++i) {
         const FieldInfo& field = TestType::fields[i];
         CAPTURE(field.name);
         CHECK((listed & field.mask) == 0);
@@ -50,7 +51,7 @@ TEMPLATE_TEST_CASE("Register: the list of fields has each bit once, and each fie
         }
         // Set alone, it is found in the text by its name.
         const auto all = static_cast<typename TestType::value_type>(field.mask);
-        if (TestType::fields.size() > 1) {
+        if (std::size(TestType::fields) > 1) {
             CHECK(inspect(TestType(all)).find(field.name) != std::string::npos);
         }
     }

@@ -22,8 +22,8 @@ struct Sample : vmsuperio::Register<Sample, std::uint8_t> {
     static constexpr Bit<3> enable{};
     static constexpr Field<4, 7> level{};
     static constexpr Bit<2, Access::read_only> ready{};
-    static constexpr std::array fields{named("mode", mode), named("ready", ready), named("enable", enable),
-                                       named("level", level)};
+    static constexpr vmsuperio::FieldInfo fields[]{
+        {"mode", mode.bits}, {"ready", ready.bits}, {"enable", enable.bits}, {"level", level.bits}};
 };
 
 struct Flags : vmsuperio::Register<Flags, std::uint16_t> {
@@ -34,16 +34,18 @@ struct Flags : vmsuperio::Register<Flags, std::uint16_t> {
     static constexpr Bit<9, Access::self_clearing> strobe{};
     static constexpr Bit<10> enable{};
     static constexpr Bit<11, Access::read_only> level{};
-    static constexpr std::array fields{named("timer", timer), named("button", button),
-                                       named("strobe", strobe), named("enable", enable),
-                                       named("level", level)};
+    static constexpr vmsuperio::FieldInfo fields[]{{"timer", timer.bits},
+                                                   {"button", button.bits},
+                                                   {"strobe", strobe.bits},
+                                                   {"enable", enable.bits},
+                                                   {"level", level.bits}};
 };
 
 struct Wide : vmsuperio::Register<Wide, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = "WIDE";
     static constexpr Field<0, 31> all{};
-    static constexpr std::array fields{named("all", all)};
+    static constexpr vmsuperio::FieldInfo fields[]{{"all", all.bits}};
     static constexpr Bit<31> top{};
 };
 

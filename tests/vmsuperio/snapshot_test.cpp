@@ -1,9 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include <vmsuperio/snapshot.hpp>
+#include <vmsuperio/vmsuperio.hpp>
 
 #include "catch.hpp"
 
 using vmsuperio::SnapshotError;
+
+namespace {
+
+// Of every state of the library. Here and not beside the states, because it costs a tenth of the time that
+// including the library takes.
+template <class... States>
+constexpr bool all_complete =
+    ((vmsuperio::SnapshotState<States> && vmsuperio::visits_every_member<States>()) && ...);
+static_assert(all_complete<vmsuperio::AcpiPmState, vmsuperio::DebugPortState, vmsuperio::ExitPortState,
+                           vmsuperio::I8042State, vmsuperio::PvpanicState, vmsuperio::ResetControlState,
+                           vmsuperio::RtcCmosState, vmsuperio::RtcPl031State, vmsuperio::SerialState,
+                           vmsuperio::SystemControlPortAState>);
+
+}  // namespace
 
 namespace {
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -39,13 +38,13 @@ struct Pm1Status : Register<Pm1Status, std::uint16_t> {
     static constexpr Bit<9, Access::write_one_to_clear> sleep_button{};      // SLPBTN_STS
     static constexpr Bit<10, Access::write_one_to_clear> real_time_clock{};  // RTC_STS
     static constexpr Bit<15, Access::write_one_to_clear> wake{};             // WAK_STS
-    static constexpr std::array fields{named("timer", timer),
-                                       named("bus_master", bus_master),
-                                       named("global_lock", global_lock),
-                                       named("power_button", power_button),
-                                       named("sleep_button", sleep_button),
-                                       named("real_time_clock", real_time_clock),
-                                       named("wake", wake)};
+    static constexpr FieldInfo fields[]{{"timer", timer.bits},
+                                        {"bus_master", bus_master.bits},
+                                        {"global_lock", global_lock.bits},
+                                        {"power_button", power_button.bits},
+                                        {"sleep_button", sleep_button.bits},
+                                        {"real_time_clock", real_time_clock.bits},
+                                        {"wake", wake.bits}};
 };
 
 /// PM1 Enable, reset 0x0000 (ACPI 6.5, 4.8.3.1.2).
@@ -56,9 +55,10 @@ struct Pm1Enable : Register<Pm1Enable, std::uint16_t> {
     static constexpr Bit<5> global_lock{};       // GBL_EN
     static constexpr Bit<8> power_button{};      // PWRBTN_EN
     static constexpr Bit<10> real_time_clock{};  // RTC_EN
-    static constexpr std::array fields{named("timer", timer), named("global_lock", global_lock),
-                                       named("power_button", power_button),
-                                       named("real_time_clock", real_time_clock)};
+    static constexpr FieldInfo fields[]{{"timer", timer.bits},
+                                        {"global_lock", global_lock.bits},
+                                        {"power_button", power_button.bits},
+                                        {"real_time_clock", real_time_clock.bits}};
 };
 
 /// PM1 Control (ACPI 6.5, 4.8.3.2.1). SCI_EN is not the guest's where there is no SMI mode to go back to.
@@ -70,10 +70,11 @@ struct Pm1Control : Register<Pm1Control, std::uint16_t> {
     static constexpr Bit<2, Access::self_clearing> global_release{};  // GBL_RLS
     static constexpr Field<10, 12> sleep_type{};                      // SLP_TYPx
     static constexpr Bit<13, Access::self_clearing> sleep_enable{};   // SLP_EN
-    static constexpr std::array fields{named("sci_enable", sci_enable),
-                                       named("bus_master_reload", bus_master_reload),
-                                       named("global_release", global_release),
-                                       named("sleep_type", sleep_type), named("sleep_enable", sleep_enable)};
+    static constexpr FieldInfo fields[]{{"sci_enable", sci_enable.bits},
+                                        {"bus_master_reload", bus_master_reload.bits},
+                                        {"global_release", global_release.bits},
+                                        {"sleep_type", sleep_type.bits},
+                                        {"sleep_enable", sleep_enable.bits}};
 };
 
 namespace acpi_pm {

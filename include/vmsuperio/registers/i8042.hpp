@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -33,11 +32,11 @@ struct Status : Register<Status, std::uint8_t> {
     static constexpr Bit<6, Access::read_only> timeout{};  // TO: the device did not answer
     static constexpr Bit<7, Access::read_only>
         parity_error{};  // PERR: the last byte from the device had bad parity
-    static constexpr std::array fields{
-        named("output_full", output_full), named("input_full", input_full),
-        named("system_flag", system_flag), named("last_command", last_command),
-        named("not_locked", not_locked),   named("aux_data", aux_data),
-        named("timeout", timeout),         named("parity_error", parity_error)};
+    static constexpr FieldInfo fields[]{
+        {"output_full", output_full.bits}, {"input_full", input_full.bits},
+        {"system_flag", system_flag.bits}, {"last_command", last_command.bits},
+        {"not_locked", not_locked.bits},   {"aux_data", aux_data.bits},
+        {"timeout", timeout.bits},         {"parity_error", parity_error.bits}};
 };
 
 /// Command byte (controller configuration byte): RAM byte 0, commands 0x20 and 0x60. Bit 7 is reserved, 0.
@@ -51,13 +50,13 @@ struct CommandByte : Register<CommandByte, std::uint8_t> {
     static constexpr Bit<4> keyboard_disabled{};  // the keyboard's clock line is held low
     static constexpr Bit<5> aux_disabled{};       // the mouse's clock line is held low
     static constexpr Bit<6> translate{};          // scan code set 2 from the keyboard becomes set 1
-    static constexpr std::array fields{named("keyboard_interrupt", keyboard_interrupt),
-                                       named("aux_interrupt", aux_interrupt),
-                                       named("system_flag", system_flag),
-                                       named("ignore_lock", ignore_lock),
-                                       named("keyboard_disabled", keyboard_disabled),
-                                       named("aux_disabled", aux_disabled),
-                                       named("translate", translate)};
+    static constexpr FieldInfo fields[]{{"keyboard_interrupt", keyboard_interrupt.bits},
+                                        {"aux_interrupt", aux_interrupt.bits},
+                                        {"system_flag", system_flag.bits},
+                                        {"ignore_lock", ignore_lock.bits},
+                                        {"keyboard_disabled", keyboard_disabled.bits},
+                                        {"aux_disabled", aux_disabled.bits},
+                                        {"translate", translate.bits}};
 };
 
 /// Output port: commands 0xD0 and 0xD1.
@@ -72,14 +71,14 @@ struct OutputPort : Register<OutputPort, std::uint8_t> {
     static constexpr Bit<5, Access::read_only> aux_full{};       // IRQ 12's source: follows the output buffer
     static constexpr Bit<6> keyboard_clock{};                    // the lines to the keyboard
     static constexpr Bit<7> keyboard_data{};
-    static constexpr std::array fields{named("not_reset", not_reset),
-                                       named("a20_gate", a20_gate),
-                                       named("aux_data", aux_data),
-                                       named("aux_clock", aux_clock),
-                                       named("keyboard_full", keyboard_full),
-                                       named("aux_full", aux_full),
-                                       named("keyboard_clock", keyboard_clock),
-                                       named("keyboard_data", keyboard_data)};
+    static constexpr FieldInfo fields[]{{"not_reset", not_reset.bits},
+                                        {"a20_gate", a20_gate.bits},
+                                        {"aux_data", aux_data.bits},
+                                        {"aux_clock", aux_clock.bits},
+                                        {"keyboard_full", keyboard_full.bits},
+                                        {"aux_full", aux_full.bits},
+                                        {"keyboard_clock", keyboard_clock.bits},
+                                        {"keyboard_data", keyboard_data.bits}};
 };
 
 /// Input port: command 0xC0.
@@ -89,8 +88,8 @@ struct InputPort : Register<InputPort, std::uint8_t> {
     static constexpr Bit<0, Access::read_only> keyboard_data{};  // the line from the keyboard
     static constexpr Bit<1, Access::read_only> aux_data{};       // the line from the mouse
     static constexpr Bit<7, Access::read_only> not_locked{};     // 0 while the key lock is turned
-    static constexpr std::array fields{named("keyboard_data", keyboard_data), named("aux_data", aux_data),
-                                       named("not_locked", not_locked)};
+    static constexpr FieldInfo fields[]{
+        {"keyboard_data", keyboard_data.bits}, {"aux_data", aux_data.bits}, {"not_locked", not_locked.bits}};
 };
 
 /// Test inputs: command 0xE0. A clock line is low while its port is disabled.
@@ -99,8 +98,8 @@ struct TestInputs : Register<TestInputs, std::uint8_t> {
     static constexpr std::string_view name = "test_inputs";
     static constexpr Bit<0, Access::read_only> keyboard_clock{};
     static constexpr Bit<1, Access::read_only> aux_clock{};
-    static constexpr std::array fields{named("keyboard_clock", keyboard_clock),
-                                       named("aux_clock", aux_clock)};
+    static constexpr FieldInfo fields[]{{"keyboard_clock", keyboard_clock.bits},
+                                        {"aux_clock", aux_clock.bits}};
 };
 
 /// Commands, written to port 0x64.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string_view>
 
@@ -124,7 +123,7 @@ struct IndexRegister : Register<IndexRegister, std::uint8_t> {
     static constexpr std::string_view name = "index";
     static constexpr Field<0, 6> index{};
     static constexpr Bit<7> nmi_masked{};  // wired on the PC's board, not a part of the chip
-    static constexpr std::array fields{named("index", index), named("nmi_masked", nmi_masked)};
+    static constexpr FieldInfo fields[]{{"index", index.bits}, {"nmi_masked", nmi_masked.bits}};
 };
 
 /// Register A: UIP is the clock's own.
@@ -134,8 +133,9 @@ struct RegisterA : Register<RegisterA, std::uint8_t> {
     static constexpr Field<0, 3> rate_select{};  // RS: the periodic interrupt's rate
     static constexpr Field<4, 6> divider{};      // DV: time base; 6 and 7 hold the divider in reset
     static constexpr Bit<7, Access::read_only> update_in_progress{};
-    static constexpr std::array fields{named("rate_select", rate_select), named("divider", divider),
-                                       named("update_in_progress", update_in_progress)};
+    static constexpr FieldInfo fields[]{{"rate_select", rate_select.bits},
+                                        {"divider", divider.bits},
+                                        {"update_in_progress", update_in_progress.bits}};
 };
 
 /// Register B.
@@ -151,14 +151,14 @@ struct RegisterB : Register<RegisterB, std::uint8_t> {
     static constexpr Bit<6> periodic_interrupt{};
     static constexpr Bit<7> set_mode{};                // SET: no updates, the guest sets the time
     static constexpr Field<4, 6> interrupt_enables{};  // UIE, AIE and PIE
-    static constexpr std::array fields{named("daylight_savings", daylight_savings),
-                                       named("hours_24", hours_24),
-                                       named("binary", binary),
-                                       named("square_wave", square_wave),
-                                       named("update_ended_interrupt", update_ended_interrupt),
-                                       named("alarm_interrupt", alarm_interrupt),
-                                       named("periodic_interrupt", periodic_interrupt),
-                                       named("set_mode", set_mode)};
+    static constexpr FieldInfo fields[]{{"daylight_savings", daylight_savings.bits},
+                                        {"hours_24", hours_24.bits},
+                                        {"binary", binary.bits},
+                                        {"square_wave", square_wave.bits},
+                                        {"update_ended_interrupt", update_ended_interrupt.bits},
+                                        {"alarm_interrupt", alarm_interrupt.bits},
+                                        {"periodic_interrupt", periodic_interrupt.bits},
+                                        {"set_mode", set_mode.bits}};
 };
 
 /// Register C: read only, cleared by a read.
@@ -170,9 +170,10 @@ struct RegisterC : Register<RegisterC, std::uint8_t> {
     static constexpr Bit<6, Access::read_only> periodic{};           // PF
     static constexpr Bit<7, Access::read_only> interrupt_request{};  // IRQF
     static constexpr Field<4, 6, Access::read_only> flags{};  // UF, AF and PF, in the order of their enables
-    static constexpr std::array fields{named("update_ended", update_ended), named("alarm", alarm),
-                                       named("periodic", periodic),
-                                       named("interrupt_request", interrupt_request)};
+    static constexpr FieldInfo fields[]{{"update_ended", update_ended.bits},
+                                        {"alarm", alarm.bits},
+                                        {"periodic", periodic.bits},
+                                        {"interrupt_request", interrupt_request.bits}};
 };
 
 /// Register D: read only. Chips with an alarm on the day have it in bits 5:0 (Intel PIIX4 datasheet, RTC
@@ -182,8 +183,8 @@ struct RegisterD : Register<RegisterD, std::uint8_t> {
     static constexpr std::string_view name = "D";
     static constexpr Field<0, 5, Access::read_only> day_alarm{};
     static constexpr Bit<7, Access::read_only> valid_ram_and_time{};  // VRT
-    static constexpr std::array fields{named("day_alarm", day_alarm),
-                                       named("valid_ram_and_time", valid_ram_and_time)};
+    static constexpr FieldInfo fields[]{{"day_alarm", day_alarm.bits},
+                                        {"valid_ram_and_time", valid_ram_and_time.bits}};
 };
 
 /// The name of the port that an access goes to, for traces and debuggers; empty where there is none. What

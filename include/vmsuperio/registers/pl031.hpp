@@ -62,7 +62,7 @@ struct Data : Register<Data, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = register_name(data);
     static constexpr Field<0, 31, Access::read_only> seconds{};
-    static constexpr std::array fields{named("seconds", seconds)};
+    static constexpr FieldInfo fields[]{{"seconds", seconds.bits}};
 };
 
 /// RTCMR: the seconds at which the interrupt comes.
@@ -70,7 +70,7 @@ struct Match : Register<Match, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = register_name(match);
     static constexpr Field<0, 31> seconds{};
-    static constexpr std::array fields{named("seconds", seconds)};
+    static constexpr FieldInfo fields[]{{"seconds", seconds.bits}};
 };
 
 /// RTCLR: the seconds to which the counter was last set.
@@ -78,7 +78,7 @@ struct Load : Register<Load, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = register_name(load);
     static constexpr Field<0, 31> seconds{};
-    static constexpr std::array fields{named("seconds", seconds)};
+    static constexpr FieldInfo fields[]{{"seconds", seconds.bits}};
 };
 
 /// RTCCR.
@@ -86,7 +86,7 @@ struct Control : Register<Control, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = register_name(control);
     static constexpr Bit<0> start{};
-    static constexpr std::array fields{named("start", start)};
+    static constexpr FieldInfo fields[]{{"start", start.bits}};
 };
 
 /// RTCIMSC: 1 lets the interrupt through.
@@ -94,7 +94,7 @@ struct InterruptMask : Register<InterruptMask, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = register_name(interrupt_mask);
     static constexpr Bit<0> match{};
-    static constexpr std::array fields{named("match", match)};
+    static constexpr FieldInfo fields[]{{"match", match.bits}};
 };
 
 /// RTCRIS: the match, whether or not its interrupt is let through.
@@ -102,7 +102,7 @@ struct InterruptStatus : Register<InterruptStatus, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = register_name(raw_interrupt);
     static constexpr Bit<0, Access::read_only> match{};
-    static constexpr std::array fields{named("match", match)};
+    static constexpr FieldInfo fields[]{{"match", match.bits}};
 };
 
 /// RTCMIS: what the interrupt line shows.
@@ -110,7 +110,7 @@ struct MaskedInterruptStatus : Register<MaskedInterruptStatus, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = register_name(masked_interrupt);
     static constexpr Bit<0, Access::read_only> match{};
-    static constexpr std::array fields{named("match", match)};
+    static constexpr FieldInfo fields[]{{"match", match.bits}};
 };
 
 /// RTCICR: RTCRIS as a guest's write changes it.
@@ -118,7 +118,7 @@ struct InterruptClear : Register<InterruptClear, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = register_name(interrupt_clear);
     static constexpr Bit<0, Access::write_one_to_clear> match{};
-    static constexpr std::array fields{named("match", match)};
+    static constexpr FieldInfo fields[]{{"match", match.bits}};
 };
 
 }  // namespace vmsuperio::pl031

@@ -184,8 +184,8 @@ struct Leds : Register<Leds, std::uint8_t> {
     static constexpr Bit<0> scroll_lock{};
     static constexpr Bit<1> num_lock{};
     static constexpr Bit<2> caps_lock{};
-    static constexpr std::array fields{named("scroll_lock", scroll_lock), named("num_lock", num_lock),
-                                       named("caps_lock", caps_lock)};
+    static constexpr FieldInfo fields[]{
+        {"scroll_lock", scroll_lock.bits}, {"num_lock", num_lock.bits}, {"caps_lock", caps_lock.bits}};
 };
 
 /// The parameter of set_typematic.
@@ -194,7 +194,7 @@ struct Typematic : Register<Typematic, std::uint8_t> {
     static constexpr std::string_view name = "typematic";
     static constexpr Field<0, 4> rate{};   // 0 is 30 a second, 31 is 2
     static constexpr Field<5, 6> delay{};  // (delay + 1) * 250 ms
-    static constexpr std::array fields{named("rate", rate), named("delay", delay)};
+    static constexpr FieldInfo fields[]{{"rate", rate.bits}, {"delay", delay.bits}};
 };
 
 /// The keys held that the codes of others depend on. The cable never carries it.
@@ -211,10 +211,10 @@ struct HeldKeys : Register<HeldKeys, std::uint8_t> {
     static constexpr Field<0, 1> shift{};  // either of the two
     static constexpr Field<2, 3> ctrl{};
     static constexpr Field<4, 5> alt{};
-    static constexpr std::array fields{named("left_shift", left_shift), named("right_shift", right_shift),
-                                       named("left_ctrl", left_ctrl),   named("right_ctrl", right_ctrl),
-                                       named("left_alt", left_alt),     named("right_alt", right_alt),
-                                       named("num_lock", num_lock)};
+    static constexpr FieldInfo fields[]{{"left_shift", left_shift.bits}, {"right_shift", right_shift.bits},
+                                        {"left_ctrl", left_ctrl.bits},   {"right_ctrl", right_ctrl.bits},
+                                        {"left_alt", left_alt.bits},     {"right_alt", right_alt.bits},
+                                        {"num_lock", num_lock.bits}};
 };
 
 /// The buttons of a mouse as its host tells them (`MouseMotion`). The lower three are where the first byte of
@@ -229,8 +229,11 @@ struct MouseButtons : Register<MouseButtons, std::uint8_t> {
     static constexpr Bit<4> fifth{};
     static constexpr Field<0, 2> standard{};  // those that every mouse has
     static constexpr Field<3, 4> extra{};     // those of an IntelliMouse Explorer alone
-    static constexpr std::array fields{named("left", left), named("right", right), named("middle", middle),
-                                       named("fourth", fourth), named("fifth", fifth)};
+    static constexpr FieldInfo fields[]{{"left", left.bits},
+                                        {"right", right.bits},
+                                        {"middle", middle.bits},
+                                        {"fourth", fourth.bits},
+                                        {"fifth", fifth.bits}};
 };
 
 /// The first byte that a mouse answers to status_request.
@@ -243,9 +246,9 @@ struct MouseStatus : Register<MouseStatus, std::uint8_t> {
     static constexpr Bit<4, Access::read_only> scaling_2_1{};
     static constexpr Bit<5, Access::read_only> reporting{};
     static constexpr Bit<6, Access::read_only> remote{};
-    static constexpr std::array fields{named("right", right),         named("middle", middle),
-                                       named("left", left),           named("scaling_2_1", scaling_2_1),
-                                       named("reporting", reporting), named("remote", remote)};
+    static constexpr FieldInfo fields[]{{"right", right.bits},         {"middle", middle.bits},
+                                        {"left", left.bits},           {"scaling_2_1", scaling_2_1.bits},
+                                        {"reporting", reporting.bits}, {"remote", remote.bits}};
 };
 
 /// The first byte of a packet; the lower eight bits of x and of y follow.
@@ -261,14 +264,14 @@ struct MousePacket : Register<MousePacket, std::uint8_t> {
     static constexpr Bit<6, Access::read_only> x_overflow{};
     static constexpr Bit<7, Access::read_only> y_overflow{};
     static constexpr Field<0, 2, Access::read_only> buttons{};  // as MouseButtons::standard
-    static constexpr std::array fields{named("left", left),
-                                       named("right", right),
-                                       named("middle", middle),
-                                       named("always_set", always_set),
-                                       named("x_negative", x_negative),
-                                       named("y_negative", y_negative),
-                                       named("x_overflow", x_overflow),
-                                       named("y_overflow", y_overflow)};
+    static constexpr FieldInfo fields[]{{"left", left.bits},
+                                        {"right", right.bits},
+                                        {"middle", middle.bits},
+                                        {"always_set", always_set.bits},
+                                        {"x_negative", x_negative.bits},
+                                        {"y_negative", y_negative.bits},
+                                        {"x_overflow", x_overflow.bits},
+                                        {"y_overflow", y_overflow.bits}};
 };
 
 /// The fourth byte of a packet of an IntelliMouse Explorer. An IntelliMouse has eight bits of wheel there.
@@ -279,7 +282,8 @@ struct MouseExtra : Register<MouseExtra, std::uint8_t> {
     static constexpr Bit<4, Access::read_only> fourth{};
     static constexpr Bit<5, Access::read_only> fifth{};
     static constexpr Field<4, 5, Access::read_only> buttons{};  // as MouseButtons::extra
-    static constexpr std::array fields{named("wheel", wheel), named("fourth", fourth), named("fifth", fifth)};
+    static constexpr FieldInfo fields[]{
+        {"wheel", wheel.bits}, {"fourth", fourth.bits}, {"fifth", fifth.bits}};
 };
 
 }  // namespace vmsuperio::ps2

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string_view>
 
@@ -17,8 +16,8 @@ struct PvpanicEvents : Register<PvpanicEvents, std::uint8_t> {
     static constexpr Bit<0> panicked{};
     static constexpr Bit<1> crash_loaded{};
     static constexpr Bit<2> shutdown{};
-    static constexpr std::array fields{named("panicked", panicked), named("crash_loaded", crash_loaded),
-                                       named("shutdown", shutdown)};
+    static constexpr FieldInfo fields[]{
+        {"panicked", panicked.bits}, {"crash_loaded", crash_loaded.bits}, {"shutdown", shutdown.bits}};
 };
 
 }  // namespace vmsuperio

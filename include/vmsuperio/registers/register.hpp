@@ -19,12 +19,22 @@ enum class Access : std::uint8_t {
     write_one_to_clear,  ///< each bit that is written as 1 becomes 0
 };
 
+/// Which bits a field has, and what a guest's write to them does.
+struct FieldBits {
+    std::uint64_t mask;
+    unsigned shift;
+    Access access;
+};
+
 /// A field of a register at run time: for traces, for `inspect()` and for debuggers.
 struct FieldInfo {
     std::string_view name;
     std::uint64_t mask;
     unsigned shift;
     Access access;
+
+    consteval FieldInfo(std::string_view field_name, FieldBits bits) noexcept
+        : name(field_name), mask(bits.mask), shift(bits.shift), access(bits.access) {}
 
     [[nodiscard]] constexpr bool is_bit() const noexcept { return mask >> shift == 1; }
     [[nodiscard]] constexpr std::uint64_t value_in(std::uint64_t register_value) const noexcept {
@@ -40,7 +50,7 @@ struct FieldInfo {
 ///     static constexpr std::string_view name = "LSR";
 ///     static constexpr Bit<0, Access::read_only> data_ready{};
 ///     static constexpr Field<1, 4, Access::read_only> errors{};
-///     static constexpr std::array fields{named("data_ready", data_ready), named("errors", errors)};
+///     static constexpr FieldInfo fields[]{{"data_ready", data_ready.bits}, {"errors", errors.bits}};
 /// };
 /// LineStatus lsr{0x61};
 /// if (lsr[LineStatus::data_ready]) ...
@@ -63,6 +73,7 @@ public:
         static constexpr Value max = static_cast<Value>(
             std::numeric_limits<Value>::max() >> (std::numeric_limits<Value>::digits - 1U - (High - Low)));
         static constexpr Value mask = static_cast<Value>(max << shift);
+        static constexpr FieldBits bits{.mask = mask, .shift = Low, .access = How};
     };
     template <unsigned Position, Access How = Access::read_write>
     struct Bit : Field<Position, Position, How> {};
@@ -117,13 +128,6 @@ public:
     }
 
     friend constexpr bool operator==(const Register&, const Register&) = default;
-
-protected:
-    /// An entry of `fields`.
-    template <unsigned Low, unsigned High, Access How>
-    [[nodiscard]] static consteval FieldInfo named(std::string_view name, Field<Low, High, How> field) {
-        return {.name = name, .mask = field.mask, .shift = Low, .access = How};
-    }
 
 private:
     Value value_{};

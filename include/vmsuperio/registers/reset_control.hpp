@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string_view>
 
@@ -16,8 +15,8 @@ struct ResetControlRegister : Register<ResetControlRegister, std::uint8_t> {
     static constexpr Bit<1> system_reset{};  // SYS_RST: the reset is that of the platform, not INIT
     static constexpr Bit<2> reset_cpu{};     // RST_CPU: a change from 0 to 1 resets
     static constexpr Bit<3> full_reset{};    // FULL_RST: with SYS_RST, a power cycle
-    static constexpr std::array fields{named("system_reset", system_reset), named("reset_cpu", reset_cpu),
-                                       named("full_reset", full_reset)};
+    static constexpr FieldInfo fields[]{
+        {"system_reset", system_reset.bits}, {"reset_cpu", reset_cpu.bits}, {"full_reset", full_reset.bits}};
 };
 
 /// System control port A, port 0x92 (Intel ICH9 datasheet, 13.7.2), reset 0x00. Bits 7:2 read 0.
@@ -26,7 +25,7 @@ struct SystemControlA : Register<SystemControlA, std::uint8_t> {
     static constexpr std::string_view name = "PORT92";
     static constexpr Bit<0> fast_reset{};  // INIT_NOW: a change from 0 to 1 resets the CPUs
     static constexpr Bit<1> a20_gate{};    // ALT_A20_GATE
-    static constexpr std::array fields{named("fast_reset", fast_reset), named("a20_gate", a20_gate)};
+    static constexpr FieldInfo fields[]{{"fast_reset", fast_reset.bits}, {"a20_gate", a20_gate.bits}};
 };
 
 }  // namespace vmsuperio

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string_view>
 
@@ -40,7 +39,7 @@ struct ReceiverBuffer : Register<ReceiverBuffer, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "RBR";
     static constexpr Field<0, 7, Access::read_only> data{};
-    static constexpr std::array fields{named("data", data)};
+    static constexpr FieldInfo fields[]{{"data", data.bits}};
 };
 
 /// DLL: Divisor Latch, low byte, offset 0, DLAB=1. This model resets it to 0x0C: 9600 baud.
@@ -48,7 +47,7 @@ struct DivisorLatchLow : Register<DivisorLatchLow, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "DLL";
     static constexpr Field<0, 7> divisor{};
-    static constexpr std::array fields{named("divisor", divisor)};
+    static constexpr FieldInfo fields[]{{"divisor", divisor.bits}};
 };
 
 /// DLM: Divisor Latch, high byte, offset 1, DLAB=1, reset 0x00.
@@ -56,7 +55,7 @@ struct DivisorLatchHigh : Register<DivisorLatchHigh, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "DLM";
     static constexpr Field<0, 7> divisor{};
-    static constexpr std::array fields{named("divisor", divisor)};
+    static constexpr FieldInfo fields[]{{"divisor", divisor.bits}};
 };
 
 /// IER: Interrupt Enable, offset 1, DLAB=0, reset 0x00. Bits 7:4 read 0.
@@ -67,9 +66,10 @@ struct InterruptEnable : Register<InterruptEnable, std::uint8_t> {
     static constexpr Bit<1> thr_empty{};      // ETBEI
     static constexpr Bit<2> line_status{};    // ELSI
     static constexpr Bit<3> modem_status{};   // EDSSI
-    static constexpr std::array fields{named("received_data", received_data), named("thr_empty", thr_empty),
-                                       named("line_status", line_status),
-                                       named("modem_status", modem_status)};
+    static constexpr FieldInfo fields[]{{"received_data", received_data.bits},
+                                        {"thr_empty", thr_empty.bits},
+                                        {"line_status", line_status.bits},
+                                        {"modem_status", modem_status.bits}};
 };
 
 /// IIR[3:0]: what the highest pending interrupt is (PC16550D table IV).
@@ -90,8 +90,8 @@ struct InterruptIdentification : Register<InterruptIdentification, std::uint8_t>
     static constexpr Field<0, 3, Access::read_only> id{};
     static constexpr Bit<5, Access::read_only> fifo_64{};            // TL16C750: 64-byte mode
     static constexpr Field<6, 7, Access::read_only> fifo_enabled{};  // both set while the FIFOs are enabled
-    static constexpr std::array fields{named("id", id), named("fifo_64", fifo_64),
-                                       named("fifo_enabled", fifo_enabled)};
+    static constexpr FieldInfo fields[]{
+        {"id", id.bits}, {"fifo_64", fifo_64.bits}, {"fifo_enabled", fifo_enabled.bits}};
 };
 
 /// FCR: FIFO Control, offset 2, write only, reset 0x00. The reset bits clear themselves; bit 3 (DMA mode)
@@ -105,12 +105,12 @@ struct FifoControl : Register<FifoControl, std::uint8_t> {
     static constexpr Bit<3> dma_mode{};
     static constexpr Bit<5, Access::read_only> fifo_64{};
     static constexpr Field<6, 7> receiver_trigger{};
-    static constexpr std::array fields{named("enable", enable),
-                                       named("receiver_reset", receiver_reset),
-                                       named("transmitter_reset", transmitter_reset),
-                                       named("dma_mode", dma_mode),
-                                       named("fifo_64", fifo_64),
-                                       named("receiver_trigger", receiver_trigger)};
+    static constexpr FieldInfo fields[]{{"enable", enable.bits},
+                                        {"receiver_reset", receiver_reset.bits},
+                                        {"transmitter_reset", transmitter_reset.bits},
+                                        {"dma_mode", dma_mode.bits},
+                                        {"fifo_64", fifo_64.bits},
+                                        {"receiver_trigger", receiver_trigger.bits}};
 };
 
 /// LCR: Line Control, offset 3. The PC16550D resets it to 0x00; this model to 0x03 (8 data bits).
@@ -125,13 +125,13 @@ struct LineControl : Register<LineControl, std::uint8_t> {
     static constexpr Bit<6> set_break{};
     static constexpr Bit<7> divisor_latch_access{};  // DLAB
     static constexpr Field<0, 5> format{};           // word length, stop bits and parity
-    static constexpr std::array fields{named("word_length", word_length),
-                                       named("stop_bits", stop_bits),
-                                       named("parity_enable", parity_enable),
-                                       named("even_parity", even_parity),
-                                       named("stick_parity", stick_parity),
-                                       named("set_break", set_break),
-                                       named("divisor_latch_access", divisor_latch_access)};
+    static constexpr FieldInfo fields[]{{"word_length", word_length.bits},
+                                        {"stop_bits", stop_bits.bits},
+                                        {"parity_enable", parity_enable.bits},
+                                        {"even_parity", even_parity.bits},
+                                        {"stick_parity", stick_parity.bits},
+                                        {"set_break", set_break.bits},
+                                        {"divisor_latch_access", divisor_latch_access.bits}};
 };
 
 /// MCR: Modem Control, offset 4. Bits 7:5 read 0; bit 5 exists on the TL16C750 only. The PC16550D resets it
@@ -145,12 +145,12 @@ struct ModemControl : Register<ModemControl, std::uint8_t> {
     static constexpr Bit<3> out2{};  // on a PC, gates the interrupt
     static constexpr Bit<4> loopback{};
     static constexpr Bit<5, Access::read_only> auto_flow_control{};  // AFE, TL16C750
-    static constexpr std::array fields{named("data_terminal_ready", data_terminal_ready),
-                                       named("request_to_send", request_to_send),
-                                       named("out1", out1),
-                                       named("out2", out2),
-                                       named("loopback", loopback),
-                                       named("auto_flow_control", auto_flow_control)};
+    static constexpr FieldInfo fields[]{{"data_terminal_ready", data_terminal_ready.bits},
+                                        {"request_to_send", request_to_send.bits},
+                                        {"out1", out1.bits},
+                                        {"out2", out2.bits},
+                                        {"loopback", loopback.bits},
+                                        {"auto_flow_control", auto_flow_control.bits}};
 };
 
 /// LSR: Line Status, offset 5, read only, reset 0x60. Reading clears bits 4:1.
@@ -167,14 +167,14 @@ struct LineStatus : Register<LineStatus, std::uint8_t> {
     static constexpr Bit<7, Access::read_only> fifo_error{};  // FIFO mode: a PE, FE or BI is in the RX FIFO
     static constexpr Field<1, 4, Access::read_only> errors{};
     static constexpr Field<2, 4, Access::read_only> character_errors{};
-    static constexpr std::array fields{named("data_ready", data_ready),
-                                       named("overrun_error", overrun_error),
-                                       named("parity_error", parity_error),
-                                       named("framing_error", framing_error),
-                                       named("break_interrupt", break_interrupt),
-                                       named("thr_empty", thr_empty),
-                                       named("transmitter_empty", transmitter_empty),
-                                       named("fifo_error", fifo_error)};
+    static constexpr FieldInfo fields[]{{"data_ready", data_ready.bits},
+                                        {"overrun_error", overrun_error.bits},
+                                        {"parity_error", parity_error.bits},
+                                        {"framing_error", framing_error.bits},
+                                        {"break_interrupt", break_interrupt.bits},
+                                        {"thr_empty", thr_empty.bits},
+                                        {"transmitter_empty", transmitter_empty.bits},
+                                        {"fifo_error", fifo_error.bits}};
 };
 
 /// MSR: Modem Status, offset 6, read only. Reading clears the deltas. Reset 0xB0: CTS, DSR and DCD are on.
@@ -191,14 +191,14 @@ struct ModemStatus : Register<ModemStatus, std::uint8_t> {
     static constexpr Bit<7, Access::read_only> data_carrier_detect{};        // DCD
     static constexpr Field<0, 3, Access::read_only> deltas{};
     static constexpr Field<4, 7, Access::read_only> lines{};
-    static constexpr std::array fields{named("delta_clear_to_send", delta_clear_to_send),
-                                       named("delta_data_set_ready", delta_data_set_ready),
-                                       named("trailing_edge_ring", trailing_edge_ring),
-                                       named("delta_data_carrier_detect", delta_data_carrier_detect),
-                                       named("clear_to_send", clear_to_send),
-                                       named("data_set_ready", data_set_ready),
-                                       named("ring_indicator", ring_indicator),
-                                       named("data_carrier_detect", data_carrier_detect)};
+    static constexpr FieldInfo fields[]{{"delta_clear_to_send", delta_clear_to_send.bits},
+                                        {"delta_data_set_ready", delta_data_set_ready.bits},
+                                        {"trailing_edge_ring", trailing_edge_ring.bits},
+                                        {"delta_data_carrier_detect", delta_data_carrier_detect.bits},
+                                        {"clear_to_send", clear_to_send.bits},
+                                        {"data_set_ready", data_set_ready.bits},
+                                        {"ring_indicator", ring_indicator.bits},
+                                        {"data_carrier_detect", data_carrier_detect.bits}};
 };
 
 /// SCR: Scratch, offset 7, reset 0x00.
@@ -206,7 +206,7 @@ struct Scratch : Register<Scratch, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "SCR";
     static constexpr Field<0, 7> data{};
-    static constexpr std::array fields{named("data", data)};
+    static constexpr FieldInfo fields[]{{"data", data.bits}};
 };
 
 /// The name of the register that an access goes to, for traces and debuggers; empty where there is none.

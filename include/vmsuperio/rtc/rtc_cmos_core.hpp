@@ -69,7 +69,6 @@ private:
         return ram;
     }
 };
-static_assert(SnapshotState<RtcCmosState> && visits_every_member<RtcCmosState>());
 
 namespace detail {
 

@@ -43,7 +43,6 @@ struct RtcPl031State {
     }
     friend constexpr bool operator==(const RtcPl031State&, const RtcPl031State&) = default;
 };
-static_assert(SnapshotState<RtcPl031State> && visits_every_member<RtcPl031State>());
 
 /// Whether a clock can have been in that state; names the first member found wrong.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const RtcPl031State& state) {
