@@ -46,6 +46,7 @@ static_assert(Writer<NullWriter>);
 /// it fails; compiled without exceptions it ends the program then, as every container does.
 class BufferWriter {
 public:
+    template <class = void>  // instantiated where it is called only
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
 #if defined(__cpp_exceptions)
         try {
