@@ -88,11 +88,11 @@ template <class Text, class T>
     }
 }
 
-template <class T, std::size_t N>
-[[nodiscard]] std::string number_text(const std::array<T, N>& values) {
-    std::string text;
+template <class Text, class T, std::size_t N>
+[[nodiscard]] Text number_text(const std::array<T, N>& values) {
+    Text text;
     for (const T& value : values) {
-        text.append(text.empty() ? "" : " ").append(number_text(value));
+        text.append(text.empty() ? "" : " ").append(number_text<Text>(value));
     }
     return text;
 }
