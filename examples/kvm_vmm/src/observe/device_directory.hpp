@@ -23,8 +23,8 @@ struct ObservedDevice {
     explicit ObservedDevice(std::string_view device_name) : name(device_name) {}
 
     std::string name;
-    RegisterNamer register_name{};  ///< set with the device's ranges; may be empty
-    std::uint16_t port_origin{};    ///< where register offsets count from: the lowest of its ranges
+    RegisterNamer register_name;  ///< set with the device's ranges; may be empty
+    std::uint16_t port_origin{};  ///< where register offsets count from: the lowest of its ranges
     std::uint64_t mmio_origin{};
     std::atomic<std::uint64_t> mmio_reads{0};
     std::atomic<std::uint64_t> mmio_writes{0};

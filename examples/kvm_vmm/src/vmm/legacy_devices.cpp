@@ -139,10 +139,10 @@ void LegacyDevices::add_power_management(KvmVm& vm, NamedBus bus, EventManager& 
     // The steady clock, which the power management timer runs on.
     power_timer_.emplace(events, CLOCK_MONOTONIC,
                          [this] { power_->with_lock([](auto& device) { device.device().expired(); }); });
-    PowerManagement block(
+    const PowerManagement block(
         IrqLine(vm, platform::sci_irq), PowerEvents{&end}, vmsuperio::SteadyClock(),
         {.sleep_type_s5 = platform::sleep_type_s5, .timer_width = vmsuperio::AcpiTimerWidth::bits_32});
-    power_ = on_bus(bus, power_name, TimedDevice(std::move(block), *power_timer_));
+    power_ = on_bus(bus, power_name, TimedDevice(block, *power_timer_));
     register_port(bus, platform::pm_block_port, platform::pm_block_length, power_, power_name);
 }
 
