@@ -162,9 +162,11 @@ void each_member(const json& value, const json::json_pointer& at, const Visit& v
     }
 }
 
+// Deep enough to show a recursion of our own. nlohmann-json itself copies values recursively, so that a much
+// deeper one ends on the stack of a 32-bit build without optimization.
 json deep_array() {
-    std::string text(20'000, '[');
-    text.append(20'000, ']');
+    std::string text(1'000, '[');
+    text.append(1'000, ']');
     return json::parse(text);
 }
 
@@ -190,7 +192,10 @@ TEMPLATE_TEST_CASE("JSON: a state survives it", "[json][snapshot]", SerialState,
         REQUIRE(ordered.get<TestType>() == state);
         REQUIRE(json::parse(ordered.dump()) == value);
         // CBOR and the like are other spellings of the same.
+        // nlohmann-json 3.11.2 needs char_traits<unsigned char>, which libc++ 19 does not have.
+#if !defined(_LIBCPP_VERSION)
         REQUIRE(json::from_cbor(json::to_cbor(value)).get<TestType>() == state);
+#endif
         changed += state == TestType{} ? 0U : 1U;
     }
     CHECK(changed > 100);
