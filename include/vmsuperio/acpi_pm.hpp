@@ -313,9 +313,11 @@ public:
         : AcpiPm(detail::AcpiPmCore(options, time_since_epoch(clock).count()), std::move(sci),
                  std::move(events), std::move(clock)) {}
 
-    /// The device as it was saved; the time that passed on `clock` since then has passed for it too. An SCI
-    /// that was high is raised again. A default-constructed state is a device just reset whose timer was 0
-    /// when the clock was.
+    /// The device as it was saved; the time that passed on `clock` since then has passed for it too. So the
+    /// epoch of `clock` must be the one of before: a steady clock counts from the start of its host, and what
+    /// is restored on another host needs a clock of its own. Call `tick()` before you ask for the deadline,
+    /// as `clock` may be behind. An SCI that was high is raised again. A default-constructed state is a
+    /// device just reset whose timer was 0 when the clock was.
     [[nodiscard]] static constexpr std::expected<AcpiPm, StateError> from_state(const AcpiPmState& state,
                                                                                 T sci, Events events,
                                                                                 C clock = C(),

@@ -21,9 +21,9 @@
 /// interrupt lines did. What follows from the state (interrupt levels, status registers) is computed from it.
 ///
 /// The *shell* is the device class: it adds the triggers, the events, the writer and the clock of the host.
-/// After every change of the core it calls `apply`, the one place that acts on effects. The order is: output
-/// (before `apply`, as the writer's answer changes the core), then events, then interrupt lines. So an event
-/// finds the device as it is after the access.
+/// After an access it calls `apply`, which acts on the effects (`Serial` has one of its own, for speed). The
+/// order is: output (before `apply`, as the writer's answer changes the core), then events, then interrupt
+/// lines. So an event finds the device as it is after the access.
 namespace vmsuperio {
 
 /// A core as the shell needs it.

@@ -28,8 +28,9 @@ enum class HostErrorSource : std::uint8_t {
 }
 
 /// How often each part of the host failed a device since its construction, in reads and in writes alike. The
-/// guest never learns of it, and it is no part of the saved state. Every device has `host_errors()`; its
-/// events may have the member `host_error(HostErrorSource)`, which is called each time.
+/// guest never learns of it, and it is no part of the saved state. Every device has `host_errors()`; an
+/// events type that the user supplies may have the member `host_error(HostErrorSource)`, which is called each
+/// time.
 struct HostErrors {
     std::uint64_t interrupt{};
     std::uint64_t reset{};

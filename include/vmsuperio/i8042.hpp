@@ -136,7 +136,7 @@ public:
         if (!effects.resets_cpu) {
             return {};
         }
-        return this->checked(HostErrorSource::reset, reset_evt_.trigger());
+        return this->checked(HostErrorSource::reset, pulse(reset_evt_));
     }
 
     /// A key of the keyboard goes down or up. False when it was lost because the guest does not read its

@@ -165,8 +165,12 @@ struct I8042State {
     if (state.waiting_for != 0 && !i8042::takes_data(i8042::Command{state.waiting_for})) {
         return std::unexpected(StateError{"waiting_for"});
     }
-    if (state.profile != I8042Profile::full && (state.output_full || state.response_waiting)) {
-        return std::unexpected(StateError{"output_full"});  // nothing could ever read it
+    // Without the ports nothing could ever read what waits.
+    if (state.profile != I8042Profile::full && state.output_full) {
+        return std::unexpected(StateError{"output_full"});
+    }
+    if (state.profile != I8042Profile::full && state.response_waiting) {
+        return std::unexpected(StateError{"response_waiting"});
     }
     if ((state.output_flags & no_flag) != 0 || (!state.output_full && state.output_flags != 0)) {
         return std::unexpected(StateError{"output_flags"});

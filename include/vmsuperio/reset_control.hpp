@@ -205,7 +205,7 @@ public:
         }
         const auto effects = this->core().write(value);
         this->apply(effects);
-        return effects.resets ? this->checked(HostErrorSource::reset, pulse())
+        return effects.resets ? this->checked(HostErrorSource::reset, pulse(reset_evt_))
                               : std::expected<void, error_type>{};
     }
 
@@ -220,17 +220,6 @@ protected:
         : DeviceShell<Core, Events>(core, std::move(events)), reset_evt_(std::move(reset_evt)) {}
 
 private:
-    /// A reset is a pulse, for a `LevelTrigger` as well.
-    [[nodiscard]] constexpr std::expected<void, error_type> pulse() {
-        if constexpr (LevelTrigger<T>) {
-            auto up = reset_evt_.set_level(true);
-            auto down = reset_evt_.set_level(false);
-            return up ? down : up;
-        } else {
-            return reset_evt_.trigger();
-        }
-    }
-
     T reset_evt_;
 };
 

@@ -83,9 +83,10 @@ public:
 
     using Shell::Shell;
 
-    /// The device as it was saved; the time that passed on `clock` since then has passed for it too. An
-    /// interrupt line that was high is raised again. The options must be those of the saved device; the
-    /// `utc_offset` is in the saved time already and has no effect.
+    /// The device as it was saved; the time that passed on `clock` since then has passed for it too. Call
+    /// `tick()` before you ask for the deadline: `clock` may be behind the one of before. An interrupt line
+    /// that was high is raised again. The options must be those of the saved device; the `utc_offset` is in
+    /// the saved time already and has no effect.
     [[nodiscard]] static constexpr std::expected<RtcCmos, StateError> from_state(
         const RtcCmosState& state, T interrupt = T(), Events events = Events(), C clock = C(),
         RtcCmosOptions options = {}) {

@@ -81,9 +81,10 @@ public:
 
     using Shell::Shell;
 
-    /// The device as it was saved; the time that passed on `clock` since then has passed for it too. An
-    /// interrupt line that was high is raised again. A default-constructed state is a device just reset whose
-    /// clock stood at 1970: restored, it has the time of `clock`.
+    /// The device as it was saved; the time that passed on `clock` since then has passed for it too. Call
+    /// `tick()` before you ask for the deadline: `clock` may be behind the one of before. An interrupt line
+    /// that was high is raised again. A default-constructed state is a device just reset whose clock stood at
+    /// 1970: restored, it has the time of `clock`.
     [[nodiscard]] static constexpr std::expected<RtcPl031, StateError> from_state(const RtcPl031State& state,
                                                                                   T interrupt = T(),
                                                                                   Events events = Events(),

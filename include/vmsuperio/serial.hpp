@@ -37,8 +37,9 @@ namespace vmsuperio {
 /// words (bytes pass whole), parity generation. LCR and the divisor only set the timeout's length.
 ///
 /// Deviations: the receive FIFO holds 64 bytes in every mode, so that host input is not lost before the
-/// guest enables the FIFOs; looped-back bytes find the room that the chip has. MCR and LCR reset to 0x08 and
-/// 0x03, the divisor to 12, the modem lines are on: a guest that sets up nothing can use the port.
+/// guest enables the FIFOs; with FIFOs on, loopback holds as many bytes as the chip does. MCR and LCR reset
+/// to 0x08 and 0x03, the divisor to 12, the modem lines are on: a guest that sets up nothing can use the
+/// port.
 ///
 /// The interrupt is on a PC's wiring: MCR.OUT2 gates the line (not IIR), in loopback too, where the chip
 /// itself would take the pin OUT2 away (a deviation: drivers test their interrupts in loopback). Guests that

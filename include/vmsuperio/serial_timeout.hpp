@@ -104,9 +104,10 @@ private:
     bool running_{false};
 };
 
-/// A `Serial` with the clock of its character timeout: a device with `next_deadline()` and `tick()` as all
-/// others that have time. It sets `ReceiveTimeout::manual`; the clock is not saved with the state, and a
-/// port that was restored is given one again.
+/// A `Serial` with the clock of its character timeout. Unlike the devices that are `Timed`, it learns that
+/// the line became idle when it is asked: call `next_deadline()` after every access, and the time starts
+/// then. It sets `ReceiveTimeout::manual`; the clock is not saved with the state, and a port that was
+/// restored is given one again.
 template <class Uart, Clock C = SteadyClock>
 class TimedSerial : public Uart {
 public:

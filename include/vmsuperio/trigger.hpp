@@ -61,4 +61,17 @@ private:
 };
 static_assert(Trigger<TriggerRef<NullTrigger>> && !LevelTrigger<TriggerRef<NullTrigger>>);
 
+/// A pulse of the line: one edge, or high and low again for a `LevelTrigger`. What a reset line does. Errors:
+/// the first that the trigger returned.
+template <Trigger T>
+[[nodiscard]] constexpr std::expected<void, typename T::error_type> pulse(T& trigger) {
+    if constexpr (LevelTrigger<T>) {
+        auto rose = trigger.set_level(true);
+        auto fell = trigger.set_level(false);
+        return rose ? fell : rose;
+    } else {
+        return trigger.trigger();
+    }
+}
+
 }  // namespace vmsuperio

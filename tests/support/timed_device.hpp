@@ -88,6 +88,11 @@ void require(bool holds, std::string_view what, const Bench<Subject>& bench) {
     }
 }
 
+/// `by` after `time`, or the end of the range.
+inline nanoseconds later(nanoseconds time, nanoseconds by) {
+    return nanoseconds(vmsuperio::detail::saturating_add(time.count(), by.count()));
+}
+
 inline std::int64_t below(Random& random, std::int64_t limit) {
     return static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(limit));
 }
@@ -144,7 +149,7 @@ bool check_deadline(const Bench<Subject>& original, Random& random) {
     const int rises = bench.line.rises;
     const bool before = Subject::happened(bench.device);
     if (!deadline) {
-        bench.tick_at(bench.now() + nanoseconds(below(random, 32'000'000'000'000'000)));
+        bench.tick_at(later(bench.now(), nanoseconds(below(random, 32'000'000'000'000'000))));
         require(bench.line.rises == rises, "without a deadline the line does not rise", bench);
         require(Subject::happened(bench.device) == before, "without a deadline nothing happens", bench);
         return false;
@@ -163,7 +168,7 @@ bool check_deadline(const Bench<Subject>& original, Random& random) {
     require(Subject::happened(bench.device), "at the deadline it happens", bench);
     require(bench.line.level == Subject::line(bench.device), "the trigger has the line's level", bench);
     require(bench.line.rises - rises == (Subject::line(bench.device) ? 1 : 0), "the line rises once", bench);
-    late.tick_at(*deadline + nanoseconds(below(random, 1'000'000'000'000)));
+    late.tick_at(later(*deadline, nanoseconds(below(random, 1'000'000'000'000))));
     require(Subject::happened(late.device), "a late tick finds it happened", late);
     require(late.line.rises - late_rises == (Subject::line(late.device) ? 1 : 0), "late, the line rises once",
             late);

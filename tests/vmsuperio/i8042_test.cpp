@@ -58,6 +58,33 @@ TEST_CASE("I8042: a reset trigger alone is enough, and 0xFE on port 0x64 fires i
     CHECK(resets == 1);
 }
 
+namespace {
+
+struct ResetLine {
+    using error_type = int;
+    std::vector<bool>* levels;
+    int* edges;
+    std::expected<void, int> trigger() {
+        ++*edges;
+        return {};
+    }
+    std::expected<void, int> set_level(bool asserted) {
+        levels->push_back(asserted);
+        return {};
+    }
+};
+
+}  // namespace
+
+TEST_CASE("I8042: a reset line that takes levels goes up and down, and sees no edge", "[i8042]") {
+    std::vector<bool> levels;
+    int edges = 0;
+    I8042 dev(ResetLine{&levels, &edges});
+    CHECK(dev.write(4, 0xFE).has_value());
+    CHECK(levels == std::vector<bool>{true, false});
+    CHECK(edges == 0);
+}
+
 TEST_CASE("I8042: the error of the reset trigger is the error of the write", "[i8042]") {
     Pc pc;
     pc.reset_fails = true;
@@ -907,4 +934,21 @@ TEST_CASE("I8042: restoring random bytes either fails or gives a device that wor
         }
     }
     CHECK(accepted > 100);
+}
+
+TEST_CASE("I8042: a saved state of the minimal profile that holds a keyboard's bytes raises no interrupt",
+          "[i8042][hostile]") {
+    I8042State state;
+    state.profile = I8042Profile::minimal;
+    state.hold_left = 1;
+    state.keyboard.replies.push(0xAA);
+    int interrupts = 0;
+    auto restored = I8042<vmsuperio::NullTrigger, ps2::CountingTrigger>::from_state(
+        state, vmsuperio::NullTrigger{}, ps2::CountingTrigger{&interrupts});
+    if (restored.has_value()) {
+        restored->tick();
+        CHECK(restored->write(4, 0x20).has_value());
+        CHECK(interrupts == 0);
+        CHECK(vmsuperio::validate(restored->state()).has_value());
+    }
 }

@@ -115,3 +115,19 @@ TEST_CASE("TriggerRef: it is an edge or a level trigger as the one it refers to"
     CHECK(levels == std::vector<bool>{true});
     CHECK(edges == 0);
 }
+
+TEST_CASE("pulse: an edge for an edge trigger, up and down for a level trigger", "[trigger]") {
+    int count = 0;
+    EdgeTrigger edge{&count};
+    CHECK(vmsuperio::pulse(edge).has_value());
+    CHECK(count == 1);
+    edge.fail = true;
+    CHECK(vmsuperio::pulse(edge).error() == 5);
+
+    std::vector<bool> levels;
+    int edges = 0;
+    RecordingLevel level{&levels, &edges};
+    CHECK(vmsuperio::pulse(level).has_value());
+    CHECK(levels == std::vector<bool>{true, false});
+    CHECK(edges == 0);
+}

@@ -240,6 +240,9 @@ private:
     }
     /// Moves the next byte into the output buffer, where that is empty. Whether there was one.
     constexpr bool refresh() noexcept {
+        if (state_.profile != I8042Profile::full) {
+            return false;  // whatever a saved state holds, there is no port that it could be read at
+        }
         if (state_.output_full) {
             return false;
         }

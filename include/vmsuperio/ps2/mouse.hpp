@@ -163,8 +163,8 @@ private:
             state_.packets.pop();
         }
     }
-    /// Resend (0xFE): the last packet again, without an acknowledgement. What waits behind that packet is left
-    /// alone.
+    /// Resend (0xFE): the last packet again, without an acknowledgement. What waits behind that packet is
+    /// left alone.
     constexpr void send_again() noexcept {
         state_.replies.clear();
         if (packet_begun()) {

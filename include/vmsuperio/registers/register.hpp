@@ -15,7 +15,7 @@ namespace vmsuperio {
 enum class Access : std::uint8_t {
     read_write,          ///< the field takes the value
     read_only,           ///< nothing
-    self_clearing,       ///< a 1 acts at once and is not kept: the field reads as 0
+    self_clearing,       ///< the device acts on a 1; the field is not kept and reads as 0
     write_one_to_clear,  ///< each bit that is written as 1 becomes 0
 };
 
@@ -55,9 +55,9 @@ struct FieldInfo {
 /// LineStatus lsr{0x61};
 /// if (lsr[LineStatus::data_ready]) ...
 /// ```
-/// A field belongs to the register that names it: to use it on another one does not compile. `fields` lists
-/// each bit that the register has once; bits that it does not list are reserved: a guest's write does not
-/// change them. Further fields may overlap those of the list, to test several bits at once.
+/// A field belongs to the register that names it: to use it on another one does not compile. `fields`
+/// must cover every implemented bit exactly once; bits that it does not list are reserved, and a guest's
+/// write does not change them. Further fields may overlap those of the list, to test several bits at once.
 template <class Derived, std::unsigned_integral Value>
 class Register {
 public:

@@ -257,8 +257,9 @@ public:
 
     // --- Interrupts: all follows from the registers, here and nowhere else.
 
-    /// What the one interrupt line does at the end of an access that took the sources `rearmed` down. Unless
-    /// another source held it, a line that is high now has fallen and risen.
+    /// The interrupt line at the end of an access in which the sources `rearmed` were low at some moment.
+    /// Where no other source is pending and the line is high, an edge trigger must see a new edge. The chip's
+    /// line falls and rises then; a level trigger need not see that, because nothing happened in between.
     struct Interrupt {
         bool level;
         LinePulse pulse;
