@@ -54,8 +54,8 @@ int main(int argc, char** argv) {
             kvm_vmm::report(end.message);
         }
         kvm_vmm::summarize_log(true);
-        kvm_vmm::log(kvm_vmm::LogLevel::info, "ended with exit code " + std::to_string(status) + ": " +
-                                                  kvm_vmm::to_string(end.reason));
+        kvm_vmm::log(kvm_vmm::LogLevel::info, kvm_vmm::to_string(end.reason));
+        kvm_vmm::log(kvm_vmm::LogLevel::info, "ended with exit code " + std::to_string(status));
         if (const auto* const signal = std::get_if<kvm_vmm::end::Signal>(&end.reason)) {
             kvm_vmm::end_by_signal(signal->number);
         }
