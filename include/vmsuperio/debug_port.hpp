@@ -160,8 +160,7 @@ public:
     [[nodiscard]] std::uint64_t dropped() const noexcept { return core().state().dropped; }
 
     /// The port as it was saved: a POST code port, or a console where there is a `readback`.
-    template <class Self = DebugPort>  // so that inclusion alone does not instantiate
-    // std::expected<DebugPort>
+    template <class Self = DebugPort>  // so that inclusion alone does not instantiate std::expected
     [[nodiscard]] static std::expected<Self, StateError> from_state(
         const DebugPortState& state, Sink sink = {}, std::optional<std::uint8_t> readback = {}) {
         if (const auto valid = validate(state); !valid) {

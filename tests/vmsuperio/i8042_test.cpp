@@ -58,28 +58,10 @@ TEST_CASE("I8042: a reset trigger alone is enough, and 0xFE on port 0x64 fires i
     CHECK(resets == 1);
 }
 
-namespace {
-
-struct ResetLine {
-    using error_type = int;
-    std::vector<bool>* levels;
-    int* edges;
-    std::expected<void, int> trigger() {
-        ++*edges;
-        return {};
-    }
-    std::expected<void, int> set_level(bool asserted) {
-        levels->push_back(asserted);
-        return {};
-    }
-};
-
-}  // namespace
-
 TEST_CASE("I8042: a reset line that takes levels goes up and down, and sees no edge", "[i8042]") {
     std::vector<bool> levels;
     int edges = 0;
-    I8042 dev(ResetLine{&levels, &edges});
+    I8042 dev(ps2::RecordingLevel{&levels, &edges});
     CHECK(dev.write(4, 0xFE).has_value());
     CHECK(levels == std::vector<bool>{true, false});
     CHECK(edges == 0);
