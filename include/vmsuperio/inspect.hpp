@@ -99,7 +99,7 @@ template <class Text, class T, std::size_t N>
 
 /// Collects the members of a state as names and texts.
 template <class Text>
-class TextArchive {
+class TextArchive : public NamedArchive<TextArchive<Text>> {
 public:
     struct Entry {
         Text name;
@@ -140,14 +140,6 @@ public:
     template <std::size_t N>
     void bytes(std::string_view name, const std::array<std::uint8_t, N>& data, std::uint8_t count) {
         bytes(name, count, data);
-    }
-    template <class... Arguments>
-    void since(std::uint16_t, std::string_view name, const Arguments&... arguments) {
-        (*this)(name, arguments...);
-    }
-    template <class... Arguments>
-    void bytes_since(std::uint16_t, std::string_view name, const Arguments&... arguments) {
-        bytes(name, arguments...);
     }
     template <class Visitor>
     void nested(std::string_view name, Visitor&& visitor) {

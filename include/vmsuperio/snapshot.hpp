@@ -165,6 +165,21 @@ private:
     }
 };
 
+/// The part of an archive that is the same for all that go by names and know no versions: a member that a
+/// later version added is a member like the others.
+template <class Derived>
+class NamedArchive {
+public:
+    template <class... Arguments>
+    constexpr void since(std::uint16_t, std::string_view name, Arguments&&... arguments) {
+        static_cast<Derived&>(*this)(name, std::forward<Arguments>(arguments)...);
+    }
+    template <class... Arguments>
+    constexpr void bytes_since(std::uint16_t, std::string_view name, Arguments&&... arguments) {
+        static_cast<Derived&>(*this).bytes(name, std::forward<Arguments>(arguments)...);
+    }
+};
+
 class SnapshotEncoder : public PlainArchive<SnapshotEncoder> {
 public:
     [[nodiscard]] constexpr std::vector<std::uint8_t>& encoded() noexcept { return bytes_; }

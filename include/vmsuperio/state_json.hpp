@@ -51,7 +51,7 @@ concept BasicJson = requires(const Json& source) {
 
 /// Makes an object of the members of a state.
 template <BasicJson Json>
-class JsonWriter {
+class JsonWriter : public NamedArchive<JsonWriter<Json>> {
 public:
     /// `object` must outlive this one.
     explicit JsonWriter(Json& object) : object_(&object) {}
@@ -75,14 +75,6 @@ public:
     template <std::size_t N>
     void bytes(std::string_view name, const std::array<std::uint8_t, N>& data, std::uint8_t count) {
         bytes(name, count, data);
-    }
-    template <class T, class... Meaning>
-    void since(std::uint16_t, std::string_view name, const T& value, Meaning... meaning) {
-        (*this)(name, value, meaning...);
-    }
-    template <class First, class Second>
-    void bytes_since(std::uint16_t, std::string_view name, const First& first, const Second& second) {
-        bytes(name, first, second);
     }
     /// The same object again where `name` was visited before.
     template <class Visitor>
@@ -120,7 +112,7 @@ private:
 
 /// Reads the members of a state from an object; those that it lacks stay as they are.
 template <BasicJson Json>
-class JsonReader {
+class JsonReader : public NamedArchive<JsonReader<Json>> {
 public:
     /// `source` must outlive this one. Throws nlohmann's type_error where it is no object. `path` is where it
     /// stands, for messages.
@@ -154,14 +146,6 @@ public:
     template <std::size_t N>
     void bytes(std::string_view name, std::array<std::uint8_t, N>& data, std::uint8_t& count) {
         bytes(name, count, data);
-    }
-    template <class T, class... Meaning>
-    void since(std::uint16_t, std::string_view name, T& value, Meaning... meaning) {
-        (*this)(name, value, meaning...);
-    }
-    template <class First, class Second>
-    void bytes_since(std::uint16_t, std::string_view name, First& first, Second& second) {
-        bytes(name, first, second);
     }
     template <class Visitor>
     void nested(std::string_view name, Visitor&& visitor) {
