@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// The library and KVM, and nothing else: a guest in real mode greets on its serial port, sends back what it
-// reads there in upper case, and at the end of the input ends the VM through the exit port.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A VMM from the library and KVM alone. Its guest runs in
+// real mode: it greets on its serial port, sends back its input in upper case, and ends the VM through the
+// exit port at the end of the input.
 //
 //     echo hello | minimal_vmm
 #include <array>
@@ -71,8 +71,8 @@ constexpr std::array<std::uint8_t, 69> guest_code{
 };  // 1045 greeting:
 constexpr std::string_view greeting = "Type, and Ctrl-D to end:\n";
 
-// Where the guest's output goes. This VMM has nothing else to do, so that it may wait for its reader; one
-// with an event loop uses vmsuperio::FdWriter.
+// Writes the guest's output to stdout. This VMM has nothing else to do, so it may block until its reader
+// takes the output; a VMM with an event loop uses vmsuperio::FdWriter.
 struct StdoutWriter {
     vmsuperio::WriteResult write(std::span<const std::uint8_t> bytes) const {
         const ssize_t count = ::write(STDOUT_FILENO, bytes.data(), bytes.size());
@@ -126,7 +126,7 @@ int make_cpu(int vm) {
     return cpu;
 }
 
-// The guest waits for input: as much as fits, or the byte that means there is no more.
+// Called when the guest waits for input. Passes on as much as fits, or the byte that marks the end of input.
 void fetch_input(Uart& uart) {
     std::array<std::uint8_t, Uart::receive_fifo_size> input{end_of_input};
     ssize_t count = 0;
@@ -137,7 +137,7 @@ void fetch_input(Uart& uart) {
     (void)uart.enqueue_raw_bytes(std::span(input).first(count == 0 ? 1 : static_cast<std::size_t>(count)));
 }
 
-// Hands a port exit to the bus: one access, or as many as a string instruction makes.
+// Passes a port exit to the bus: one access, or all those of a string instruction.
 void access_port(vmdevice::IoManager& bus, kvm_run& run) {
     auto* const bytes = reinterpret_cast<std::uint8_t*>(&run) + run.io.data_offset;
     (void)bus.pio_exit(static_cast<vmdevice::IoDirection>(run.io.direction),
