@@ -24,7 +24,7 @@ struct PioAddress {
     std::uint16_t value;
 
     friend constexpr auto operator<=>(const PioAddress&, const PioAddress&) = default;
-    /// The address `offset` bytes above, or nothing where the space ends before it.
+    /// The address `offset` bytes above, or nothing if it would exceed the address space.
     [[nodiscard]] constexpr std::optional<PioAddress> checked_add(PioOffset offset) const noexcept {
         if (offset > std::numeric_limits<PioOffset>::max() - value) {
             return std::nullopt;
@@ -38,7 +38,7 @@ struct MmioAddress {
     std::uint64_t value;
 
     friend constexpr auto operator<=>(const MmioAddress&, const MmioAddress&) = default;
-    /// The address `offset` bytes above, or nothing where the space ends before it.
+    /// The address `offset` bytes above, or nothing if it would exceed the address space.
     [[nodiscard]] constexpr std::optional<MmioAddress> checked_add(MmioOffset offset) const noexcept {
         if (offset > std::numeric_limits<MmioOffset>::max() - value) {
             return std::nullopt;
@@ -47,18 +47,18 @@ struct MmioAddress {
     }
 };
 
-/// Any address space: a type of its own that holds one unsigned integer named `value` and is built from it.
-/// Nothing else is asked for, so that a user defines a further space in one line.
+/// Any address space: a type that holds one unsigned integer named `value` and is constructed from it.
+/// Nothing else is required, so that a user can define another space in one line.
 template <class A>
 concept BusAddress = std::copyable<A> && std::unsigned_integral<std::remove_cvref_t<decltype(A::value)>> &&
                      !std::same_as<std::remove_cvref_t<decltype(A::value)>, bool> &&
                      requires(std::remove_cvref_t<decltype(A::value)> value) { A{value}; };
 
-/// The integer that an address space counts in; also the type of sizes and offsets in it.
+/// The integer type of an address space; also the type of sizes and offsets in it.
 template <BusAddress A>
 using OffsetOf = std::remove_cvref_t<decltype(A::value)>;
 
-/// The address `offset` bytes above `address`, or nothing where the space ends before it.
+/// The address `offset` bytes above `address`, or nothing if it would exceed the address space.
 template <BusAddress A>
 [[nodiscard]] constexpr std::optional<A> checked_add(A address, OffsetOf<A> offset) noexcept {
     if (offset > std::numeric_limits<OffsetOf<A>>::max() - address.value) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// What can go wrong where addresses and numbers are handed out, and where they are looked for.
+/// The errors of allocating addresses and numbers, and the policies for choosing them.
 
 #include <cstdint>
 #include <string_view>
@@ -11,21 +11,21 @@
 namespace vmdevice {
 
 enum class AllocError : std::uint8_t {
-    /// No free part is large enough where the request may lie.
+    /// No free part of the permitted range is large enough.
     exhausted,
-    /// The address or number asked for is taken.
+    /// The requested address or number is taken.
     taken,
-    /// The address or number asked for is not managed here, or no such space was configured.
+    /// The requested address or number is not managed here, or no such space was configured.
     out_of_range,
-    /// A request for nothing.
+    /// The requested size is 0.
     invalid_size,
-    /// An alignment that is not a power of two, or an address asked for that does not have it.
+    /// The alignment is not a power of two, or the requested address does not have it.
     invalid_alignment,
-    /// What is to be freed was not allocated like that.
+    /// The range or number to be freed was not allocated exactly like that.
     not_allocated,
 };
 
-/// The error in words, for a message.
+/// The text of the error, for a message.
 [[nodiscard]] constexpr std::string_view to_string(AllocError error) noexcept {
     switch (error) {
         case AllocError::exhausted:
@@ -44,7 +44,7 @@ enum class AllocError : std::uint8_t {
     return "unknown allocation error";
 }
 
-/// Where a range is looked for: at the lowest possible address, at the highest, or at one only.
+/// Which position is chosen for a range: the lowest possible one, the highest, or exactly one.
 enum class AllocPolicy : std::uint8_t { first_match, last_match, exact_match };
 
 }  // namespace vmdevice

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// Who gets which ports, memory, interrupts and numbers.
+/// Assigns ports, memory, interrupts and numbers to devices.
 
 #include <cstddef>
 #include <cstdint>
@@ -29,9 +29,9 @@ namespace vmdevice {
 /// an AllocError.
 struct AllocFailure {
     AllocError reason;
-    /// The place of the refused one among the constraints.
+    /// The index of the refused constraint.
     std::size_t index;
-    // NOLINTNEXTLINE(google-explicit-constructor): it stands for its reason
+    // NOLINTNEXTLINE(google-explicit-constructor): a failure can be compared with a reason
     constexpr operator AllocError() const noexcept { return reason; }
 };
 
@@ -61,14 +61,14 @@ public:
         std::optional<MmioAddress> at = std::nullopt) {
         return from<MmioAddress>(mmio_, size, align, policy, std::nullopt, at);
     }
-    /// The lowest free interrupt line, or `irq` and no other. With `sharing`, a line that others share in the
-    /// same way is as good as a free one where `irq` names it, and is taken where none is free otherwise.
+    /// The lowest free interrupt line, or exactly `irq`. With `sharing`, a line that others share in the same
+    /// way may be used if `irq` names it, or if no line is free.
     [[nodiscard]] std::expected<std::uint32_t, Error> allocate_irq(
         std::optional<std::uint32_t> irq = std::nullopt, IrqSharing sharing = IrqSharing::exclusive) {
         return one_irq(irq, sharing, {});
     }
-    /// `count` different interrupt lines or none: from `first` on, or the lowest that are free, which need
-    /// not be adjacent.
+    /// All of `count` different interrupt lines or none: those from `first` on, or the lowest free ones,
+    /// which need not be adjacent.
     [[nodiscard]] std::expected<std::vector<std::uint32_t>, Error> allocate_irqs(
         std::uint32_t count, std::optional<std::uint32_t> first = std::nullopt,
         IrqSharing sharing = IrqSharing::exclusive) {
@@ -85,12 +85,12 @@ public:
         }
         return std::exchange(held.irqs, {});
     }
-    /// The first of `count` consecutive message-signalled interrupts, `base` where that is given.
+    /// The first of `count` consecutive message-signalled interrupts, which is `base` if that is given.
     [[nodiscard]] std::expected<std::uint32_t, Error> allocate_msi(
         std::uint32_t count, std::optional<std::uint32_t> base = std::nullopt) {
         return number_from(msi_, count, base);
     }
-    /// The lowest free memory slot, or `slot` and no other.
+    /// The lowest free memory slot, or exactly `slot`.
     [[nodiscard]] std::expected<std::uint32_t, Error> allocate_kvm_mem_slot(
         std::optional<std::uint32_t> slot = std::nullopt) {
         return number_from(kvm_mem_slots_, 1, slot);
@@ -107,7 +107,7 @@ public:
     [[nodiscard]] std::expected<void, Error> free_mmio(MmioRange range) noexcept {
         return give_back(mmio_, range);
     }
-    /// A shared line is free when all who have it have given it back.
+    /// A shared line is free after all of its holders have freed it.
     [[nodiscard]] std::expected<void, Error> free_irq(std::uint32_t irq) noexcept {
         for (std::size_t i = 0; i < shared_irqs_.size(); ++i) {
             if (shared_irqs_[i].irq != irq) {
@@ -133,15 +133,15 @@ public:
         return instance_ids_.free(NumberRange::unit(Number{id}));
     }
 
-    /// All that a device asks for, in that order, or nothing. What lies in `avoid_pio` and `avoid_mmio` is
-    /// not handed out, though nobody has allocated it.
+    /// Allocates everything that a device requests, in that order, or nothing. Addresses in `avoid_pio` and
+    /// `avoid_mmio` are not allocated even if they are free.
     [[nodiscard]] std::expected<Resources, AllocFailure> allocate(
         std::span<const ResourceConstraint> constraints, std::span<const PioRange> avoid_pio = {},
         std::span<const MmioRange> avoid_mmio = {}) {
         const Avoided<PioAddress> no_pio(pio_, avoid_pio);
         const Avoided<MmioAddress> no_mmio(mmio_, avoid_mmio);
         Allocation allocation(*this, constraints.size());
-        // What cannot lie elsewhere comes first, so that nothing else of this device is put there.
+        // Fixed requests come first, so that no other request of this device takes their place.
         for (const bool fixed : {true, false}) {
             for (std::size_t i = 0; i < constraints.size(); ++i) {
                 if (is_fixed(constraints[i]) == fixed) {
@@ -172,29 +172,29 @@ public:
         return allocate(std::span(constraints.begin(), constraints.size()));
     }
 
-    /// Takes back what allocate() gave. Resources that were not allocated here are left alone.
+    /// Frees what allocate() returned. Resources that were not allocated here are ignored.
     void free(const Resources& resources) noexcept {
         for (const Resource& resource : resources) {
             std::visit([&](const auto& owned) { release(owned); }, resource);
         }
     }
 
-    /// Whether somebody has exactly this. A MAC address that does not begin with 52:54:00 is not counted
-    /// here, and so is held as far as this can tell.
+    /// Whether exactly this resource is allocated. MAC addresses that do not begin with 52:54:00 are not
+    /// recorded here, so the result for them is always true.
     [[nodiscard]] bool is_allocated(const Resource& resource) const {
         return std::visit([&](const auto& owned) { return holds(owned); }, resource);
     }
     [[nodiscard]] bool is_instance_id_allocated(std::uint32_t id) const noexcept {
         return instance_ids_.is_allocated(NumberRange::unit(Number{id}));
     }
-    /// The allocated range that holds the address.
+    /// The allocated range that contains the address.
     [[nodiscard]] std::optional<PioRange> allocation_at(PioAddress address) const noexcept {
         return pio_ ? pio_->allocation_at(address) : std::nullopt;
     }
     [[nodiscard]] std::optional<MmioRange> allocation_at(MmioAddress address) const noexcept {
         return mmio_ ? mmio_->allocation_at(address) : std::nullopt;
     }
-    /// How many have the line: 0, 1, or more where it is shared.
+    /// How many holders the line has: 0, 1, or more if it is shared.
     [[nodiscard]] std::uint32_t irq_holders(std::uint32_t irq) const noexcept {
         for (const SystemAllocatorState::SharedIrq& line : shared_irqs_) {
             if (line.irq == irq) {
@@ -204,7 +204,7 @@ public:
         return irq_ && irq_->is_allocated(NumberRange::unit(Number{irq})) ? 1 : 0;
     }
 
-    /// A range changes place, in two steps that leave room for the device's own move between them: see
+    /// Moves a range in two steps, between which the device itself can be moved: see
     /// RangeAllocator::begin_move().
     [[nodiscard]] std::expected<RangeAllocator<PioAddress>::Move, Error> begin_move(PioRange from,
                                                                                     PioRange to) {
@@ -219,7 +219,7 @@ public:
     void cancel_move(const RangeAllocator<PioAddress>::Move& move) noexcept { pio_->cancel_move(move); }
     void cancel_move(const RangeAllocator<MmioAddress>::Move& move) noexcept { mmio_->cancel_move(move); }
 
-    /// What is handed out, for a saved state; see SystemAllocator::from_state().
+    /// The allocations, for a saved state; see SystemAllocator::from_state().
     [[nodiscard]] SystemAllocatorState state() const {
         SystemAllocatorState state;
         state.config = config_;
@@ -235,7 +235,7 @@ public:
     }
 
 protected:
-    /// Hands out what `state` says. Returns the name of the first member that cannot be so.
+    /// Allocates what `state` lists. The error names the first member that is invalid.
     [[nodiscard]] std::expected<void, AllocatorStateError> restore(const SystemAllocatorState& state) {
         const std::pair<std::string_view, bool> checks[] = {
             {"pio", restore_ranges(pio_, state.pio)},
@@ -256,7 +256,8 @@ protected:
     }
 
 private:
-    /// What has been given for each constraint; taken back where it is not used.
+    /// The resources that were allocated for each constraint. The destructor frees them unless they were
+    /// used.
     struct Allocation {
         Allocation(BasicSystemAllocator& from, std::size_t count) : allocator(from), parts(count) {}
         Allocation(const Allocation&) = delete;
@@ -269,7 +270,7 @@ private:
         BasicSystemAllocator& allocator;
         std::vector<Resources> parts;
     };
-    /// Lines that are given back unless they are used. There is room for `count`.
+    /// Lines that the destructor frees unless they were used. There is room for `count`.
     struct HeldIrqs {
         HeldIrqs(BasicSystemAllocator& from, std::uint32_t count) : allocator(from) { irqs.reserve(count); }
         HeldIrqs(const HeldIrqs&) = delete;
@@ -282,7 +283,7 @@ private:
         BasicSystemAllocator& allocator;
         std::vector<std::uint32_t> irqs;
     };
-    /// Keeps the free parts of ranges from being handed out as long as it lives.
+    /// Prevents the free parts of ranges from being allocated while it exists.
     template <class A>
     class Avoided {
     public:
@@ -355,7 +356,7 @@ private:
         return space->begin_move(range, to);
     }
 
-    /// Whether so many lines can lie there at all, before memory is asked for.
+    /// Checks that so many lines exist there, before memory is allocated for them.
     [[nodiscard]] std::expected<void, Error> check_irq_count(std::uint32_t count,
                                                              std::optional<std::uint32_t> first) const {
         if (count == 0) {
@@ -443,12 +444,12 @@ private:
 
     using Added = std::expected<void, Error>;
 
-    // Each makes room in `resources` first, so that what has been allocated is also noted there.
+    // Each function makes room in `resources` first, so that recording the allocation there cannot fail.
 
     template <class Kind, class Constraint, class A>
     Added add_range(Resources& resources, const Constraint& wanted, std::optional<RangeAllocator<A>>& space) {
         resources.reserve(1);
-        // A fixed address is what the machine's description says; it need not be aligned.
+        // A fixed address comes from the description of the machine; it need not be aligned.
         const auto range =
             wanted.base ? from<A>(space, wanted.size, 1, AllocPolicy::exact_match, wanted.within, wanted.base)
                         : from<A>(space, wanted.size, wanted.align, AllocPolicy::first_match, wanted.within,
@@ -529,7 +530,7 @@ private:
         return {};
     }
 
-    /// For what cannot be refused, or may be.
+    /// Discards a result that is never an error here, or whose error does not matter.
     static void ignore(const Added&) noexcept {}
     void release(const PioResource& owned) noexcept { ignore(free_pio(owned.range)); }
     void release(const MmioResource& owned) noexcept { ignore(free_mmio(owned.range)); }
@@ -568,7 +569,7 @@ private:
         return held_in(kvm_mem_slots_, NumberRange::unit(Number{owned.slot}));
     }
 
-    /// The number in an address that could have come from here.
+    /// The number in a MAC address that this allocator could have assigned.
     static std::optional<std::uint32_t> mac_number(const MacAddress& address) noexcept {
         if (address[0] != 0x52 || address[1] != 0x54 || address[2] != 0x00) {
             return std::nullopt;
@@ -581,7 +582,7 @@ private:
     static std::vector<BusRange<A>> allocations(const std::optional<RangeAllocator<A>>& space) {
         return space ? space->allocations() : std::vector<BusRange<A>>();
     }
-    /// False where a range is not free or not in ascending order.
+    /// Returns false if a range is not free or not in ascending order.
     template <class A>
     static bool restore_ranges(RangeAllocator<A>& space, std::span<const BusRange<A>> ranges) {
         for (std::size_t i = 0; i < ranges.size(); ++i) {
@@ -609,7 +610,7 @@ private:
                               const std::vector<NumberRange>& units) {
         return space ? restore_units(*space, std::span<const NumberRange>(units)) : units.empty();
     }
-    /// After the lines themselves.
+    /// Called after the lines themselves have been restored.
     bool restore_shared_irqs(const std::vector<SystemAllocatorState::SharedIrq>& lines) {
         for (std::size_t i = 0; i < lines.size(); ++i) {
             const SystemAllocatorState::SharedIrq& line = lines[i];
@@ -630,26 +631,26 @@ private:
     std::optional<RangeAllocator<Number>> kvm_mem_slots_;
     RangeAllocator<Number> instance_ids_;
     RangeAllocator<Number> mac_numbers_;
-    /// In ascending order of the line. A line that is allocated and not here is somebody's own.
+    /// In ascending order of the line. An allocated line that is not in this list is exclusive.
     std::vector<SystemAllocatorState::SharedIrq> shared_irqs_;
     SystemAllocatorConfig config_;
 };
 
 /// The resources of one machine.
 ///
-/// Where an operation returns an error or memory runs out (std::bad_alloc), nothing has changed. Giving back
-/// needs no memory.
+/// If an operation returns an error or memory runs out (std::bad_alloc), nothing has changed. Freeing needs
+/// no memory.
 ///
 /// Thread safety: none.
 class SystemAllocator : public BasicSystemAllocator<> {
 public:
-    // Not inherited: the default constructor that would come with it, deleted, makes SystemAllocator({})
+    // Not inherited: with it would come the deleted default constructor, which makes SystemAllocator({})
     // ambiguous.
     template <class = void>
     explicit SystemAllocator(const SystemAllocatorConfig& config) : BasicSystemAllocator(config) {}
 
-    /// An allocator as state() saved it. A state that no allocator can be in is refused, and the error names
-    /// the member that is wrong.
+    /// Restores an allocator that state() saved. A state that no allocator can be in is refused, and the
+    /// error names the invalid member.
     template <class State = SystemAllocatorState>
         requires std::is_same_v<State, SystemAllocatorState>
     [[nodiscard]] static std::expected<SystemAllocator, AllocatorStateError> from_state(const State& state) {

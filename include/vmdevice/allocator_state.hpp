@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// What a SystemAllocator is made from and what it saves: plain data, and the same as bytes.
+/// The configuration and the saved state of a SystemAllocator, as plain data and as bytes.
 
 #include <cstddef>
 #include <cstdint>
@@ -26,7 +26,7 @@ struct Number {
 };
 using NumberRange = BusRange<Number>;
 
-/// What a SystemAllocator manages. A space that is not given has nothing to hand out.
+/// The spaces that a SystemAllocator manages. In a space that is not given, nothing can be allocated.
 struct SystemAllocatorConfig {
     std::optional<PioRange> pio = std::nullopt;
     std::optional<MmioRange> mmio = std::nullopt;
@@ -42,8 +42,8 @@ struct SystemAllocatorConfig {
     friend bool operator==(const SystemAllocatorConfig&, const SystemAllocatorConfig&) = default;
 };
 
-/// A SystemAllocator as plain data: the spaces, and what of them is handed out, in ascending order. The state
-/// made by default is that of an allocator which manages no space.
+/// A SystemAllocator as plain data: the spaces, and what is allocated in them, in ascending order. The
+/// default-constructed state is that of an allocator that manages no space.
 struct SystemAllocatorState {
     /// A line that devices share.
     struct SharedIrq {
@@ -57,11 +57,11 @@ struct SystemAllocatorState {
     SystemAllocatorConfig config;
     std::vector<PioRange> pio;
     std::vector<MmioRange> mmio;
-    /// One by one, the shared ones too.
+    /// Individual lines, including the shared ones.
     std::vector<NumberRange> irq;
     std::vector<SharedIrq> shared_irq;
     std::vector<NumberRange> msi;
-    /// One by one, like the next two.
+    /// Individual numbers, as in the next two members.
     std::vector<NumberRange> kvm_mem_slots;
     std::vector<NumberRange> instance_ids;
     /// The lower three bytes of the MAC addresses that begin with 52:54:00.
@@ -70,8 +70,8 @@ struct SystemAllocatorState {
     friend bool operator==(const SystemAllocatorState&, const SystemAllocatorState&) = default;
 };
 
-/// A saved state that no SystemAllocator can be in, or bytes that hold none. `field` names the first member
-/// of SystemAllocatorState found wrong; `header` stands for the tag, the version and the length.
+/// A saved state that no SystemAllocator can be in, or bytes that hold none. `field` names the first invalid
+/// member of SystemAllocatorState; `header` stands for the tag, the version and the length.
 struct AllocatorStateError {
     std::string_view field;
     friend constexpr bool operator==(const AllocatorStateError&, const AllocatorStateError&) = default;
@@ -120,7 +120,7 @@ public:
     std::vector<std::uint8_t> bytes;
 };
 
-/// Every get() returns false where the bytes end too early or hold no value of the type.
+/// Every get() returns false if the bytes end too early or do not hold a value of the type.
 template <class State>
 class AllocatorStateReader {
 public:
@@ -151,7 +151,7 @@ public:
     template <class A>
     bool get(std::vector<BusRange<A>>& ranges) {
         std::uint32_t count = 0;
-        // What cannot be there is not made room for.
+        // Do not allocate memory for more ranges than the remaining bytes can hold.
         if (!get(count) || count > bytes_.size() / 16) {
             return false;
         }
@@ -203,8 +203,8 @@ private:
     std::span<const std::uint8_t> bytes_;
 };
 
-/// Calls `field(name, member)` for every member in the order in which they are saved, as long as it returns
-/// true; returns the name of the one where it did not.
+/// Calls `field(name, member)` for every member in the order in which they are saved, until it returns false;
+/// then returns the name of that member.
 template <class State, class Field>
 std::optional<std::string_view> visit_allocator_state(State& state, Field field) {
     auto& [config, pio, mmio, irq, shared_irq, msi, kvm_mem_slots, instance_ids, mac_numbers] = state;
@@ -230,7 +230,7 @@ inline constexpr std::uint16_t allocator_state_version = 1;
 }  // namespace detail
 
 /// The state as bytes: a tag (u32), a version (u16), then the members in order, little-endian. A range is its
-/// first and its last number, 8 bytes each; a row of anything begins with its length (u32).
+/// first and its last number, 8 bytes each; a list begins with its length (u32).
 template <class State>
     requires std::is_same_v<State, SystemAllocatorState>
 [[nodiscard]] std::vector<std::uint8_t> encode(const State& state) {
@@ -244,7 +244,7 @@ template <class State>
     return static_cast<std::vector<std::uint8_t>&&>(writer.bytes);
 }
 
-/// Reads what encode() wrote. Only the form is checked here; SystemAllocator::from_state() checks the rest.
+/// Reads what encode() wrote. Checks only the format; SystemAllocator::from_state() checks the values.
 template <class State>
     requires std::is_same_v<State, SystemAllocatorState>
 [[nodiscard]] std::expected<State, AllocatorStateError> decode(std::span<const std::uint8_t> bytes) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// A bus: which device owns which range of one address space.
+/// A bus: records which device owns which range of one address space.
 ///
 /// Thread safety: none; IoManager is the bus that threads share.
 
@@ -21,12 +21,12 @@
 namespace vmdevice {
 
 /// One registration as a lookup sees it. `device` is a reference into the bus, valid until that device is
-/// deregistered or the bus ends; other registrations do not disturb it.
+/// deregistered or the bus is destroyed; other registrations do not affect it.
 template <BusAddress A, class Dev>
 struct BusEntry {
     constexpr BusEntry(BusRange<A> at, Dev& found) noexcept : range(at), device(found) {}
     constexpr BusEntry(const BusEntry&) noexcept = default;
-    /// Makes this entry name what `other` names; the devices are not touched.
+    /// Makes this entry refer to the same registration as `other`; the devices are not changed.
     constexpr BusEntry& operator=(const BusEntry& other) noexcept {
         if (this != &other) {
             std::construct_at(this, other);
@@ -38,11 +38,11 @@ struct BusEntry {
     Dev& device;
 };
 
-/// Devices of any type by address range. `Dev` is what the owner keeps: a value, a pointer, a move-only
-/// handle.
+/// Maps address ranges to devices of any type. `Dev` is the type that the bus stores: a value, a pointer, a
+/// move-only handle.
 ///
-/// Registration, removal and lookup take O(log n) comparisons. All refuse an overlap, and nothing changes
-/// where they return an error.
+/// Registration, removal and lookup take O(log n) comparisons. Overlapping ranges are refused. If a function
+/// returns an error, nothing has changed.
 template <BusAddress A, class Dev>
 class Bus {
     struct Node {
@@ -94,13 +94,14 @@ public:
     using iterator = Iterator<Dev>;
     using const_iterator = Iterator<const Dev>;
 
-    /// Puts `device` at `range`. `device_overlap` where any address of it is taken; `device` is then left as
-    /// it was, so a move-only device is not lost; likewise where memory runs out (std::bad_alloc).
+    /// Registers `device` at `range`. Returns `device_overlap` if any address of the range is taken. In this
+    /// case, and if memory runs out (std::bad_alloc), `device` is unchanged, so that a move-only device is
+    /// not lost.
     [[nodiscard]] std::expected<void, BusError> register_device(range_type range, Dev&& device) {
         if (taken(range)) {
             return std::unexpected(BusError::device_overlap);
         }
-        // First what needs memory, so that the device stays with the caller where there is none.
+        // Allocate first, so that the caller keeps the device if memory runs out.
         index_.make_room(range.base().value);
         index_.insert(range.base().value, detail::Owned<Node>(new Node{range, std::move(device)}));
         return {};
@@ -116,8 +117,8 @@ public:
         return {};
     }
 
-    /// Takes out the device that owns `any_address_inside`, with its whole range; nothing where there is
-    /// none.
+    /// Removes and returns the device that owns `any_address_inside`, with its whole range, or nothing if
+    /// there is none.
     std::optional<std::pair<range_type, Dev>> deregister(A any_address_inside) {
         const auto position = find(any_address_inside);
         if (position == index_.end()) {
@@ -127,9 +128,9 @@ public:
         return std::pair<range_type, Dev>(node->range, std::move(node->device));
     }
 
-    /// Gives the device that owns `any_address_inside` another range, which may overlap its old one.
-    /// `device_not_found` where there is none, `device_overlap` where another device is in the way; the
-    /// device then stays where it was.
+    /// Assigns another range to the device that owns `any_address_inside`; it may overlap the old one.
+    /// Returns `device_not_found` if there is no such device, and `device_overlap` if another device owns a
+    /// part of the range; the device then keeps its old range.
     [[nodiscard]] std::expected<void, BusError> move_range(A any_address_inside, range_type to) {
         const auto position = find(any_address_inside);
         if (position == index_.end()) {
@@ -150,8 +151,8 @@ public:
     }
     [[nodiscard]] std::optional<entry_type> device(A address) { return entry_at<entry_type>(address); }
 
-    /// The device that owns all `length` bytes from `address` on. `invalid_range` where length is 0,
-    /// `device_not_found` where no device owns the first byte or the access runs past the end of its range.
+    /// The device that owns all `length` bytes from `address` on. Returns `invalid_range` if length is 0, and
+    /// `device_not_found` if no device owns the first byte or the access extends past the end of its range.
     [[nodiscard]] std::expected<const_entry_type, BusError> check_access(A address,
                                                                          std::size_t length) const {
         return checked_entry<const_entry_type>(address, length);
@@ -187,7 +188,7 @@ private:
         const auto position = index_.floor(range.last().value);
         return position != index_.end() && index_.at(position).range.overlaps(range);
     }
-    /// The same for devices other than `except`: where that one is the highest, the one before it decides.
+    /// The same for devices other than `except`: if that one is the highest, the one before it decides.
     [[nodiscard]] bool taken_by_other(range_type range, const Node& except) const {
         auto position = index_.floor(range.last().value);
         if (position != index_.end() && &index_.at(position) == &except) {

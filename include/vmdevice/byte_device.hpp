@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// ByteDevice<D>: puts a model of byte registers (a UART, an i8042, a CMOS clock) on the buses.
+/// ByteDevice<D>: connects a model of byte registers (a UART, an i8042, a CMOS clock) to the buses.
 
 #include <concepts>
 #include <cstddef>
@@ -16,8 +16,8 @@
 
 namespace vmdevice {
 
-/// A model of byte registers: `read(offset)` gives a byte, `write(offset, value)` takes one. What write
-/// returns (nothing, or an expected<void, Error>) is its own affair.
+/// A model of byte registers: `read(offset)` returns a byte, `write(offset, value)` takes one. `write` may
+/// return any type; the error of an expected<void, Error> is counted (see ByteDevice).
 template <class D>
 concept ByteRegisters = requires(D& device, std::uint8_t offset, std::uint8_t value) {
     { device.read(offset) } -> std::convertible_to<std::uint8_t>;
@@ -31,7 +31,7 @@ concept ByteRegistersOrPointer = ByteRegisters<D> || requires(D& device) {
     requires ByteRegisters<std::remove_reference_t<decltype(*device)>>;
 };
 
-/// The model itself, where D is a pointer (of any kind) to it.
+/// The model itself, also if D is a pointer (of any kind) to it.
 template <class D>
 constexpr auto& byte_registers(D& device) {
     if constexpr (ByteRegisters<D>) {
@@ -45,7 +45,7 @@ template <class D>
 using ByteTarget =
     std::remove_reference_t<decltype(byte_registers(std::declval<std::remove_reference_t<D>&>()))>;
 
-/// All that an 8-bit offset names, unless the model says how many registers it has.
+/// The number of registers that the model declares, or all that an 8-bit offset can name.
 template <class Target>
 constexpr std::size_t default_register_count() {
     if constexpr (requires {
@@ -61,19 +61,20 @@ constexpr std::size_t default_register_count() {
 
 /// How a model of byte registers lies in its range.
 struct ByteDeviceOptions {
-    /// How many registers the model decodes (1..256), 8 for a UART. 0: what the model declares as
-    /// `register_count`, or all 256 that an offset can name.
+    /// How many registers the model decodes (1..256), 8 for a UART. 0 stands for the number that the model
+    /// declares as `register_count`, or for all 256 that an offset can name.
     std::size_t register_count = 0;
-    /// Register n lies at offset n << register_shift: 0 on a PC, 2 for a UART of 32-bit wide slots (the
-    /// `reg-shift` of device trees). The bytes between read 0 and take no write.
+    /// Register n is at offset n << register_shift: 0 on a PC, 2 for a UART in 32-bit slots (the `reg-shift`
+    /// of device trees). The bytes between the registers read 0 and ignore writes.
     unsigned register_shift = 0;
 };
 
-/// A DevicePio and a DeviceMmio made from a model of byte registers. D is the model, a reference to it, or a
+/// A DevicePio and a DeviceMmio that wraps a model of byte registers. D is the model, a reference to it, or a
 /// pointer of any kind to it.
 ///
-/// An access wider than a byte is split into bytes in ascending order, as the ISA bus does. One that runs
-/// past the last register is refused whole: no register is touched, a read gives 0xFF in every byte.
+/// An access wider than a byte is split into bytes in ascending order, as the ISA bus does. An access that
+/// extends past the last register is refused as a whole: no register is accessed, and a read returns 0xFF in
+/// every byte.
 ///
 /// Thread safety: that of the model. Locked<ByteDevice<D>> makes an unsynchronised one safe.
 template <class D>
@@ -83,9 +84,10 @@ class ByteDevice : public DevicePio, public DeviceMmio {
     using WriteResult = decltype(std::declval<Target&>().write(std::uint8_t{}, std::uint8_t{}));
 
 public:
-    /// The error of the model's write, or an empty struct where it has none.
+    /// The error type of the model's write, or an empty struct if it has none.
     using error_type = typename detail::ErrorOf<WriteResult>::Type;
-    /// Told of each error that the model's write returned. It runs on the vCPU's thread: keep it short.
+    /// Called with each error that the model's write returns. It runs on the vCPU's thread, so it should be
+    /// short.
     using ErrorHandler = typename detail::WriteErrors<error_type>::Handler;
 
     ByteDevice()
@@ -96,7 +98,7 @@ public:
     /// A model of `register_count` registers.
     ByteDevice(D device, std::size_t register_count)
         : ByteDevice(std::forward<D>(device), ByteDeviceOptions{.register_count = register_count}) {}
-    /// Builds the model from what it is built from.
+    /// Constructs the model from these arguments.
     template <class First, class... Rest>
         requires(std::constructible_from<D, First, Rest...> &&
                  !std::same_as<std::remove_cvref_t<First>, std::remove_cvref_t<D>> &&
@@ -119,9 +121,9 @@ public:
 
     /// How many bytes of its range the model decodes.
     [[nodiscard]] std::uint64_t window() const noexcept { return window_; }
-    /// How many accesses ran past the window and were refused.
+    /// How many accesses were refused because they extended past the window.
     [[nodiscard]] std::uint64_t refused_accesses() const noexcept { return refused_; }
-    /// How many of the model's writes returned an error. The guest never learns of one.
+    /// How many of the model's writes returned an error. The guest never sees these errors.
     [[nodiscard]] std::uint64_t write_errors() const noexcept { return errors_.count(); }
     void set_error_handler(ErrorHandler handler) { errors_.set_handler(std::move(handler)); }
 
@@ -131,8 +133,8 @@ public:
     void pio_write(PioAddress /*base*/, PioOffset offset, std::span<const std::uint8_t> data) override {
         write_bytes(offset, data);
     }
-    /// One call of the model's `write_data`, where it has one, for bytes repeated at offset 0: a UART's
-    /// transmitter takes a whole REP OUTSB at once.
+    /// Passes bytes that are repeated at offset 0 to the model's `write_data` in one call, if it has one: a
+    /// UART's transmitter takes a whole REP OUTSB at once.
     void pio_write_repeated(PioAddress base, PioOffset offset, std::size_t width,
                             std::span<const std::uint8_t> data) override {
         if constexpr (requires(Target& target) { target.write_data(data); }) {

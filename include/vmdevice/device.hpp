@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// What a device on a bus implements.
+/// The interfaces that a device on a bus implements.
 ///
-/// `base` is where the device's range starts and `offset` the distance of the access from there, so that one
-/// device can tell its ranges apart. An access always lies inside the range as a whole and is never empty. A
-/// device that sits on both buses derives from both.
+/// `base` is the start of the device's range and `offset` the distance of the access from it, so that a
+/// device can distinguish its ranges. An access is never empty and lies entirely inside the range. A device
+/// on both buses derives from both interfaces.
 ///
 /// Thread safety: several vCPUs may call one device at the same time; put an unsynchronised one in Locked<D>.
 
@@ -26,7 +26,7 @@ struct DevicePio {
     DevicePio& operator=(DevicePio&&) = default;
     virtual ~DevicePio() = default;
 
-    /// Fills `data` with what a read of data.size() bytes gives, lowest address first.
+    /// Fills `data` with the result of a read of data.size() bytes, lowest address first.
     virtual void pio_read(PioAddress base, PioOffset offset, std::span<std::uint8_t> data) = 0;
     /// Takes a write of data.size() bytes, lowest address first.
     virtual void pio_write(PioAddress base, PioOffset offset, std::span<const std::uint8_t> data) = 0;
@@ -56,7 +56,7 @@ struct DeviceMmio {
     DeviceMmio& operator=(DeviceMmio&&) = default;
     virtual ~DeviceMmio() = default;
 
-    /// Fills `data` with what a read of data.size() bytes gives, lowest address first.
+    /// Fills `data` with the result of a read of data.size() bytes, lowest address first.
     virtual void mmio_read(MmioAddress base, MmioOffset offset, std::span<std::uint8_t> data) = 0;
     /// Takes a write of data.size() bytes, lowest address first.
     virtual void mmio_write(MmioAddress base, MmioOffset offset, std::span<const std::uint8_t> data) = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// What a DeviceManager knows about a device, and why it refuses one.
+/// The information that a DeviceManager has about a device, and the reasons for which it refuses one.
 
 #include <cstdint>
 #include <memory>
@@ -19,9 +19,9 @@ namespace vmdevice {
 /// Which bus an access came from.
 enum class IoType : std::uint8_t { pio, mmio };
 
-/// A device that says its name, learns its resources, and takes accesses at guest addresses; or a bus, which
-/// is a device that others name as their parent. A device that is a DevicePio or a DeviceMmio needs none of
-/// this: DeviceManager takes it under a name that is given with it.
+/// A device that has a name, is notified of its resources, and receives accesses at guest addresses; or a
+/// bus, which is a device that others name as their parent. A device that is a DevicePio or a DeviceMmio does
+/// not need this interface: DeviceManager registers it under a name that the caller supplies.
 ///
 /// Thread safety: several vCPUs may call `read` and `write` at the same time.
 class Device {
@@ -33,17 +33,18 @@ public:
     Device& operator=(Device&&) = default;
     virtual ~Device() = default;
 
-    /// What people call it. Need not be unique.
+    /// A name for people, which need not be unique.
     [[nodiscard]] virtual std::string name() const = 0;
-    /// An access at a guest address inside one of the device's ranges. A class that is also a DevicePio or a
-    /// DeviceMmio, and is registered by a pointer of a type that shows it, is called through that interface
+    /// An access at a guest address inside one of the device's ranges. If the class is also a DevicePio or a
+    /// DeviceMmio, and is registered by a pointer whose type shows that, it is called through that interface
     /// on the bus in question.
     virtual void read(std::uint64_t address, std::span<std::uint8_t> data, IoType type) = 0;
     virtual void write(std::uint64_t address, std::span<const std::uint8_t> data, IoType type) = 0;
-    /// Told what the device has got before it can be reached there, at a registration and at a move, and
-    /// told an empty set when it can no longer be reached. It runs on the thread that called the manager,
-    /// without a lock of the manager's. What it throws ends a registration or a move, and the device is then
-    /// told what it has again; where there is nothing to end, it is dropped.
+    /// Called with the assigned resources before the device becomes reachable there, at a registration and at
+    /// a move, and with an empty set after it has become unreachable. It runs on the thread that called the
+    /// manager, while the manager holds no lock. An exception makes a registration or a move fail, and the
+    /// function is then called again with the resources that the device keeps; exceptions during a removal
+    /// are ignored.
     virtual void set_resources(const DeviceResources& resources) = 0;
 };
 
@@ -59,11 +60,11 @@ enum class DeviceManagerError : std::uint8_t {
     unknown_parent,
     /// Other devices name it as their parent.
     has_children,
-    /// A resource cannot be had.
+    /// A resource is not available.
     resource_unavailable,
-    /// A range of the device is taken on the bus by what was registered there directly.
+    /// A range of the device overlaps one that was registered on the bus directly.
     bus_conflict,
-    /// The device asks for a range on a bus that it has no interface for.
+    /// The device requests a range on a bus for which it has no interface.
     no_interface,
     /// The device is being moved by another call.
     busy,
@@ -71,7 +72,7 @@ enum class DeviceManagerError : std::uint8_t {
     ending,
 };
 
-/// The error in words, for a message.
+/// The text of the error, for a message.
 [[nodiscard]] constexpr std::string_view to_string(DeviceManagerError error) noexcept {
     switch (error) {
         case DeviceManagerError::no_device:
@@ -96,14 +97,14 @@ enum class DeviceManagerError : std::uint8_t {
     return "unknown device manager error";
 }
 
-/// An error with what it is about. It converts to its kind, so that it can be compared with one and used in
-/// a switch.
+/// An error with its details. It converts to its kind, so that it can be compared with one and used in a
+/// switch.
 struct DeviceManagerFailure {
     DeviceManagerError kind;
-    /// Which resource, and who has it: "IRQ 4 is held by COM1". Empty where the kind says all.
+    /// The resource and its holder: "IRQ 4 is held by COM1". Empty if the kind is sufficient.
     std::string detail;
 
-    // NOLINTNEXTLINE(google-explicit-constructor): it stands for its kind
+    // NOLINTNEXTLINE(google-explicit-constructor): a failure can be compared with a kind
     operator DeviceManagerError() const noexcept { return kind; }
 };
 /// "a resource is not available: IRQ 4 is held by COM1".
@@ -116,7 +117,7 @@ struct DeviceManagerFailure {
     return text;
 }
 
-/// A registered device as plain data: what a saved machine keeps of it.
+/// A registered device as plain data, for the saved state of a machine.
 struct DeviceRecord {
     InstanceId id{};
     std::string name;
@@ -131,9 +132,9 @@ struct DeviceInfo {
     std::string name;
     std::optional<InstanceId> parent;
     DeviceResources resources;
-    /// The device where it is a Device.
+    /// The device, if it is a Device.
     std::shared_ptr<Device> device;
-    /// Its bus interfaces where it has them itself.
+    /// Its bus interfaces, if it implements them itself.
     std::shared_ptr<DevicePio> pio;
     std::shared_ptr<DeviceMmio> mmio;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// The devices of a machine as a tree: gives each its resources, puts it on the buses, and takes it out
-/// again.
+/// The devices of a machine as a tree: assigns each device its resources, registers it on the buses, and
+/// removes it again.
 
 #include <concepts>
 #include <cstddef>
@@ -34,7 +34,7 @@
 
 namespace vmdevice {
 
-/// A device that sits on a bus by an interface of its own: a Locked<ByteDevice<Serial>>, a PortView.
+/// A device that implements a bus interface itself: a Locked<ByteDevice<Serial>>, a PortView.
 template <class D>
 concept BusDevice = std::derived_from<D, DevicePio> || std::derived_from<D, DeviceMmio>;
 
@@ -44,13 +44,14 @@ class BasicDeviceManager {
 public:
     using Registered = std::expected<InstanceId, Failure>;
 
-    /// The allocator must live longer.
+    /// The allocator must outlive the manager.
     explicit BasicDeviceManager(Allocator& allocator) : allocator_(allocator) {}
     BasicDeviceManager(const BasicDeviceManager&) = delete;
     BasicDeviceManager& operator=(const BasicDeviceManager&) = delete;
-    /// Takes all devices out, the one registered last first, tells each that it has nothing, gives its
-    /// resources back and lets go of it. The buses and the manager answer until the last one is gone, so that
-    /// a device may use them in its destructor; only a registration is refused then (`ending`).
+    /// Removes all devices, the most recently registered one first. For each it calls set_resources with an
+    /// empty set, frees the resources and releases the device. The buses and the manager answer until the
+    /// last device has been released, so that a device may use them in its destructor; only registrations are
+    /// refused then (`ending`).
     ~BasicDeviceManager() {
         {
             const detail::LockGuard guard(mutex_);
@@ -61,14 +62,15 @@ public:
             detail::quietly([&] { node->listener({}); });
             forget(*node, true);
         }
-        // Any change of the buses lets go of devices that took themselves out in a handler.
+        // Any change of the buses releases devices that removed themselves in a handler.
         detail::quietly([&] { static_cast<void>(io_.register_resources({}, nullptr, nullptr)); });
     }
 
-    /// Allocates what is `requested`, tells the device of it, and puts it on the buses. Where any of that
-    /// fails all of it is undone, and a device that was told of resources is told that it has none.
+    /// Allocates the `requested` resources, passes them to the device, and registers it on the buses. If any
+    /// of these steps fails, all are undone, and a device that was notified of resources is notified that it
+    /// has none.
     ///
-    /// What was registered on the buses directly is stepped around where the request leaves a choice.
+    /// Ranges that were registered on the buses directly are avoided if the request leaves a choice.
     [[nodiscard]] Registered register_device(const std::shared_ptr<Device>& device,
                                              std::optional<InstanceId> parent,
                                              std::span<const ResourceConstraint> requested) {
@@ -96,12 +98,12 @@ public:
         return register_device(device, parent, std::span(requested.begin(), requested.size()));
     }
 
-    /// Registers a device that is ready for its bus, under a name:
+    /// Registers a device that implements the interface of its bus, under a name:
     ///
     ///     manager.register_device("COM1", com1, {PioConstraint::at(pio_range), LegacyIrqConstraint{.irq =
     ///     4}});
     ///
-    /// Where it has a member set_resources(const DeviceResources&), that is called as Device's is.
+    /// If it has a member set_resources(const DeviceResources&), that is called like Device::set_resources.
     template <class D>
         requires BusDevice<D> || std::derived_from<D, Device>
     [[nodiscard]] Registered register_device(std::string name, const std::shared_ptr<D>& device,
@@ -118,8 +120,9 @@ public:
                                parent);
     }
 
-    /// Holds resources under a name, with no device on the buses: for what the hypervisor emulates itself
-    /// (interrupt controllers, a timer), and for a bus that is only a parent. Unregistered like a device.
+    /// Reserves resources under a name, without a device on the buses: for devices that the hypervisor
+    /// emulates itself (interrupt controllers, a timer), and for a bus that is only a parent. A reservation
+    /// is unregistered like a device.
     [[nodiscard]] Registered reserve(std::string name, std::span<const ResourceConstraint> requested,
                                      std::optional<InstanceId> parent = std::nullopt) {
         return add(no_parts(std::move(name)), parent, requested);
@@ -130,22 +133,22 @@ public:
         return reserve(std::move(name), std::span(requested.begin(), requested.size()), parent);
     }
 
-    /// Puts a device of a saved machine back where it was. The allocator was restored from its saved state
-    /// (SystemAllocator::from_state()), in which the id and the resources of the record are handed out and
-    /// nobody here has them yet; otherwise `resource_unavailable`. Parents come before their children.
-    /// Where this fails, the id and the resources stay handed out.
+    /// Registers a device of a saved machine with its former id and resources. The allocator must have been
+    /// restored from its saved state (SystemAllocator::from_state()), so that the id and the resources of the
+    /// record are allocated, and no device may hold them yet; otherwise returns `resource_unavailable`.
+    /// Restore parents before their children. If this fails, the id and the resources stay allocated.
     template <class D>
         requires BusDevice<D> || std::derived_from<D, Device>
     [[nodiscard]] Registered restore_device(const DeviceRecord& record, const std::shared_ptr<D>& device) {
         return device ? add(parts_of(record.name, device), record.parent, {}, &record) : no_device();
     }
-    /// The same for what reserve() made.
+    /// The same for a reservation of reserve().
     [[nodiscard]] Registered restore_reservation(const DeviceRecord& record) {
         return add(no_parts(record.name), record.parent, {}, &record);
     }
 
-    /// Takes a device off the buses, returns when nobody is inside it, tells it that it has nothing, and
-    /// frees its resources. What the device throws when it is told is dropped.
+    /// Removes a device from the buses, waits until no thread is inside it, calls set_resources with an empty
+    /// set, and frees its resources. Exceptions of set_resources are ignored.
     std::expected<DeviceInfo, Failure> unregister_device(InstanceId id) {
         std::shared_ptr<Node> node;
         DeviceInfo info;
@@ -172,11 +175,12 @@ public:
         return info;
     }
 
-    /// Gives the device that owns `any_address_inside` another range there, which may overlap its old one: a
-    /// BAR that the guest has moved. The device is told its resources as they are after the move, then it
-    /// moves on the bus, and answers at the old range or at the new one throughout. Returns when nobody is
-    /// inside it through the old one. Where an error is returned or an exception passes, nothing has changed,
-    /// and the device was told its old resources again if it was told the new ones.
+    /// Assigns another range to the device that owns `any_address_inside`, for example when the guest has
+    /// moved a BAR; it may overlap the old range. First set_resources is called with the resources after the
+    /// move, then the device is moved on the bus. At every moment it answers at the old range or at the new
+    /// one. Returns when no thread is inside it through the old range. If an error is returned or an
+    /// exception propagates, nothing has changed, and set_resources has been called again with the old
+    /// resources if it was called with the new ones.
     [[nodiscard]] std::expected<void, Failure> move_pio(PioAddress any_address_inside, PioRange to) {
         return move<PioResource, PioConstraint>(any_address_inside, to);
     }
@@ -202,8 +206,8 @@ public:
         return port ? io_.pio_write(*port, data) : std::unexpected(BusError::device_not_found);
     }
 
-    /// The buses. What is registered there directly is not part of the tree; what is part of it should not be
-    /// moved or taken out there, but by the manager.
+    /// The buses. Devices that are registered there directly are not part of the tree. Devices of the tree
+    /// should be moved and removed by the manager, not here.
     [[nodiscard]] IoManager& io_manager() noexcept { return io_; }
 
     [[nodiscard]] std::size_t size() const {
@@ -260,7 +264,8 @@ public:
     [[nodiscard]] std::string to_string() const {
         const std::vector<DeviceInfo> all = list();
         std::string text;
-        // For each bus on the way down: where among all devices the search for its next child goes on.
+        // For each bus on the path from the root: the index in `all` at which the search for its next child
+        // continues.
         std::vector<Step> path(1);
         while (!path.empty()) {
             auto& [parent, next] = path.back();
@@ -291,7 +296,7 @@ private:
         std::size_t next = 0;
     };
 
-    /// A registration that is undone unless it is committed, whatever ends it.
+    /// A registration that the destructor undoes unless it was committed.
     struct Pending {
         explicit Pending(BasicDeviceManager& owner) : manager(owner) {}
         Pending(const Pending&) = delete;
@@ -300,19 +305,20 @@ private:
             if (!node || committed) {
                 return;
             }
-            if (told) {
+            if (notified) {
                 detail::quietly([&] { node->listener({}); });
             }
             manager.forget(*node, frees);
         }
         BasicDeviceManager& manager;
         std::shared_ptr<Node> node;
-        /// Whether what the device has was handed out for it just now.
+        /// Whether the resources were allocated by this registration, so that undoing it frees them.
         bool frees = true;
-        bool told = false;
+        bool notified = false;
         bool committed = false;
     };
-    /// A device whose removal has begun, and which stays unless it is done.
+    /// A device whose removal has begun. The destructor makes the device available again unless the removal
+    /// is done.
     struct Going {
         Going(BasicDeviceManager& owner, Node& of) : manager(owner), node(of) {}
         Going(const Going&) = delete;
@@ -327,7 +333,7 @@ private:
         Node& node;
         bool done = false;
     };
-    /// An instance id that is given back unless it is kept.
+    /// An instance id that the destructor frees unless it is kept.
     struct NewId {
         explicit NewId(Allocator& from) : allocator(from), id(from.allocate_instance_id()) {}
         NewId(const NewId&) = delete;
@@ -341,7 +347,7 @@ private:
         std::expected<std::uint32_t, AllocError> id;
         bool kept = false;
     };
-    /// A move that is undone unless it is committed.
+    /// A move that the destructor undoes unless it was committed.
     template <class Move>
     struct Moving {
         Moving(BasicDeviceManager& owner, Node& of, const Move& begun, DeviceResources had)
@@ -352,7 +358,7 @@ private:
             if (committed) {
                 return;
             }
-            if (told) {
+            if (notified) {
                 detail::quietly([&] { node.listener(before); });
             }
             const detail::LockGuard guard(manager.mutex_);
@@ -363,7 +369,7 @@ private:
         Node& node;
         Move move;
         DeviceResources before;
-        bool told = false;
+        bool notified = false;
         bool committed = false;
     };
 
@@ -377,7 +383,7 @@ private:
         parts.name = std::move(name);
         return parts;
     }
-    /// What the type of the pointer shows of a device.
+    /// The parts of a device that the type of the pointer shows.
     template <class D>
     static detail::DeviceParts parts_of(std::string name, const std::shared_ptr<D>& device) {
         detail::DeviceParts parts = no_parts(std::move(name));
@@ -400,16 +406,16 @@ private:
 
     Registered add(const detail::DeviceParts& parts, std::optional<InstanceId> parent,
                    std::span<const ResourceConstraint> requested, const DeviceRecord* record = nullptr) {
-        // Somebody may register directly on a bus between the look at it and our own registration, so that
-        // what was chosen is taken; then it is chosen anew.
+        // Another thread may register a device directly on a bus after the ranges have been chosen and before
+        // this device is registered there. If the chosen ranges are taken then, choose again.
         constexpr int attempts = 8;
         for (int attempt = 1;; ++attempt) {
             Pending pending(*this);
             if (auto reserved = reserve_for(pending, parts, parent, requested, record); !reserved) {
                 return std::unexpected(std::move(reserved.error()));
             }
-            // The device's own code runs without our lock.
-            pending.told = true;
+            // The device's own code runs while the manager holds no lock.
+            pending.notified = true;
             pending.node->listener(pending.node->resources);
             if (!put_on_buses(pending.node)) {
                 if (attempt == attempts) {
@@ -425,7 +431,7 @@ private:
         }
     }
 
-    /// Gives a new device its place in the tree, its id and its resources.
+    /// Adds a new device to the tree with its id and its resources.
     std::expected<void, Failure> reserve_for(Pending& pending, const detail::DeviceParts& parts,
                                              std::optional<InstanceId> parent,
                                              std::span<const ResourceConstraint> requested,
@@ -460,7 +466,7 @@ private:
         pending.node = std::move(node);
         return {};
     }
-    /// Fills in what a new device gets.
+    /// Allocates the id and the resources of a new device.
     std::expected<void, Failure> allocate(Node& node, std::span<const ResourceConstraint> requested)
         VMDEVICE_REQUIRES(mutex_) {
         for (const ResourceConstraint& wanted : requested) {
@@ -471,7 +477,7 @@ private:
         std::vector<PioRange> pio;
         std::vector<MmioRange> mmio;
         if (io_.pio_size() + io_.mmio_size() != on_buses_) {
-            // Somebody registered a device on the buses directly.
+            // Some device was registered on the buses directly.
             pio = io_.pio_ranges();
             mmio = io_.mmio_ranges();
         }
@@ -489,7 +495,8 @@ private:
         id.kept = true;
         return {};
     }
-    /// The same for a device that comes back: all that it had is handed out already, and nobody has it yet.
+    /// The same for a device that is restored: its id and resources must be allocated already, and no device
+    /// may hold them yet.
     std::expected<void, Failure> take_over(Node& node, const DeviceRecord& record) VMDEVICE_REQUIRES(mutex_) {
         if (!allocator_.is_instance_id_allocated(record.id) || node_of(record.id)) {
             return fail(DeviceManagerError::resource_unavailable, "instance id " + std::to_string(record.id));
@@ -517,7 +524,7 @@ private:
         return {};
     }
 
-    /// Whose resource it is that was refused.
+    /// Finds the holder of a resource that was refused.
     [[nodiscard]] Failure explain(const ResourceConstraint& wanted, AllocError reason,
                                   std::span<const PioRange> pio, std::span<const MmioRange> mmio) const
         VMDEVICE_REQUIRES(mutex_) {
@@ -549,7 +556,8 @@ private:
         if (node->ranges() == 0) {
             return {};
         }
-        // Both pointers keep the node, which keeps the device; so a registration is known by its owner.
+        // Both pointers share ownership of the node, which owns the device; so the owner identifies the
+        // registration.
         return io_.register_resources(node->resources, std::shared_ptr<DevicePio>(node, node->pio_side()),
                                       std::shared_ptr<DeviceMmio>(node, node->mmio_side()));
     }
@@ -559,7 +567,7 @@ private:
     static bool is_of(const Owner& owner, const std::shared_ptr<Node>& node) {
         return owner && !owner->second.owner_before(node) && !node.owner_before(owner->second);
     }
-    /// Where memory runs out, the device is still at all its ranges.
+    /// If memory runs out, the device is still registered at all its ranges.
     void take_off_buses(const std::shared_ptr<Node>& node) {
         if (node->ranges() == 0) {
             return;
@@ -575,7 +583,7 @@ private:
             }
         }
         if (!as_registered || !io_.deregister_resources(node->resources)) {
-            // Somebody moved it or took a part of it out behind our back: look for what is left of it.
+            // A range of it was moved or removed directly on the bus: look for the ranges that are left.
             for (const PioRange& range : io_.pio_ranges()) {
                 if (is_of(io_.pio_owner(range.base()), node)) {
                     static_cast<void>(io_.deregister_pio(range.base()));
@@ -620,7 +628,7 @@ private:
             moving.emplace(*this, *node, *begun, std::move(before));
             node->state = State::moving;
         }
-        moving->told = true;
+        moving->notified = true;
         node->listener(after);
         if (const auto moved = move_on_bus(node, moving->move.from(), to); !moved) {
             return fail(DeviceManagerError::bus_conflict,
@@ -644,9 +652,9 @@ private:
                                                         : std::unexpected(BusError::device_not_found);
     }
 
-    /// Takes a device out of the tree, and gives back what it had where `frees`.
+    /// Removes a device from the tree, and frees its resources if `frees` is set.
     void forget(const Node& gone, bool frees) noexcept {
-        std::shared_ptr<Node> kept;  // destroyed after the lock is released, and the device with it
+        std::shared_ptr<Node> kept;  // destroys the device after the lock is released
         const detail::LockGuard guard(mutex_);
         const std::size_t place = place_of(gone.id);
         kept = std::move(nodes_[place]);
@@ -659,7 +667,7 @@ private:
             static_cast<void>(allocator_.free_instance_id(gone.id));
         }
     }
-    /// The device that was registered last, which is going from now on.
+    /// Returns the most recently registered device and marks it as being removed.
     std::shared_ptr<Node> take_newest() {
         const detail::LockGuard guard(mutex_);
         std::shared_ptr<Node> newest;
@@ -674,7 +682,7 @@ private:
         return newest;
     }
 
-    /// Where the node of this id is, or would be, in the order of ids.
+    /// The index at which the node of this id is, or would be inserted.
     [[nodiscard]] std::size_t place_of(InstanceId id) const VMDEVICE_REQUIRES(mutex_) {
         std::size_t low = 0;
         std::size_t high = nodes_.size();
@@ -722,24 +730,24 @@ private:
     /// In the order of their ids.
     std::vector<std::shared_ptr<Node>> nodes_ VMDEVICE_GUARDED_BY(mutex_);
     std::uint64_t last_sequence_ VMDEVICE_GUARDED_BY(mutex_) = 0;
-    /// How many ranges of the devices here are on the buses.
+    /// How many ranges of the devices of the tree are on the buses.
     std::size_t on_buses_ VMDEVICE_GUARDED_BY(mutex_) = 0;
     bool ending_ VMDEVICE_GUARDED_BY(mutex_) = false;
-    /// Last, so that it goes first: the destructor of a device that was registered there directly may still
-    /// look at the tree.
+    /// The last member, so that it is destroyed first: the destructor of a device that was registered there
+    /// directly may still read the tree.
     IoManager io_;
 };
 
-/// Keeps the devices, and allocates, registers and frees for them. Accesses of the guest go to io_manager(),
-/// or through read() and write() here, which call it.
+/// Owns the devices, allocates their resources and registers them. Accesses of the guest go to io_manager(),
+/// or to read() and write() here, which call it.
 ///
-/// Every operation is done whole or not at all, also where memory runs out (std::bad_alloc) or a device
+/// Every operation is done completely or not at all, also if memory runs out (std::bad_alloc) or a device
 /// throws. The devices' own code (name, set_resources, destructors) runs without a lock held, and may call
 /// the manager.
 ///
-/// Thread safety: everything may be called from any thread, also from a device's handler; for removal from
-/// there see IoManager. Only the end of the manager must come after all calls to it, those from the
-/// destructors of its devices excepted. The allocator must not be used by others at the same time.
+/// Thread safety: every function may be called from any thread, also from a device's handler; for removal
+/// from a handler see IoManager. Only the destructor must run after all other calls have returned, except
+/// those from the destructors of the devices. No other code may use the allocator at the same time.
 class DeviceManager : public BasicDeviceManager<> {
 public:
     using BasicDeviceManager::BasicDeviceManager;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// What can go wrong on a bus.
+/// The errors of a bus.
 
 #include <cstdint>
 #include <string_view>
@@ -11,8 +11,8 @@
 namespace vmdevice {
 
 enum class BusError : std::uint8_t {
-    /// No device claims the address, or the access runs past the end of the device's range, or the call that
-    /// needs a device was given none.
+    /// No device claims the address, or the access extends past the end of the device's range, or the pointer
+    /// to the device is empty.
     device_not_found,
     /// The range, or a part of it, already belongs to a device.
     device_overlap,
@@ -23,7 +23,7 @@ enum class BusError : std::uint8_t {
     invalid_range,
 };
 
-/// The error in words, for a message.
+/// The text of the error, for a message.
 [[nodiscard]] constexpr std::string_view to_string(BusError error) noexcept {
     switch (error) {
         case BusError::device_not_found:

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// The bus that vCPUs share: dispatches port and memory accesses to devices while others come and go.
+/// The buses that vCPUs share: dispatches port and memory accesses to devices while devices are added and
+/// removed.
 
 #include <concepts>
 #include <cstddef>
@@ -27,13 +28,13 @@
 
 namespace vmdevice {
 
-/// Which way an access goes, as the guest sees it. The values are those of KVM: `direction` of a port exit
+/// The direction of an access, as the guest sees it. The values are those of KVM: `direction` of a port exit
 /// (KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT) and `is_write` of a memory exit.
 enum class IoDirection : std::uint8_t { in = 0, out = 1 };
 
 namespace detail {
 
-// What dispatch calls; the length of the access is the width of one item where it is repeated.
+// The operations that dispatch calls. For a repeated access, the length is the width of one item.
 struct PioRead {
     using Data = std::span<std::uint8_t>;
     static void call(DevicePio& device, PioAddress base, PioOffset offset, std::size_t, Data data) {
@@ -71,8 +72,8 @@ struct MmioWrite {
     }
 };
 
-/// The functions of IoManager, which says what they promise. They are members of a template so that a program
-/// instantiates those that it calls and no others: including this header alone is to cost little.
+/// The functions of IoManager, which documents their guarantees. They are members of a template so that a
+/// program instantiates only those that it calls, and including this header costs little.
 template <class Pio, class Mmio>
 class BasicIoManager {
 public:
@@ -81,14 +82,15 @@ public:
     BasicIoManager() { static_cast<void>(asymmetric_fences()); }
     BasicIoManager(const BasicIoManager&) = delete;
     BasicIoManager& operator=(const BasicIoManager&) = delete;
-    /// Lets go of the devices while the buses still answer, so that a device may use them in its destructor.
+    /// Releases the devices while the buses still answer, so that a device may use them in its destructor.
     ~BasicIoManager() {
         // A device's destructor may register others.
         while (release_all(pio_) || release_all(mmio_)) {
         }
     }
 
-    /// `device_overlap` where an address of `range` is taken, `device_not_found` where `device` is empty.
+    /// Returns `device_overlap` if an address of `range` is taken, and `device_not_found` if `device` is
+    /// empty.
     [[nodiscard]] std::expected<void, BusError> register_pio(PioRange range, std::shared_ptr<Pio> device) {
         return add(pio_, range, std::move(device));
     }
@@ -96,8 +98,8 @@ public:
         return add(mmio_, range, std::move(device));
     }
 
-    /// Takes out the device that owns `any_address_inside`, with its whole range, and waits until nobody is
-    /// inside it. Nothing where there is none.
+    /// Removes the device that owns `any_address_inside`, with its whole range, and waits until no thread is
+    /// inside it. Returns nothing if there is none.
     std::optional<std::pair<PioRange, std::shared_ptr<Pio>>> deregister_pio(PioAddress any_address_inside) {
         return remove(pio_, any_address_inside);
     }
@@ -106,9 +108,9 @@ public:
         return remove(mmio_, any_address_inside);
     }
 
-    /// Registers a device at all port and memory ranges of `resources`, or at none. `device_not_found` where
-    /// there is a range of a kind whose pointer is empty. Here and elsewhere nothing has changed where memory
-    /// runs out (std::bad_alloc).
+    /// Registers a device at all port and memory ranges of `resources`, or at none. Returns
+    /// `device_not_found` if there is a range of a kind whose pointer is empty. Here and in the other
+    /// functions nothing has changed if memory runs out (std::bad_alloc).
     [[nodiscard]] std::expected<void, BusError> register_resources(const DeviceResources& resources,
                                                                    const std::shared_ptr<Pio>& pio_device,
                                                                    const std::shared_ptr<Mmio>& mmio_device) {
@@ -131,7 +133,8 @@ public:
         in_memory.commit();
         return {};
     }
-    /// The same for a device that is on both buses, or on one and `resources` has ranges of that one only.
+    /// The same for a device that has the interfaces of both buses, or of one bus if `resources` has ranges
+    /// only on that bus.
     template <class D>
         requires std::derived_from<D, Pio> || std::derived_from<D, Mmio>
     [[nodiscard]] std::expected<void, BusError> register_resources(const DeviceResources& resources,
@@ -139,9 +142,9 @@ public:
         return register_resources(resources, as<Pio>(device), as<Mmio>(device));
     }
 
-    /// Takes out what is registered at exactly the port and memory ranges of `resources`, and waits until
-    /// nobody is inside. Where one of them is not registered like that, `device_not_found`, and nothing has
-    /// changed.
+    /// Removes the registrations at exactly the port and memory ranges of `resources`, and waits until no
+    /// thread is inside a device through them. Returns `device_not_found`, and changes nothing, if one of the
+    /// ranges is not registered with these bounds.
     [[nodiscard]] std::expected<void, BusError> deregister_resources(const DeviceResources& resources) {
         const auto ports = resources.get_pio_address_ranges();
         const auto memory = resources.get_mmio_address_ranges();
@@ -165,9 +168,9 @@ public:
         return {};
     }
 
-    /// Gives a device another range, which may overlap its old one; the device answers at one of them or at
-    /// both throughout. Returns when nobody is inside it through the old one. Where an error is returned the
-    /// device stays where it was.
+    /// Assigns another range to a device, which may overlap its old one. At every moment the device answers
+    /// at one of them or at both. Returns when no thread is inside the device through the old range. If an
+    /// error is returned, the device keeps its old range.
     [[nodiscard]] std::expected<void, BusError> move_pio(PioAddress any_address_inside, PioRange to) {
         return move(pio_, any_address_inside, to);
     }
@@ -175,10 +178,10 @@ public:
         return move(mmio_, any_address_inside, to);
     }
 
-    // These are some 40 instructions each, and inlined they need no further call than the device's.
+    // These take some 40 instructions each. Because they are inlined, the only call is that of the device.
 
-    /// One access of data.size() bytes. `invalid_range` where that is 0, `device_not_found` where no device
-    /// owns all of it.
+    /// One access of data.size() bytes. Returns `invalid_range` if that is 0, and `device_not_found` if no
+    /// device owns all of them.
     [[nodiscard, gnu::always_inline]] std::expected<void, BusError> pio_read(
         PioAddress address, std::span<std::uint8_t> data) const {
         return dispatch<PioRead>(pio_, address, data.size(), data);
@@ -197,7 +200,7 @@ public:
     }
 
     /// String input (REP INS): data.size() / width reads of `width` bytes each at one port, in one dispatch.
-    /// `invalid_access_length` where width is not 1, 2, 4 or 8 or does not divide the size of `data`.
+    /// Returns `invalid_access_length` if width is not 1, 2, 4 or 8 or does not divide the size of `data`.
     [[nodiscard]] std::expected<void, BusError> pio_read_repeated(PioAddress address, std::size_t width,
                                                                   std::span<std::uint8_t> data) const {
         if (!repeatable(width, data.size())) {
@@ -215,14 +218,15 @@ public:
         return dispatch<PioWriteRepeated>(pio_, address, data.empty() ? 0 : width, data);
     }
 
-    /// A port exit of a hypervisor, whole: `count` accesses of `size` bytes each at one port, with all of
-    /// their data, as KVM reports IN, OUT, REP INS and REP OUTS (`kvm_run.io`). A read yields all ones where
-    /// no device claims it or the device leaves bytes as they are, as on a PC's bus, so that nothing stale
-    /// reaches the guest; a write that nobody claims goes nowhere. What is returned is for a log: the exit
-    /// has been answered.
+    /// Answers a whole port exit of a hypervisor: `count` accesses of `size` bytes each at one port, with all
+    /// of their data, as KVM reports IN, OUT, REP INS and REP OUTS (`kvm_run.io`). Bytes of a read that no
+    /// device claims, or that the device does not set, are all ones, as on a PC's bus, so that no stale data
+    /// reaches the guest. A write that no device claims has no effect. The exit has been answered in every
+    /// case; the returned error is only for a log.
     ///
-    /// `invalid_access_length` where `size` is not 1, 2, 4 or 8 or `data` not `size * count` bytes large, and
-    /// `invalid_range` where `count` is 0; no device is called then. Else as pio_read() and pio_write().
+    /// Returns `invalid_access_length` if `size` is not 1, 2, 4 or 8 or `data` is not `size * count` bytes
+    /// large, and `invalid_range` if `count` is 0; no device is called then. Otherwise returns the same as
+    /// pio_read() and pio_write().
     std::expected<void, BusError> pio_exit(IoDirection direction, PioAddress port, std::size_t size,
                                            std::size_t count, std::span<std::uint8_t> data) const {
         if (direction == IoDirection::in) {
@@ -243,7 +247,7 @@ public:
         return pio_write_repeated(port, size, data);
     }
     /// A memory exit of a hypervisor: one access of data.size() bytes (`kvm_run.mmio`, of whose data the
-    /// first `len` bytes count). What nobody claims reads as all ones, as in pio_exit().
+    /// first `len` bytes count). A read that no device claims yields all ones, as in pio_exit().
     std::expected<void, BusError> mmio_exit(IoDirection direction, MmioAddress address,
                                             std::span<std::uint8_t> data) const {
         if (direction == IoDirection::in) {
@@ -253,7 +257,7 @@ public:
         return mmio_write(address, data);
     }
 
-    /// Who owns an address: the whole range and the device, or nothing.
+    /// The owner of an address: the whole range and the device, or nothing.
     [[nodiscard]] std::optional<std::pair<PioRange, std::shared_ptr<Pio>>> pio_owner(
         PioAddress address) const {
         const LockGuard guard(mutex_);
@@ -287,7 +291,7 @@ private:
     using PioShared = SharedBus<Pio, PortTable<Pio>>;
     using MmioShared = SharedBus<Mmio, AddressTable<Mmio>>;
 
-    /// The device as an `Interface`, or nothing where it is none.
+    /// The device as an `Interface`, or nullptr if it does not implement it.
     template <class Interface, class D>
     static std::shared_ptr<Interface> as(const std::shared_ptr<D>& device) {
         if constexpr (std::derived_from<D, Interface>) {
@@ -336,7 +340,7 @@ private:
         return access<Operation, NestedSection>(bus, address, length, data);
     }
 
-// GCC 12 takes the copy of an answer without an error for a use of the error.
+// GCC 12 mistakes the copy of a result without an error for a use of the error.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -361,7 +365,8 @@ private:
         }
         section.enter(identity_of(entry));
         const SectionEnd end(section);
-        // Named and made before the call: GCC 12 takes the empty union of a temporary for uninitialized.
+        // A variable that is initialized before the call, because GCC 12 reports the empty union of a
+        // temporary as uninitialized.
         std::expected<void, BusError> answered;
         Operation::call(*entry->device, Address{entry->base}, offset, length, data);
         return answered;
@@ -378,8 +383,8 @@ private:
         wait_for_lookups(pio_.identity());
         wait_for_lookups(mmio_.identity());
     }
-    /// After that, the second half of R4: returns when no thread is in a device through what was removed.
-    /// Where this thread must not wait, an entry that is still protected is released at a later change of the bus.
+    /// After that, the second half of R4: returns when no thread is in a device through what was removed. If
+    /// this thread must not wait, an entry that is still protected is released at a later change of the bus.
     template <class Shared>
     void finish(Shared& bus, const typename Shared::Ticket& ticket) noexcept {
         Backoff backoff;
@@ -387,7 +392,8 @@ private:
             backoff.pause();
         }
     }
-    /// Releases the retired entries that no slot protects; false where one that `ticket` names is protected.
+    /// Releases the retired entries that no slot protects. Returns false if one that `ticket` names is
+    /// protected.
     template <class Shared>
     bool release_retired(Shared& bus, const typename Shared::Ticket& ticket) noexcept {
         typename Shared::RetiredList finished;
@@ -396,7 +402,7 @@ private:
         finished = bus.take_finished(guard);
         return bus.all_left(guard, ticket);
     }
-    /// Done with every registration: releases the retired entries that no slot protects, also those which
+    /// Runs with every registration: releases the retired entries that no slot protects, including those that
     /// handlers removed without a grace period. Constructed before the mutex is locked and destroyed after it
     /// is unlocked, because this may destroy devices.
     template <class Shared>
@@ -472,7 +478,7 @@ private:
         return {};
     }
 
-    /// Releases all devices; false where there is none. Allocates nothing.
+    /// Releases all devices. Returns false if there is none. Allocates nothing.
     template <class Shared>
     bool release_all(Shared& bus) noexcept {
         typename Shared::Remains remains;
@@ -492,29 +498,30 @@ private:
 
 /// Routes accesses of the guest to devices on two buses, ports and memory.
 ///
-/// Thread safety: everything may be called from any thread at any time, also from inside a device's handler;
-/// only the end of the IoManager must come after all calls to it.
+/// Thread safety: every function may be called from any thread at any time, also from inside a device's
+/// handler. Only the destructor must run after all other calls have returned.
 ///
 /// - **Dispatch** (`pio_read` and the like) takes no lock, never waits or retries, and allocates nothing. Its
-///   cost does not depend on how many devices there are. An access that no device owns whole is an error and
-///   reaches no device; the buffer of a read is then left as it is, so that the caller decides what an absent
-///   device reads as. `pio_exit` and `mmio_exit` take a hypervisor's exit as it is, and decide as a PC does.
+///   cost does not depend on how many devices there are. If no device owns the whole access, it is an error
+///   and no device is called; the buffer of a read is then unchanged, so that the caller decides which value
+///   an absent device reads as. `pio_exit` and `mmio_exit` accept an exit of a hypervisor unchanged, and
+///   decide as a PC does.
 /// - **register_*** never waits for a dispatch.
 /// - **deregister_*** and **move_*** block until no thread is executing in the device through the range that
-///   it had; the caller may then destroy the device. They return without waiting where the wait could be a
+///   it had; the caller may then destroy the device. They return without waiting if the wait could be a
 ///   deadlock: on a thread that is in a device (any device of any IoManager), and on a thread that holds the
-///   lock of a Locked device. The device is unreachable all the same. IoManager keeps it alive until the last
+///   lock of a Locked device. The device is nevertheless unreachable. IoManager keeps it alive until the last
 ///   thread has left it, whatever the caller does with the pointer, and releases it at a later change of that
 ///   bus.
 /// - A thread that calls them from outside all devices must not hold a lock that a handler of the device
 ///   takes.
-/// - A device's exception passes through dispatch to its caller.
+/// - An exception that a device throws propagates through dispatch to its caller.
 ///
-/// Dispatches nest (a device may reach another one, or itself) to a depth of max_nesting; beyond it an access
-/// finds no device, so that a guest which points a DMA engine at itself does not exhaust the stack.
+/// Dispatches may nest (a device may access another one, or itself) to a depth of max_nesting. Beyond that an
+/// access finds no device, so that a guest that points a DMA engine at itself does not exhaust the stack.
 ///
 /// On Linux a removal uses membarrier(2); a VMM that filters system calls should construct its IoManager
-/// first and allow the call in threads that deregister devices. A child of fork() may go on using an
+/// first and allow the call in threads that deregister devices. A child of fork() may continue to use an
 /// IoManager; it has none of the other threads. See docs/vmdevice.md.
 class IoManager : public detail::BasicIoManager<DevicePio, DeviceMmio> {};
 

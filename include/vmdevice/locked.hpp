@@ -53,8 +53,8 @@ constexpr auto& model_of(D& device) {
     }
 }
 
-/// The interfaces of Locked, each a base class of it, so that a device that is not on a bus has no function
-/// of that bus.
+/// The bus interfaces of Locked. Each is a separate base class, so that Locked has the functions of a bus
+/// only if the device has them.
 template <class Self>
 class LockedPio : public DevicePio {
 public:
@@ -117,12 +117,12 @@ struct NotOnMmioBus {};
 template <class D>
 class Locked;
 
-/// A locked device's model, for as long as this lives: `->` and `*` reach the model behind the adapters
+/// A guard that keeps a device locked while it exists. `->` and `*` access the model behind the adapters
 /// (`ByteDevice`, `SpanDevice`), so that `com1->lock()->enqueue_raw_bytes(typed)` is one call under the lock.
 ///
-/// Thread safety: belongs to the thread that made it, which must not call the device in any other way, nor
-/// take another guard of the same device, while it lives. A pointer or reference to the model must not
-/// outlive it.
+/// Thread safety: a guard belongs to the thread that created it. While it exists, that thread must not call
+/// the device in any other way and must not create another guard of the same device. A pointer or reference
+/// to the model must not outlive the guard.
 template <class D>
 class [[nodiscard]] LockedModel {
     using Device = std::conditional_t<std::is_const_v<D>, const typename std::remove_const_t<D>::device_type,
@@ -145,12 +145,12 @@ private:
     Model* model_;
 };
 
-/// Owns a device and takes a mutex around each access to it. Locked<D> sits on the buses that D sits on; a D
-/// that is on neither but has byte `read`/`write` (a bare register model) gives a locked model of that form.
-/// `share()` makes a device for an IoManager of a model in one call.
+/// Owns a device and locks a mutex around each access to it. Locked<D> has the bus interfaces that D has; if
+/// D has none but has byte `read`/`write` (a bare register model), Locked<D> is a register model as well.
+/// `share()` creates a device for an IoManager from a model in one call.
 ///
-/// Thread safety: everything may be called from any thread. The mutex is not recursive: a device must not
-/// reach itself again from inside its own access, through the bus, with_lock() or lock().
+/// Thread safety: every function may be called from any thread. The mutex is not recursive: a device must not
+/// access itself from inside its own access, whether through the bus, with_lock() or lock().
 template <class D>
 class Locked
     : public std::conditional_t<detail::PioDeviceLike<D>, detail::LockedPio<Locked<D>>, detail::NotOnPioBus>,
@@ -162,7 +162,7 @@ public:
     Locked()
         requires std::default_initializable<D>
     = default;
-    /// Builds the device from whatever it is built from.
+    /// Constructs the device from these arguments.
     template <class... Args>
         requires(sizeof...(Args) > 0 && std::constructible_from<D, Args...> &&
                  !(sizeof...(Args) == 1 && (std::same_as<std::remove_cvref_t<Args>, Locked> && ...)))
@@ -175,8 +175,8 @@ public:
     [[nodiscard]] LockedModel<Locked> lock() VMDEVICE_NO_ANALYSIS { return {mutex_, device_}; }
     [[nodiscard]] LockedModel<const Locked> lock() const VMDEVICE_NO_ANALYSIS { return {mutex_, device_}; }
 
-    /// Calls `function(device)` with the mutex held and returns what it returns: how the event loop feeds
-    /// input or takes a snapshot. A reference to the device must not leave the call.
+    /// Calls `function(device)` with the mutex held and returns its result. An event loop uses this to pass
+    /// input or to take a snapshot. A reference to the device must not outlive the call.
     template <class F>
     decltype(auto) with_lock(F&& function) {
         const detail::DeviceLock guard(mutex_);

@@ -14,9 +14,9 @@
 
 namespace vmdevice {
 
-/// Puts a device on the bus in several ranges: it sees every access at its offset from `origin`, whichever
-/// range was hit. The i8042 needs it, whose ports 0x60 and 0x64 have a stranger's between them. Register it
-/// at ranges that do not lie below `origin`.
+/// Lets a device be registered at several ranges: it receives every access with its offset from `origin`,
+/// whichever range was accessed. The i8042 needs this, because a port of another device is between its ports
+/// 0x60 and 0x64. The ranges must not begin below `origin`.
 ///
 /// Thread safety: that of the device.
 class PortView : public DevicePio {

@@ -19,14 +19,14 @@ namespace vmdevice {
 /// The addresses base()..last(), both included, so that the last address of the space is usable.
 ///
 /// A range covers at least one address and at most all but one of the space: the size of a whole space (2^16
-/// ports, 2^64 bytes) does not fit its offset type. Two ranges cover a whole space where that is wanted.
+/// ports, 2^64 bytes) does not fit its offset type. To cover a whole space, use two ranges.
 template <BusAddress A>
 class BusRange {
 public:
     using address_type = A;
     using offset_type = OffsetOf<A>;
 
-    /// `size` addresses from `base` on. `invalid_range` where size is 0 or the range would wrap.
+    /// `size` addresses from `base` on. Returns `invalid_range` if size is 0 or the range would wrap.
     [[nodiscard]] static constexpr std::expected<BusRange, BusError> create(A base,
                                                                             offset_type size) noexcept {
         if (size == 0 || static_cast<offset_type>(size - 1) > maximum - base.value) {
@@ -35,8 +35,8 @@ public:
         return BusRange(base.value, static_cast<offset_type>(base.value + (size - 1)));
     }
 
-    /// The addresses `first`..`last`, both included. `invalid_range` where they are out of order or cover the
-    /// whole space.
+    /// The addresses `first`..`last`, both included. Returns `invalid_range` if they are out of order or
+    /// cover the whole space.
     [[nodiscard]] static constexpr std::expected<BusRange, BusError> from_bounds(A first, A last) noexcept {
         if (first.value > last.value || (first.value == 0 && last.value == maximum)) {
             return std::unexpected(BusError::invalid_range);
@@ -60,7 +60,7 @@ public:
     [[nodiscard]] constexpr bool contains(const BusRange& other) const noexcept {
         return other.base_ >= base_ && other.last_ <= last_;
     }
-    /// Whether the `length` bytes from `address` on all lie in this range. An access of no bytes does not.
+    /// Whether all `length` bytes from `address` on lie in this range; false for an access of no bytes.
     [[nodiscard]] constexpr bool contains_access(A address, std::size_t length) const noexcept {
         return length != 0 && contains(address) &&
                static_cast<std::uint64_t>(length - 1) <= static_cast<std::uint64_t>(last_ - address.value);
@@ -68,15 +68,15 @@ public:
     [[nodiscard]] constexpr bool overlaps(const BusRange& other) const noexcept {
         return base_ <= other.last_ && other.base_ <= last_;
     }
-    /// The addresses that both ranges cover, or nothing where they share none.
+    /// The addresses that both ranges cover, or nothing if they share none.
     [[nodiscard]] constexpr std::optional<BusRange> intersection(const BusRange& other) const noexcept {
         if (!overlaps(other)) {
             return std::nullopt;
         }
         return BusRange(base_ < other.base_ ? other.base_ : base_, last_ < other.last_ ? last_ : other.last_);
     }
-    /// The addresses below `first_of_upper`, and the others. `invalid_range` where one of the two would be
-    /// empty, so where `first_of_upper` is not inside the range or is its base.
+    /// The addresses below `first_of_upper`, and the others. Returns `invalid_range` if one of the two would
+    /// be empty, that is if `first_of_upper` is not inside the range or is its base.
     [[nodiscard]] constexpr std::expected<std::pair<BusRange, BusRange>, BusError> split_at(
         A first_of_upper) const noexcept {
         if (!contains(first_of_upper) || first_of_upper.value == base_) {
@@ -91,7 +91,7 @@ public:
     }
 
     friend constexpr bool operator==(const BusRange&, const BusRange&) = default;
-    /// By base, and by last address where the bases are equal.
+    /// Orders by base, and by last address if the bases are equal.
     friend constexpr auto operator<=>(const BusRange&, const BusRange&) = default;
 
 private:
@@ -122,11 +122,11 @@ consteval BusRange<A> constant_range(A base, OffsetOf<A> size) {
 
 }  // namespace detail
 
-/// A range of ports known at compile time: `pio_range(0x3F8, 8)`. What is no range does not compile.
+/// A range of ports known at compile time: `pio_range(0x3F8, 8)`. An invalid range does not compile.
 [[nodiscard]] consteval PioRange pio_range(std::uint16_t base, std::uint16_t size) {
     return detail::constant_range(PioAddress{base}, size);
 }
-/// A range of guest physical memory known at compile time. What is no range does not compile.
+/// A range of guest physical memory known at compile time. An invalid range does not compile.
 [[nodiscard]] consteval MmioRange mmio_range(std::uint64_t base, std::uint64_t size) {
     return detail::constant_range(MmioAddress{base}, size);
 }

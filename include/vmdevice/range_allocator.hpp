@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// Hands out parts of an address space, or of any other row of numbers.
+/// Allocates ranges of an address space, or of any other space of numbers.
 
 #include <cstddef>
 #include <cstdint>
@@ -16,8 +16,8 @@
 
 namespace vmdevice {
 
-/// Hands out parts of one space: addresses, or numbers such as interrupts. What it hands out never overlaps.
-/// Where it returns an error or memory runs out (std::bad_alloc), it has not changed. Giving back needs no
+/// Allocates ranges of one space: addresses, or numbers such as interrupts. Allocated ranges never overlap.
+/// If a function returns an error or memory runs out (std::bad_alloc), nothing has changed. Freeing needs no
 /// memory.
 ///
 /// Thread safety: none.
@@ -29,8 +29,8 @@ public:
 
     explicit RangeAllocator(range_type space) : pool_(span_of(space)) {}
 
-    /// A range of `size` at a multiple of `align`; inside `within` where that is given. `at` is the address
-    /// for exact_match and ignored otherwise.
+    /// Allocates a range of `size` at a multiple of `align`, inside `within` if that is given. `at` is the
+    /// address for exact_match and ignored otherwise.
     [[nodiscard]] std::expected<range_type, AllocError> allocate(
         offset_type size, offset_type align = 1, AllocPolicy policy = AllocPolicy::first_match,
         std::optional<range_type> within = std::nullopt, std::optional<A> at = std::nullopt) {
@@ -41,12 +41,12 @@ public:
         }
         return found;
     }
-    /// The range of `size` at `address` and no other.
+    /// Allocates exactly the range of `size` at `address`.
     [[nodiscard]] std::expected<range_type, AllocError> allocate_exact(A address, offset_type size) {
         return allocate(size, 1, AllocPolicy::exact_match, std::nullopt, address);
     }
-    /// `count` adjacent addresses (from `at` on, or the lowest that are free) that are handed out one by one:
-    /// each is given back for itself. Returns them all as one range.
+    /// Allocates `count` adjacent addresses (from `at` on, or the lowest that are free) individually: each is
+    /// freed on its own. Returns them all as one range.
     [[nodiscard]] std::expected<range_type, AllocError> allocate_units(offset_type count,
                                                                        std::optional<A> at = std::nullopt) {
         const auto found = place(count, 1, at ? AllocPolicy::exact_match : AllocPolicy::first_match, {}, at);
@@ -60,7 +60,7 @@ public:
         return found;
     }
 
-    /// Takes back a range exactly as it was handed out.
+    /// Frees a range, which must have been allocated exactly like that.
     [[nodiscard]] std::expected<void, AllocError> free(range_type range) noexcept {
         if (!pool_.give_back(span_of(range))) {
             return std::unexpected(AllocError::not_allocated);
@@ -68,7 +68,7 @@ public:
         return {};
     }
 
-    /// A change of place on its way: both the old range and the new one are held until finish_move() or
+    /// A move in progress: both the old range and the new one are allocated until finish_move() or
     /// cancel_move().
     class Move {
     public:
@@ -80,12 +80,13 @@ public:
         Move(range_type from, range_type to) noexcept : from_(from), to_(to) {}
         range_type from_;
         range_type to_;
-        // What the new range has below and above the old one.
+        // The parts of the new range below and above the old one.
         std::optional<range_type> below_;
         std::optional<range_type> above_;
     };
-    /// Holds `to` as well as `from`, which it may overlap and which was handed out like that. `taken` where
-    /// somebody else has a part of `to`, `out_of_range` where it leaves the space.
+    /// Allocates `to` in addition to `from`, which must be allocated exactly like that and which `to` may
+    /// overlap. Returns `taken` if another allocation contains a part of `to`, and `out_of_range` if `to`
+    /// extends past the space.
     [[nodiscard]] std::expected<Move, AllocError> begin_move(range_type from, range_type to) {
         if (!is_allocated(from)) {
             return std::unexpected(AllocError::not_allocated);
@@ -107,7 +108,7 @@ public:
         if ((move.below_ && !is_free(*move.below_)) || (move.above_ && !is_free(*move.above_))) {
             return std::unexpected(AllocError::taken);
         }
-        // One more than the two parts: finish_move() takes the whole after it has given them back.
+        // One more than the two parts: finish_move() allocates the whole range after it has freed them.
         pool_.reserve(3);
         for (const auto& part : {move.below_, move.above_}) {
             if (part) {
@@ -116,13 +117,13 @@ public:
         }
         return move;
     }
-    /// Gives the old range back.
+    /// Frees the old range.
     void finish_move(const Move& move) noexcept {
         cancel_move(move);
         pool_.give_back(span_of(move.from_));
         pool_.take(span_of(move.to_));
     }
-    /// Gives the new range back; only the old one is held, as before.
+    /// Frees the new range; only the old one is allocated, as before.
     void cancel_move(const Move& move) noexcept {
         for (const auto& part : {move.below_, move.above_}) {
             if (part) {
@@ -132,9 +133,9 @@ public:
     }
 
     [[nodiscard]] range_type space() const noexcept { return range_of(pool_.space()); }
-    /// How many ranges are handed out.
+    /// How many ranges are allocated.
     [[nodiscard]] std::size_t allocated() const noexcept { return pool_.used().size(); }
-    /// All that are handed out, in ascending order.
+    /// All allocated ranges, in ascending order.
     [[nodiscard]] std::vector<range_type> allocations() const {
         std::vector<range_type> all;
         all.reserve(pool_.used().size());
@@ -143,12 +144,12 @@ public:
         }
         return all;
     }
-    /// The range that was handed out and holds `address`.
+    /// The allocated range that contains `address`.
     [[nodiscard]] std::optional<range_type> allocation_at(A address) const noexcept {
         const auto found = pool_.holder(address.value);
         return found ? std::optional(range_of(*found)) : std::nullopt;
     }
-    /// Whether `range` was handed out, exactly like that.
+    /// Whether `range` is allocated with exactly these bounds.
     [[nodiscard]] bool is_allocated(range_type range) const noexcept {
         return allocation_at(range.base()) == range;
     }

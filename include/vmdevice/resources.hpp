@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// What a device asks for (ResourceConstraint) and what it gets (Resource, DeviceResources).
+/// The resources that a device requests (ResourceConstraint) and is assigned (Resource, DeviceResources).
 
 #include <array>
 #include <cstddef>
@@ -39,15 +39,15 @@ struct MmioResource {
     MmioRange range;
     friend bool operator==(const MmioResource&, const MmioResource&) = default;
 };
-/// Who else may have an interrupt line. A line is shared only where every device on it has asked for the same
-/// kind of sharing.
+/// Whether other devices may have the same interrupt line. A line is shared only if every device on it
+/// requested the same kind of sharing.
 enum class IrqSharing : std::uint8_t {
-    /// Nobody: the line is the device's own.
+    /// The device has the line alone.
     exclusive,
     /// An edge-triggered line, as on the ISA bus, that the guest's drivers share by polling all devices on
     /// it: COM1 and COM3 on IRQ 4.
     edge,
-    /// A level-triggered line, as of PCI INTx, that is asserted while any device on it asserts it.
+    /// A level-triggered line, such as PCI INTx, that is asserted while any device on it asserts it.
     level,
 };
 
@@ -74,7 +74,7 @@ struct KvmMemSlotResource {
     friend bool operator==(const KvmMemSlotResource&, const KvmMemSlotResource&) = default;
 };
 
-/// One thing that a device owns.
+/// One resource of a device.
 using Resource = std::variant<PioResource, MmioResource, LegacyIrqResource, MsiIrqResource,
                               MacAddressResource, KvmMemSlotResource>;
 
@@ -90,7 +90,8 @@ struct PioConstraint {
         return {.size = range.size(), .base = range.base()};
     }
 };
-/// `size` bytes of memory space, likewise. Devices whose driver maps whole pages want an align of 4096.
+/// `size` bytes of memory space, with the same rules. A device whose driver maps whole pages needs an `align`
+/// of 4096.
 struct MmioConstraint {
     MmioOffset size;
     std::optional<MmioAddress> base = std::nullopt;
@@ -103,7 +104,8 @@ struct MmioConstraint {
     }
 };
 /// `count` interrupt lines: from `irq` on or, without one, the lowest that are free, which need not be
-/// adjacent. Where none is free, a device that shares gets the line that the fewest share in the same way.
+/// adjacent. If none is free, a device that permits sharing gets the line that the fewest devices share in
+/// the same way.
 struct LegacyIrqConstraint {
     std::optional<std::uint32_t> irq = std::nullopt;
     IrqSharing sharing = IrqSharing::exclusive;
@@ -125,7 +127,7 @@ struct KvmMemSlotConstraint {
     std::optional<std::uint32_t> slot = std::nullopt;
 };
 
-/// One thing that a device asks for.
+/// One resource that a device requests.
 using ResourceConstraint = std::variant<PioConstraint, MmioConstraint, LegacyIrqConstraint, MsiIrqConstraint,
                                         MacAddressConstraint, KvmMemSlotConstraint>;
 
@@ -146,7 +148,7 @@ public:
     void append(AnyResource resource) { resources_.push_back(resource); }
     /// Makes room for `count` resources in all, so that appending them cannot run out of memory.
     void reserve(std::size_t count) { resources_.reserve(count); }
-    /// Puts `now` in the place of the first resource that equals `before`; false where there is none.
+    /// Replaces the first resource that equals `before` by `now`. Returns false if there is none.
     bool replace(const AnyResource& before, const AnyResource& now) noexcept {
         for (AnyResource& resource : resources_) {
             if (resource == before) {
@@ -226,7 +228,7 @@ private:
     std::vector<AnyResource> resources_;
 };
 
-/// All that one device owns, in the order in which it was given.
+/// All resources of one device, in the order in which they were assigned.
 ///
 /// Thread safety: that of a std::vector.
 class DeviceResources : public BasicDeviceResources<> {

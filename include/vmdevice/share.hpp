@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// share(): a device for an IoManager, made of a model.
+/// share(): creates a device for an IoManager from a model.
 
 #include <concepts>
 #include <memory>
@@ -34,11 +34,11 @@ struct AdapterOf<Model> {
 template <class Model>
 concept RegisterModel = ByteRegisters<Model> || SpanRegisters<Model>;
 
-/// What share() makes of a model: a device for both buses, with a mutex around each access.
+/// The type of device that share() creates from a model: one for both buses, with a mutex around each access.
 template <RegisterModel Model>
 using SharedDevice = Locked<typename detail::AdapterOf<Model>::Type>;
 
-/// As share(model) below, for a model that cannot be moved: it is built from `args`.
+/// As share(model) below, for a model that cannot be moved: it is constructed from `args`.
 template <RegisterModel Model, class... Args>
     requires std::constructible_from<Model, Args...>
 [[nodiscard]] std::shared_ptr<SharedDevice<Model>> share(std::in_place_type_t<Model>, Args&&... args) {
@@ -50,14 +50,11 @@ template <RegisterModel Model, class... Args>
     }
 }
 
-/// Moves a model into a device that an IoManager takes and that the VMM's other threads reach with
-/// `device->lock()`:
-/// ```cpp
-/// const auto com1 = vmdevice::share(vmsuperio::Serial(trigger, writer));
-/// io.register_pio(vmdevice::pio_range(0x3F8, 8), com1);
-/// com1->lock()->enqueue_raw_bytes(typed);
-/// ```
-/// A model of byte registers may be given the layout of its registers in the range. Throws std::bad_alloc.
+/// Moves a model into a device that can be registered with an IoManager, and that other threads of the VMM
+/// access with `device->lock()`: ```cpp const auto com1 = vmdevice::share(vmsuperio::Serial(trigger,
+/// writer)); io.register_pio(vmdevice::pio_range(0x3F8, 8), com1); com1->lock()->enqueue_raw_bytes(typed);
+/// ``` For a model of byte registers, the layout of the registers in the range may be specified. Throws
+/// std::bad_alloc.
 template <RegisterModel Model>
 [[nodiscard]] std::shared_ptr<SharedDevice<Model>> share(Model model) {
     return share(std::in_place_type<Model>, std::move(model));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// SpanDevice<D>: puts a model that takes whole accesses (a PL031 clock, say) on the buses.
+/// SpanDevice<D>: connects a model that takes whole accesses (such as a PL031 clock) to the buses.
 
 #include <concepts>
 #include <cstddef>
@@ -17,7 +17,7 @@
 namespace vmdevice {
 
 /// A model of registers of its own width: `read(offset, bytes)` fills the bytes, `write(offset, bytes)` takes
-/// them. What write returns (nothing, or an expected<void, Error>) is its own affair.
+/// them. `write` may return any type; the error of an expected<void, Error> is counted (see SpanDevice).
 template <class D>
 concept SpanRegisters =
     requires(D& device, std::uint64_t offset, std::span<std::uint8_t> in, std::span<const std::uint8_t> out) {
@@ -25,8 +25,8 @@ concept SpanRegisters =
         device.write(offset, out);
     };
 
-/// A DevicePio and a DeviceMmio that hands each access to the model as it is. D is the model or a reference
-/// to it. Which widths and offsets are valid, the model decides.
+/// A DevicePio and a DeviceMmio that passes each access to the model unchanged. D is the model or a reference
+/// to it. The model decides which widths and offsets are valid.
 ///
 /// Thread safety: that of the model. Locked<SpanDevice<D>> makes an unsynchronised one safe.
 template <class D>
@@ -37,16 +37,17 @@ class SpanDevice : public DevicePio, public DeviceMmio {
         decltype(std::declval<Target&>().write(std::uint64_t{}, std::span<const std::uint8_t>{}));
 
 public:
-    /// The error of the model's write, or an empty struct where it has none.
+    /// The error type of the model's write, or an empty struct if it has none.
     using error_type = typename detail::ErrorOf<WriteResult>::Type;
-    /// Told of each error that the model's write returned. It runs on the vCPU's thread: keep it short.
+    /// Called with each error that the model's write returns. It runs on the vCPU's thread, so it should be
+    /// short.
     using ErrorHandler = typename detail::WriteErrors<error_type>::Handler;
 
     SpanDevice()
         requires std::default_initializable<D>
         : device_() {}
     explicit SpanDevice(D device) : device_(std::forward<D>(device)) {}
-    /// Builds the model in place, for one that cannot be moved.
+    /// Constructs the model in place, for a model that cannot be moved.
     template <class... Args>
         requires std::constructible_from<D, Args...>
     explicit SpanDevice(std::in_place_t, Args&&... args) : device_(std::forward<Args>(args)...) {}
@@ -55,7 +56,7 @@ public:
     [[nodiscard]] Target& device() noexcept { return device_; }
     [[nodiscard]] const Target& device() const noexcept { return device_; }
 
-    /// How many of the model's writes returned an error. The guest never learns of one.
+    /// How many of the model's writes returned an error. The guest never sees these errors.
     [[nodiscard]] std::uint64_t write_errors() const noexcept { return errors_.count(); }
     void set_error_handler(ErrorHandler handler) { errors_.set_handler(std::move(handler)); }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// Addresses, ranges and resources in words, for log lines and messages.
+/// Addresses, ranges and resources as text, for log lines and messages.
 
 #include <concepts>
 #include <cstddef>
@@ -108,7 +108,7 @@ template <std::same_as<DeviceResources> R>
     return text;
 }
 
-/// What is asked for, as the subject of a message: "port range 0x3f8-0x3ff", "8 ports", "an IRQ", "IRQ 4".
+/// The request, as the subject of a message: "port range 0x3f8-0x3ff", "8 ports", "an IRQ", "IRQ 4".
 [[nodiscard]] inline std::string to_string(const PioConstraint& wanted) {
     if (!wanted.base) {
         return std::to_string(wanted.size) + " ports";

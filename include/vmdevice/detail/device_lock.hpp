@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// The lock of a device, and which threads hold one.
+/// The lock of a device, and the number of such locks that the calling thread holds.
 
 #include <vmdevice/detail/mutex.hpp>
 #include <vmdevice/detail/visibility.hpp>
@@ -9,7 +9,8 @@
 namespace vmdevice::detail {
 
 /// How many locks of devices the calling thread holds. While it holds one, a thread that is inside the device
-/// may be waiting for it, so it must not wait for that thread in turn (see may_wait_for_readers()).
+/// may be waiting for that lock, so the calling thread must not wait for that thread in turn (see
+/// may_wait_for_readers()).
 VMDEVICE_SHARED inline constinit thread_local unsigned held_device_locks = 0;
 
 /// Holds a device's mutex.

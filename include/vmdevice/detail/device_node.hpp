@@ -24,7 +24,7 @@
 
 namespace vmdevice::detail {
 
-/// Who is told of a device's resources; perhaps nobody.
+/// The function that is notified of a device's resources, if there is one.
 struct ResourceListener {
     void* object = nullptr;
     void (*call)(void* object, const DeviceResources& resources) = nullptr;
@@ -36,7 +36,7 @@ struct ResourceListener {
     }
 };
 
-/// What a device is made of. Without any pointer it is a name that holds resources.
+/// The parts of a device. Without any pointer it is a name that holds resources.
 struct DeviceParts {
     std::string name;
     std::shared_ptr<Device> device;
@@ -46,16 +46,16 @@ struct DeviceParts {
 };
 
 enum class DeviceNodeState : std::uint8_t {
-    /// It holds its place, and nobody sees it.
+    /// Its name and resources are reserved, and it is not visible yet.
     coming,
     ready,
-    /// As ready, but nobody else may change it.
+    /// As ready, but other calls must not change it.
     moving,
-    /// Gone for everybody else.
+    /// Being removed, and no longer visible.
     going,
 };
 
-/// The ranges that overlap `wanted`: the first of them in words.
+/// The first of `ranges` that overlaps `wanted`, as text.
 template <class A>
 [[nodiscard]] std::optional<std::string> overlap_of(const std::expected<BusRange<A>, BusError>& wanted,
                                                     std::span<const BusRange<A>> ranges) {
@@ -67,7 +67,7 @@ template <class A>
     return std::nullopt;
 }
 
-/// Why a request is refused, in words that suit what was asked for.
+/// The reason why a request is refused, worded for the kind of the request.
 template <class Wanted>
 [[nodiscard]] std::string_view in_words(const Wanted& wanted, AllocError reason) {
     if (reason != AllocError::exhausted || std::holds_alternative<PioConstraint>(wanted) ||
@@ -84,13 +84,13 @@ template <class Wanted>
     return std::visit(several, wanted) ? "not so many are free" : "none is free";
 }
 
-/// Whether the numbers first..first+count-1 have one in common with others.
+/// Whether the numbers a..a+a_count-1 and b..b+b_count-1 have one in common.
 [[nodiscard]] constexpr bool overlap(std::uint64_t a, std::uint64_t a_count, std::uint64_t b,
                                      std::uint64_t b_count) noexcept {
     return a < b + b_count && b < a + a_count;
 }
 
-/// It is also what sits on a bus for a Device that has no interface of its own for it.
+/// A device of the tree. It also implements the bus interfaces for a Device that does not have them itself.
 template <class Resources = DeviceResources>
 struct DeviceNode final : DevicePio, DeviceMmio {
     explicit DeviceNode(const DeviceParts& parts)
@@ -121,7 +121,7 @@ struct DeviceNode final : DevicePio, DeviceMmio {
         return state == DeviceNodeState::ready || state == DeviceNodeState::moving;
     }
 
-    /// Whether the device can sit where this one lies; a reservation sits nowhere.
+    /// Whether the device has an interface for the bus of the wanted range. A reservation needs none.
     template <class Wanted>
     [[nodiscard]] bool has_interface_for(const Wanted& wanted) const noexcept {
         const bool ports = wanted.index() == 0;
@@ -129,7 +129,7 @@ struct DeviceNode final : DevicePio, DeviceMmio {
         return !on_bus() || device || ((!ports || pio) && (!memory || mmio));
     }
 
-    /// How many of its ranges are on a bus.
+    /// How many ranges of the device are on a bus.
     [[nodiscard]] std::size_t ranges() const noexcept {
         std::size_t count = 0;
         for (const auto& resource : resources) {
@@ -159,7 +159,7 @@ struct DeviceNode final : DevicePio, DeviceMmio {
         }
         return false;
     }
-    /// How many times it has exactly this.
+    /// How many times the device holds exactly this resource.
     [[nodiscard]] std::size_t holds(const Resource& wanted) const noexcept {
         std::size_t count = 0;
         for (const auto& resource : resources) {
@@ -168,7 +168,7 @@ struct DeviceNode final : DevicePio, DeviceMmio {
         return count;
     }
 
-    /// Why a fixed request cannot be had where this device has a part of it: "IRQ 4 is held by COM1".
+    /// Explains why a fixed request is refused, if this device holds a part of it: "IRQ 4 is held by COM1".
     [[nodiscard]] std::optional<std::string> explain(const ResourceConstraint& wanted) const {
         for (const auto& resource : resources) {
             const auto held = std::visit([&](const auto& one) { return held_of(one, resource); }, wanted);
@@ -189,11 +189,11 @@ struct DeviceNode final : DevicePio, DeviceMmio {
     ResourceListener listener;
     DeviceNodeState state = DeviceNodeState::coming;
     std::size_t children = 0;
-    /// Counts up with every registration.
+    /// Increases with every registration.
     std::uint64_t sequence = 0;
 
 private:
-    /// The part that is held, where it is not all that was asked for, and how it is held.
+    /// The part that is held, if that is not the whole request, and how it is held.
     struct Held {
         std::string what;
         std::string how;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// What the tables take from the allocator, and what happens where it has nothing left.
+/// Memory for the tables, and the handling of its exhaustion.
 
 #include <cstddef>
 #include <cstdlib>
@@ -12,7 +12,7 @@
 
 namespace vmdevice::detail {
 
-/// Memory has run out: std::bad_alloc, or the end of the process in a program built without exceptions.
+/// Throws std::bad_alloc, or ends the process in a program that is built without exceptions.
 [[noreturn]] inline void out_of_memory() {
 #if defined(__cpp_exceptions)
     throw std::bad_alloc();
@@ -21,8 +21,8 @@ namespace vmdevice::detail {
 #endif
 }
 
-/// Owns one object: what the tables need of std::unique_ptr. A program that includes them instantiates dozens
-/// of these, and std::unique_ptr costs ten times as much to instantiate.
+/// Owns one object, with the members of std::unique_ptr that the tables need. A program that includes them
+/// instantiates dozens of these, and std::unique_ptr costs ten times as much to instantiate.
 template <class T>
 class Owned {
 public:
@@ -46,8 +46,8 @@ private:
     T* object_ = nullptr;
 };
 
-/// Zeroed memory for objects that need no construction. A large block comes from the kernel page by page as
-/// it is touched, so the parts of a table that nothing uses cost nothing.
+/// Zeroed memory for objects that need no construction. The kernel provides a large block page by page as it
+/// is touched, so unused parts of a table need no memory.
 template <class T>
 class ZeroedArray {
 public:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// What the adapters that put device models on the buses have in common.
+/// Common parts of the adapters that connect device models to the buses.
 
 #include <cstddef>
 #include <cstdint>
@@ -14,7 +14,8 @@ namespace vmdevice::detail {
 
 struct NoError {};
 
-/// The error type of what a model's write returns; NoError where it returns nothing or anything else.
+/// The error type of the std::expected that a model's write returns, or NoError if it returns nothing or
+/// another type.
 template <class Result>
 struct ErrorOf {
     using Type = NoError;
@@ -25,7 +26,7 @@ struct ErrorOf<Result> {
     using Type = typename Result::error_type;
 };
 
-/// Anything that can be called with an error, or nothing: std::function, whose header costs more than the
+/// A callable that takes an error, or nothing. It replaces std::function, whose header costs more than the
 /// rest of the adapters.
 template <class Error>
 class ErrorHandler {
@@ -39,13 +40,13 @@ public:
         return *this;
     }
     ~ErrorHandler() { delete callable_; }
-    // Not explicit, so that a lambda can be given where a handler is asked for.
+    // Not explicit, so that a lambda can be passed as a handler.
     ErrorHandler(std::nullptr_t) noexcept {}
     template <class F>
         requires(!std::is_same_v<std::remove_cvref_t<F>, ErrorHandler> &&
                  requires(std::remove_cvref_t<F>& function, const Error& error) { function(error); })
     ErrorHandler(F&& function) {
-        // A null pointer or an empty std::function is no handler.
+        // A null pointer and an empty std::function count as no handler.
         if constexpr (requires { function == nullptr; }) {
             if (function == nullptr) {
                 return;
@@ -77,7 +78,7 @@ private:
     Callable* callable_ = nullptr;
 };
 
-/// The errors that a model's writes returned. The guest never learns of one.
+/// Counts the errors that a model's writes return. The guest never sees them.
 template <class Error>
 class WriteErrors {
 public:
@@ -86,7 +87,7 @@ public:
     [[nodiscard]] std::uint64_t count() const noexcept { return count_; }
     void set_handler(Handler handler) { handler_ = std::move(handler); }
 
-    /// Calls `write` and takes note of the error that it returns.
+    /// Calls `write` and records the error that it returns.
     template <class F>
     void note(F write) {
         using Result = decltype(write());

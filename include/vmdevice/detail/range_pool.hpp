@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// The allocator behind RangeAllocator, for spaces of every width: parts of a row of 64-bit numbers.
+/// The allocator behind RangeAllocator. It manages spaces of every width as ranges of 64-bit numbers.
 
 #include <bit>
 #include <cstddef>
@@ -22,9 +22,9 @@ struct Span {
     std::uint64_t last;
 };
 
-/// Two sorted rows of disjoint spans, what is handed out and what is free; free neighbours are joined.
-/// Operations that allocate memory do so before they change anything, and giving back never needs any: there
-/// is always room for one more free span than there are used ones, which is as many as there can be.
+/// Two sorted lists of disjoint spans, the allocated and the free ones; adjacent free spans are merged.
+/// Operations that need memory allocate it before they change anything, and freeing never needs any: there is
+/// always room for one more free span than there are allocated ones, which is the largest possible number.
 ///
 /// A template so that it is compiled only where it is used.
 template <class Part = Span>
@@ -49,7 +49,7 @@ public:
     [[nodiscard]] Part space() const noexcept { return space_; }
     [[nodiscard]] std::span<const Part> used() const noexcept { return used_; }
 
-    /// Where a request would be put now. `within` and `at` are as for RangeAllocator::allocate.
+    /// Returns the span that a request would get now. `within` and `at` are as for RangeAllocator::allocate.
     [[nodiscard]] std::expected<Part, AllocError> place(std::uint64_t size, std::uint64_t align,
                                                         AllocPolicy policy, std::optional<Part> within,
                                                         std::optional<std::uint64_t> at) const {
@@ -74,12 +74,12 @@ public:
         return std::unexpected(AllocError::exhausted);
     }
 
-    /// Room for `count` calls of take().
+    /// Allocates room for `count` calls of take().
     void reserve(std::size_t count) {
         grow(used_, used_.size() + count);
         grow(free_, used_.size() + count + 1);
     }
-    /// Hands out what lies in one free part, after reserve().
+    /// Allocates `wanted`, which must lie in one free span. reserve() must have been called.
     void take(Part wanted) noexcept {
         const std::size_t index = not_above(free_, wanted.first) - 1;
         const Part part = free_[index];
@@ -96,7 +96,7 @@ public:
         used_.insert(at(used_, not_above(used_, wanted.first)), wanted);
     }
 
-    /// Takes back a span exactly as it was handed out; false where it was not.
+    /// Frees a span; returns false if it was not allocated exactly like that.
     bool give_back(Part span) noexcept {
         const std::size_t used = not_above(used_, span.first);
         if (used == 0 || used_[used - 1].first != span.first || used_[used - 1].last != span.last) {
@@ -123,7 +123,7 @@ public:
         const std::size_t index = not_above(free_, span.first);
         return index != 0 && free_[index - 1].last >= span.last;
     }
-    /// What was handed out and holds `number`.
+    /// The allocated span that contains `number`.
     [[nodiscard]] std::optional<Part> holder(std::uint64_t number) const noexcept {
         const std::size_t index = not_above(used_, number);
         if (index == 0 || used_[index - 1].last < number) {
@@ -190,7 +190,7 @@ private:
         return span;
     }
 
-    /// Where a request lies in a free part, if it fits.
+    /// The position of a request in a free part, if it fits.
     static std::optional<std::uint64_t> fit(Part part, std::uint64_t size, std::uint64_t align,
                                             AllocPolicy policy) noexcept {
         if (part.first > part.last || size - 1 > part.last - part.first) {

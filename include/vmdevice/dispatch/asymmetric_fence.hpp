@@ -45,17 +45,17 @@ inline bool membarrier(Membarrier command) noexcept {
     return ::syscall(SYS_membarrier, static_cast<int>(command), 0, 0) == 0;
 }
 
-/// Whether the light side may do without a fence. Decided once, at the first call; the process is then
-/// registered with the kernel.
+/// Whether the light side needs no fence. The first call decides this and registers the process with the
+/// kernel.
 inline bool asymmetric_fences() noexcept {
     static const bool available = membarrier(Membarrier::register_private_expedited);
     return available;
 }
 
-/// Keeps heavy_fence() from being called more often than interruptions_per_second for long: each call
-/// interrupts every processor that runs this process, and a guest that makes the VMM plug devices or move PCI
-/// windows in a loop must not slow down the other vCPUs so. A burst passes at once; then callers wait their
-/// turn. (A leaky bucket, kept as the time at which it would be empty.)
+/// Limits the sustained rate of heavy_fence() to interruptions_per_second. Each call interrupts every
+/// processor that runs this process, and a guest that makes the VMM plug devices or move PCI windows in a
+/// loop must not slow down the other vCPUs in that way. A burst is not delayed; further callers wait for
+/// their turn. (This is a leaky bucket, stored as the time at which it will be empty.)
 class FencePace {
 public:
     void wait_for_turn() noexcept {
@@ -80,8 +80,9 @@ private:
 };
 VMDEVICE_SHARED inline constinit FencePace fence_pace;
 
-/// The dear side: every store that this thread made before is visible to each load that another thread makes
-/// after its light side, or that thread's stores before its light side are visible here after.
+/// The expensive side. For every other thread that executes the light side, at least one of two things holds:
+/// its loads after the light side see every store that this thread made before the call, or this thread sees,
+/// after the call, every store that the other thread made before the light side.
 inline void heavy_fence() noexcept {
     if (!asymmetric_fences()) {
         return;
@@ -94,15 +95,15 @@ inline void heavy_fence() noexcept {
     if (membarrier(Membarrier::register_private_expedited) && membarrier(Membarrier::private_expedited)) {
         return;
     }
-    // A system call filter put in place since then forbids it. The other side relies on us all the same, so
-    // wait for longer than any processor holds back a store.
+    // A system call filter that was installed in the meantime forbids the call. The light side still relies
+    // on this side, so wait for longer than any processor delays a store.
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
 }
 
 #else
 
 constexpr bool asymmetric_fences() noexcept { return false; }
-/// Nothing: both sides use sequentially consistent loads and stores.
+/// Does nothing, because both sides use sequentially consistent loads and stores.
 inline void heavy_fence() noexcept {}
 
 #endif

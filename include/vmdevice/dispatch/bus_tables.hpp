@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// From an address to the entry that owns it, for readers that take no lock while a writer changes the table.
+/// Tables that map an address to the entry that owns it. Readers take no lock while a writer changes a table.
 ///
-/// Both tables hold entries of fixed address. An entry is written before it is published, and not again
-/// before no slot protects it (hazard_pointers.hpp), so its fields are plain. The words that lead to it are atomic,
-/// written by one thread at a time (the caller has a mutex). Loading one is D3 of hazard_pointers.hpp and
-/// clearing one is R1, so both are sequentially consistent where the fences are not asymmetric. On x86 such a
-/// load costs what an acquire load does.
+/// The entries of both tables never move. An entry is written before it is published, and is not written
+/// again while a slot protects it (hazard_pointers.hpp), so its fields are not atomic. The words that refer
+/// to it are atomic and written by one thread at a time (the caller holds a mutex). Loading such a word is D3
+/// of hazard_pointers.hpp and clearing it is R1; both are sequentially consistent, as is necessary if the
+/// fences are not asymmetric. On x86 such a load costs the same as an acquire load.
 
 #include <array>
 #include <atomic>
@@ -35,8 +35,9 @@ struct TableEntry {
     [[nodiscard]] OffsetOf<A> last() const noexcept { return static_cast<OffsetOf<A>>(base + (size - 1)); }
 };
 
-/// The port space: one word per port, the number of the entry that owns it. Lookup is two loads, whatever the
-/// number of devices. The address space reserved is 2.25 MiB, of which a PC touches a few pages.
+/// The port space: for each port, a word with the number of the entry that owns it. A lookup takes two loads,
+/// whatever the number of devices. The table reserves 2.25 MiB of address space, of which a PC touches a few
+/// pages.
 template <class Device>
 class PortTable {
 public:
@@ -51,8 +52,8 @@ public:
         return number == 0 ? nullptr : &entries_[number];
     }
 
-    /// An entry that can be published without fail, until it is discarded. `live`, which visits the published
-    /// ones, is not needed.
+    /// Returns an entry whose publication cannot fail. It must be published or discarded. `live`, which
+    /// visits the published entries, is not used.
     template <class Live>
     [[nodiscard]] Entry* allocate(PioRange range, Device* device, const Live& /*live*/) {
         if (free_.capacity() <= used_) {
@@ -80,7 +81,7 @@ public:
             std::atomic_ref(words_[port]).store(number, std::memory_order_release);
         }
     }
-    /// Takes out what is left of `entry` where another one may have been published over it.
+    /// Removes `entry` from the ports at which no other entry has been published since.
     void unpublish(const Entry& entry) noexcept {
         const auto number = static_cast<std::uint32_t>(&entry - entries_.get());
         for (std::uint32_t port = entry.base; port <= entry.last(); ++port) {
@@ -91,14 +92,14 @@ public:
         }
     }
 
-    /// What to free once no lookup of before is going on: nothing, this table is never replaced.
+    /// What must be kept until earlier lookups have ended: nothing, because this table is never replaced.
     struct Retired {};
     [[nodiscard]] Retired take_retired() noexcept { return {}; }
 
 private:
     static constexpr std::size_t port_count = 0x10000;
-    /// Number 0 stands for no entry. At most one entry per port is published, and as many again may wait for
-    /// somebody to leave them.
+    /// Number 0 stands for no entry. At most one entry per port is published, and as many again may be
+    /// retired while a slot protects them.
     static constexpr std::size_t entry_count = 2 * port_count;
 
     ZeroedArray<std::uint32_t> words_;
@@ -109,16 +110,17 @@ private:
 
 /// Memory: a hash table of blocks, so that a lookup costs the same for 1 and for 10,000 devices.
 ///
-/// A range is entered under each block that it touches, blocks being 2^k bytes large and aligned, with k a
-/// multiple of 4 and 2^k the largest such that is not above the range's size: 1 to 17 blocks, one for a page
-/// at a page boundary. The table knows which k occur, its *classes*; a lookup tries the address's block in
-/// each class. Virtual machines have one to four: a page or a few per device, and some large windows.
+/// A range is entered under each block that it touches. A block is 2^k bytes large and aligned, where k is
+/// the largest multiple of 4 for which 2^k does not exceed the size of the range. A range therefore touches 1
+/// to 17 blocks; a page at a page boundary touches one. The table records which values of k occur, its
+/// *classes*; a lookup tries the block of the address in each class. Virtual machines have one to four
+/// classes: a page or a few per device, and some large windows.
 ///
-/// Collisions are resolved by going to the next slot. An entry says itself whether it owns the address, so
-/// neighbours that share a block, or the classes one table, need no more than that. A slot goes from empty to
-/// an entry, to the tombstone and to another entry; what stands there at the time of one load is right for
-/// that time. When slots run short or a class is new, a new table is built and published, and the old one is
-/// kept until the lookups on it have ended.
+/// Collisions are resolved by linear probing. An entry contains the range that it owns, so entries that share
+/// a block, and classes that share the table, need nothing further. A slot changes from empty to an entry, to
+/// the tombstone and to another entry; the value that one load returns is correct for the time of that load.
+/// When slots run short or a class is new, a new table is built and published, and the old one is kept until
+/// the lookups in it have ended.
 template <class Device>
 class AddressTable {
     struct Table;
@@ -134,15 +136,15 @@ public:
         const Table& table = *table_.load(std::memory_order_seq_cst);
         const std::size_t slot = table.slot_of(address.value, table.block_classes[0]);
         const Entry* const entry = table.slots[slot].load(std::memory_order_seq_cst);
-        // Nearly every lookup ends here, so this much is straight code.
+        // Nearly every lookup ends here, so this part is inline.
         if (address.value - entry->base < entry->size) [[likely]] {
             return entry;
         }
         return find_further(table, address.value, slot, entry);
     }
 
-    /// An entry that can be published without fail, until it is discarded. `live` calls its argument with
-    /// each entry now published.
+    /// Returns an entry whose publication cannot fail. It must be published or discarded. `live` calls its
+    /// argument with each entry that is published now.
     template <class Live>
     [[nodiscard]] Entry* allocate(MmioRange range, Device* device, const Live& live) {
         if (free_.empty()) {
@@ -184,7 +186,8 @@ public:
                 slot = (slot + 1) & table.mask;
             }
             table.slots[slot].store(&tombstone, std::memory_order_seq_cst);
-            // Tombstones that end a run serve nobody.
+            // Tombstones at the end of a run have no purpose, because no search continues past them to an
+            // entry.
             if (table.slots[(slot + 1) & table.mask].load(std::memory_order_relaxed) == &empty) {
                 while (table.slots[slot].load(std::memory_order_relaxed) == &tombstone) {
                     table.slots[slot].store(&empty, std::memory_order_release);
@@ -199,7 +202,7 @@ public:
     }
 
 private:
-    /// Goes on where find() stopped: `entry`, in `slot` of the first class, does not own the address.
+    /// Continues where find() stopped: `entry`, in `slot` of the first class, does not own the address.
     [[gnu::noinline]] static const Entry* find_further(const Table& table, std::uint64_t address,
                                                        std::size_t slot, const Entry* entry) noexcept {
         for (unsigned i = 0;;) {
@@ -222,9 +225,10 @@ private:
     }
 
     struct BlockClass {
-        /// Leaves of an address where its block begins.
+        /// Reduces an address to the beginning of its block.
         std::uint64_t mask;
-        /// 2^64 / golden ratio / block size: as if the number of the block were multiplied by the first two.
+        /// 2^64 / golden ratio / block size, which has the effect of multiplying the number of the block by
+        /// 2^64 / golden ratio.
         std::uint64_t multiplier;
     };
     static constexpr BlockClass make_class(unsigned shift) noexcept {
@@ -238,7 +242,7 @@ private:
         unsigned class_count = 0;
         std::array<BlockClass, 16> block_classes{};
         std::uint32_t classes = 0;
-        /// Slots that are not empty; the writer's.
+        /// The number of slots that are not empty. Only the writer uses it.
         std::size_t used = 0;
         std::unique_ptr<std::atomic<const Entry*>[]> slots;
 
@@ -252,7 +256,7 @@ private:
     using TablePointer = Owned<Table>;
 
 public:
-    /// What to free once no lookup of before is going on.
+    /// What must be kept until earlier lookups have ended.
     using Retired = std::vector<TablePointer>;
     [[nodiscard]] Retired take_retired() noexcept { return std::exchange(retired_, {}); }
 
@@ -260,14 +264,14 @@ private:
     /// At most one slot in this many is in use, so that most lookups end at the first one.
     static constexpr std::size_t inverse_load = 3;
 
-    /// What the slots hold that hold nothing; neither owns an address. A search ends at an empty slot and
-    /// goes on behind a tombstone.
+    /// The contents of slots without an entry; neither owns an address. A search ends at an empty slot and
+    /// continues past a tombstone.
     static constexpr Entry empty{nullptr, 0, 0};
     static constexpr Entry tombstone{nullptr, 0, 0};
 
     /// log2 of the block size of a range.
     static unsigned class_shift(std::uint64_t base, std::uint64_t last) noexcept {
-        // The size is last - base + 1; it fits, since a range never covers the whole space.
+        // The size is last - base + 1; it fits, because a range never covers the whole space.
         return (static_cast<unsigned>(std::bit_width(last - base + 1)) - 1) & ~3U;
     }
     static std::size_t block_count(std::uint64_t base, std::uint64_t last, unsigned shift) noexcept {
@@ -336,13 +340,13 @@ private:
         TablePointer fresh = make_table(blocks * 2 * inverse_load, classes);
         live([&](const Entry& entry) { insert(*fresh, entry); });
         retired_.reserve(retired_.size() + 1);
-        // Nothing is taken out here: a lookup on either table finds the same entries. But the old table is
-        // freed after a heavy fence, so this is R1 as well.
+        // No entry is removed here: a lookup in either table finds the same entries. But the old table is
+        // freed after a heavy fence, so this store is R1 as well.
         table_.store(fresh.get(), std::memory_order_seq_cst);
         retired_.push_back(std::exchange(current_, std::move(fresh)));
     }
 
-    /// Entries come in blocks of growing size, so that those of a large bus lie together.
+    /// Entries are allocated in blocks of growing size, so that those of a large bus are close together.
     void grow_pool() {
         const std::size_t count = pool_size_ < 16 ? 16 : pool_size_;
         free_.reserve(pool_size_ + count);  // so that recycle() need not allocate

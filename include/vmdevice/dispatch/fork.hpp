@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// What fork() must not break.
+/// Keeps the buses usable in a child of fork().
 ///
-/// A child of fork() has one thread, the one that called it. What the others were doing stays half done in
-/// the child's copy of memory: a mutex that one held stays locked, and a reader slot says for ever that a
-/// thread is inside a device. So the mutexes that guard the buses are taken before the process is copied, and
-/// the child empties the slots of the threads that it does not have. Where there is no fork(), nothing is
-/// done.
+/// A child of fork() has one thread, the one that called it. The operations of the other threads are never
+/// completed in the child's copy of the memory: a mutex that one of them held would stay locked, and a reader
+/// slot would protect an entry permanently. So the mutexes that guard the buses are locked before the process
+/// is copied, and the child clears the slots of the threads that it does not have. On platforms without
+/// fork() nothing is done.
 
 #include <vmdevice/detail/memory.hpp>
 #include <vmdevice/detail/mutex.hpp>
@@ -31,8 +31,8 @@ struct ForkSafeMutexes {
 };
 VMDEVICE_SHARED inline constinit ForkSafeMutexes fork_safe_mutexes;
 
-/// A mutex that is not held by a thread that a child of fork() lacks. No thread may take a second one, make
-/// or end one, or fork, while it holds one.
+/// A mutex that in a child of fork() is never held by a thread that the child does not have. A thread that
+/// holds one must not lock, create or destroy another one, and must not fork.
 class ForkSafeMutex : public Mutex {
 public:
     ForkSafeMutex() {
@@ -54,7 +54,7 @@ public:
 
 private:
     static void handle_forks() {
-        // Where this throws, the next bus tries again.
+        // If this throws, the constructor of the next bus tries again.
         static const bool done = [] {
             if (::pthread_atfork(before_fork, after_fork, after_fork_in_child) != 0) {
                 out_of_memory();
@@ -66,8 +66,8 @@ private:
     static void before_fork() VMDEVICE_NO_ANALYSIS {
         fork_safe_mutexes.mutex.lock();
         for (ForkSafeMutex* at = fork_safe_mutexes.head; at != nullptr; at = at->next_) {
-            // Not lock(): the order of two of these means nothing, and a tool that watches orders would
-            // object.
+            // try_lock() instead of lock(): the order in which these mutexes are locked does not matter, and
+            // lock() would cause false reports from tools that check lock orders.
             Backoff backoff;
             while (!at->try_lock()) {
                 backoff.pause();

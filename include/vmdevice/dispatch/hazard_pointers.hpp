@@ -20,14 +20,14 @@
 ///     D5  call the device                   R5  return, reuse or free (acquire, from R3 and R4)
 ///     D6  slot = 0       (release)
 ///
-/// Either R3 sees D1, or D3 sees R1: by the fences of asymmetric_fence.hpp, or where those are not
-/// asymmetric, because all four operations are sequentially consistent. (R2 is omitted where no other thread
-/// has a record. A thread claims a record before D1 with a sequentially consistent exchange; R1 and the test
-/// for records are sequentially consistent too. So if the test misses the thread, the thread's D3 sees R1.)
-/// In the second case the dispatch does not find the entry. In the first case R4 waits until the search has
-/// ended and, if the search found the entry, until D6. R4 reads what D4 or D6 released, so everything that
-/// the dispatch read from the tables and did in the device happens before R5. No dispatch that starts later
-/// finds the entry, so R4 terminates.
+/// Either R3 sees D1, or D3 sees R1: by the fences of asymmetric_fence.hpp, or if those are not asymmetric,
+/// because all four operations are sequentially consistent. (R2 is omitted if no other thread has a record. A
+/// thread claims a record before D1 with a sequentially consistent exchange; R1 and the test for records are
+/// sequentially consistent too. So if the test misses the thread, the thread's D3 sees R1.) In the second
+/// case the dispatch does not find the entry. In the first case R4 waits until the search has ended and, if
+/// the search found the entry, until D6. R4 reads what D4 or D6 released, so everything that the dispatch
+/// read from the tables and did in the device happens before R5. No dispatch that starts later finds the
+/// entry, so R4 terminates.
 ///
 /// A slot that goes bus -> 0 -> bus between two polls of R4 is indistinguishable from one long search. The
 /// waiter therefore sets the lowest bit of the slot, its tag; the search has ended once the tagged value is
@@ -61,8 +61,8 @@ template <class T>
     return reinterpret_cast<Identity>(object);
 }
 
-/// How deep dispatches may nest: a device that reaches another one through the bus, and so on. A guest that
-/// points a device at itself meets this limit instead of the end of the stack.
+/// The depth to which dispatches may nest, as when a device accesses another one through the bus. If a guest
+/// makes a device access itself, this limit is reached before the stack overflows.
 inline constexpr std::size_t max_nesting = 64;
 
 /// The slots of one thread. Records are reused and never freed, so that a waiter may read any record at any
@@ -120,7 +120,7 @@ struct ThreadState {
 };
 VMDEVICE_SHARED inline constinit thread_local ThreadState thread_state;
 
-/// Finds a free record or allocates one where all static records are in use.
+/// Finds a free record, or allocates one if all static records are in use.
 inline ReaderRecord* claim_record() {
     for (ReaderRecord* record = reader_records.head.load(std::memory_order_acquire); record != nullptr;
          record = record->next) {
@@ -173,7 +173,8 @@ struct ThreadExit {
     }
 };
 
-/// Claims a record for the calling thread. False where the thread has one and all of its slots are in use.
+/// Claims a record for the calling thread. Returns false if the thread has one and all of its slots are in
+/// use.
 inline bool register_reader() {
     ThreadState& state = thread_state;
     if (state.record != nullptr) {
@@ -187,7 +188,7 @@ inline bool register_reader() {
     state.idle = !state.fenced;
     state.top = state.fenced ? slots : slots + 1;
     state.limit = slots + record->slots.size();
-    // Not before there is a record that the end of the thread can give back.
+    // Arm the exit handler only now, when there is a record for it to release.
     switch (state.exits) {
         case 0:
             ThreadExit<0>::arm();
@@ -239,7 +240,7 @@ struct NestedSection {
     ReaderSlot* slot = nullptr;
 };
 
-/// Ends a section, also where the device throws.
+/// Ends a section, also if the device throws.
 template <class Section>
 class SectionEnd {
 public:
@@ -288,7 +289,7 @@ inline void wait_for_lookups(Identity bus) noexcept {
         for (ReaderSlot& slot : record->slots) {
             Identity seen = slot.load(std::memory_order_seq_cst);
             if (seen == empty_slot) {
-                break;  // the slots behind it are empty as well
+                break;  // the slots after it are empty as well
             }
             if (seen == bus) {
                 slot.compare_exchange_strong(seen, bus | waiter_tag, std::memory_order_acq_rel,
@@ -323,8 +324,8 @@ inline void wait_for_lookups(Identity bus) noexcept {
 }
 
 /// Whether the calling thread may wait until others have left a device. Inside a device, or with a device's
-/// lock held, it may not: one of the others may be waiting for that lock, or may be taking out the device
-/// that this thread is in. (In the terms of RCU: no synchronize_rcu() inside a read-side critical section.)
+/// lock held, it may not: one of the others may be waiting for that lock, or may be removing the device that
+/// this thread is in. (In the terms of RCU: no synchronize_rcu() inside a read-side critical section.)
 [[nodiscard]] inline bool may_wait_for_readers() noexcept {
     return !thread_state.in_read_section() && held_device_locks == 0;
 }

@@ -13,12 +13,12 @@
 
 namespace vmdevice::detail {
 
-/// `yes` or `no`, chosen without a branch. GCC makes a conditional move of the expression; Clang branches
-/// unless it is not shown what the mask is made of.
+/// Returns `yes` or `no`, selected without a branch. GCC compiles the conditional expression to a conditional
+/// move. Clang emits a branch unless the origin of the mask is hidden from it.
 template <class T>
 [[nodiscard]] inline const T* select(bool condition, const T* yes, const T* no) noexcept {
 #if defined(__clang__)
-    // NOLINTNEXTLINE(misc-const-correctness): for all the compiler knows, the next line changes it
+    // NOLINTNEXTLINE(misc-const-correctness): to the compiler, the asm statement may change it
     std::ptrdiff_t mask = -static_cast<std::ptrdiff_t>(condition);
     __asm__("" : "+r"(mask));
     return no + ((yes - no) & mask);
@@ -27,8 +27,8 @@ template <class T>
 #endif
 }
 
-/// How many of the `count` ascending keys are not above `key`. The loop has no branch that depends on the
-/// data: a mispredicted one costs more than all the steps of a search in a leaf.
+/// Returns how many of the `count` ascending keys are not above `key`. The loop has no branch that depends on
+/// the data: a mispredicted branch costs more than all the steps of a search in a leaf.
 template <class Key>
 [[nodiscard]] inline std::size_t count_not_above(const Key* keys, std::size_t count, Key key) noexcept {
     const Key* first = keys;
@@ -41,14 +41,14 @@ template <class Key>
     return static_cast<std::size_t>(first - keys) + static_cast<std::size_t>(count == 1 && *first <= key);
 }
 
-/// A two-level B+ tree. The keys of a leaf lie together in a few cache lines, apart from what they lead to;
-/// the root is one sorted array of the leaves' first keys. An insertion moves at most one leaf (64 keys), and
-/// one in 32 moves the root as well, which is short: 300 keys for 10,000 ranges. Nodes never move, so
-/// references to a device stay valid until it is taken out.
+/// A two-level B+ tree. The keys of a leaf are contiguous in a few cache lines, separate from the nodes; the
+/// root is one sorted array of the leaves' first keys. An insertion moves the keys of at most one leaf (64),
+/// and one in 32 insertions also moves those of the root, which is short: 300 keys for 10,000 ranges. Nodes
+/// never move, so references to a device stay valid until it is removed.
 template <class Key, class Node>
 class RangeIndex {
 public:
-    /// A place in the index; `leaf` is the number of leaves at the end.
+    /// A position in the index; for end(), `leaf` is the number of leaves.
     struct Position {
         std::size_t leaf;
         std::size_t slot;
@@ -90,7 +90,7 @@ public:
         return {leaf - 1, count_not_above(found.keys.data(), found.count, key) - 1};
     }
 
-    /// Makes room for a key that is not there yet. Where memory runs out, nothing has changed.
+    /// Makes room for a key that the index does not contain. If memory runs out, nothing has changed.
     void make_room(Key key) {
         if (leaves_.empty()) {
             firsts_.reserve(1);
@@ -102,7 +102,7 @@ public:
             split(index, index + 1 == leaves_.size() && key > leaves_[index]->keys.back());
         }
     }
-    /// Adds a node after make_room() of its key.
+    /// Adds a node after make_room() was called with its key.
     void insert(Key key, Owned<Node> node) noexcept {
         place(key) = std::move(node);
         ++size_;
@@ -116,8 +116,8 @@ public:
         return node;
     }
 
-    /// Gives the node at `from` another key, one that is not there yet or its own. Where memory runs out,
-    /// nothing has changed.
+    /// Changes the key of the node at `from` to one that the index does not contain, or to the same key. If
+    /// memory runs out, nothing has changed.
     void rekey(Key from, Key to) {
         if (from == to) {
             return;
@@ -138,13 +138,13 @@ private:
         std::array<Owned<Node>, leaf_capacity> nodes;
     };
 
-    /// The leaf that `key` belongs to.
+    /// The leaf to which `key` belongs.
     [[nodiscard]] std::size_t leaf_for(Key key) const noexcept {
         const std::size_t not_above = count_not_above(firsts_.data(), firsts_.size(), key);
         return not_above == 0 ? 0 : not_above - 1;
     }
 
-    /// Makes an empty place for `key`, in the room that there is.
+    /// Creates an empty entry for `key`, for which there must be room.
     Owned<Node>& place(Key key) noexcept {
         if (leaves_.empty()) {
             leaves_.push_back(std::move(spare_));
@@ -163,8 +163,8 @@ private:
         return leaf.nodes[slot];
     }
 
-    /// Moves the upper half of a full leaf into a new one; only its last key where the keys arrive in
-    /// ascending order, so that the leaves stay full.
+    /// Moves the upper half of a full leaf into a new one; if the keys arrive in ascending order, only the
+    /// last key, so that the leaves stay full.
     void split(std::size_t index, bool ascending) {
         auto fresh = Owned<Leaf>(new Leaf);
         firsts_.reserve(firsts_.size() + 1);
@@ -182,7 +182,7 @@ private:
         leaves_.insert(leaves_.begin() + after, std::move(fresh));
     }
 
-    /// Closes the gap that a node taken from `position` left.
+    /// Removes the entry at `position`, whose node has been moved out.
     void erase(Position position) noexcept {
         Leaf& leaf = *leaves_[position.leaf];
         for (std::size_t i = position.slot + 1; i < leaf.count; ++i) {
@@ -201,7 +201,7 @@ private:
 
     std::vector<Key> firsts_;
     std::vector<Owned<Leaf>> leaves_;
-    /// The first leaf to come.
+    /// The leaf that the index will use first.
     Owned<Leaf> spare_;
     std::size_t size_ = 0;
 };

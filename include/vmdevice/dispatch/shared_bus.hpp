@@ -34,7 +34,7 @@ public:
 private:
     struct Registration {
         std::shared_ptr<Device> device;
-        /// Null until it is published.
+        /// Null until the entry is published.
         Entry* entry;
         std::uint64_t id;
     };
@@ -44,7 +44,7 @@ public:
     SharedBus(const SharedBus&) = delete;
     SharedBus& operator=(const SharedBus&) = delete;
 
-    /// What a reader slot holds while it looks something up here.
+    /// The value of a reader slot while its thread searches this bus.
     [[nodiscard]] Identity identity() const noexcept { return identity_of(this); }
     [[nodiscard]] const Entry* find(Address address) const noexcept { return table_.find(address); }
 
@@ -68,7 +68,7 @@ public:
         return std::pair(found->range, found->device.device);
     }
 
-    /// Consumes `device` only where it succeeds.
+    /// Moves from `device` only if it succeeds.
     std::expected<void, BusError> add(const LockGuard&, Range range, std::shared_ptr<Device>&& device) {
         if (!device) {
             return std::unexpected(BusError::device_not_found);
@@ -80,7 +80,7 @@ public:
         return {};
     }
 
-    /// Whether `ranges` are registered, each as it is.
+    /// Whether each of `ranges` is registered with exactly these bounds.
     [[nodiscard]] bool has_all(const LockGuard&, std::span<const Range> ranges) const {
         for (const Range& range : ranges) {
             const auto found = bus_.device(range.base());
@@ -109,7 +109,7 @@ public:
             }
         }
 
-        /// To be called once. Where it fails, this object must be destroyed before the mutex is unlocked.
+        /// May be called once. If it fails, this object must be destroyed before the mutex is unlocked.
         std::expected<void, BusError> prepare(std::span<const Range> ranges,
                                               const std::shared_ptr<Device>& device) {
             if (!device && !ranges.empty()) {
@@ -117,7 +117,8 @@ public:
             }
             ranges_.assign(ranges.begin(), ranges.end());
             entries_.reserve(ranges.size());
-            // Without an entry, so that a table which is rebuilt meanwhile leaves them out.
+            // Register the ranges without an entry first, so that a table that is rebuilt in between does not
+            // contain them.
             for (const Range& range : ranges) {
                 if (!bus_.bus_.register_device(range, bus_.registration(device))) {
                     return std::unexpected(BusError::device_overlap);
@@ -148,14 +149,15 @@ public:
     struct Retired {
         Entry* entry = nullptr;
         std::shared_ptr<Device> device;
-        /// Counts up, one for each.
+        /// Increases by one with each retired entry.
         std::uint64_t serial = 0;
-        /// The registration that the entry belonged to; of a device that was taken out, the removal.
+        /// The number of the registration to which the entry belonged, or of the removal if the device was
+        /// removed.
         std::uint64_t owner = 0;
         typename Table::Retired tables;
         Retired* next = nullptr;
     };
-    /// A list of these, to be destroyed without the lock, because that may destroy devices.
+    /// A list of retired entries. Destroy it without the lock, because that may destroy devices.
     class RetiredList {
     public:
         RetiredList() = default;
@@ -171,17 +173,17 @@ public:
         }
 
         [[nodiscard]] bool empty() const noexcept { return first_ == nullptr; }
-        /// The first one; later ones follow by way of `next`.
+        /// The first entry; `next` leads to the others.
         [[nodiscard]] Retired* first() const noexcept { return first_; }
-        /// A new one, which needs memory.
+        /// Allocates an entry and adds it.
         void push_new() { push(new Retired); }
         void push(Retired* retired) noexcept {
             retired->next = first_;
             first_ = retired;
         }
-        /// The first one, now the caller's.
+        /// Removes the first entry and passes its ownership to the caller.
         [[nodiscard]] Retired* pop() noexcept { return std::exchange(first_, first_->next); }
-        /// Moves those of which `is_finished` says so to `finished`.
+        /// Moves the entries for which `is_finished` returns true to `finished`.
         template <class IsFinished>
         void split(RetiredList& finished, IsFinished is_finished) noexcept {
             for (Retired** link = &first_; *link != nullptr;) {
@@ -199,13 +201,13 @@ public:
         Retired* first_ = nullptr;
     };
 
-    /// What a removal or a move has still to do without the lock.
+    /// What a removal or a move still has to do without the lock.
     struct Ticket {
         /// The last entry that was retired.
         std::uint64_t serial = 0;
-        /// The removal; 0 where a device was moved, which waits for its last entry only.
+        /// The number of the removal; 0 for a move, which waits only for the last entry.
         std::uint64_t removal = 0;
-        /// The caller does not wait for the end of this one, so later ones may share its grace period.
+        /// The caller does not wait for the end of this operation, so later ones may share its grace period.
         bool deferrable = false;
     };
     struct Removed {
@@ -225,7 +227,7 @@ public:
         return removed;
     }
 
-    /// Allocates what the removal of `ranges` needs.
+    /// Allocates the memory that the removal of `ranges` needs.
     [[nodiscard]] static RetiredList prepare_removal(std::span<const Range> ranges) {
         RetiredList room;
         for (std::size_t i = 0; i < ranges.size(); ++i) {
@@ -233,7 +235,8 @@ public:
         }
         return room;
     }
-    /// Removes what is registered at `ranges`, after has_all(). A range that is named twice is removed once.
+    /// Removes the registrations at `ranges`; has_all() must have returned true. A range that is named twice
+    /// is removed once.
     Ticket take_out(const LockGuard&, std::span<const Range> ranges, RetiredList& room) noexcept {
         Ticket ticket{0, ++last_serial_, !may_wait_for_readers() && backlog_ < max_backlog};
         for (const Range& range : ranges) {
@@ -274,8 +277,8 @@ public:
         return Ticket{serial, 0, !may_wait_for_readers() && backlog_ < max_backlog};
     }
 
-    /// A grace period has passed since the entry of this serial was unpublished: no lookup finds it any more,
-    /// or an earlier one.
+    /// Records that a grace period has passed since the entry with this serial was unpublished: no lookup
+    /// finds this entry or an earlier one any more.
     void grace_period_ended(const LockGuard&, std::uint64_t serial) noexcept {
         if (serial > graced_) {
             graced_ = serial;
@@ -285,11 +288,11 @@ public:
             }
         }
     }
-    /// The serial of the last entry for which no grace period has passed yet; 0 where there is none.
+    /// The serial of the last entry for which no grace period has passed yet, or 0 if there is none.
     [[nodiscard]] std::uint64_t awaiting_grace_period(const LockGuard&) const noexcept {
         return backlog_ == 0 ? 0 : retired_.first()->serial;
     }
-    /// Whether no thread is in a device through what this ticket removed.
+    /// Whether no thread is in a device through an entry that the operation of this ticket removed.
     [[nodiscard]] bool all_left(const LockGuard&, const Ticket& ticket) noexcept {
         for (const Retired* at = retired_.first(); at != nullptr; at = at->next) {
             if (at->serial == ticket.serial || at->owner == ticket.removal) {
@@ -312,8 +315,8 @@ public:
         return finished;
     }
 
-    /// The registrations and retired entries at the end of the bus, when no thread uses it; to be destroyed
-    /// without the lock. After this no address is owned, and the bus remains usable.
+    /// The registrations and retired entries that are left when the bus is destroyed and no thread uses it.
+    /// Destroy them without the lock. After take_remains() no address is owned, and the bus remains usable.
     struct Remains {
         Bus<Address, Registration> registrations;
         RetiredList retired;
@@ -347,8 +350,8 @@ private:
         return last_serial_;
     }
 
-    /// Whether the calling thread is executing in the device: through this range, a former one, or
-    /// another one that was removed.
+    /// Whether the calling thread is executing in the device, either through this range or through a range
+    /// that the device had before.
     [[nodiscard]] bool is_inside(const Registration& registration) noexcept {
         if (thread_state.is_inside(identity_of(registration.entry))) {
             return true;
@@ -361,7 +364,7 @@ private:
         return false;
     }
 
-    /// An entry from the table's pool, returned to it unless it was used.
+    /// An entry from the table's pool, to which the destructor returns it unless it was used.
     struct Allocation {
         Allocation(SharedBus& bus, Range range, Device* device)
             : table(bus.table_), entry(bus.allocate(range, device)) {}
@@ -397,11 +400,12 @@ private:
 
     Table table_;
     Bus<Address, Registration> bus_;
-    /// Entries that were unpublished and cannot be used again yet.
+    /// Entries that were unpublished and cannot be reused yet.
     RetiredList retired_;
-    /// The last number given to a registration, a retired entry or a removal.
+    /// The last number that was assigned to a registration, a retired entry or a removal.
     std::uint64_t last_serial_ = 0;
-    /// Up to this serial a grace period has passed; of how many retired entries it has not.
+    /// A grace period has passed for the entries up to this serial, and has not for `backlog_` retired
+    /// entries.
     std::uint64_t graced_ = 0;
     std::size_t backlog_ = 0;
 };
