@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// IoManager and, as what it is compared with, the designs of other VMMs' buses in their simplest form.
+/// IoManager and, for comparison, the designs of other VMMs' buses in their simplest form.
 
 #include <concepts>
 #include <cstddef>
@@ -21,7 +21,7 @@ namespace bus_designs {
 
 using namespace vmdevice;
 
-/// As little as a device can do.
+/// The simplest possible device.
 struct Register : DevicePio, DeviceMmio {
     std::uint8_t value = 1;
     void pio_read(PioAddress, PioOffset, std::span<std::uint8_t> data) override { data[0] = value; }
@@ -47,7 +47,7 @@ BusRange<A> range_of(std::size_t n) {
     }
 }
 
-/// The floor: no bus at all, the virtual call alone.
+/// The lower bound: the virtual call alone, without a bus.
 struct VirtualCall {
     std::vector<std::shared_ptr<Register>> devices;
     template <class A>
@@ -193,7 +193,7 @@ struct Machine {
         }
     }
 
-    /// The `at`th access, round and round.
+    /// The `at`th access of the sequence, which repeats.
     std::uint8_t read(std::size_t at) {
         std::uint8_t byte = 0;
         at %= length;
@@ -210,7 +210,7 @@ struct Machine {
         return byte;
     }
 
-    /// Where a registrar may come and go beside them.
+    /// A range that no device has, for a registrar.
     static BusRange<A> spare() { return range_of<A>(1100); }
 };
 

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What a guest's access to the serial port costs, without bus and VM exit.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The cost of a guest's access to the serial port,
+// without bus and VM exit.
 #include <array>
 #include <benchmark/benchmark.h>
 #include <cstdint>
@@ -16,7 +16,7 @@ using vmsuperio::Serial;
 
 constexpr std::uint8_t data = 0, ier = 1, iir = 2, fcr = 2, lcr = 3, mcr = 4, lsr = 5, msr = 6, scr = 7;
 
-// A trigger and a writer that the compiler cannot see through, as cheap as such a thing can be.
+// A trigger and a writer that the compiler cannot optimize away, as cheap as possible.
 struct CountingTrigger {
     using error_type = int;
     std::uint64_t count{0};
@@ -111,7 +111,7 @@ void write_thr_to_full_sink(benchmark::State& state) {
 BENCHMARK(write_thr_to_full_sink);
 
 void acknowledge_thre(benchmark::State& state) {
-    // What a driver does per interrupt: IIR, LSR, one byte.
+    // The accesses of a driver per interrupt: IIR, LSR, one byte.
     Uart uart = make(0x07);
     for (auto _ : state) {
         benchmark::DoNotOptimize(uart.read(iir));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // Dispatch and registration of IoManager beside the designs that its peers use. On a busy machine:
 //   vmdevice_bench --benchmark_repetitions=9 --benchmark_enable_random_interleaving=true
-// and look at the minimum. vmdevice_ratios prints the same as ratios.
+// and read the minimum. vmdevice_ratios prints the same as ratios.
 #include <algorithm>
 #include <atomic>
 #include <benchmark/benchmark.h>
@@ -22,11 +22,11 @@ namespace {
 
 using namespace bus_designs;
 
-/// Built by the first thread of a run, used by all.
+/// Constructed by the first thread of a run, and used by all.
 template <class Design, class A>
 std::unique_ptr<Machine<Design, A>> machine;
 
-/// Registers and deregisters a device over and over while it lives.
+/// Registers and deregisters a device repeatedly while this object exists.
 template <class Design, class A>
 class Registrar {
 public:
@@ -102,7 +102,7 @@ void register_ranges(benchmark::State& state) {
     }
 }
 
-/// Bus alone, without threads in mind.
+/// Bus alone, which does not support threads.
 void bus_lookup(benchmark::State& state) {
     MmioBus<std::uint32_t> bus;
     const auto count = static_cast<std::size_t>(state.range(0));

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// IoManager's cost as a ratio to that of its peers' designs, measured side by side in CPU time of the
-// dispatching thread, the least of many short runs, so that a busy machine disturbs little.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause IoManager's cost as a ratio to that of other designs,
+// measured side by side in CPU time of the dispatching thread. The minimum of many short runs is taken, so
+// that a busy machine has little influence.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -33,7 +33,7 @@ double wall_nanoseconds() {
     return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
 }
 
-/// Keeps the compiler from dropping what makes `value`.
+/// Prevents the compiler from removing the computation of `value`.
 template <class T>
 void keep(const T& value) {
     asm volatile("" : : "r"(value) : "memory");

@@ -102,7 +102,8 @@ set(vmsuperio_headers
     vmsuperio/vmsuperio.hpp
     vmsuperio/writer.hpp)
 
-# These need packages that the library does not: installed, but compiled by those who include them only.
+# These headers need packages that the library itself does not need. They are installed, but not compiled
+# alone.
 set(vmsuperio_optional_headers
     vmsuperio/serial_json.hpp
     vmsuperio/state_json.hpp)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 include(CMakePackageConfigHelpers)
 
-# Nothing installed depends on the architecture, so all of it goes below the data directory.
+# No installed file depends on the architecture, so all of them go below the data directory.
 set(package_dir "${CMAKE_INSTALL_DATADIR}/cmake/vmsuperio")
 
 foreach(library IN ITEMS vmdevice vmsuperio)
@@ -27,7 +27,7 @@ configure_package_config_file(cmake/vmsuperioConfig.cmake.in vmsuperioConfig.cma
 write_basic_package_version_file(vmsuperioConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES "${PROJECT_BINARY_DIR}/vmsuperioConfig.cmake" "${PROJECT_BINARY_DIR}/vmsuperioConfigVersion.cmake"
         DESTINATION "${package_dir}")
-# Sources, not headers of the libraries: who fuzzes a device of their own compiles them.
+# These are sources, not headers of the libraries. Projects that fuzz their own devices compile them.
 install(FILES cmake/vmsuperioFuzz.cmake DESTINATION "${package_dir}")
 install(FILES fuzz/fuzz_any_device.hpp DESTINATION "${CMAKE_INSTALL_DATADIR}/vmsuperio/fuzz")
 install(

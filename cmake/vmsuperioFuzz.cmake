@@ -4,10 +4,11 @@ set(vmsuperio_fuzz_dir "${CMAKE_CURRENT_LIST_DIR}/../../vmsuperio/fuzz")
 
 # vmsuperio_add_fuzz_target(NAME sources...)
 #
-# An executable from sources of which one defines fuzz::run_target (see fuzz_any_device.hpp and support/target.hpp in
-# ${vmsuperio_fuzz_dir}). With Clang it is linked with libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer; with
-# another compiler it replays inputs and makes random ones, and takes the same options. For another fuzzing engine set
-# VMSUPERIO_FUZZ_ENGINE to what has to be linked.
+# Adds an executable from sources of which one defines fuzz::run_target (see fuzz_any_device.hpp and
+# support/target.hpp in ${vmsuperio_fuzz_dir}). With Clang it is linked with libFuzzer, AddressSanitizer and
+# UndefinedBehaviorSanitizer; with another compiler it replays inputs and generates random ones, and takes the
+# same options. For another fuzzing engine set VMSUPERIO_FUZZ_ENGINE to the library or option that must be
+# linked.
 function(vmsuperio_add_fuzz_target name)
   add_executable(${name} ${ARGN} "${vmsuperio_fuzz_dir}/support/report.cpp"
                          "${vmsuperio_fuzz_dir}/support/target_main.cpp")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// The firmware tables of any machine: all of them are found the way an operating system finds them, with
-// right lengths and checksums, inside the area that the loader keeps for them, or the machine is refused.
+// The firmware tables of any machine: an operating system finds all of them, with correct lengths and
+// checksums, inside the area that the loader reserves for them, or the machine is refused.
 //
 // Input: 2 bytes of CPUs (modulo 16 where bit 15 is clear, as each costs time, else modulo 1024), one of
 // options (bits 1:0 i8042, 2 RTC, 3 pvpanic, 4 no MP table, 7:5 the timer pin), then devices: an even byte
@@ -148,7 +148,7 @@ void run_target(Input& input, const Trace& trace) {
     attempt("ACPI", [&] { check_tables(memory, kvm_vmm::write_acpi_tables(memory, platform), platform); });
     attempt("MP table", [&] {
         kvm_vmm::write_mptable(memory, platform);
-        // Written into its own area, and nowhere in front of it.
+        // The table is written into its own area, and nothing before it.
         check(memory.read_object<std::uint32_t>(layout::mptable) == 0x5F504D5FU, "the MP floating pointer");
     });
     const auto behind = memory.slice(layout::high_memory, 0x1000);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// SystemAllocator and DeviceManager: what is handed out never overlaps and lies where it was asked for; what
-// fails changes nothing; what is given back can be had again. A map of single addresses is the oracle.
+// SystemAllocator and DeviceManager: allocations never overlap and are where they were requested; an
+// operation that fails changes nothing; freed resources can be allocated again. A map of single addresses is
+// the oracle.
 //
 // The spaces are small (128 ports, 64 pages of memory, 12 interrupts, 16 memory slots), so that they fill up.
 //
@@ -131,7 +132,7 @@ public:
     }
 
 private:
-    // Interrupts as the oracle sees them: how many have the line, and how they share it.
+    // The oracle's view of an interrupt: how many holders the line has, and how they share it.
     struct Line {
         std::uint32_t holders;
         IrqSharing sharing;
@@ -166,7 +167,7 @@ private:
             check(different.insert(irq).second, "they are different ones");
             check(any || irq == wanted + i, "they are the ones asked for");
             check(usable(irq), "nobody has it who does not share it");
-            // A line that others have is given only where no free one is left.
+            // A line that others have is allocated only if no free one is left.
             if (any && lines_.contains(irq)) {
                 for (std::uint32_t other = 5; other <= 16; ++other) {
                     check(lines_.contains(other) || different.contains(other), "a free one comes first");
@@ -195,10 +196,10 @@ private:
         check(decoded && *decoded == state, "bytes give back what was saved");
         auto restored = SystemAllocator::from_state(*decoded);
         check(restored && restored->state() == state, "a saved state is restored");
-        // The devices keep their reference: the allocator goes on from its own saved state.
+        // The devices keep their reference: the allocator continues from its own saved state.
         allocator_ = *restored;
         trace_("allocator = SystemAllocator::from_state(allocator.state())");
-        // And a state that somebody has changed is refused, or is one that an allocator can be in.
+        // A state that was changed is refused, or is one that an allocator can be in.
         for (std::size_t changes = 1U + input.byte() % 4U; changes != 0; --changes) {
             bytes[input.u16() % bytes.size()] = input.byte();
         }
@@ -297,7 +298,7 @@ private:
                });
     }
 
-    // One resource that was handed out: nobody else has any part of it.
+    // A resource that was allocated: no other allocation contains any part of it.
     void claim(const Resource& resource) {
         struct Visitor {
             AllocatorTarget& target;
@@ -359,9 +360,9 @@ private:
     void claim_range(std::set<std::uint64_t>& used, const Range& range, std::uint64_t unit,
                      std::uint64_t first, std::uint64_t last) {
         check(range.base().value >= first && range.last().value <= last, "inside the space");
-        // Sizes that are no whole number of pages count as the pages that they touch only in part.
+        // A size that is not a multiple of the page size counts its partial pages as whole ones.
         for (std::uint64_t at = range.base().value; at <= range.last().value; at += unit) {
-            check(used.insert(at / unit).second, "nobody else has any part of it");
+            check(used.insert(at / unit).second, "no other allocation contains any part of it");
         }
     }
     template <class Range>
@@ -397,7 +398,7 @@ private:
                     expected = at;
                 }
             } else {
-                // The lowest or the highest place, by trying them all.
+                // The lowest or the highest position, found by trying all of them.
                 const std::uint64_t step = std::max(align, unit);
                 for (std::uint64_t place = (first + step - 1) / step * step; place <= last; place += step) {
                     if (is_free(used, place, size, unit, first, last)) {
@@ -411,7 +412,7 @@ private:
         }
         check_equal(result.has_value(), expected.has_value(), "had where there is a place");
         if (result) {
-            check_equal(result->base().value, *expected, "at the place that the policy tells");
+            check_equal(result->base().value, *expected, "at the position that the policy requires");
             check_equal(result->size(), size, "of the size asked for");
             claim(Kind{*result});
             held_.emplace_back(Kind{*result});
@@ -527,7 +528,7 @@ private:
         const auto removed = manager_.unregister_device(at->id);
         check_equal(removed.has_value(), at->children == 0, "a bus with devices stays");
         if (removed) {
-            check(at->device->resources().empty(), "the device is told that it has nothing");
+            check(at->device->resources().empty(), "the device is notified that it has no resources");
             for (const Resource& resource : had.get_all_resources()) {
                 release(resource);
             }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // A PC's legacy devices on the buses of an IoManager, through fuzz_any_device.hpp, which describes the
-// operations. It also shows how to fuzz a composition of one's own.
+// operations. It also shows how to fuzz your own composition.
 
 #include <chrono>
 #include <cstdint>
@@ -82,7 +82,7 @@ public:
         }
     }
     void check_all() const {
-        check_equal(world.level, uart->interrupt_line(), "the line's level is told");
+        check_equal(world.level, uart->interrupt_line(), "the line's level is reported");
         check(uart->fifo_capacity() <= 64, "the receive FIFO's bounds");
         check(vmsuperio::validate(keyboard->state()).has_value(), "the keyboard's state");
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// Kernel images from an enemy (bzImage, ELF, PVH): each is loaded within bounds or refused with one clear
-// line. The example VMM's loader is the target, with its command line, zero page, PVH and firmware tables.
+// Hostile kernel images (bzImage, ELF, PVH): each is loaded within bounds or refused with one clear line. The
+// example VMM's loader is the target, with its command line, zero page, PVH and firmware tables.
 //
 // Input: one byte (bits 1:0 the image: bzImage, 64-bit ELF with notes, 32-bit ELF with a note, raw; bits 3:2
 // the protocol wanted; bit 4: with an initrd; bits 7:5: 4 MiB of RAM and up in steps of 4). Raw: the
@@ -76,7 +76,7 @@ void check_loaded(const GuestMemory& memory, const LoadedGuest& guest) {
 }  // namespace
 
 void run_target(Input& input, const Trace& trace) {
-    // Opened once: what is in them is written anew for each input.
+    // Opened once; the content is rewritten for each input.
     static MemoryFile kernel;
     static const MemoryFile initrd(Image(5000, 0xA5));
     const std::uint8_t options = input.byte();

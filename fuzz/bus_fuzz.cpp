@@ -8,9 +8,8 @@
 //   0n a        who owns a               2n a l*8  check_access, of any length
 //   1n a s      register s addresses     3n a      deregister
 //               from a on; n = 15: s*8   4n a b s  move the device at a to s addresses from b on
-//   7n a      8 * (n / 2 + 1) single addresses, every other one from a on; up, or with an odd n down. Not
-//   where
-//             there are 100 ranges already
+//   7n a      8 * (n / 2 + 1) single addresses, every other one from a on; upwards, or downwards for an odd
+//             n. Does nothing if there are 100 ranges already
 //   others: iterate over the whole bus
 
 #include <cstddef>
@@ -164,7 +163,7 @@ private:
             ++next_;
         }
     }
-    // Enough for the index to grow leaves, and to split them at their ends and in the middle.
+    // Adds enough ranges for the index to add leaves, and to split them at their ends and in the middle.
     void add_many(std::uint64_t base, std::uint64_t count, bool down) {
         if (list_.size() >= 100) {
             return;

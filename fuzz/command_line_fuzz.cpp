@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// The builder of the kernel's command line, against the kernel's own rules (lib/cmdline.c, next_arg): what
-// was added is what a parser by these rules finds, or it was refused.
+// The builder of the kernel's command line, compared with the kernel's own rules (lib/cmdline.c, next_arg): a
+// parser by these rules finds exactly the parameters that were added, and everything else was refused.
 //
 // Input: operations; text is a byte with its length modulo 32, then that many bytes:
 //   0x text  append text     1x text text  add name=value     2x text  add name
@@ -31,8 +31,8 @@ std::string text_of(Input& input) {
     return {bytes.begin(), bytes.end()};
 }
 
-// The words that the kernel sees, quotes kept: they toggle anywhere in a word, and white space outside them
-// ends it.
+// The words that the kernel sees, including the quotes: a quote anywhere in a word toggles quoting, and white
+// space outside quotes ends the word.
 std::vector<std::string> words_of(std::string_view text) {
     std::vector<std::string> words;
     std::string word;
@@ -54,8 +54,9 @@ std::vector<std::string> words_of(std::string_view text) {
     return words;
 }
 
-// A parameter as the kernel takes it apart. A quote in front of it goes, and one at its end with it; "="
-// counts from the second character on; a quote in front of the value goes, and one at its end with it.
+// A parameter as the kernel parses it. A quote before it is removed, together with one at its end; "="
+// separates the value from the second character on; a quote before the value is removed, together with one at
+// its end.
 struct Parameter {
     std::string name;
     std::optional<std::string> value;
@@ -108,7 +109,7 @@ void check_sound(const std::string& text) {
     check(!quoted, "every quote is closed");
 }
 
-// Carries out `action`; true unless it was refused.
+// Carries out `action`; returns true unless it was refused.
 template <class Action>
 bool accepted(Action action) {
     try {
@@ -178,7 +179,7 @@ void step(Input& input, const Trace& trace, CommandLine& line, kvm_vmm::GuestMem
         }
         default: {
             const std::uint32_t limit = input.byte() * 16U;
-            // So that the NUL is not one that lay there before.
+            // Makes sure that the NUL is not one that was there before.
             check(memory.write_object(kvm_vmm::layout::command_line + line.text().size(), std::uint8_t{0xFF}),
                   "there is room");
             if (accepted([&] { kvm_vmm::write_command_line(memory, line.text(), limit); })) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// DebugPort (both kinds), ExitPort and Pvpanic against what a few lines say that they do.
+// DebugPort (both kinds), ExitPort and Pvpanic, compared with a model of a few lines.
 //
 // Input: one byte, the events that pvpanic takes, then operations; the low digit's bits 1:0 choose the
 // device (0 POST code, 1 console, 2 exit port, 3 pvpanic):
@@ -105,7 +105,7 @@ private:
         };
     }
     vmsuperio::Callback<void(PvpanicEvent)> on_event() {
-        return [this](PvpanicEvent event) { told_ |= static_cast<std::uint8_t>(event); };
+        return [this](PvpanicEvent event) { reported_ |= static_cast<std::uint8_t>(event); };
     }
 
     void read(unsigned which) {
@@ -134,7 +134,7 @@ private:
             trace_(names[which], ".write(0, ", Hex{bytes.front()}, ");");
         }
         const NoAllocation none;
-        told_ = 0;
+        reported_ = 0;
         const auto put = [&](auto& device) {
             if (at_once) {
                 device.write_data(bytes);
@@ -158,7 +158,7 @@ private:
             for (const std::uint8_t byte : bytes) {
                 expected |= byte & supported_ & 7U;
             }
-            check_equal(told_, expected, "the events that pvpanic tells");
+            check_equal(reported_, expected, "the events that pvpanic reports");
             seen_ |= expected;
         }
     }
@@ -183,8 +183,8 @@ private:
         check_equal(console_.dropped(), dropped_, "bytes that the sink did not take");
         check(exit_port_.status() == expected_exit_, "the first byte is the exit status");
         check_equal(exits_, expected_exit_ ? 1 : 0, "on_exit is called once");
-        check(!expected_exit_ || exit_status_ == *expected_exit_, "on_exit is told the status");
-        check_equal(pvpanic_.state().seen, seen_, "pvpanic remembers what was told");
+        check(!expected_exit_ || exit_status_ == *expected_exit_, "on_exit receives the status");
+        check_equal(pvpanic_.state().seen, seen_, "pvpanic remembers the reported events");
     }
 
     const Trace& trace_;
@@ -197,7 +197,7 @@ private:
     std::uint64_t exits_{0};
     std::uint8_t exit_status_{0};
     std::optional<std::uint8_t> expected_exit_{};
-    unsigned told_{0};
+    unsigned reported_{0};
     unsigned seen_{0};
     DebugPort post_{};
     DebugPort console_{DebugPort::console(sink())};

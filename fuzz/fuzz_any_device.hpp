@@ -2,9 +2,8 @@
 #pragma once
 
 /// Fuzzes any `vmdevice::DevicePio` or `DeviceMmio`, and any composition of them on the buses of an
-/// `IoManager`: for the author of a VMM, on their own devices. A complete target is
-/// ```cpp
-/// #include "fuzz_any_device.hpp"
+/// `IoManager`, so that authors of a VMM can fuzz their own devices. A complete target is ```cpp #include
+/// "fuzz_any_device.hpp"
 ///
 /// void fuzz::run_target(fuzz::Input& input, const fuzz::Trace& trace) {
 ///     MyMachine machine;  // owns the devices; a new one for each input
@@ -32,8 +31,8 @@
 /// where o takes one byte in a range of up to 256 bytes, else two (k = 2), and is taken modulo the range's
 /// size where it fits; a range beyond 64 KiB is reached in its first and last 32 KiB.
 ///
-/// Checked for every access: it is delivered exactly where one range owns it whole, the bytes behind the
-/// buffer stay as they are, and a read that no device answered leaves the buffer alone.
+/// Checked for every access: it is delivered if and only if one range owns all of it, the bytes after the
+/// buffer do not change, and a read that no device answered does not change the buffer.
 
 #include <array>
 #include <cstddef>
@@ -55,17 +54,18 @@ namespace fuzz {
 
 class AnyDevice {
 public:
-    /// `io` carries the devices and must outlive this.
+    /// The devices are registered with `io`, which must outlive this object.
     AnyDevice(const Trace& trace, vmdevice::IoManager& io) : trace_(trace), io_(io) {}
 
-    /// A range where a device has been registered.
+    /// A range at which a device has been registered.
     void add_pio(vmdevice::PioRange range) {
         ranges_.push_back({true, range.base().value, range.last().value});
     }
     void add_mmio(vmdevice::MmioRange range) {
         ranges_.push_back({false, range.base().value, range.last().value});
     }
-    /// What the host does from time to time: input, ticks, snapshots. It takes its choices from the input.
+    /// Actions of the host between accesses: input, ticks, snapshots. `call` reads its choices from the
+    /// input.
     void on_host_call(std::function<void(Input&)> call) { host_call_ = std::move(call); }
     /// The invariants of the machine.
     void after_each_step(std::function<void()> check_all) { check_all_ = std::move(check_all); }
@@ -133,7 +133,7 @@ private:
         }
         return number < 0x8000 ? number : most - (number - 0x8000);
     }
-    // Whether one of the ranges owns the access as a whole.
+    // Whether the range owns the whole access.
     [[nodiscard]] bool owned(const Range& range, std::uint64_t address, std::size_t length) const {
         return length != 0 && length - 1 <= range.last - address;
     }
@@ -163,7 +163,7 @@ private:
         check_equal(result.has_value(), owned(range, address, data.size()),
                     "delivered where a range owns it whole");
     }
-    // Output where there are bytes, input of `count` items otherwise.
+    // Output if there are bytes, otherwise input of `count` items.
     void repeat(const Range& range, std::uint64_t address, std::size_t width,
                 std::span<const std::uint8_t> bytes, std::size_t count) {
         if (!range.pio || count == 0) {

@@ -32,7 +32,7 @@ struct KeyboardWorlds {
     World mouse;
 };
 
-/// One device with all that is checked about it; i8042_fuzz.cpp describes the operations.
+/// One device with all its checks; i8042_fuzz.cpp describes the operations.
 template <class Trigger>
 class I8042Target {
     using Clock = vmsuperio::ClockRef<vmsuperio::ManualClock>;
@@ -102,7 +102,7 @@ public:
         compare(twin);
     }
 
-    /// All that the device remembers and shows, as bytes.
+    /// The complete state and the observable values of the device, as bytes.
     [[nodiscard]] std::vector<std::uint8_t> fingerprint() const {
         std::vector<std::uint8_t> bytes = vmsuperio::encode(device_->state());
         bytes.push_back(
@@ -121,7 +121,7 @@ private:
             return std::nullopt;
         }
         twin_worlds_ = {};
-        // What is left of a hold-off is saved as of the last look at the clock.
+        // The saved remainder of a hold-off is that of the last time the device read the clock.
         device_->tick();
         auto made =
             Device::from_state(device_->state(), Edge{&twin_worlds_.reset}, Trigger{&twin_worlds_.keyboard},
@@ -130,10 +130,10 @@ private:
         return std::optional<Device>(std::move(*made));
     }
 
-    // Whether `now` begins with what is left of `before` after at most two of its oldest bytes went: the
+    // Whether `now` begins with the rest of `before` after at most two of its oldest bytes were removed: the
     // controller takes one, or with translation a release prefix and its code.
     template <class Queue>
-    static bool goes_on(const Queue& before, const Queue& now) {
+    static bool continues(const Queue& before, const Queue& now) {
         for (std::size_t gone = 0; gone <= 2 && gone <= before.size(); ++gone) {
             const auto left = std::span(before.bytes).first(before.size()).subspan(gone);
             if (left.size() <= now.size() &&
@@ -144,7 +144,7 @@ private:
         return false;
     }
 
-    /// Time passes, in steps of 200 us.
+    /// Advances the clock in steps of 200 us.
     void pass(std::uint8_t steps) {
         const std::chrono::nanoseconds time = std::chrono::microseconds(200) * steps;
         trace_("clock.advance(std::chrono::nanoseconds(", time.count(), "));");
@@ -172,16 +172,16 @@ private:
             value = device_->read(offset);
         }
         trace_.result(Hex{value}, ");");
-        check_equal(value, shown, "a read gives what peek() told");
-        // What a read takes from a queue is its oldest; the keyboard's get nothing new by it.
+        check_equal(value, shown, "a read returns what peek() returned");
+        // A read removes only the oldest bytes of a queue, and adds none to those of the keyboard.
         const I8042State after = device_->state();
-        check(goes_on(before.keyboard.keys, after.keyboard.keys) &&
+        check(continues(before.keyboard.keys, after.keyboard.keys) &&
                   after.keyboard.keys.size() <= before.keyboard.keys.size(),
               "scan codes leave in their order");
-        check(goes_on(before.keyboard.replies, after.keyboard.replies) &&
+        check(continues(before.keyboard.replies, after.keyboard.replies) &&
                   after.keyboard.replies.size() <= before.keyboard.replies.size(),
               "the keyboard's answers leave in their order");
-        check(goes_on(before.mouse.packets, after.mouse.packets), "motion leaves in its order");
+        check(continues(before.mouse.packets, after.mouse.packets), "motion leaves in its order");
         if (twin) {
             check_equal(twin->read(offset), value, "the twin reads the same");
         }
@@ -208,7 +208,7 @@ private:
         const vmsuperio::detail::ByteQueue before = device_->state().keyboard.keys;
         const bool sent = device_->key(key, down);
         const vmsuperio::Ps2KeyboardState keyboard = device_->state().keyboard;
-        check(goes_on(before, keyboard.keys), "a scan code goes behind those that wait");
+        check(continues(before, keyboard.keys), "a scan code goes behind those that wait");
         if (!sent) {
             check(
                 !keyboard.keys.empty() && keyboard.keys.back() == (keyboard.scan_code_set == 1 ? 0xFF : 0x00),
@@ -315,7 +315,7 @@ private:
             check_equal(worlds_.keyboard.level, full && !from_mouse && (command_byte & 0x01) != 0, "IRQ 1");
             check_equal(worlds_.mouse.level, from_mouse && (command_byte & 0x02) != 0, "IRQ 12");
         }
-        // Nothing waits behind an empty output buffer unless its port is off or a device holds off.
+        // No byte waits while the output buffer is empty, unless its port is disabled or held off.
         if (!full) {
             check(!state.response_waiting, "the controller's answer does not wait behind an empty buffer");
             check((command_byte & 0x10) != 0 || state.hold_left != 0 || state.keyboard.replies.empty(),

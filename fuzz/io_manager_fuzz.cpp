@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// IoManager against the list of fuzz/model/naive_bus.hpp, with every order of calls that one thread can make:
-// what several threads do at once reaches the tables as some order of whole calls, and what a thread does
-// while another is inside a device is done here from inside that device's handler. So each handler takes the
-// next operation of the input, which may be an access to any device, itself included, or a registration, a
-// removal (its own too) or a move.
+// IoManager compared with the list of fuzz/model/naive_bus.hpp, with every order of calls that one thread can
+// make. Concurrent calls of several threads reach the tables as some sequence of complete calls, and calls of
+// one thread while another is inside a device are made here from inside that device's handler. So each
+// handler runs the next operation of the input, which may be an access to any device, including itself, or a
+// registration, a removal (also its own) or a move.
 //
 // Input: operations; an address is one byte as in bus_fuzz.cpp, the low digit's bit 0 chooses MMIO, and bit 1
 // lets the device that is reached do the next operation:
@@ -118,7 +118,7 @@ private:
     // Called from inside a device.
     void reached(const Access& access) {
         if (nested_ && !input_.empty()) {
-            // Nested: the depth is bounded by the library, and by ours to keep the check simple.
+            // The library limits the nesting depth; this target limits it further to keep the check simple.
             nested_ = false;
             const std::vector<Access> outer = std::exchange(reached_, {});
             ++depth_;
@@ -141,7 +141,7 @@ private:
             case 2:
                 return maximum - low;
             default:
-                // Strides of a page or so, so that tables with levels get used.
+                // Strides of about a page, so that tables with several classes are used.
                 return (low * (mmio ? 0x0000'0410'4104'1000U : 0x0410U) + (low & 7U)) & maximum;
         }
     }
@@ -149,7 +149,7 @@ private:
 
     void access(bool mmio, std::uint64_t at, std::size_t length, std::size_t width, bool writes,
                 bool nested) {
-        // A repeated access is delivered where one item is owned.
+        // A repeated access is delivered to the device that owns one item.
         const auto owner = list(mmio).owner(at, width != 0 && length != 0 ? width : length);
         std::array<std::uint8_t, 128> bytes{};
         bytes.fill(0xA5);
@@ -224,7 +224,7 @@ private:
             check_equal(removed->first.base().value, expected->first, "the range's base");
             check_equal(removed->first.last().value, expected->last, "the range's end");
             check(dynamic_cast<const Device&>(*removed->second).id == expected->device, "the device");
-            // A handler that takes out its own device must keep it alive until it has returned.
+            // A handler that removes its own device must keep it alive until it has returned.
             if (depth_ != 0) {
                 kept_.push_back(removed->second);
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// RtcCmos against the model of fuzz/model/cmos_model.hpp.
+// RtcCmos compared with the model of fuzz/model/cmos_model.hpp.
 //
 // Input: one byte of options (bit 0: a level trigger; bit 1: wild clock, without the model), with a wild
 // clock 8 bytes of start time, then operations:
@@ -90,7 +90,7 @@ public:
                 const std::uint8_t value = input.byte();
                 trace_("rtc->set_cmos(", Hex{index}, ", ", Hex{value}, ");");
                 device_->set_cmos(index, value);
-                // The checksum is the library's own: what it wrote is taken over and not compared.
+                // The checksum is the library's own: the model takes it over instead of comparing it.
                 model_.take_over(device_->state().ram, world_.level || model_.level(), model_world_.edges);
                 break;
             }
@@ -117,7 +117,7 @@ private:
         }
         trace_.result(Hex{value}, ");");
         if (!wild_) {
-            check_equal(value, before, "a read gives what peek() told");
+            check_equal(value, before, "a read returns what peek() returned");
             check_equal(value, model_.read_port(port), "a read gives what the model's does");
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// RtcPl031 against the model of fuzz/model/pl031_model.hpp.
+// RtcPl031 compared with the model of fuzz/model/pl031_model.hpp.
 //
 // Input: one byte of options (bit 0: a level trigger; bit 1: wild clock, without the model), with a wild
 // clock 8 bytes of start time, then operations:
@@ -124,7 +124,7 @@ private:
             check_equal(bytes[i], 0xA5, "nothing is written behind the buffer");
         }
         const auto expected = size == 4 ? model_.read(offset) : std::nullopt;
-        check_equal(invalid_ - invalid, expected ? 0 : 1, "an access that does not exist is told");
+        check_equal(invalid_ - invalid, expected ? 0 : 1, "an invalid access is reported");
         if (!wild_ || !expected) {
             check_equal(value, expected.value_or(0), "a register reads as the model's");
         }
@@ -142,7 +142,7 @@ private:
         const NoAllocation none;
         const auto written = device_->write(offset, bytes);
         check(written || world_.trigger_fails, "a write fails only with the trigger");
-        check_equal(invalid_ - invalid, exists ? 0 : 1, "an access that does not exist is told");
+        check_equal(invalid_ - invalid, exists ? 0 : 1, "an invalid access is reported");
     }
     void tick(std::uint8_t step, Input& input) {
         static constexpr std::array<std::int64_t, 16> steps{0,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// Serial against the model of fuzz/model/serial_model.hpp, and its invariants.
+// Serial compared with the model of fuzz/model/serial_model.hpp, and its invariants.
 //
 // Input: one byte of options (bit 0: a level trigger instead of an edge trigger), then operations:
 //   0o        read offset o            4x  save, encode, decode and restore

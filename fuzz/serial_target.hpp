@@ -25,7 +25,7 @@ namespace fuzz {
 using vmsuperio::SerialErrorKind;
 using vmsuperio::SerialState;
 
-/// One device with all that is checked about it; serial_fuzz.cpp describes the operations.
+/// One device with all its checks; serial_fuzz.cpp describes the operations.
 template <class Trigger>
 class SerialTarget {
     using Device = vmsuperio::Serial<Trigger, Events, Sink>;
@@ -40,7 +40,7 @@ public:
         trace_(
             "std::optional<vmsuperio::SerialTimeout<vmsuperio::ClockRef<vmsuperio::ManualClock>>> "
             "timeout(clock);");
-        // The policy that has more states; the host's calls 7 and 8 choose.
+        // Start with the policy that has more states; the host's calls 7 and 8 change it.
         trace_("(void)serial->set_receive_timeout(vmsuperio::ReceiveTimeout::manual);");
         check_error(device_->set_receive_timeout(vmsuperio::ReceiveTimeout::manual));
     }
@@ -76,8 +76,8 @@ public:
         compare();
     }
 
-    /// All that the device and its model remember and show, as bytes. Both: where a step has led them apart,
-    /// the state of one alone may be one that was seen before.
+    /// The complete state and the observable values of the device and its model, as bytes. Both are included
+    /// because after a step that made them differ, the state of one alone may have been seen before.
     [[nodiscard]] std::vector<std::uint8_t> fingerprint() const {
         std::vector<std::uint8_t> bytes = vmsuperio::encode(device_->state());
         const std::vector<std::uint8_t> models = model_.fingerprint();
@@ -101,7 +101,7 @@ private:
             value = device_->read(offset);
         }
         trace_.result(Hex{value}, ");");
-        check_equal(value, before, "a read gives what peek() told");
+        check_equal(value, before, "a read returns what peek() returned");
         check_equal(value, model_.read(offset), "a read gives what the model's does");
     }
     void write(std::uint8_t offset, std::uint8_t value) {
@@ -126,7 +126,7 @@ private:
             check(expected.has_value(), "a full FIFO is an error");
             check_equal(*taken, *expected, "as many bytes are taken as the model takes");
         } else if (taken.error() == SerialErrorKind::trigger) {
-            check(world_.failures != failures, "a trigger error tells of a trigger that failed");
+            check(world_.failures != failures, "a trigger error means that a trigger failed");
         } else {
             check(taken.error() == SerialErrorKind::full_fifo && !expected, "full_fifo only when it is full");
         }
@@ -277,11 +277,11 @@ private:
             const SerialErrorKind kind = result.error().kind();
             check((kind == SerialErrorKind::trigger && world_.trigger_fails) ||
                       (kind == SerialErrorKind::write && world_.write_fails),
-                  "errors tell of the host's side only");
+                  "errors concern only the host's side");
         }
     }
 
-    // After each step: nothing that can be seen differs from the model.
+    // Called after each step: all observable values equal those of the model.
     void compare() const {
         for (std::uint8_t offset = 0; offset <= 8; ++offset) {
             check_equal(device_->peek(offset), model_.peek(offset), "every register is as the model's");

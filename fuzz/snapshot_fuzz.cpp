@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// Saved states from an enemy: whatever the bytes are, they are refused, or they make a device that works.
+// Hostile saved states: whatever the bytes are, they are refused, or the restored device works.
 //
 // Input: one byte (bits 2:0 the device; bit 7: raw bytes instead of patches). Raw: the rest is decoded as it
 // is. Patches: one byte says how many (modulo 16); each is a position of one byte and a value, put into the
@@ -52,7 +52,7 @@ struct SerialSubject {
         static_cast<void>(device->enqueue_raw_bytes(std::span(&value, 1)));
         check(device->fifo_capacity() <= 64, "the FIFO's bounds");
     }
-    // The bytes behind the counts do not matter and are not kept.
+    // The bytes beyond the counts have no meaning and are not preserved.
     static void normalize(State& state) {
         for (std::size_t i = state.receive_count; i < state.receive_data.size(); ++i) {
             state.receive_data[i] = 0;
@@ -223,7 +223,7 @@ void run(Input& input, const Trace& trace, bool raw) {
     if (!decoded) {
         return;
     }
-    // What was accepted says the same again. Newer versions may have had more to say.
+    // An accepted state encodes to the same bytes, except for members that a newer version added.
     const auto again = encode(*decoded);
     const unsigned version = bytes[4] + 256U * bytes[5];
     if (version == State::snapshot_format.version) {

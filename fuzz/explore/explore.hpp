@@ -17,11 +17,11 @@
 
 namespace fuzz {
 
-/// All sequences of the operations in `alphabet` up to a depth, breadth first, where a state that has been
-/// seen is not gone on from. A state is known by a 64-bit hash of its fingerprint; what the target checks is
-/// checked after every operation. Each sequence is replayed from the start, with the model if there is one,
-/// whose state belongs to the fingerprint: else the difference that a wrong step has made inside would be
-/// left out as seen before it shows.
+/// Runs all sequences of the operations in `alphabet` up to a depth, breadth first, without continuing from a
+/// state that has been seen. A state is identified by a 64-bit hash of its fingerprint; the target's checks
+/// run after every operation. Each sequence is replayed from the start, together with the model if there is
+/// one. The model's state is part of the fingerprint: otherwise a state in which a wrong step has made device
+/// and model differ would be skipped as already seen, before the difference becomes observable.
 template <class Target>
 class Explorer {
 public:
@@ -31,7 +31,8 @@ public:
     Explorer(std::uint8_t options, std::vector<Operation> alphabet)
         : options_(options), alphabet_(std::move(alphabet)) {}
 
-    /// Until `depth` is reached, no new state turns up or there are `most` states. `make` makes a target.
+    /// Runs until `depth` is reached, no new state is found or there are `most` states. `make` creates a
+    /// target.
     template <class Make>
     void run(std::size_t depth, std::size_t most, Make make) {
         std::vector<std::vector<std::uint8_t>> frontier{{}};
@@ -75,7 +76,7 @@ private:
         while (!input.empty()) {
             target.step(input);
         }
-        // FNV-1a, with a final mix so that all bits count.
+        // FNV-1a, with a final mix so that all bits are significant.
         std::uint64_t hash = 0xCBF29CE484222325U;
         for (const std::uint8_t byte : target.fingerprint()) {
             hash = (hash ^ byte) * 0x100000001B3U;
@@ -90,7 +91,7 @@ private:
     std::size_t sequences_{0};
 };
 
-/// The arguments of an explorer: [DEPTH [MOST_STATES]], or --replay FILE as a fuzz target takes it.
+/// The arguments of an explorer: [DEPTH [MOST_STATES]], or --replay FILE as for a fuzz target.
 struct ExploreLimits {
     std::size_t depth;
     std::size_t states;

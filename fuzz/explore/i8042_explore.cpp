@@ -44,7 +44,7 @@ int main(int argc, char** argv) {
                                           });
     explorer.run(limits.depth, limits.states, [&] { return Target(quiet, vmsuperio::I8042Options{}, true); });
 
-    // The keys whose codes depend on others', a mouse with reports, and bytes that are held off.
+    // The keys whose codes depend on other keys, a mouse with reports, and bytes that are held off.
     fuzz::Explorer<Target> busy(0x70, {
                                           {0x00},              // read the data port
                                           {0x35, 0xF4},        // 1 ms passes; the mouse: enable,

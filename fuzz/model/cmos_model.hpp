@@ -8,11 +8,13 @@
 #include "support/world.hpp"
 
 /// A second MC146818A with 128 bytes, written from the data sheet to be simple and slow: it counts every
-/// second by itself, byte by byte, and every tick of the 32.768 kHz chain for the periodic flag. The choices
-/// that the library states (Gregorian leap years, a century byte at 0x32, updates in no time) are followed.
+/// second individually, byte by byte, and every tick of the 32.768 kHz chain for the periodic flag. It
+/// follows the choices that the library states (Gregorian leap years, a century byte at 0x32, updates that
+/// take no time).
 ///
-/// What the data sheet leaves undefined, this does too: when the chip is to count on from bytes that are no
-/// date (13 o'clock, 31 February, digits above 9), the model is lost and takes over what the device shows.
+/// The model leaves undefined what the data sheet does: if the chip must count from bytes that are not a
+/// valid date (13 o'clock, 31 February, digits above 9), the model is lost and takes over the values of the
+/// device.
 namespace fuzz::model {
 
 class CmosModel {
@@ -113,7 +115,7 @@ public:
     }
     [[nodiscard]] bool level() const { return level_; }
 
-    /// Whether an update or a change of the format met bytes that are no date.
+    /// Whether an update or a change of the format encountered bytes that are not a valid date.
     [[nodiscard]] bool lost() const { return lost_; }
     void take_over(const std::array<std::uint8_t, 128>& bytes, bool level, std::uint64_t edges) {
         bytes_ = bytes;
@@ -146,7 +148,7 @@ private:
         }
     }
 
-    // The value of a byte, -1 where it has digits that BCD has not.
+    // The value of a byte, or -1 if it has digits that are not BCD.
     [[nodiscard]] int value(std::uint8_t byte) const {
         if (binary()) {
             return byte;
@@ -174,7 +176,7 @@ private:
                between(bytes_[0x32], 0, 99) && between(bytes_[0x07], 1, days_of_month());
     }
 
-    // DM or 24/12 changes while the clock goes: each byte of the time is written anew.
+    // DM or 24/12 changes while the clock runs: each byte of the time is converted.
     void change_format(std::uint8_t register_b) {
         if (((bytes_[0x0B] ^ register_b) & 0x06) == 0) {
             return;
@@ -203,7 +205,7 @@ private:
                            : static_cast<std::uint8_t>(coded((hour + 11) % 12 + 1) | (hour >= 12 ? 0x80 : 0));
     }
 
-    // One update cycle: the time goes on by a second, then it is compared with the alarm.
+    // One update cycle: the time advances by a second, then it is compared with the alarm.
     void update() {
         if ((bytes_[0x0B] & 0x80) != 0) {
             return;
@@ -227,7 +229,7 @@ private:
             bytes_[0x0C] |= 0x20;
         }
     }
-    // True where the byte went from `last` to `first`.
+    // Returns true if the byte wrapped from `last` to `first`.
     bool count_on(std::size_t at, int last, int first) {
         const bool over = value(bytes_[at]) == last;
         bytes_[at] = coded(over ? first : value(bytes_[at]) + 1);

@@ -23,7 +23,7 @@ public:
     /// `maximum`: the last address of the space.
     explicit NaiveBus(std::uint64_t maximum) : maximum_(maximum) {}
 
-    /// Whether `size` addresses from `first` on are a range.
+    /// Whether `size` addresses from `first` on are a valid range.
     [[nodiscard]] bool is_range(std::uint64_t first, std::uint64_t size) const {
         return size != 0 && size - 1 <= maximum_ - first;
     }

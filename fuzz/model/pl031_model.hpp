@@ -6,8 +6,8 @@
 
 #include "support/world.hpp"
 
-/// A second PL031, written from ARM DDI 0224 to be simple and slow: it counts every second by itself. The
-/// choices that the library states (runs from reset, loads and matches at once) are followed.
+/// A second PL031, written from ARM DDI 0224 to be simple and slow: it counts every second individually. It
+/// follows the choices that the library states (runs from reset, loads and matches at once).
 namespace fuzz::model {
 
 class Pl031Model {
@@ -28,7 +28,7 @@ public:
         wire();
     }
 
-    /// Nothing where the register cannot be read.
+    /// Returns nothing if the register cannot be read.
     [[nodiscard]] std::optional<std::uint32_t> read(std::uint64_t offset) const {
         switch (offset) {
             case 0x000:
@@ -66,7 +66,7 @@ public:
         }
     }
 
-    /// False where the register cannot be written.
+    /// Returns false if the register cannot be written.
     bool write(std::uint64_t offset, std::uint32_t value) {
         switch (offset) {
             case 0x004:
@@ -98,7 +98,7 @@ public:
         wire();
     }
     [[nodiscard]] bool level() const { return level_; }
-    /// Nanoseconds until the line rises by itself.
+    /// Nanoseconds until the line rises without an access.
     [[nodiscard]] std::optional<std::uint64_t> to_interrupt() const {
         if (matched_ || !masked_in_) {
             return std::nullopt;

@@ -11,11 +11,11 @@
 
 #include "support/world.hpp"
 
-/// A second UART, written from the PC16550D data sheet (and the TL16C750's for the 64-byte mode) to be
-/// simple and slow, as an oracle for `vmsuperio::Serial`. It shares no code and no representation with it:
-/// queues of bytes, and a wire whose level is worked out anew after every step that the chip makes.
+/// A second UART, written from the PC16550D data sheet (and the TL16C750's for the 64-byte mode) to be simple
+/// and slow, as an oracle for `vmsuperio::Serial`. It shares no code and no representation with it: it has
+/// queues of bytes, and a wire whose level is recomputed after every step of the chip.
 ///
-/// Where the library states a deviation or a choice of its own, that is followed here and said.
+/// If the library states a deviation or a choice of its own, the model follows it, and a comment says so.
 namespace fuzz::model {
 
 class SerialModel {
@@ -121,7 +121,7 @@ public:
 
     // --- the host
 
-    /// How many bytes fitted; nothing where the FIFO was full.
+    /// Returns how many bytes fitted, or nothing if the FIFO was full.
     std::optional<std::size_t> enqueue(std::span<const std::uint8_t> bytes) {
         if (bytes.empty() || loop()) {
             return 0;
@@ -140,7 +140,7 @@ public:
         wire();
         return count;
     }
-    /// False where the FIFO was full.
+    /// Returns false if the FIFO was full.
     bool receive_with_errors(std::uint8_t byte, std::uint8_t errors) {
         if (loop()) {
             return true;
@@ -201,7 +201,7 @@ public:
         always_connected_ = always;
         wire();
     }
-    /// A hardware reset: what the host has set stays.
+    /// A hardware reset: the host's settings stay.
     void reset() {
         if (!received_.empty()) {
             ++world_.emptied;
@@ -230,8 +230,8 @@ public:
         wire();
     }
 
-    /// The clock shows `now`: the character timeout comes after four character times without a byte in or
-    /// out. The timer runs from the poll that first sees the activity (stated by SerialTimeout).
+    /// The clock shows `now`. The character timeout occurs after four character times without a received or
+    /// read byte. The timer runs from the poll that first detects the activity (stated by SerialTimeout).
     void poll(std::int64_t now) {
         if (!timeout_armed()) {
             timer_started_.reset();
@@ -253,7 +253,7 @@ public:
         return waiting_.size() < depth() ? depth() - waiting_.size() : 0;
     }
     [[nodiscard]] bool transmit_pending() const { return !waiting_.empty(); }
-    /// The modem's outputs are off in loopback; the TL16C750 takes RTS back while its FIFO is full enough.
+    /// The modem outputs are off in loopback; the TL16C750 deasserts RTS while its FIFO is full enough.
     [[nodiscard]] std::uint8_t outputs() const {
         return static_cast<std::uint8_t>(loop() ? 0 : mcr_ & (rts_held_ ? 0x0D : 0x0F));
     }
@@ -299,7 +299,7 @@ private:
                                          1'000'000'000U / 1'843'200U);
     }
 
-    // Table IV, from the highest priority down. `receiver_busy`: RBR is just being read.
+    // Table IV, from the highest priority down. `receiver_busy`: RBR is being read.
     [[nodiscard]] std::uint8_t interrupt_id(bool receiver_busy = false) const {
         if ((ier_ & 4) != 0 && line_errors_ != 0) {
             return 0x6;
@@ -356,7 +356,7 @@ private:
         }
     }
 
-    // The wire, on a PC behind OUT2.
+    // The wire, which a PC gates with OUT2.
     void wire(bool receiver_busy = false) {
         if (!automatic() || (mcr_ & 2) == 0 || received_.empty()) {
             rts_held_ = false;
@@ -421,7 +421,7 @@ private:
 
     void lose(std::size_t count) { world_.lost_bytes += count; }
 
-    // True when the outside has failed, and all that waited is lost.
+    // Returns true if the writer failed, and everything that waited is lost.
     bool drain() {
         while (!waiting_.empty() && !stopped() && (world_.room != 0 || world_.write_fails)) {
             const std::uint8_t byte = waiting_.front();
@@ -477,7 +477,7 @@ private:
     }
 
 public:
-    /// All that the model remembers but for its clock, as bytes.
+    /// The complete state of the model except its clock, as bytes.
     [[nodiscard]] std::vector<std::uint8_t> fingerprint() const {
         std::vector<std::uint8_t> bytes{ier_, fcr_, lcr_,         mcr_,    scr_,
                                         dll_, dlm_, line_errors_, inputs_, deltas_};

@@ -13,14 +13,14 @@ namespace fuzz {
 [[noreturn]] void fail(std::string_view what, std::uint64_t is, std::uint64_t should_be,
                        std::source_location where);
 
-/// What must hold after each step. `what` says it in words.
+/// Checks a condition that must hold; `what` describes it.
 inline void check(bool holds, std::string_view what,
                   std::source_location where = std::source_location::current()) {
     if (!holds) [[unlikely]] {
         fail(what, where);
     }
 }
-/// The same for numbers, which are then printed.
+/// The same for numbers, which are printed if they differ.
 inline void check_equal(std::uint64_t is, std::uint64_t should_be, std::string_view what,
                         std::source_location where = std::source_location::current()) {
     if (is != should_be) [[unlikely]] {
@@ -31,7 +31,7 @@ inline void check_equal(std::uint64_t is, std::uint64_t should_be, std::string_v
 /// How often the calling thread has allocated memory.
 [[nodiscard]] std::size_t allocation_count() noexcept;
 
-/// The calls of a device between construction and end must not allocate.
+/// Checks that the calls of a device between construction and destruction of this object do not allocate.
 class NoAllocation {
 public:
     NoAllocation() = default;

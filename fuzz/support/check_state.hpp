@@ -11,7 +11,7 @@
 
 namespace fuzz {
 
-/// The two states must be equal; else a line is printed for each member that differs, `is` before
+/// Checks that the two states are equal; otherwise prints a line for each member that differs, `is` before
 /// `should_be`.
 template <vmsuperio::SnapshotState S>
 void check_same_state(const S& is, const S& should_be, std::string_view what,

@@ -8,8 +8,8 @@
 
 namespace fuzz {
 
-/// The bytes of one test case, read from front to back. Behind the end there are zeros, so that cutting an
-/// input short never changes what its beginning means.
+/// The bytes of one test case, read from front to back. Past the end zeros are read, so that truncating an
+/// input never changes the meaning of its beginning.
 class Input {
 public:
     explicit constexpr Input(std::span<const std::uint8_t> bytes) : bytes_(bytes) {}
@@ -37,7 +37,7 @@ public:
     constexpr std::uint32_t u32() noexcept { return static_cast<std::uint32_t>(number(4)); }
     constexpr std::uint64_t u64() noexcept { return number(8); }
 
-    /// The next `count` bytes, or those that there are.
+    /// The next `count` bytes, or as many as are left.
     constexpr std::span<const std::uint8_t> bytes(std::size_t count) noexcept {
         const auto taken = bytes_.first(std::min(count, bytes_.size()));
         bytes_ = bytes_.subspan(taken.size());
@@ -49,17 +49,17 @@ private:
     std::span<const std::uint8_t> bytes_;
 };
 
-/// What one operation does. All device targets share this encoding, so that a crash can be read in a hex
-/// dump: the high digit (modulo 8) says what, the low digit where or how much.
+/// The kind of an operation. All device targets share this encoding, so that a crash can be read in a hex
+/// dump: the high digit (modulo 8) selects the kind, the low digit the place or the amount.
 enum class OpKind : std::uint8_t {
     read,      ///< 0o: the guest reads offset o
     write,     ///< 1o vv: the guest writes vv to offset o
     enqueue,   ///< 2n b...: n + 1 bytes of data follow: host input, or a string output of the guest
     tick,      ///< 3n: the clock moves by step n of the target's table
-    snapshot,  ///< 4x: the device is saved, thrown away and restored
-    sink,      ///< 5n: how the outside behaves from now on: room of the writer, failing triggers
+    snapshot,  ///< 4x: the device is saved, destroyed and restored
+    sink,      ///< 5n: how the host's side behaves from now on: room of the writer, failing triggers
     host,      ///< 6n: the host's call n of the target
-    other,     ///< 7n: whatever else the target has
+    other,     ///< 7n: other operations of the target
 };
 
 struct Op {

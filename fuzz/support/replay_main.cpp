@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// A main() for fuzz targets that are linked without a fuzzing engine, for example with GCC: it carries out
-// the inputs it is given and a number of random ones. It understands the few of libFuzzer's options that the
-// tests use, so that both builds are called alike, and ignores the others.
+// A main() for fuzz targets that are linked without a fuzzing engine, for example with GCC: it runs the given
+// inputs and a number of random ones. It accepts the few options of libFuzzer that the tests use, so that
+// both builds are called in the same way, and ignores the others.
 
 #include <algorithm>
 #include <cstddef>
@@ -40,7 +40,7 @@ bool add_files(Options& options, const std::string& path) {
     return true;
 }
 
-// A random input, or one of the corpus with a few bytes changed. Nothing guides it.
+// A random input, or one of the corpus with a few bytes changed, without guidance.
 std::vector<std::uint8_t> random_input(std::mt19937_64& random,
                                        const std::vector<std::vector<std::uint8_t>>& corpus,
                                        std::size_t max_len) {

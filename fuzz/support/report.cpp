@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// Carries out inputs, tells what failed, and counts allocations.
+// Runs inputs, reports failures, and counts allocations.
 
 #include "support/report.hpp"
 
@@ -29,15 +29,15 @@
 namespace fuzz {
 namespace {
 
-// What runs now, for the trace of a failure.
+// The input that is running, for the trace of a failure.
 std::optional<std::span<const std::uint8_t>> current_input;
 bool tracing = false;
 bool sequence_shown = false;
-// Of the thread that runs the inputs: libFuzzer has others, which allocate at their own pace.
+// Those of the thread that runs the inputs: libFuzzer has other threads, which allocate as well.
 thread_local constinit std::size_t allocations = 0;
 
-// The program may be in any state by now, so the input is carried out once more by another process. It ends
-// as this one does, which has been said already.
+// The program may be in any state by now, so another process runs the input once more. That process fails in
+// the same way, which has been reported already.
 void trace_in_another_process() {
     std::FILE* const file = std::tmpfile();
     if (file == nullptr) {
@@ -52,7 +52,7 @@ void trace_in_another_process() {
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-    // In a signal handler that signal is blocked, and the other process is to handle its own.
+    // In a signal handler that signal is blocked, but the other process must be able to handle it.
     posix_spawnattr_t attributes;
     posix_spawnattr_init(&attributes);
     sigset_t none;
@@ -69,7 +69,7 @@ void trace_in_another_process() {
     std::fclose(file);
 }
 
-// Says once what led to a crash.
+// Prints once the sequence that led to a crash.
 void show_sequence_of_crash() {
     if (std::exchange(sequence_shown, true) || !current_input) {
         return;
@@ -100,7 +100,7 @@ void show_sequence_of_crash() {
     std::abort();
 }
 
-// The signals of a crash, and who handled them before: a sanitizer, libFuzzer, or nobody.
+// The signals of a crash, and their earlier handlers: those of a sanitizer or of libFuzzer, if any.
 constexpr std::array crash_signals{SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
 std::array<struct sigaction, crash_signals.size()> earlier_handlers;
 
@@ -109,7 +109,7 @@ extern "C" void on_crash(int signal) {
         ::sigaction(crash_signals[i], &earlier_handlers[i], nullptr);
     }
     show_sequence_of_crash();
-    // A fault comes again when this returns, with its own address. What was sent has to be sent again.
+    // A fault recurs when this returns, with its own address. A signal that was sent has to be sent again.
     if (signal == SIGABRT) {
         static_cast<void>(::raise(signal));
     }
@@ -170,8 +170,8 @@ std::size_t allocation_count() noexcept { return allocations; }
 
 }  // namespace fuzz
 
-// What AddressSanitizer and UndefinedBehaviorSanitizer call when they have found something. Without them
-// nobody does. NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
+// AddressSanitizer and UndefinedBehaviorSanitizer call this when they have found an error.
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
 extern "C" void __asan_on_error();
 extern "C" void __asan_on_error() { fuzz::show_sequence_of_crash(); }
 extern "C" void __ubsan_on_report();
@@ -188,7 +188,7 @@ extern "C" void __ubsan_on_report() { fuzz::show_sequence_of_crash(); }
 #endif
 
 #ifdef VMSUPERIO_SANITIZER_HOOKS
-// Sanitizers want operator new for themselves, and tell of each allocation instead.
+// Sanitizers replace operator new themselves, and call hooks for each allocation instead.
 // NOLINTNEXTLINE(bugprone-reserved-identifier,readability-identifier-naming)
 extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void*, std::size_t),
                                                          void (*on_free)(const volatile void*));

@@ -9,10 +9,10 @@
 
 namespace fuzz {
 
-/// Carries out one input, with its trace on stdout if `traced`.
+/// Runs one input, with its trace on stdout if `traced`.
 void run(std::span<const std::uint8_t> bytes, bool traced);
 
-/// What a failure from now on is the fault of; `bytes` must live until the next call.
+/// Sets the input to which later failures are attributed; `bytes` must live until the next call.
 void set_current_input(std::span<const std::uint8_t> bytes);
 
 [[nodiscard]] std::optional<std::vector<std::uint8_t>> file_bytes(const std::string& path);

@@ -7,8 +7,8 @@
 
 namespace fuzz {
 
-/// What each target defines: carries out one test case from the beginning. It must not keep anything from
-/// one call to the next.
+/// Each target defines this function, which runs one test case from the beginning. It must not keep any state
+/// from one call to the next.
 void run_target(Input& input, const Trace& trace);
 
 }  // namespace fuzz

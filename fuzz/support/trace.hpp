@@ -11,7 +11,7 @@
 
 namespace fuzz {
 
-/// How numbers and bytes are written in a trace: as C++ source.
+/// A number or bytes that a trace prints as C++ source.
 struct Hex {
     std::uint64_t value;
 };
@@ -42,14 +42,14 @@ template <class T>
 void append(std::string& text, T value) {
     text += std::to_string(value);
     if constexpr (std::is_unsigned_v<T> && sizeof(T) == sizeof(std::uint64_t)) {
-        text += value > INT64_MAX ? "U" : "";  // no signed type holds it
+        text += value > INT64_MAX ? "U" : "";  // no signed type can represent it
     }
 }
 
 }  // namespace detail
 
-/// Prints what a test case does as the C++ calls of a regression test, each before it is made, so that the
-/// last line is the call that did not return. Switched off it costs a branch.
+/// Prints the operations of a test case as the C++ calls of a regression test, each before it is made, so
+/// that the last line is the call that did not return. When disabled it costs a branch.
 class Trace {
 public:
     explicit Trace(bool on) : on_(on) {}
@@ -63,9 +63,9 @@ public:
             print('\n', parts...);
         }
     }
-    /// Prints the parts as the beginning of a line, before a call whose result stands at its end. What
-    /// finish_line() adds where the call does not return must make it valid C++: so `CHECK(device.read(0) ==
-    /// `.
+    /// Prints the parts as the beginning of a line, before a call whose result is printed at its end. If the
+    /// call does not return, finish_line() completes the line, which must then be valid C++; an example is
+    /// `CHECK(device.read(0) == `.
     template <class... Parts>
     void call(const Parts&... parts) const {
         if (on_) [[unlikely]] {
@@ -81,7 +81,7 @@ public:
             print('\n', parts...);
         }
     }
-    /// Where the program ends inside a call that has a result.
+    /// Called if the program ends inside a call that has a result.
     static void finish_line() {
         if (line_is_open) {
             line_is_open = false;
@@ -98,7 +98,7 @@ private:
             text += end;
         }
         std::fputs(text.c_str(), stdout);
-        // Into a pipe too, and whatever happens next.
+        // Flush, because the output may be a pipe and the next call may crash.
         std::fflush(stdout);
     }
 

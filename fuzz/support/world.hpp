@@ -15,14 +15,14 @@
 
 #include "support/check.hpp"
 
-/// The outside of a device under test. Regression tests made with `--replay` use these types too.
+/// The host's side of a device under test. Regression tests made with `--replay` use these types too.
 namespace fuzz {
 
-/// What has come out of a device, and how what goes in behaves.
+/// Records the output of a device, and determines how its triggers and its writer behave.
 struct World {
     // triggers
     std::uint64_t edges{0};  // calls of trigger()
-    bool level{false};       // as last told by set_level()
+    bool level{false};       // the last value passed to set_level()
     bool trigger_fails{false};
     std::uint64_t failures{0};
     // writer
@@ -40,7 +40,7 @@ struct World {
     std::uint64_t raised{0};
 
     static constexpr std::size_t unlimited = SIZE_MAX;
-    /// Output is compared by count and hash, so that a long run takes no memory.
+    /// Output is compared by count and hash, so that a long run needs no memory.
     static constexpr std::uint64_t mix(std::uint64_t hash, std::uint8_t byte) noexcept {
         return (hash ^ byte) * 0x100000001B3U + 1;
     }
@@ -60,7 +60,7 @@ struct Edge {
         return {};
     }
 };
-/// A level trigger, which checks that it is told changes only.
+/// A level trigger, which checks that it is called only for changes.
 struct Level {
     using error_type = int;
     World* world;
@@ -69,7 +69,7 @@ struct Level {
         fail("a level trigger is never pulsed", std::source_location::current());
     }
     std::expected<void, int> set_level(bool asserted) const {
-        check(asserted != world->level, "the level is told once per change");
+        check(asserted != world->level, "the level is reported once per change");
         world->level = asserted;
         if (world->trigger_fails) {
             ++world->failures;

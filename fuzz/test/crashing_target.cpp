@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// A target that fails in the way that its input names, for the test of what is printed then.
+// A target that fails in the way that its input names, to test the report that is printed then.
 
 #include <array>
 #include <cstdint>

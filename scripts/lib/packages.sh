@@ -2,7 +2,7 @@
 # Sourced by scripts/boot and scripts/test: the Debian packages they need, and how missing ones are installed.
 # shellcheck shell=bash
 
-# To build kvm_vmm and to boot a guest.
+# Needed to build kvm_vmm and to boot a guest.
 boot_packages=(
     busybox-static  # the guest's user space
     cmake
@@ -13,12 +13,12 @@ boot_packages=(
     python3
 )
 
-# Where the CPU does not virtualize in hardware.
+# Needed if the CPU does not virtualize in hardware.
 nested_packages=(
     qemu-system-x86
 )
 
-# To build and run the tests with GCC.
+# Needed to build and run the tests with GCC.
 test_packages=(
     acpica-tools      # iasl disassembles our ACPI tables
     catch2
@@ -31,7 +31,7 @@ test_packages=(
     zstd
 )
 
-# What the other stages of scripts/test need besides.
+# Needed in addition for the other stages of scripts/test.
 clang_packages=(
     clang-19
     clang-format-19
@@ -64,7 +64,7 @@ while_running() {
     wait "$pid"
 }
 
-# install_packages PROGRAM PACKAGE... installs those that are missing. Needs no network when none is.
+# install_packages PROGRAM PACKAGE...: installs the missing packages. Needs no network if none is missing.
 install_packages() {
     local program=$1 package missing=() as_root=()
     shift
@@ -87,7 +87,8 @@ install_packages() {
     local log
     log=$(mktemp)
     local say_so=(echo "$program: still installing")
-    # The package lists may be absent (a fresh container) or older than the mirror: then update and try again.
+    # The package lists may be missing (a fresh container) or older than the mirror: then update and try
+    # again.
     if ! install_now "$log" "${missing[@]}"; then
         "${as_root[@]}" apt-get -q update </dev/null >"$log" 2>&1 &
         if ! while_running $! "${say_so[@]}" >&2 || ! install_now "$log" "${missing[@]}"; then
@@ -108,7 +109,7 @@ install_now() {
     while_running $! "${say_so[@]}" >&2
 }
 
-# why_nested: on stdout why kvm_vmm cannot run a kernel on this computer itself; nothing where it can.
+# why_nested: prints why kvm_vmm cannot run a kernel directly on this computer, or nothing if it can.
 why_nested() {
     if ! grep -qwE 'vmx|svm' /proc/cpuinfo; then
         echo "this CPU has neither vmx nor svm"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-"""Where serial ports lead to, and what can be seen of a VM from outside, with a real kernel."""
+"""The targets of serial ports, and the observation of a VM from outside, with a real kernel."""
 
 import collections
 import json
@@ -20,7 +20,7 @@ class BackendsTest(MachineTest):
     """One guest with a port of each kind; the rest of it is in the other files, which use stdio."""
 
     def talk(self, target, text, expected):
-        """Has a program on the host talk to one of the guest's ports; what it heard."""
+        """Has a program on the host communicate with one of the guest's ports; returns what it received."""
         tool = self.machine.put(os.environ["VMSUPERIO_GUEST_TOOL"])
         status, heard = self.machine.shell(shlex.join([tool, "talk", target, text, expected]), PATIENCE)
         self.assertEqual(status, 0, heard.decode(errors="replace")[-3000:])
@@ -33,16 +33,16 @@ class BackendsTest(MachineTest):
         self.assertEqual(status, 0)
 
     def while_the_kernel_boots(self, pty):
-        """Clients come and go while nobody in the guest listens; each one gets the log from where it is then."""
+        """Clients connect and disconnect while no program in the guest listens; each one gets the new part of the log."""
         console = f"unix:{SOCKET}"
         self.talk(console, "", "Linux version")
         self.visit(pty, 300)
         self.visit(console, 300)
-        # Input of a client that has left before the guest listens waits for it.
+        # Input of a client that has disconnected before the guest listens waits for the guest.
         second = self.talk(console, "echo early''-bird\n", "Run /init")
-        self.assertNotIn(b"Linux version", second, "what another client was shown")
+        self.assertNotIn(b"Linux version", second, "output that another client has received")
         third = self.talk(console, "", "early-bird")
-        self.assertNotIn(b"Run /init", third, "what another client was shown")
+        self.assertNotIn(b"Run /init", third, "output that another client has received")
 
     def command(self, text, expected):
         return self.talk(f"unix:{SOCKET}", f"{text}\n", expected)
@@ -61,12 +61,13 @@ class BackendsTest(MachineTest):
         self.command("echo $((6 * 7)) answered", "42 answered")
         self.command("echo 8 >/dev/ttyS3; echo eight''-sent", "eight-sent")
 
-        # Whoever opens the terminal talks to COM2, again and again.
+        # Each program that opens the terminal communicates with COM2.
         self.command("stty -F /dev/ttyS1 raw -echo clocal; while read word; do echo got-$word; done </dev/ttyS1 >/dev/ttyS1 &"
                      " echo listen''ing", "listening")
         for word in ("ping", "again"):
             self.talk(pty, f"{word}\n", f"got-{word}")
-        # What is sent while nobody has it open holds no guest, and is there for the next one.
+        # Output while no program has the terminal open does not block the guest, and the next program
+        # receives it.
         self.command("seq 1 4000 >/dev/ttyS1; echo count''ed", "counted")
         heard = self.talk(pty, "", "4000\n")
         self.assertTrue(heard.endswith(b"\n3999\n4000\n"), heard[-100:])
@@ -84,7 +85,7 @@ class BackendsTest(MachineTest):
             self.assertIsNone(during["exit_code"])
             self.assertGreater(during["exits"]["total"], 1000)
 
-        # Nobody has the terminal open, and its output waits for nobody.
+        # No program has the terminal open, and a power-off does not wait for one.
         self.command("seq 1 4000 >/dev/ttyS1; echo count''ed", "counted")
         self.talk(f"unix:{SOCKET}", "poweroff -f\n", "Power down")
         started = time.monotonic()
@@ -98,7 +99,7 @@ class BackendsTest(MachineTest):
         self.check_observers()
 
     def check_observers(self):
-        """What the three files say of the whole run, and of each other."""
+        """The three files describe the whole run, and are consistent with each other."""
         metrics = json.loads(self.machine.get(METRICS))
         trace = self.machine.get(TRACE).decode().splitlines()
         log = self.machine.get(LOG).decode()
@@ -107,7 +108,7 @@ class BackendsTest(MachineTest):
         with self.subTest("counts add up"):
             self.assertEqual(metrics["exit_code"], 0)
             self.assertEqual(sum(count for name, count in exits.items() if name != "total"), exits["total"])
-            # Fewer exits than accesses, as string I/O is one exit.
+            # There are fewer exits than accesses, because string I/O is one exit.
             accesses = {way: sum(port[way] for port in ports.values()) for way in ("reads", "writes", "unclaimed")}
             self.assertLessEqual(exits["port_read"], accesses["reads"])
             self.assertLessEqual(exits["port_write"], accesses["writes"])
@@ -122,7 +123,7 @@ class BackendsTest(MachineTest):
             self.assertGreater(metrics["serial"]["COM1"]["bytes_out"], 10000)
             self.assertGreater(metrics["serial"]["COM1"]["bytes_in"], 200)
             for name, serial in metrics["serial"].items():
-                # COM1 had a client that read nothing and left.
+                # COM1 had a client that disconnected without reading.
                 lost = 0 if name == "COM1" else serial["bytes_lost"]
                 self.assertEqual((lost, serial["overruns"], serial["trigger_failures"]), (0, 0, 0), name)
         with self.subTest("the trace has each access with its register's name"):
@@ -146,7 +147,7 @@ class BackendsTest(MachineTest):
             self.assertIn("CMOS.index", names["0070"])
             print(f"{exits['total']} exits, {len(trace) - 1} lines of trace; the busiest ports:",
                   sorted(((port["reads"] + port["writes"], name) for name, port in ports.items()), reverse=True)[:6])
-        with self.subTest("the log tells what happened"):
+        with self.subTest("the log records what happened"):
             for pattern in (r"info: a VM with 1 CPU", r"debug: CPU 0 starts\n", r"info: ended with exit code 0\n\Z"):
                 self.assertRegex(log, pattern)
             self.assertNotRegex(log, r" (warning|error): ")

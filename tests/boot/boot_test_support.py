@@ -33,7 +33,7 @@ sys.path.insert(0, str(REPOSITORY / "scripts" / "lib"))
 
 from machine import guest, machine  # noqa: E402  pylint: disable=wrong-import-position
 
-# Seconds. Only a hang should ever meet it: an emulated machine on a busy host is slow.
+# Seconds. Only a hang should reach this limit: an emulated machine on a busy host is slow.
 PATIENCE = 150
 STOP_PATIENCE = 60
 PROMPT = rb"guest:[^\r\n]*# "
@@ -43,7 +43,7 @@ PROMPT = rb"guest:[^\r\n]*# "
 class Finished:
     """A command that ran in a guest, and the guest it ran in."""
 
-    status: int  # of the command; None if the guest ended before it had one
+    status: int  # of the command; None if the guest ended before the command did
     stdout: bytes
     stderr: bytes
     log: bytes  # what the guest's first serial port printed
@@ -77,7 +77,7 @@ def again_if_lost(test):
 class MachineTest(unittest.TestCase):
     """Tests that share a machine."""
 
-    # What the largest guest of the class may have.
+    # The memory that the largest guest of the class may have.
     memory_mib = 512
     machine = None
 
@@ -113,7 +113,7 @@ class MachineTest(unittest.TestCase):
             self.open_machine()
 
     def tearDown(self):
-        """A test that failed leaves its guest running: the next one must find nothing of it."""
+        """A test that failed leaves its guest running, which must not affect the next one."""
         try:
             self.machine.stop_run(STOP_PATIENCE)
         except (machine.MachineError, OSError) as error:
@@ -121,7 +121,7 @@ class MachineTest(unittest.TestCase):
             self.close_machine()
 
     def shell(self, *arguments):
-        """A guest that has come to its shell's prompt."""
+        """A guest that shows its shell's prompt."""
         line, streams = guest.shell_session(self.machine, self.image, arguments)
         run = self.machine.run(line, streams)
         run.expect(PROMPT, PATIENCE)
@@ -141,7 +141,7 @@ class MachineTest(unittest.TestCase):
 
 
 class Terminal:
-    """A program that runs at a terminal of its own."""
+    """A program that runs in its own terminal."""
 
     def __init__(self, command, rows=30, columns=100):
         master, slave = pty.openpty()
@@ -178,7 +178,7 @@ class Terminal:
         os.write(self._file, data)
 
     def expect(self, pattern, timeout=PATIENCE):
-        """Waits until what came after the last match matches."""
+        """Waits until the output after the last match matches."""
         deadline = time.monotonic() + timeout
         while True:
             found = re.compile(pattern, re.DOTALL).search(self.output, self._matched)
@@ -190,7 +190,7 @@ class Terminal:
                                      + bytes(self.output[-2000:]).decode(errors="replace"))
 
     def wait(self, timeout=PATIENCE):
-        """Waits for the end of the program; its status."""
+        """Waits for the end of the program; returns its status."""
         deadline = time.monotonic() + timeout
         while self.process.poll() is None:
             self._read(0.1)

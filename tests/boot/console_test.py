@@ -12,7 +12,8 @@ from boot_test_support import PATIENCE, PROMPT, MachineTest
 from machine import guest
 
 CTRL_A = b"\x01"
-# Seconds for which a reader of the console pauses, and what a guest prints meanwhile and afterwards.
+# The seconds for which a reader of the console pauses, and the number of lines that a guest prints during and
+# after that.
 PAUSE = 10
 LINES = int(os.environ.get("VMSUPERIO_PAUSE_LINES", "2000"))
 
@@ -21,7 +22,7 @@ class ConsoleTest(MachineTest):
     """All in the guests of one machine."""
 
     def test_typing_pasting_and_reboot(self):
-        """One guest, as a user would have it."""
+        """One guest, used as by a user."""
         run = self.shell()
 
         # A command typed on stdin is answered.
@@ -29,7 +30,7 @@ class ConsoleTest(MachineTest):
         run.expect(rb"42 answered\r\n", PATIENCE)
         run.expect(PROMPT, PATIENCE)
 
-        # 4 KiB pasted at once arrive complete, whatever bytes these are.
+        # 4 KiB that are pasted at once arrive completely, whatever bytes these are.
         pasted = random.Random(4096).randbytes(4096)
         self.assertIn(CTRL_A, pasted)
         self.assertEqual(self.paste(run, pasted, b""), hashlib.md5(pasted).hexdigest())
@@ -38,8 +39,8 @@ class ConsoleTest(MachineTest):
         lines = b"".join(b"line %04d of this\n" % number for number in range(256))
         self.assertEqual(self.paste(run, lines, b"sleep 1;"), hashlib.md5(lines).hexdigest())
 
-        # Ctrl-C reaches the guest and interrupts what runs there. One process says that it runs and sleeps: a shell that
-        # is interrupted between two commands goes on to the next.
+        # Ctrl-C reaches the guest and interrupts the program there. A single process prints that it runs and
+        # then sleeps, because a shell that is interrupted between two commands continues with the next one.
         run.send(b"sh -c \"echo runn''ing; exec sleep 1000\"\n")
         run.expect(rb"running\r\n", PATIENCE)
         run.send(b"\x03")
@@ -47,7 +48,7 @@ class ConsoleTest(MachineTest):
         run.send(b"echo status $?\n")
         run.expect(rb"status 130\r\n", PATIENCE)
 
-        # A BREAK is the kernel's key to its own menu.
+        # A BREAK starts a SysRq command of the kernel.
         run.send(b"echo 1 >/proc/sys/kernel/sysrq; echo 7 >/proc/sys/kernel/printk; echo sys''rq is on\n")
         run.expect(rb"sysrq is on", PATIENCE)
         run.expect(PROMPT, PATIENCE)
@@ -61,8 +62,8 @@ class ConsoleTest(MachineTest):
         self.assertEqual(run.wait(PATIENCE), 10)
 
     def paste(self, run, data, delay):
-        """Pastes into a program of the guest that reads so many bytes; their checksum there."""
-        # In raw mode, since a terminal's own line buffer holds 4095 bytes only.
+        """Pastes into a program of the guest that reads that many bytes; returns their checksum there."""
+        # In raw mode, because a terminal's own line buffer holds only 4095 bytes.
         run.send(b"stty raw -echo; echo read''y; %s head -c %d >/tmp/pasted; stty sane; md5sum /tmp/pasted\n"
                  % (delay, len(data)))
         run.expect(rb"ready\r?\n", PATIENCE)
@@ -78,7 +79,8 @@ class ConsoleTest(MachineTest):
         run.expect(PROMPT, PATIENCE)
         run.send(b"echo 8 >/proc/sys/kernel/printk; echo on >/proc/sys/kernel/printk_devkmsg\n"
                  b"(while :; do cut -d' ' -f1 /proc/uptime >>/tmp/ticks; sleep 0.5; done) &\n")
-        # A program's output waits for the transmitter's interrupt; the kernel's own only so long for each byte.
+        # A program's output waits for the transmitter's interrupt; the kernel's own waits a limited time for
+        # each byte.
         for name, command, number in (("a program", b"seq 1 %d", rb"(?:^|\n)(\d+)\r"),
                                       ("the kernel", b"for i in $(seq 1 %d); do echo number $i. >/dev/kmsg; done",
                                        rb"number (\d+)\.")):
@@ -87,7 +89,7 @@ class ConsoleTest(MachineTest):
             run.expect(rb"PAUSE\r\n.*all-said.*" + PROMPT, PATIENCE)
             numbers = [int(found) for found in re.findall(number, run.stdout[start:])]
             self.assertEqual(numbers, list(range(1, LINES + 1)), name)
-        # Something else in the guest went on all the while.
+        # Another process in the guest was running all the time.
         run.send(b"awk 'NR > 1 && $1 - last > gap { gap = $1 - last } { last = $1 } END { print \"gap of\", gap \".\" }'"
                  b" /tmp/ticks\n")
         gap = float(run.expect(rb"gap of ([\d.]+)\.\r", PATIENCE).group(1))

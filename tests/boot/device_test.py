@@ -29,7 +29,7 @@ class DeviceTest(MachineTest):
         cls.image = dataclasses.replace(cls.image, initramfs=pathlib.Path(file.name))
 
     def tool(self, *commands):
-        """Runs guest_tool with each of these arguments in one guest; its output."""
+        """Runs guest_tool with each of these arguments in one guest; returns its output."""
         script = "cp /session/guest_tool /tmp/; chmod +x /tmp/guest_tool; set -e; " + "; ".join(commands)
         done = self.in_guest(script)
         self.assertEqual((done.status, done.stderr), (0, b""), done.log.decode(errors="replace")[-3000:])
@@ -38,7 +38,7 @@ class DeviceTest(MachineTest):
     def test_serial_ports_and_clock(self):
         done = self.tool(
             "cat /proc/tty/driver/serial",
-            # Of the four ports: not the console, and not one that carries our own output.
+            # One of the four ports that is neither the console nor one for our own output.
             "dmesg",
             "/tmp/guest_tool rtc-alarm 2",
             "/tmp/guest_tool rtc-updates 2",
@@ -52,7 +52,7 @@ class DeviceTest(MachineTest):
             self.assertNotIn("bugs", text.lower().split("\n[")[0])
         with self.subTest("no warning about the serial ports, the keyboard controller, the clock or ACPI"):
             for line in text.splitlines():
-                # Advice that the kernel gives on every machine without PCI.
+                # A hint that the kernel prints on every machine without PCI.
                 if line.endswith("and report a bug"):
                     continue
                 if re.search(r"serial|ttyS|8250|i8042|atkbd|psmouse|rtc|ACPI", line):
@@ -75,7 +75,7 @@ class DeviceTest(MachineTest):
             self.assertTrue(900 <= periodic <= 6000, periodic)
 
     def test_loopback_of_64_kib(self):
-        # COM1 is the console; a second port of its own needs no session on it.
+        # COM1 is the console; the second port is not used by a session.
         run = self.shell("--serial", "stdio", "--serial", "null")
         run.send(b"cp /session/guest_tool /tmp/t; chmod +x /tmp/t; /tmp/t loopback /dev/ttyS1 65536; echo status''=$?\n")
         run.expect(rb"loopback of 65536 bytes is right\r\nstatus=0", PATIENCE)
@@ -102,7 +102,7 @@ class DeviceTest(MachineTest):
         run.send(b"(while :; do echo flood flood flood flood >/dev/kmsg; done) & echo start''ed\n")
         run.expect(rb"started", PATIENCE)
         for number in range(TYPED_COMMANDS):
-            # The answer is longer than the echo of what is typed, and may have the flood's lines in it.
+            # The answer is longer than the echo of the input, and may contain lines of the flood.
             run.send(b"echo %d >>/tmp/typed\n" % number)
             if number % 16 == 15:
                 run.send(b"echo batch''-%d-done >/dev/kmsg\n" % number)

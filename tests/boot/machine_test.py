@@ -53,7 +53,7 @@ class MachineKindsTest(MachineTest):
 
     def test_the_ways_to_end(self):
         for command, code in (("poweroff -f", 0), ("reboot -f", 10), ("halt -f", 13), ("echo c >/proc/sysrq-trigger", 10),
-                              # The panic is told of before the reset.
+                              # The panic is reported before the reset.
                               ("modprobe pvpanic-mmio; echo c >/proc/sysrq-trigger", 11)):
             done = self.in_guest(command)
             self.assertEqual(done.vmm_status, code, (command, done.vmm_stderr))

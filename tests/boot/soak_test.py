@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """Many boots one after another on one host, each to user space and through a power-off or a reset.
 
-Environment: VMSUPERIO_BOOTS is how many. Each is shortened: the guest's init only tells that it is there.
+Environment: VMSUPERIO_BOOTS is the number of boots. Each is shortened: the guest's init only reports that it runs.
 """
 
 import os
@@ -32,9 +32,9 @@ class SoakTest(MachineTest):
     memory_mib = 256
 
     def boot(self, number, kernel, initrd, status):
-        """One boot; how long it took."""
+        """One boot; returns how long it took."""
         cpus = 1 + number % 2
-        # A CPU that hangs shall tell where.
+        # A CPU that hangs must print where.
         cmdline = "console=ttyS0 quiet reboot=k panic=-1 softlockup_panic=1"
         run = self.kvm_vmm("--kernel", kernel, "--initrd", initrd, "--cmdline", cmdline, "--memory", "128M", "--cpus", str(cpus))
         self.assertEqual(run.wait(PATIENCE), status, (number, run.stdout + run.stderr))

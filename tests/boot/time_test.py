@@ -37,7 +37,7 @@ class TimeTest(MachineTest):
         self.assertEqual(status, 0, output)
 
     def check_alarm(self, run, step):
-        """An alarm comes when it is due, though the host's clock is set while the guest waits for it."""
+        """An alarm occurs when it is due, although the host's clock is set while the guest waits for it."""
         run.send(b"echo wait''ing; /tmp/t rtc-alarm %d; echo status''=$?\n" % ALARM)
         run.expect(rb"waiting\r\n", PATIENCE)
         time.sleep(1)
@@ -50,7 +50,7 @@ class TimeTest(MachineTest):
         self.assertTrue((ALARM - 1.5) * 1000 <= after <= (ALARM + 8) * 1000, after)
 
     def check_stop(self, run):
-        """A busy guest that did not run for a while reports no lockup."""
+        """A busy guest that has not run for a while reports no lockup."""
         run.send(b"echo %d >/proc/sys/kernel/watchdog_thresh; dmesg -c >/dev/null; (while :; do :; done) & sleep 1; "
                  b"echo is''-busy\n" % WATCHDOG_THRESHOLD)
         run.expect(rb"is-busy\r\n", PATIENCE)
@@ -71,7 +71,7 @@ class TimeTest(MachineTest):
         run.send(b"cp /session/guest_tool /tmp/t; chmod +x /tmp/t\n")
         run.expect(PROMPT, PATIENCE)
         self.check_stop(run)
-        # Not on the computer of whoever runs this.
+        # Setting the clock of the user's own computer is not acceptable.
         if self.machine.kind == "nested":
             self.check_alarm(run, -3600)
             self.check_alarm(run, 3600)

@@ -12,7 +12,7 @@ fail() {
 }
 
 if ! (exec 3<>/dev/kvm) 2>/dev/null; then
-    # It says so in one line and fails.
+    # It reports that in one line and fails.
     "$program" </dev/null >"$directory/out" 2>"$directory/err" && fail "it ran without /dev/kvm"
     [ "$(wc -l <"$directory/err")" -eq 1 ] || fail "the error is not one line"
     echo "SKIPPED: $(cat "$directory/err")"
@@ -29,7 +29,7 @@ expect() {
 
 expect ''
 expect 'Hello, {world}! @`[z'
-# Much more than the UART's FIFO holds.
+# Much more input than the UART's FIFO holds.
 expect "$(seq 1 2000 | sed 's/$/ lines of text/')"
 
 # An output that cannot be written is an error, not a loop.
@@ -37,7 +37,7 @@ if [ -w /dev/full ]; then
     echo x | timeout 30 "$program" >/dev/full 2>"$directory/err" && fail "it wrote to a full device"
     [ "$(wc -l <"$directory/err")" -eq 1 ] || fail "the error is not one line"
 fi
-# Nor is an input that cannot be read.
+# An input that cannot be read is an error as well.
 timeout 30 "$program" <&- >/dev/null 2>"$directory/err" && fail "it read from a closed input"
 [ "$(wc -l <"$directory/err")" -eq 1 ] || fail "the error is not one line"
 echo "passed"

@@ -2,11 +2,12 @@
 #pragma once
 
 /// Replaces the program's allocation functions with ones that count and that fail on demand. Include it in
-/// one source of a program only, and not where a sanitizer replaces these functions as well.
+/// only one source file of a program, and not in builds in which a sanitizer replaces these functions as
+/// well.
 ///
-/// What is counted and what fails belongs to the calling thread. glibc's calloc can fail as well, since
-/// tables that start zeroed come from there, but only where a test asks for it: glibc ends the process where
-/// it finds no memory for the destructor of a thread_local object.
+/// The counters and the failure belong to the calling thread. glibc's calloc can fail as well, because zeroed
+/// tables are allocated with it, but only if a test requests that: glibc ends the process if it finds no
+/// memory for the destructor of a thread_local object.
 
 #include <cstddef>
 #include <cstdint>
@@ -18,19 +19,19 @@
 namespace test_support {
 
 struct Allocations {
-    /// Allocations that were asked for.
+    /// Allocations that were requested.
     std::uint64_t made = 0;
-    /// Allocations that succeeded, less those given back. A thread that frees what another one allocated
-    /// counts below zero.
+    /// Allocations that succeeded, less those that were freed. The number is negative for a thread that frees
+    /// the allocations of another one.
     std::int64_t outstanding = 0;
-    /// Of the allocations to come, the one that fails; 0 for none.
+    /// Which of the following allocations fails, counted from 1; 0 for none.
     std::uint64_t failing = 0;
-    /// Whether calloc is one of them.
+    /// Whether calls of calloc count and fail as well.
     bool calloc_fails = false;
 };
 inline constinit thread_local Allocations allocations;
 
-/// Whether the allocation that is being asked for is to fail.
+/// Whether the requested allocation must fail.
 inline bool allocation_fails() noexcept {
     ++allocations.made;
     return allocations.failing != 0 && --allocations.failing == 0;
@@ -58,12 +59,12 @@ inline void release(void* memory) noexcept {
     std::free(memory);
 }
 
-/// Does `operation` with its first allocation failing, then the second, until none fails. It returns whether
-/// it succeeded, and fails by std::bad_alloc or by returning false. `unchanged()` is called after each
-/// failure. Returns how many failures the operation met before it succeeded.
+/// Runs `operation` with its first allocation failing, then with the second, until none fails. It returns
+/// whether it succeeded, and fails by std::bad_alloc or by returning false. `unchanged()` is called after
+/// each failure. Returns how many failures the operation met before it succeeded.
 ///
-/// Room that a container has gained may stay behind a failure, so leaks are for the caller to find: compare
-/// allocations.outstanding from before the object under test was made and after it was destroyed.
+/// A failure may leave capacity in a container, so the caller must check for leaks: compare
+/// allocations.outstanding before the object under test was created and after it was destroyed.
 template <class Operation, class Unchanged>
 std::uint64_t fail_each_allocation(Operation operation, Unchanged unchanged) {
     std::uint64_t failures = 0;
@@ -79,10 +80,10 @@ std::uint64_t fail_each_allocation(Operation operation, Unchanged unchanged) {
         const bool reached = allocations.failing == 0;
         allocations.failing = 0;
         if (succeeded) {
-            // Also where it does without the allocation that failed.
+            // Also if it succeeds without the allocation that failed.
             return failures;
         }
-        // An operation that fails though no allocation did would fail for ever.
+        // An operation that fails although no allocation did would fail every time.
         REQUIRE((thrown || reached));
         ++failures;
         unchanged();

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-// Tests do the same whatever started them: nohup, a background job, a program that blocks or ignores signals.
+// Makes tests independent of the process that started them: nohup, a background job, a program that blocks or
+// ignores signals.
 #ifdef __unix__
 #include <csignal>
 #include <sys/stat.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// What tests must know about the sanitizer they may be built with.
+/// Properties of the sanitizer with which the tests are built, if any.
 
 #if defined(__has_feature)
 #if __has_feature(undefined_behavior_sanitizer)
@@ -11,8 +11,8 @@
 
 namespace vmsuperio_test {
 
-/// UndefinedBehaviorSanitizer takes a valid object for invalid where the process has no descriptor left for
-/// its pipe.
+/// UndefinedBehaviorSanitizer reports a valid object as invalid if the process has no descriptor left for its
+/// pipe.
 #ifdef VMSUPERIO_UNDEFINED_BEHAVIOR_SANITIZER
 inline constexpr bool sanitizer_needs_descriptors = true;
 #else

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// States and registers in failing tests: as text, and as what differs. Included by catch.hpp, so that a
-/// state has one text in all files of a test program.
+/// Prints states and registers of failing tests as text, and as differences. Included by catch.hpp, so that a
+/// state has the same text in all files of a test program.
 
 #include <concepts>
 #include <string>
@@ -26,7 +26,7 @@ struct StringMaker<R> {
 
 namespace test_support {
 
-/// What differs, a line for each member; empty where the states are equal.
+/// The difference, a line for each member; empty if the states are equal.
 template <vmsuperio::SnapshotState S>
 [[nodiscard]] std::string state_difference(const S& first, const S& second) {
     if (first == second) {
@@ -38,7 +38,7 @@ template <vmsuperio::SnapshotState S>
 
 }  // namespace test_support
 
-/// Prints what differs, where CHECK(first == second) would print both states as a whole.
+/// Prints only the difference, while CHECK(first == second) would print both states.
 #define CHECK_SAME_STATE(first, second) \
     CHECK(::test_support::state_difference((first), (second)) == std::string())
 #define REQUIRE_SAME_STATE(first, second) \

@@ -21,14 +21,14 @@
 
 #include "catch.hpp"
 
-/// What every device with time must do, whatever it is. A subject adapts one device to it:
+/// The properties of every device with time. A subject adapts one device:
 ///
 /// - `Device`, `State`; `name`;
-/// - `make(line, clock)` and `restore(state, line, clock)`, with a `Wire` on `line` and nothing else outside;
-/// - `access(device, random)`: anything that a guest or the host may do, and returns what was read;
-/// - `happened(device)`: whether that for which the deadline is has come (the line is high, a byte is there);
+/// - `make(line, clock)` and `restore(state, line, clock)`, with a `Wire` on `line` and no other host object;
+/// - `access(device, random)`: does anything that a guest or the host may do, and returns the value read;
+/// - `happened(device)`: whether the event of the deadline has occurred (the line is high, a byte is there);
 /// - `line(device)`: the level that the interrupt line must have;
-/// - `valid(state)`: what `validate` says.
+/// - `valid(state)`: the result of `validate`.
 namespace timed_device {
 
 using std::chrono::nanoseconds;
@@ -56,7 +56,7 @@ struct Wire {
     }
 };
 
-/// A device and its world.
+/// A device with its clock and its interrupt line.
 template <class Subject>
 struct Bench {
     static_assert(vmsuperio::Timed<typename Subject::Device>);
@@ -79,8 +79,8 @@ struct Bench {
     }
 };
 
-/// What a check looks at: throws with the device as text where it does not hold. Catch's own macros are too
-/// slow for millions of checks.
+/// Throws with the device as text if the condition does not hold. Catch's own macros are too slow for
+/// millions of checks.
 template <class Subject>
 void require(bool holds, std::string_view what, const Bench<Subject>& bench) {
     if (!holds) {
@@ -131,11 +131,12 @@ std::uint64_t step(Bench<Subject>& bench, Random& random) {
     }
 }
 
-/// `next_deadline()` and `tick()` in whatever state the device is now: the deadline is exact, asking is free.
-/// Leaves the device as it was. Returns whether there was a deadline.
+/// Checks `next_deadline()` and `tick()` in the present state of the device: the deadline is exact, and
+/// next_deadline() changes nothing. Does not change the device. Returns whether there was a deadline.
 template <class Subject>
 bool check_deadline(const Bench<Subject>& original, Random& random) {
-    // Brought up to its clock first: only then does the deadline take a clock that was set back into account.
+    // Update the device to its clock first: only then does the deadline account for a clock that was set
+    // back.
     Bench<Subject> bench(original.now(), original.device.state());
     static_cast<void>(bench.device.tick());
     const auto state = bench.device.state();
@@ -175,10 +176,10 @@ bool check_deadline(const Bench<Subject>& original, Random& random) {
     return true;
 }
 
-/// Many random lives: the deadline is exact in each state on the way.
+/// Many random sequences: the deadline is exact after each step.
 template <class Subject>
 void deadlines_are_exact(unsigned seed, int lives) {
-    constexpr int steps = 200;  // so that no life comes near to the end of the clock's range
+    constexpr int steps = 200;  // so that no sequence comes near the end of the clock's range
     Random random(seed);
     int deadlines = 0;
     int without = 0;
@@ -193,9 +194,9 @@ void deadlines_are_exact(unsigned seed, int lives) {
     CHECK(without > lives * steps / 50);
 }
 
-/// Saved in the middle, encoded, decoded and restored, a device goes on as the original does.
+/// A device that is saved in the middle, encoded, decoded and restored continues like the original.
 template <class Subject>
-void restored_goes_on(unsigned seed, int rounds) {
+void restored_continues(unsigned seed, int rounds) {
     using State = typename Subject::State;
     Random random(seed);
     for (int round = 0; round < rounds; ++round) {
@@ -231,8 +232,8 @@ void restored_goes_on(unsigned seed, int rounds) {
     }
 }
 
-/// States from an enemy: `from_state` and `validate` say the same of each, and a device that is made stays in
-/// valid states, whatever its clock does.
+/// Hostile states: `from_state` and `validate` agree on each, and a device that is created stays in valid
+/// states, whatever its clock does.
 template <class Subject>
 void hostile_states_are_refused_or_work(unsigned seed, int rounds) {
     using State = typename Subject::State;
@@ -253,7 +254,7 @@ void hostile_states_are_refused_or_work(unsigned seed, int rounds) {
         }
         const auto state = vmsuperio::decode<State>(bytes);
         if (!state) {
-            continue;  // no boolean
+            continue;  // not a boolean
         }
         const auto valid = Subject::valid(*state);
         Line line;

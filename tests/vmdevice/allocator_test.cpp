@@ -36,7 +36,7 @@ SystemAllocator small_machine() {
 
 }  // namespace
 
-TEST_CASE("RangeAllocator: first_match takes the lowest place and last_match the highest",
+TEST_CASE("RangeAllocator: first_match chooses the lowest position and last_match the highest",
           "[vmdevice][allocator]") {
     RangeAllocator<MmioAddress> space(mmio(0x1000, 0x9000));
     CHECK(space.allocate(0x1000)->base().value == 0x1000);
@@ -50,7 +50,8 @@ TEST_CASE("RangeAllocator: first_match takes the lowest place and last_match the
     CHECK(space.allocated() == 6);
 }
 
-TEST_CASE("RangeAllocator: an exact request gets its place or says why not", "[vmdevice][allocator]") {
+TEST_CASE("RangeAllocator: an exact request gets its range, or the error names the reason",
+          "[vmdevice][allocator]") {
     RangeAllocator<PioAddress> ports(pio(0x100, 0x300));
     CHECK(*ports.allocate_exact(PioAddress{0x3F8}, 8) == pio(0x3F8, 8));
     CHECK(ports.allocate_exact(PioAddress{0x3F0}, 9).error() == AllocError::taken);
@@ -64,7 +65,7 @@ TEST_CASE("RangeAllocator: an exact request gets its place or says why not", "[v
     CHECK(ports.allocated() == 2);
 }
 
-TEST_CASE("RangeAllocator: a request for nothing and a crooked alignment are refused",
+TEST_CASE("RangeAllocator: a size of 0 and an alignment that is not a power of two are refused",
           "[vmdevice][allocator]") {
     RangeAllocator<PioAddress> ports(pio(0, 0x100));
     CHECK(ports.allocate(0).error() == AllocError::invalid_size);
@@ -85,7 +86,8 @@ TEST_CASE("RangeAllocator: works up to the last address of the space", "[vmdevic
     CHECK(ports.allocate(0x8000, 0x8000).error() == AllocError::exhausted);
 }
 
-TEST_CASE("RangeAllocator: only what was handed out can be freed, as it was", "[vmdevice][allocator]") {
+TEST_CASE("RangeAllocator: only ranges that were allocated can be freed, with the same bounds",
+          "[vmdevice][allocator]") {
     RangeAllocator<PioAddress> ports(pio(0, 0x100));
     REQUIRE(ports.allocate_exact(PioAddress{0x10}, 0x10));
     CHECK(ports.free(pio(0x10, 8)).error() == AllocError::not_allocated);
@@ -168,7 +170,8 @@ TEST_CASE("RangeAllocator: agrees with a naive model under random operations",
     }
 }
 
-TEST_CASE("SystemAllocator: interrupts are any or a specific one, and come back", "[vmdevice][allocator]") {
+TEST_CASE("SystemAllocator: any or a specific interrupt can be allocated, and again after it was freed",
+          "[vmdevice][allocator]") {
     SystemAllocator machine = small_machine();
     CHECK(machine.allocate_irq(5) == 5);
     CHECK(machine.allocate_irq() == 6);
@@ -183,7 +186,8 @@ TEST_CASE("SystemAllocator: interrupts are any or a specific one, and come back"
     CHECK(machine.allocate_irq().error() == AllocError::exhausted);
 }
 
-TEST_CASE("SystemAllocator: ids, messages and slots count up and are used again", "[vmdevice][allocator]") {
+TEST_CASE("SystemAllocator: ids, MSIs and slots are allocated in ascending order and reused",
+          "[vmdevice][allocator]") {
     SystemAllocator machine = small_machine();
     CHECK(machine.allocate_instance_id() == 100);
     CHECK(machine.allocate_instance_id() == 101);
@@ -201,7 +205,8 @@ TEST_CASE("SystemAllocator: ids, messages and slots count up and are used again"
     CHECK(machine.free_kvm_mem_slot(2));
 }
 
-TEST_CASE("SystemAllocator: a space that was not configured has nothing to give", "[vmdevice][allocator]") {
+TEST_CASE("SystemAllocator: nothing can be allocated in a space that was not configured",
+          "[vmdevice][allocator]") {
     SystemAllocator machine({});
     CHECK(machine.allocate_pio(1).error() == AllocError::out_of_range);
     CHECK(machine.allocate_mmio(1).error() == AllocError::out_of_range);
@@ -211,7 +216,7 @@ TEST_CASE("SystemAllocator: a space that was not configured has nothing to give"
     CHECK(machine.allocate_instance_id() == 1);
 }
 
-TEST_CASE("SystemAllocator: a device gets all it asks for, in that order",
+TEST_CASE("SystemAllocator: a device gets all resources that it requests, in that order",
           "[vmdevice][allocator][resources]") {
     SystemAllocator machine = small_machine();
     const auto got = machine.allocate({
@@ -251,7 +256,7 @@ TEST_CASE("SystemAllocator: a device gets all it asks for, in that order",
     CHECK(machine.allocate({KvmMemSlotConstraint{}})->get_kvm_mem_slots().size() == 1);
 }
 
-TEST_CASE("SystemAllocator: a request that fails half way leaves nothing behind",
+TEST_CASE("SystemAllocator: a request that fails half way leaves nothing allocated",
           "[vmdevice][allocator][resources]") {
     SystemAllocator machine = small_machine();
     REQUIRE(machine.allocate_irq(9));
@@ -294,21 +299,21 @@ TEST_CASE("SystemAllocator: a fixed address need not be aligned, and must lie in
     CHECK(machine.allocate({LegacyIrqConstraint{.irq = 16}}).error() == AllocError::out_of_range);
 }
 
-TEST_CASE("SystemAllocator: an interrupt range that runs past the last number was never given",
+TEST_CASE("SystemAllocator: an interrupt range that extends past the last number counts as not allocated",
           "[vmdevice][allocator]") {
     SystemAllocator machine = small_machine();
     CHECK(machine.free_msi(0xFFFF'FFFF, 2).error() == AllocError::not_allocated);
     CHECK(machine.free_msi(32, 0).error() == AllocError::not_allocated);
 }
 
-TEST_CASE("SystemAllocator: a MAC address of somebody else's is taken as it is",
+TEST_CASE("SystemAllocator: a MAC address of another vendor is accepted and not recorded",
           "[vmdevice][allocator][resources]") {
     SystemAllocator machine = small_machine();
     for (const MacAddress& foreign :
          {MacAddress{0x02, 0x54, 0x00, 0, 0, 0}, MacAddress{0x52, 0x55, 0x00, 0, 0, 0},
           MacAddress{0x52, 0x54, 0x01, 0, 0, 0}}) {
-        // Nobody here knows who else has it, so it is not refused a second time, and giving it back frees
-        // nothing.
+        // The allocator does not record this address, so it is not refused a second time, and freeing it
+        // frees nothing.
         for (int i = 0; i < 2; ++i) {
             const auto got = machine.allocate({MacAddressConstraint{.address = foreign}});
             REQUIRE(got);
@@ -332,7 +337,7 @@ TEST_CASE("SystemAllocator: instance ids may start at 0", "[vmdevice][allocator]
     CHECK(machine.allocate_instance_id() == 0);
 }
 
-TEST_CASE("Resources: two are the same when all they say is", "[vmdevice][resources]") {
+TEST_CASE("Resources: two are equal if all their members are", "[vmdevice][resources]") {
     const std::vector<Resource> all = {PioResource{pio(1, 2)},
                                        PioResource{pio(1, 3)},
                                        MmioResource{mmio(1, 2)},
@@ -368,7 +373,7 @@ TEST_CASE("DeviceResources: an empty set has nothing of any kind", "[vmdevice][r
     CHECK(none.get_all_resources().empty());
 }
 
-TEST_CASE("AllocError: every error has words of its own", "[vmdevice][error]") {
+TEST_CASE("AllocError: every error has its own text", "[vmdevice][error]") {
     const auto all = {AllocError::exhausted,         AllocError::taken,
                       AllocError::out_of_range,      AllocError::invalid_size,
                       AllocError::invalid_alignment, AllocError::not_allocated};
@@ -380,7 +385,7 @@ TEST_CASE("AllocError: every error has words of its own", "[vmdevice][error]") {
     }
 }
 
-TEST_CASE("RangeAllocator: says what was handed out and what is free", "[vmdevice][allocator]") {
+TEST_CASE("RangeAllocator: returns which ranges are allocated and which are free", "[vmdevice][allocator]") {
     RangeAllocator<PioAddress> ports(pio(0x100, 0x100));
     REQUIRE(ports.allocate_exact(PioAddress{0x180}, 0x10));
     REQUIRE(ports.allocate_exact(PioAddress{0x110}, 8));
@@ -401,7 +406,8 @@ TEST_CASE("RangeAllocator: says what was handed out and what is free", "[vmdevic
     CHECK_FALSE(ports.first_free_in(pio(0, 4)));
 }
 
-TEST_CASE("RangeAllocator: units are found together and given back one by one", "[vmdevice][allocator]") {
+TEST_CASE("RangeAllocator: adjacent units are allocated together and freed one by one",
+          "[vmdevice][allocator]") {
     RangeAllocator<Number> numbers(*NumberRange::from_bounds(Number{2}, Number{9}));
     REQUIRE(numbers.allocate_exact(Number{4}, 1));
     CHECK(numbers.allocate_units(3) == *NumberRange::create(Number{5}, 3));
@@ -415,8 +421,8 @@ TEST_CASE("RangeAllocator: units are found together and given back one by one", 
     CHECK(numbers.allocate_units(1)->base() == Number{2});
 }
 
-TEST_CASE("RangeAllocator: a move holds both places until it is over", "[vmdevice][allocator]") {
-    // Every pair of places, against a row of single numbers.
+TEST_CASE("RangeAllocator: both ranges of a move are allocated until it ends", "[vmdevice][allocator]") {
+    // Every pair of ranges, compared with a list of single numbers.
     for (std::uint16_t from_base = 0; from_base < 8; ++from_base) {
         for (std::uint16_t to_base = 0; to_base < 12; ++to_base) {
             for (std::uint16_t size = 1; size < 8; ++size) {
@@ -461,7 +467,7 @@ TEST_CASE("RangeAllocator: a move holds both places until it is over", "[vmdevic
     CHECK(ports.begin_move(pio(2, 2), pio(3, 2)).error() == AllocError::not_allocated);
 }
 
-TEST_CASE("SystemAllocator: several interrupt lines are had in one call, or none",
+TEST_CASE("SystemAllocator: one call allocates several interrupt lines, or none",
           "[vmdevice][allocator][irq]") {
     SystemAllocator machine = small_machine();
     REQUIRE(machine.allocate_irq(7) == 7);
@@ -481,7 +487,7 @@ TEST_CASE("SystemAllocator: several interrupt lines are had in one call, or none
     CHECK(got.error() == AllocError::invalid_size);
 }
 
-TEST_CASE("SystemAllocator: a line is shared by those who ask for it in the same way",
+TEST_CASE("SystemAllocator: a line is shared only by devices that request the same kind of sharing",
           "[vmdevice][allocator][irq]") {
     SystemAllocator machine = small_machine();
     CHECK(machine.allocate_irq(5, IrqSharing::edge) == 5);
@@ -504,20 +510,20 @@ TEST_CASE("SystemAllocator: a line is shared by those who ask for it in the same
     CHECK_FALSE(machine.is_allocated(LegacyIrqResource{7}));
 }
 
-TEST_CASE("SystemAllocator: who shares gets a line of its own as long as there is one",
+TEST_CASE("SystemAllocator: a device that permits sharing gets an unshared line as long as there is one",
           "[vmdevice][allocator][irq]") {
     SystemAllocator machine({.irq = *NumberRange::from_bounds(Number{16}, Number{18})});
     CHECK(machine.allocate_irq(16) == 16);
     CHECK(machine.allocate_irq(std::nullopt, IrqSharing::level) == 17);
     CHECK(machine.allocate_irq(std::nullopt, IrqSharing::level) == 18);
-    // From here on the fewest.
+    // From here on the line with the fewest holders.
     CHECK(machine.allocate_irq(std::nullopt, IrqSharing::level) == 17);
     CHECK(machine.allocate_irq(std::nullopt, IrqSharing::level) == 18);
     CHECK(machine.allocate_irq(18, IrqSharing::level) == 18);
     CHECK(machine.allocate_irq(std::nullopt, IrqSharing::level) == 17);
     CHECK(machine.allocate_irq(std::nullopt, IrqSharing::edge).error() == AllocError::exhausted);
     CHECK(machine.allocate_irq().error() == AllocError::exhausted);
-    // Several lines are different lines.
+    // A request for several lines gets different ones.
     CHECK(machine.allocate_irqs(2, std::nullopt, IrqSharing::level) == std::vector<std::uint32_t>{17, 18});
     const SystemAllocatorState before = machine.state();
     CHECK(machine.allocate_irqs(3, std::nullopt, IrqSharing::level).error() == AllocError::exhausted);
@@ -526,7 +532,7 @@ TEST_CASE("SystemAllocator: who shares gets a line of its own as long as there i
                                                                             {18, IrqSharing::level, 4}});
 }
 
-TEST_CASE("SystemAllocator: a request says which of its parts was refused", "[vmdevice][allocator]") {
+TEST_CASE("SystemAllocator: the error of a request names the refused part", "[vmdevice][allocator]") {
     SystemAllocator machine = small_machine();
     const auto refused = machine.allocate(
         {PioConstraint{.size = 8}, MmioConstraint{.size = 0x1000}, LegacyIrqConstraint{.irq = 4}});
@@ -538,7 +544,7 @@ TEST_CASE("SystemAllocator: a request says which of its parts was refused", "[vm
     CHECK(machine.allocate_msi(1, 41).error() == AllocError::taken);
 }
 
-TEST_CASE("SystemAllocator: what is to be avoided is not handed out, and free again afterwards",
+TEST_CASE("SystemAllocator: avoided ranges are not allocated, and are free again afterwards",
           "[vmdevice][allocator]") {
     SystemAllocator machine = small_machine();
     REQUIRE(machine.allocate_pio(4) == pio(0x100, 4));
@@ -573,7 +579,8 @@ SystemAllocatorState used_machine() {
 
 }  // namespace
 
-TEST_CASE("SystemAllocator: a restored one goes on as the saved one would", "[vmdevice][allocator][state]") {
+TEST_CASE("SystemAllocator: a restored allocator continues as the saved one would",
+          "[vmdevice][allocator][state]") {
     const SystemAllocatorState state = used_machine();
     auto restored = SystemAllocator::from_state(state);
     REQUIRE(restored);
@@ -591,7 +598,7 @@ TEST_CASE("SystemAllocator: a restored one goes on as the saved one would", "[vm
     CHECK(restored->allocate_kvm_mem_slot() == 4);
     CHECK(restored->allocate_instance_id() == 102);
     CHECK(restored->allocate({MacAddressConstraint{}})->get_mac_address()->back() == 1);
-    // The state made by default is an allocator of nothing.
+    // The default-constructed state is that of an allocator without any space.
     auto none = SystemAllocator::from_state(SystemAllocatorState{});
     REQUIRE(none);
     CHECK(none->state() == SystemAllocator({}).state());
@@ -599,7 +606,7 @@ TEST_CASE("SystemAllocator: a restored one goes on as the saved one would", "[vm
     CHECK(none->allocate_pio(1).error() == AllocError::out_of_range);
 }
 
-TEST_CASE("SystemAllocator: a state that cannot be is refused, and the error names the member",
+TEST_CASE("SystemAllocator: an invalid state is refused, and the error names the member",
           "[vmdevice][allocator][state]") {
     const SystemAllocatorState good = used_machine();
     REQUIRE(SystemAllocator::from_state(good));
@@ -630,8 +637,8 @@ TEST_CASE("SystemAllocator: a state that cannot be is refused, and the error nam
           "instance_ids");
     CHECK(refused([&](State& s) { s.config.first_instance_id = 101; }) == "instance_ids");
     CHECK(refused([&](State& s) { s.mac_numbers.push_back(number(0x100'0000)); }) == "mac_numbers");
-    // A shared line that nobody has, that nobody shares, out of order, of no known kind, or that is not
-    // allocated.
+    // A shared line without holders, one that is not shared, one out of order, one of an unknown kind, and
+    // one that is not allocated.
     CHECK(refused([](State& s) { s.shared_irq[0].holders = 0; }) == "shared_irq");
     CHECK(refused([](State& s) { s.shared_irq[0].sharing = IrqSharing::exclusive; }) == "shared_irq");
     CHECK(refused([](State& s) { s.shared_irq[0].sharing = static_cast<IrqSharing>(3); }) == "shared_irq");
@@ -651,7 +658,7 @@ TEST_CASE("SystemAllocator: a state that cannot be is refused, and the error nam
           AllocError::exhausted);
 }
 
-TEST_CASE("SystemAllocator: a state survives its way through bytes, and bytes that hold none are refused",
+TEST_CASE("SystemAllocator: a state is the same after encoding and decoding, and invalid bytes are refused",
           "[vmdevice][allocator][state]") {
     const SystemAllocatorState state = used_machine();
     const std::vector<std::uint8_t> bytes = encode(state);
@@ -659,7 +666,7 @@ TEST_CASE("SystemAllocator: a state survives its way through bytes, and bytes th
     CHECK(decode<SystemAllocatorState>(encode(SystemAllocatorState{})) == SystemAllocatorState{});
     CHECK(std::vector(bytes.begin(), bytes.begin() + 6) ==
           std::vector<std::uint8_t>{'V', 'M', 'A', 'L', 1, 0});
-    // Cut anywhere, it is refused; so is anything behind it.
+    // Bytes that are truncated anywhere are refused, and so are trailing bytes.
     for (std::size_t size = 0; size < bytes.size(); ++size) {
         CHECK_FALSE(decode<SystemAllocatorState>(std::span(bytes).first(size)));
     }
@@ -678,7 +685,7 @@ TEST_CASE("SystemAllocator: a state survives its way through bytes, and bytes th
     CHECK(changed(6, 2) == "config.pio");     // neither there nor not
     CHECK(changed(10, 1) == "config.pio");    // beyond the port space
     CHECK(changed(8, 0xFF) == "config.pio");  // ends before it begins
-    // Whatever one byte says, decoding ends, and restoring judges what it gives.
+    // Whatever value one byte has, decoding ends, and from_state() checks the result.
     for (std::size_t at = 0; at < bytes.size(); ++at) {
         for (const unsigned value : {0x00U, 0x01U, 0x7FU, 0x80U, 0xFFU}) {
             std::vector<std::uint8_t> other = bytes;
@@ -693,7 +700,7 @@ TEST_CASE("SystemAllocator: a state survives its way through bytes, and bytes th
     }
 }
 
-TEST_CASE("Text: ranges and resources in words", "[vmdevice][text]") {
+TEST_CASE("Text: ranges and resources as text", "[vmdevice][text]") {
     struct ThirdAddress {
         std::uint32_t value;
     };

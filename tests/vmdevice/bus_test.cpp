@@ -64,7 +64,7 @@ TEST_CASE("Bus: the last address of the space is usable", "[vmdevice][bus]") {
     CHECK(memory.check_access(MmioAddress{~0ULL}, 2).error() == BusError::device_not_found);
 }
 
-TEST_CASE("Bus: check_access judges the whole access", "[vmdevice][bus]") {
+TEST_CASE("Bus: check_access checks the whole access", "[vmdevice][bus]") {
     PioBus<int> bus;
     REQUIRE(bus.register_device(pio(0x10, 4), 1).has_value());
     REQUIRE(bus.register_device(pio(0x14, 4), 2).has_value());
@@ -114,7 +114,7 @@ TEST_CASE("Bus: a found device can be changed and its reference outlives other r
     CHECK(std::as_const(bus).device(MmioAddress{5000})->device == 8);
 }
 
-TEST_CASE("Bus: what a lookup found can be assigned and taken apart", "[vmdevice][bus]") {
+TEST_CASE("Bus: the result of a lookup can be assigned and used in a structured binding", "[vmdevice][bus]") {
     PioBus<int> bus;
     REQUIRE(bus.register_device(pio(0, 1), 1));
     REQUIRE(bus.register_device(pio(1, 1), 2));
@@ -129,7 +129,7 @@ TEST_CASE("Bus: what a lookup found can be assigned and taken apart", "[vmdevice
     CHECK(bus.device(PioAddress{1})->device == 2);
 }
 
-TEST_CASE("Bus: moves with its devices and leaves an empty one behind", "[vmdevice][bus]") {
+TEST_CASE("Bus: moving a bus moves its devices and leaves an empty bus", "[vmdevice][bus]") {
     PioBus<int> bus;
     REQUIRE(bus.register_device(pio(0, 1), 1));
     PioBus<int> other = std::move(bus);
@@ -143,7 +143,7 @@ TEST_CASE("Bus: moves with its devices and leaves an empty one behind", "[vmdevi
     CHECK(other.device(PioAddress{0})->device == 2);
 }
 
-TEST_CASE("Bus: move_range keeps the device whatever happens", "[vmdevice][bus]") {
+TEST_CASE("Bus: move_range never loses the device", "[vmdevice][bus]") {
     PioBus<std::unique_ptr<int>> bus;
     REQUIRE(bus.register_device(pio(0x10, 0x10), std::make_unique<int>(1)).has_value());
     REQUIRE(bus.register_device(pio(0x40, 0x10), std::make_unique<int>(2)).has_value());
@@ -183,7 +183,7 @@ TEST_CASE("Bus: iteration is in ascending order of address", "[vmdevice][bus]") 
     CHECK(std::ranges::all_of(std::as_const(bus), [](const auto& entry) { return entry.device == -1; }));
 }
 
-TEST_CASE("Bus: an iterator goes on one by one, before or after it is used", "[vmdevice][bus]") {
+TEST_CASE("Bus: an iterator can be incremented by prefix and postfix", "[vmdevice][bus]") {
     PioBus<int> bus;
     for (int i = 0; i < 3; ++i) {
         REQUIRE(bus.register_device(pio(static_cast<std::uint16_t>(i * 8), 8), i * 10).has_value());
@@ -299,7 +299,7 @@ struct ConfigAddress {
 };
 }  // namespace
 
-TEST_CASE("Bus: serves an address space of the user's own", "[vmdevice][bus]") {
+TEST_CASE("Bus: works with a user-defined address space", "[vmdevice][bus]") {
     Bus<ConfigAddress, int> bus;
     REQUIRE(
         bus.register_device(BusRange<ConfigAddress>::create(ConfigAddress{0xFFFF'FF00}, 0x100).value(), 3));

@@ -40,7 +40,7 @@ struct Recorder {
 };
 using Accesses = std::vector<std::pair<int, int>>;
 
-/// As small as a model can be: void write, wider offsets, nothing else.
+/// The smallest possible model: void write, wider offsets, nothing else.
 struct Minimal {
     std::uint8_t value = 0;
     [[nodiscard]] std::uint8_t read(std::uint64_t offset) const {
@@ -75,7 +75,7 @@ TEST_CASE("ByteDevice: a wide access is split into bytes in ascending order", "[
     CHECK(device.refused_accesses() == 0);
 }
 
-TEST_CASE("ByteDevice: an access that runs past the window is refused whole and reads 0xFF",
+TEST_CASE("ByteDevice: an access that extends past the window is refused as a whole and reads 0xFF",
           "[vmdevice][byte_device]") {
     ByteDevice device{Recorder{}};
     std::array<std::uint8_t, 2> data{0xAA, 0xAA};
@@ -90,7 +90,7 @@ TEST_CASE("ByteDevice: an access that runs past the window is refused whole and 
     CHECK(device.refused_accesses() == 4);
 }
 
-TEST_CASE("ByteDevice: the window is the model's, or given, or all that an offset can name",
+TEST_CASE("ByteDevice: the window is that of the model, or specified, or all that an offset can name",
           "[vmdevice][byte_device]") {
     CHECK(ByteDevice(Recorder{}).window() == 8);
     CHECK(ByteDevice(Recorder{}, 5).window() == 5);
@@ -99,7 +99,7 @@ TEST_CASE("ByteDevice: the window is the model's, or given, or all that an offse
     CHECK(ByteDevice<Minimal>().window() == 256);
 }
 
-TEST_CASE("ByteDevice: a register shift spreads the registers and leaves the bytes between empty",
+TEST_CASE("ByteDevice: a register shift spaces the registers, and the bytes between them are empty",
           "[vmdevice][byte_device]") {
     ByteDevice device(Recorder{}, {.register_count = 8, .register_shift = 2});
     std::array<std::uint8_t, 8> data;
@@ -109,21 +109,21 @@ TEST_CASE("ByteDevice: a register shift spreads the registers and leaves the byt
     const std::array<std::uint8_t, 4> word{0x5A, 1, 2, 3};
     device.mmio_write(MmioAddress{0}, 28, word);
     device.mmio_write(MmioAddress{0}, 29, std::span(word).first(3));
-    device.mmio_write(MmioAddress{0}, 29, word);  // runs past the end
+    device.mmio_write(MmioAddress{0}, 29, word);  // extends past the end
     CHECK(device.device().accesses == Accesses{{1, -1}, {2, -1}, {7, 0x5A}});
     CHECK(device.refused_accesses() == 1);
 }
 
-TEST_CASE("ByteDevice: an error of the model is counted, told, and stops nothing",
+TEST_CASE("ByteDevice: an error of the model is counted and reported, and stops nothing",
           "[vmdevice][byte_device]") {
     ByteDevice device{Recorder{}};
-    int told = 0;
-    device.set_error_handler([&](int error) { told += error; });
+    int reported = 0;
+    device.set_error_handler([&](int error) { reported += error; });
     const std::array<std::uint8_t, 3> out{1, 0xEE, 3};
     device.pio_write(com1, 0, out);
     CHECK(device.device().accesses.size() == 3);
     CHECK(device.write_errors() == 1);
-    CHECK(told == 42);
+    CHECK(reported == 42);
 }
 
 TEST_CASE("ByteDevice: bytes repeated at offset 0 reach write_data at once", "[vmdevice][byte_device]") {
@@ -157,7 +157,7 @@ TEST_CASE("ByteDevice: wraps a reference and a pointer as well as a value", "[vm
     CHECK(&by_pointer.device() == shared.get());
 }
 
-TEST_CASE("ByteDevice: builds its model in place from what it is built from", "[vmdevice][byte_device]") {
+TEST_CASE("ByteDevice: constructs its model in place from the arguments", "[vmdevice][byte_device]") {
     struct Fixed {
         explicit Fixed(std::uint8_t a, int b = 0) : value(static_cast<std::uint8_t>(a + b)) {}
         Fixed(const Fixed&) = delete;
@@ -176,7 +176,7 @@ TEST_CASE("ByteDevice: builds its model in place from what it is built from", "[
     }) == 4);
 }
 
-TEST_CASE("SpanDevice: hands each access to the model as it is", "[vmdevice][span_device]") {
+TEST_CASE("SpanDevice: passes each access to the model unchanged", "[vmdevice][span_device]") {
     struct Clock {
         std::vector<std::pair<std::uint64_t, std::size_t>> accesses;
         void read(std::uint64_t offset, std::span<std::uint8_t> bytes) {
@@ -192,8 +192,8 @@ TEST_CASE("SpanDevice: hands each access to the model as it is", "[vmdevice][spa
         }
     };
     auto device = std::make_shared<Locked<SpanDevice<Clock>>>();
-    int told = 0;
-    device->with_lock([&](auto& clock) { clock.set_error_handler([&](int error) { told += error; }); });
+    int reported = 0;
+    device->with_lock([&](auto& clock) { clock.set_error_handler([&](int error) { reported += error; }); });
     IoManager manager;
     REQUIRE(manager.register_mmio(*MmioRange::create(MmioAddress{0x9010000}, 0x1000), device));
     REQUIRE(manager.register_pio(*PioRange::create(PioAddress{0x70}, 8), device));
@@ -201,9 +201,9 @@ TEST_CASE("SpanDevice: hands each access to the model as it is", "[vmdevice][spa
     CHECK(manager.mmio_read(MmioAddress{0x9010FE0}, data));
     CHECK(data == std::array<std::uint8_t, 4>{0x31, 0x31, 0x31, 0x31});
     CHECK(manager.mmio_write(MmioAddress{0x9010004}, data));
-    CHECK(told == 0);
+    CHECK(reported == 0);
     CHECK(manager.pio_write(PioAddress{0x71}, std::span(data).first(2)));
-    CHECK(told == 3);
+    CHECK(reported == 3);
     data = {};
     CHECK(manager.pio_read(PioAddress{0x75}, std::span(data).first(1)));
     CHECK(data == std::array<std::uint8_t, 4>{0x31, 0, 0, 0});
@@ -214,7 +214,7 @@ TEST_CASE("SpanDevice: hands each access to the model as it is", "[vmdevice][spa
     });
 }
 
-TEST_CASE("Locked: sits on the buses of its device and forwards every access", "[vmdevice][locked]") {
+TEST_CASE("Locked: has the bus interfaces of its device and forwards every access", "[vmdevice][locked]") {
     auto serial = std::make_shared<Locked<ByteDevice<Transmitter>>>(Transmitter{});
     IoManager manager;
     REQUIRE(manager.register_pio(*PioRange::create(com1, 8), serial));
@@ -231,7 +231,7 @@ TEST_CASE("Locked: sits on the buses of its device and forwards every access", "
     CHECK(std::as_const(*serial).with_lock([](const auto& device) { return device.window(); }) == 8);
 }
 
-TEST_CASE("Locked: a bare register model stays one", "[vmdevice][locked]") {
+TEST_CASE("Locked: a bare register model remains a register model", "[vmdevice][locked]") {
     static_assert(!std::is_base_of_v<DevicePio, Locked<Recorder>>);
     ByteDevice<Locked<Recorder>> device;
     std::array<std::uint8_t, 1> data{};
@@ -247,7 +247,7 @@ TEST_CASE("Locked: a bare register model stays one", "[vmdevice][locked]") {
 
 namespace {
 
-// On the bus, but no DevicePio: without the repeated accesses.
+// Has the members of a bus device without deriving from DevicePio, and lacks the repeated accesses.
 struct PlainPorts {
     std::vector<std::pair<std::uint64_t, std::size_t>> reads;
     std::vector<std::vector<std::uint8_t>> writes;
@@ -271,7 +271,7 @@ concept TakesBraced = requires(Args... args) { takes<T>({args...}); };
 
 }  // namespace
 
-TEST_CASE("Locked: repeats the accesses of a device that cannot", "[vmdevice][locked]") {
+TEST_CASE("Locked: repeats accesses for a device that has no repeated access", "[vmdevice][locked]") {
     Locked<PlainPorts> device;
     std::array<std::uint8_t, 6> data{};
     device.pio_read_repeated(com1, 3, 2, data);
@@ -290,7 +290,7 @@ TEST_CASE("Locked: repeats the accesses of a device that cannot", "[vmdevice][lo
     });
 }
 
-TEST_CASE("Locked: is built as its device is, and never copied", "[vmdevice][locked]") {
+TEST_CASE("Locked: is constructed like its device, and cannot be copied", "[vmdevice][locked]") {
     using L = Locked<FromAnything>;
     STATIC_REQUIRE(std::is_constructible_v<L, int, int>);
     STATIC_REQUIRE(std::is_constructible_v<L, L&, L&>);
@@ -337,28 +337,29 @@ TEST_CASE("Locked: with_lock takes what std::invoke takes", "[vmdevice][locked]"
     CHECK(seen.with_lock([](const Model& model) { return model.value; }) == 4);
 }
 
-TEST_CASE("ByteDevice: an error handler may be copied with its device, replaced and taken away",
+TEST_CASE("ByteDevice: an error handler may be copied with its device, replaced and removed",
           "[vmdevice][byte_device]") {
     struct Failing {
         std::uint8_t read(std::uint8_t) { return 0; }
         std::expected<void, int> write(std::uint8_t, std::uint8_t value) { return std::unexpected(value); }
     };
     ByteDevice<Failing> device;
-    int told = 0;
+    int reported = 0;
     const std::array<std::uint8_t, 1> byte{5};
-    device.set_error_handler([&told, calls = 0](const int& error) mutable { told += error + ++calls; });
+    device.set_error_handler(
+        [&reported, calls = 0](const int& error) mutable { reported += error + ++calls; });
     ByteDevice<Failing> copy = device;
     device.pio_write(PioAddress{0}, 0, byte);
     copy.pio_write(PioAddress{0}, 0, byte);
-    CHECK(told == 12);  // each has a count of its own
+    CHECK(reported == 12);  // each copy of the handler has its own count
     copy.set_error_handler(std::function<void(const int&)>());
     copy.pio_write(PioAddress{0}, 0, byte);
     device.set_error_handler(nullptr);
     device.pio_write(PioAddress{0}, 0, byte);
-    CHECK(told == 12);
+    CHECK(reported == 12);
     CHECK(device.write_errors() == 2);
     device = copy;
     device.set_error_handler(+[](const int&) {});
     device.pio_write(PioAddress{0}, 0, byte);
-    CHECK(told == 12);
+    CHECK(reported == 12);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// Every public operation of the allocators and of DeviceManager where memory runs out: each allocation fails
-// in turn, and after each failure all is as it was before.
+// Every public operation of the allocators and of DeviceManager when memory runs out: each allocation fails
+// in turn, and after each failure nothing has changed.
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -60,7 +60,7 @@ struct Registers {
 };
 using Uart = Locked<ByteDevice<Registers>>;
 
-// Keeps what it is told in a container of its own, so that telling it may run out of memory as well.
+// Copies its resources into a container of its own, so that set_resources may run out of memory as well.
 struct Listener : Device {
     DeviceResources resources;
     [[nodiscard]] std::string name() const override {
@@ -73,7 +73,7 @@ struct Listener : Device {
     void set_resources(const DeviceResources& now) override { resources = now; }
 };
 
-// What the guest and the host can see of a machine.
+// The state of a machine that the guest and the host can observe.
 struct View {
     SystemAllocatorState allocated;
     std::vector<DeviceRecord> devices;
@@ -110,8 +110,8 @@ struct Machine {
     }
 };
 
-// Runs `operation` on the machine that `prepare` makes until it meets no failure; nothing has changed after
-// each failure, something has in the end, and all of the memory comes back.
+// Runs `operation` on the machine that `prepare` creates until no allocation fails. Checks that each failure
+// changes nothing, that success changes something, and that all memory is freed.
 template <class Prepare, class Operation>
 void check_all_or_nothing(Prepare prepare, Operation operation) {
     const auto outstanding = allocations.outstanding;
@@ -132,7 +132,7 @@ void check_all_or_nothing(Prepare prepare, Operation operation) {
     CHECK(allocations.outstanding == outstanding);
 }
 
-// The same for what only looks.
+// The same for operations that only read.
 template <class Operation>
 void check_unchanged(Machine& machine, Operation operation) {
     const View before = machine.view();
@@ -144,7 +144,7 @@ void nothing(Machine&) {}
 
 }  // namespace
 
-TEST_CASE("RangeAllocator: where memory runs out nothing has changed, and giving back needs none",
+TEST_CASE("RangeAllocator: if memory runs out nothing has changed, and freeing needs no memory",
           "[vmdevice][allocator][memory]") {
     const auto outstanding = allocations.outstanding;
     {
@@ -167,11 +167,11 @@ TEST_CASE("RangeAllocator: where memory runs out nothing has changed, and giving
                 [&] { REQUIRE(space.allocations() == before); });
         }
         CHECK(failures != 0);
-        // A copy gives back as well as the original.
+        // Freeing works in a copy as well as in the original.
         RangeAllocator<MmioAddress> copy = space;
         const auto made = allocations.made;
         for (std::size_t i = 0; i < given.size(); ++i) {
-            // In an order that leaves as many free parts as there can be.
+            // In an order that leaves the greatest possible number of free parts.
             const MmioRange& range = given[i < 150 ? 2 * i : 2 * (i - 150) + 1];
             CHECK(copy.free(range));
             CHECK(space.free(range));
@@ -195,7 +195,7 @@ TEST_CASE("RangeAllocator: where memory runs out nothing has changed, and giving
     CHECK(allocations.outstanding == outstanding);
 }
 
-TEST_CASE("SystemAllocator: every operation is whole or nothing where memory runs out",
+TEST_CASE("SystemAllocator: every operation is done completely or not at all if memory runs out",
           "[vmdevice][allocator][memory]") {
     const auto outstanding = allocations.outstanding;
     {
@@ -219,7 +219,7 @@ TEST_CASE("SystemAllocator: every operation is whole or nothing where memory run
         check([&] { return allocator.allocate_msi(8).has_value(); });
         check([&] { return allocator.allocate_kvm_mem_slot().has_value(); });
         check([&] { return allocator.allocate_instance_id().has_value(); });
-        // Refused after most of it was given.
+        // Refused after most of it was allocated.
         std::vector<ResourceConstraint> too_much = {
             PioConstraint{.size = 4}, KvmMemSlotConstraint{.count = 2}, MmioConstraint{.size = 0x20'0000}};
         before = allocator.state();
@@ -230,7 +230,7 @@ TEST_CASE("SystemAllocator: every operation is whole or nothing where memory run
     CHECK(allocations.outstanding == outstanding);
 }
 
-TEST_CASE("SystemAllocator: a state is saved and restored whole or not at all where memory runs out",
+TEST_CASE("SystemAllocator: a state is saved and restored completely or not at all if memory runs out",
           "[vmdevice][allocator][memory][state]") {
     const auto outstanding = allocations.outstanding;
     {
@@ -258,7 +258,7 @@ TEST_CASE("SystemAllocator: a state is saved and restored whole or not at all wh
     CHECK(allocations.outstanding == outstanding);
 }
 
-TEST_CASE("DeviceManager: a registration is whole or nothing where memory runs out",
+TEST_CASE("DeviceManager: a registration is done completely or not at all if memory runs out",
           "[vmdevice][device_manager][memory]") {
     SECTION("of a Device") {
         check_all_or_nothing(nothing, [](Machine& machine) {
@@ -274,7 +274,7 @@ TEST_CASE("DeviceManager: a registration is whole or nothing where memory runs o
                                             all_kinds(), 1) == 2;
                              });
     }
-    SECTION("beside what was registered directly") {
+    SECTION("beside a device that was registered directly") {
         check_all_or_nothing(
             [](Machine& machine) {
                 REQUIRE(machine.manager.io_manager().register_pio(pio(0x104, 4), machine.uart));
@@ -305,7 +305,7 @@ TEST_CASE("DeviceManager: a registration is whole or nothing where memory runs o
     }
 }
 
-TEST_CASE("DeviceManager: a registration that is refused changes nothing where memory runs out",
+TEST_CASE("DeviceManager: a registration that is refused changes nothing if memory runs out",
           "[vmdevice][device_manager][memory]") {
     const auto outstanding = allocations.outstanding;
     {
@@ -325,7 +325,7 @@ TEST_CASE("DeviceManager: a registration that is refused changes nothing where m
     CHECK(allocations.outstanding == outstanding);
 }
 
-TEST_CASE("DeviceManager: a removal is whole or nothing where memory runs out",
+TEST_CASE("DeviceManager: a removal is done completely or not at all if memory runs out",
           "[vmdevice][device_manager][memory]") {
     const auto prepare = [](Machine& machine) {
         REQUIRE(machine.manager.register_device(machine.listener, std::nullopt, all_kinds()) == 1);
@@ -341,7 +341,7 @@ TEST_CASE("DeviceManager: a removal is whole or nothing where memory runs out",
     }
 }
 
-TEST_CASE("DeviceManager: a removal of what was moved directly can be tried again",
+TEST_CASE("DeviceManager: a removal of a device that was moved directly can be tried again",
           "[vmdevice][device_manager][memory]") {
     const auto outstanding = allocations.outstanding;
     {
@@ -357,17 +357,17 @@ TEST_CASE("DeviceManager: a removal of what was moved directly can be tried agai
     CHECK(allocations.outstanding == outstanding);
 }
 
-TEST_CASE("DeviceManager: a move is whole or nothing where memory runs out",
+TEST_CASE("DeviceManager: a move is done completely or not at all if memory runs out",
           "[vmdevice][device_manager][memory]") {
     const auto prepare = [](Machine& machine) {
         REQUIRE(machine.manager.register_device(machine.listener, std::nullopt, all_kinds()) == 1);
     };
-    SECTION("of ports, to a place of their own") {
+    SECTION("of ports, to a range apart from the old one") {
         check_all_or_nothing(prepare, [](Machine& machine) {
             return machine.manager.move_pio(PioAddress{0x400}, pio(0x300, 4)).has_value();
         });
     }
-    SECTION("of ports, over themselves") {
+    SECTION("of ports, to a range that overlaps the old one") {
         check_all_or_nothing(prepare, [](Machine& machine) {
             return machine.manager.move_pio(PioAddress{0x400}, pio(0x3FE, 8)).has_value();
         });
@@ -379,7 +379,7 @@ TEST_CASE("DeviceManager: a move is whole or nothing where memory runs out",
     }
 }
 
-TEST_CASE("DeviceManager: a device comes back whole or not at all where memory runs out",
+TEST_CASE("DeviceManager: a device is restored completely or not at all if memory runs out",
           "[vmdevice][device_manager][memory][state]") {
     const auto outstanding = allocations.outstanding;
     {
@@ -403,7 +403,7 @@ TEST_CASE("DeviceManager: a device comes back whole or not at all where memory r
     CHECK(allocations.outstanding == outstanding);
 }
 
-TEST_CASE("DeviceManager: looking at the tree changes nothing where memory runs out",
+TEST_CASE("DeviceManager: reading the tree changes nothing if memory runs out",
           "[vmdevice][device_manager][memory]") {
     const auto outstanding = allocations.outstanding;
     {
@@ -424,7 +424,8 @@ TEST_CASE("DeviceManager: looking at the tree changes nothing where memory runs 
     CHECK(allocations.outstanding == outstanding);
 }
 
-TEST_CASE("DeviceManager: its end needs no memory to give all back", "[vmdevice][device_manager][memory]") {
+TEST_CASE("DeviceManager: its destructor needs no memory to free everything",
+          "[vmdevice][device_manager][memory]") {
     for (std::uint64_t n = 1; n < 40; ++n) {
         const auto outstanding = allocations.outstanding;
         {

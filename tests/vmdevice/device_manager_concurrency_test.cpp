@@ -55,7 +55,7 @@ TEST_CASE("DeviceManager: threads register, move, list and remove devices while 
                 ++wrong;
                 return;
             }
-            // A place of this thread's own, which nobody else takes.
+            // A range that only this thread uses.
             const PioRange own = pio(static_cast<std::uint16_t>(0x300 + 0x10 * number), 8);
             const auto found = manager.find(*id);
             const PioRange at = found ? found->resources.get_pio_address_ranges()[0] : own;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// What devices may do while a DeviceManager ends, and what happens to what they throw.
+// What devices may do while a DeviceManager is destroyed, and what happens to their exceptions.
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -32,7 +32,7 @@ SystemAllocator small_machine() {
 
 using Log = std::vector<std::string>;
 
-// Says when it goes, and does then what it was asked to do.
+// Logs its destruction, and runs a function in its destructor.
 struct Mortal : DevicePio {
     Mortal(Log& log, std::string called, std::function<void()> last_words = {})
         : log_(log), called_(std::move(called)), last_words_(std::move(last_words)) {}
@@ -73,7 +73,7 @@ std::uint8_t read_port(IoManager& io, std::uint16_t port) {
 
 }  // namespace
 
-TEST_CASE("DeviceManager: at its end the devices go in the reverse order of their registration",
+TEST_CASE("DeviceManager: its destructor removes the devices in the reverse order of their registration",
           "[vmdevice][device_manager][lifetime]") {
     SystemAllocator allocator = small_machine();
     Log log;
@@ -85,7 +85,7 @@ TEST_CASE("DeviceManager: at its end the devices go in the reverse order of thei
         log.clear();
         REQUIRE(manager.unregister_device(*first));
         CHECK(log == Log{"first has nothing", "first"});
-        // Its id is the lowest, and it came last all the same.
+        // Its id is the lowest, although it is registered last.
         REQUIRE(manager.register_device("child", std::make_shared<Mortal>(log, "child"),
                                         {PioConstraint{.size = 1}}, *bus) == 1);
         log.clear();
@@ -108,7 +108,7 @@ TEST_CASE("DeviceManager: a device uses the buses and the manager in its destruc
                                          {PioConstraint::at(pio(0x1F0, 8))}));
         const auto last_words = [&ran, devices, &log] {
             ++ran;
-            // Its own port is gone, and those of the others answer.
+            // Its own port does not answer any more, and those of the others do.
             CHECK(read_port(devices->io_manager(), 0x200) == 0xFF);
             CHECK(read_port(devices->io_manager(), 0x3F8) == 0x5A);
             CHECK(devices->size() == 2);
@@ -116,7 +116,7 @@ TEST_CASE("DeviceManager: a device uses the buses and the manager in its destruc
             CHECK_FALSE(devices->find("dying"));
             CHECK_FALSE(devices->owner(PioAddress{0x200}));
             CHECK(devices->unregister_device(3).error() == DeviceManagerError::unknown_device);
-            // Nothing new comes while all go; or this would have no end.
+            // Registrations are refused during destruction, which would otherwise never end.
             CHECK(devices->register_device("new", std::make_shared<Mortal>(log, "new")).error() ==
                   DeviceManagerError::ending);
             CHECK(devices->reserve("new").error() == DeviceManagerError::ending);
@@ -135,7 +135,7 @@ TEST_CASE("DeviceManager: a device uses the buses and the manager in its destruc
     CHECK(allocator.state() == small_machine().state());
 }
 
-TEST_CASE("DeviceManager: devices that hold each other end with the last of them",
+TEST_CASE("DeviceManager: devices that own each other are destroyed with the last of them",
           "[vmdevice][device_manager][lifetime]") {
     SystemAllocator allocator = small_machine();
     Log log;
@@ -147,7 +147,7 @@ TEST_CASE("DeviceManager: devices that hold each other end with the last of them
             CHECK(held);
             CHECK(manager.find("parent"));
         });
-        // A device's port is held by others than its own registration.
+        // Other objects than its own registration own a device.
         auto sibling = std::make_shared<Mortal>(log, "sibling", [held = child] { CHECK(held); });
         REQUIRE(manager.register_device("child", child, {PioConstraint{.size = 1}}, *bus));
         REQUIRE(manager.register_device("child again", child, {PioConstraint{.size = 1}}, *bus));
@@ -160,7 +160,7 @@ TEST_CASE("DeviceManager: devices that hold each other end with the last of them
                      "parent has nothing", "parent"});
 }
 
-TEST_CASE("DeviceManager: a device that outlives the manager is told that it has nothing",
+TEST_CASE("DeviceManager: a device that outlives the manager is notified that it has no resources",
           "[vmdevice][device_manager][lifetime]") {
     SystemAllocator allocator = small_machine();
     Log log;
@@ -173,7 +173,7 @@ TEST_CASE("DeviceManager: a device that outlives the manager is told that it has
     CHECK(device.use_count() == 1);
 }
 
-TEST_CASE("DeviceManager: a device that took itself out in its handler goes while the manager answers",
+TEST_CASE("DeviceManager: a device that removed itself in its handler is destroyed while the manager answers",
           "[vmdevice][device_manager][lifetime]") {
     SystemAllocator allocator = small_machine();
     Log log;
@@ -197,7 +197,7 @@ TEST_CASE("DeviceManager: a device that took itself out in its handler goes whil
     CHECK(log == Log{"device has nothing", "device"});
 }
 
-TEST_CASE("DeviceManager: the destructor of a device that is taken out may take out others",
+TEST_CASE("DeviceManager: the destructor of a device that is removed may remove others",
           "[vmdevice][device_manager][lifetime]") {
     SystemAllocator allocator = small_machine();
     Log log;
@@ -221,7 +221,7 @@ TEST_CASE("DeviceManager: the destructor of a device that is taken out may take 
     log.clear();
 }
 
-TEST_CASE("DeviceManager: a device that was registered directly may look at the tree as it goes",
+TEST_CASE("DeviceManager: a device that was registered directly may read the tree in its destructor",
           "[vmdevice][device_manager][lifetime]") {
     SystemAllocator allocator = small_machine();
     Log log;
@@ -246,7 +246,7 @@ namespace {
 
 // Throws at chosen calls.
 struct Thrower : Device {
-    std::vector<DeviceResources> told;
+    std::vector<DeviceResources> received;
     bool throws_at_resources = false;
     bool throws_at_nothing = false;
     bool throws_at_name = false;
@@ -263,7 +263,7 @@ struct Thrower : Device {
     }
     void write(std::uint64_t, std::span<const std::uint8_t>, IoType) override {}
     void set_resources(const DeviceResources& resources) override {
-        told.push_back(resources);
+        received.push_back(resources);
         if (resources.empty() ? throws_at_nothing : throws_at_resources) {
             throw std::runtime_error("no");
         }
@@ -272,7 +272,7 @@ struct Thrower : Device {
 
 }  // namespace
 
-TEST_CASE("DeviceManager: a device that throws whenever it is told is refused, and nothing ends the program",
+TEST_CASE("DeviceManager: a device that throws whenever it is notified is refused, and the program continues",
           "[vmdevice][device_manager][exceptions]") {
     SystemAllocator allocator = small_machine();
     const SystemAllocatorState before = allocator.state();
@@ -281,14 +281,14 @@ TEST_CASE("DeviceManager: a device that throws whenever it is told is refused, a
     device->throws_at_resources = true;
     device->throws_at_nothing = true;
     for (int i = 0; i < 3; ++i) {
-        device->told.clear();
+        device->received.clear();
         CHECK_THROWS_WITH(
             manager.register_device(device, std::nullopt,
                                     {PioConstraint::at(pio(0x200, 4)), LegacyIrqConstraint{.irq = 4}}),
             "no");
-        REQUIRE(device->told.size() == 2);
-        CHECK(device->told[0].size() == 2);
-        CHECK(device->told[1].empty());
+        REQUIRE(device->received.size() == 2);
+        CHECK(device->received[0].size() == 2);
+        CHECK(device->received[1].empty());
         CHECK(manager.size() == 0);
         CHECK(allocator.state() == before);
         CHECK(manager.io_manager().pio_size() == 0);
@@ -297,14 +297,14 @@ TEST_CASE("DeviceManager: a device that throws whenever it is told is refused, a
     device->throws_at_name = true;
     CHECK_THROWS_WITH(manager.register_device(device), "no name");
     CHECK(allocator.state() == before);
-    // And nothing of that is in the way later.
+    // None of that prevents a later registration.
     device->throws_at_name = device->throws_at_resources = device->throws_at_nothing = false;
     CHECK(manager.register_device(device, std::nullopt,
                                   {PioConstraint::at(pio(0x200, 4)), LegacyIrqConstraint{.irq = 4}}) == 1);
     CHECK(read_port(manager.io_manager(), 0x203) == 0x77);
 }
 
-TEST_CASE("DeviceManager: a device that throws when it loses its resources is gone all the same",
+TEST_CASE("DeviceManager: a device that throws when it loses its resources is removed nevertheless",
           "[vmdevice][device_manager][exceptions]") {
     SystemAllocator allocator = small_machine();
     const SystemAllocatorState before = allocator.state();
@@ -317,19 +317,19 @@ TEST_CASE("DeviceManager: a device that throws when it loses its resources is go
         const auto gone = manager.unregister_device(*id);
         REQUIRE(gone);
         CHECK(gone->device == device);
-        CHECK(device->told.back().empty());
+        CHECK(device->received.back().empty());
         CHECK(manager.size() == 0);
         CHECK(read_port(manager.io_manager(), 0x200) == 0xFF);
         CHECK(allocator.state() == before);
-        // At the end of the manager as well.
+        // The same applies to the destructor of the manager.
         REQUIRE(manager.register_device(device, std::nullopt, {PioConstraint::at(pio(0x200, 4))}));
-        device->told.clear();
+        device->received.clear();
     }
-    CHECK(device->told == std::vector<DeviceResources>{DeviceResources{}});
+    CHECK(device->received == std::vector<DeviceResources>{DeviceResources{}});
     CHECK(allocator.state() == before);
 }
 
-TEST_CASE("DeviceManager: a device that throws at its move stays where it was",
+TEST_CASE("DeviceManager: a device that throws at its move keeps its range",
           "[vmdevice][device_manager][exceptions]") {
     SystemAllocator allocator = small_machine();
     DeviceManager manager(allocator);
@@ -337,17 +337,17 @@ TEST_CASE("DeviceManager: a device that throws at its move stays where it was",
     REQUIRE(manager.register_device(device, std::nullopt, {PioConstraint::at(pio(0x200, 4))}));
     const SystemAllocatorState before = allocator.state();
     device->throws_at_resources = true;
-    device->told.clear();
+    device->received.clear();
     for (const PioRange to : {pio(0x300, 4), pio(0x202, 4), pio(0x1FE, 8), pio(0x200, 2)}) {
         CHECK_THROWS_AS(manager.move_pio(PioAddress{0x201}, to), std::runtime_error);
         CHECK(allocator.state() == before);
         CHECK(read_port(manager.io_manager(), 0x203) == 0x77);
         CHECK(read_port(manager.io_manager(), 0x303) == 0xFF);
         CHECK(manager.find(1)->resources.get_pio_address_ranges() == std::vector{pio(0x200, 4)});
-        REQUIRE(device->told.size() == 2);
-        CHECK(device->told[0].get_pio_address_ranges() == std::vector{to});
-        CHECK(device->told[1].get_pio_address_ranges() == std::vector{pio(0x200, 4)});
-        device->told.clear();
+        REQUIRE(device->received.size() == 2);
+        CHECK(device->received[0].get_pio_address_ranges() == std::vector{to});
+        CHECK(device->received[1].get_pio_address_ranges() == std::vector{pio(0x200, 4)});
+        device->received.clear();
     }
     device->throws_at_resources = false;
     CHECK(manager.move_pio(PioAddress{0x201}, pio(0x300, 4)));

@@ -44,7 +44,7 @@ struct Access {
 struct Dummy : Device {
     explicit Dummy(std::string called = "dummy") : called_(std::move(called)) {}
     std::vector<Access> accesses;
-    std::vector<DeviceResources> told;
+    std::vector<DeviceResources> received;
 
     [[nodiscard]] std::string name() const override { return called_; }
     void read(std::uint64_t address, std::span<std::uint8_t> data, IoType type) override {
@@ -54,7 +54,7 @@ struct Dummy : Device {
     void write(std::uint64_t address, std::span<const std::uint8_t> data, IoType type) override {
         accesses.push_back({address, data.size(), type, true});
     }
-    void set_resources(const DeviceResources& resources) override { told.push_back(resources); }
+    void set_resources(const DeviceResources& resources) override { received.push_back(resources); }
 
 private:
     std::string called_;
@@ -62,7 +62,7 @@ private:
 
 }  // namespace
 
-TEST_CASE("DeviceManager: a device gets its resources, is told, and is reached",
+TEST_CASE("DeviceManager: a device gets its resources, is notified, and is reached",
           "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
@@ -71,10 +71,10 @@ TEST_CASE("DeviceManager: a device gets its resources, is told, and is reached",
                                             {PioConstraint{.size = 8, .base = PioAddress{0xCF8}},
                                              MmioConstraint{.size = 0x1000}, LegacyIrqConstraint{}});
     REQUIRE(id == 1);
-    REQUIRE(device->told.size() == 1);
-    CHECK(device->told[0].get_pio_address_ranges() == std::vector{pio(0xCF8, 8)});
-    CHECK(device->told[0].get_mmio_address_ranges() == std::vector{mmio(0xC000'0000, 0x1000)});
-    CHECK(device->told[0].get_legacy_irq() == 4);
+    REQUIRE(device->received.size() == 1);
+    CHECK(device->received[0].get_pio_address_ranges() == std::vector{pio(0xCF8, 8)});
+    CHECK(device->received[0].get_mmio_address_ranges() == std::vector{mmio(0xC000'0000, 0x1000)});
+    CHECK(device->received[0].get_legacy_irq() == 4);
 
     std::array<std::uint8_t, 4> data{};
     CHECK(manager.read(0xCFC, data, IoType::pio));
@@ -95,7 +95,7 @@ TEST_CASE("DeviceManager: a device gets its resources, is told, and is reached",
     CHECK(device->accesses.size() == 4);
 }
 
-TEST_CASE("DeviceManager: unregistering gives everything back", "[vmdevice][device_manager]") {
+TEST_CASE("DeviceManager: unregistering frees everything", "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
     const auto device = std::make_shared<Dummy>();
@@ -107,7 +107,7 @@ TEST_CASE("DeviceManager: unregistering gives everything back", "[vmdevice][devi
         REQUIRE(gone);
         CHECK(gone->device == device);
         CHECK(gone->name == "dummy");
-        CHECK(device->told.back().empty());
+        CHECK(device->received.back().empty());
         CHECK(manager.unregister_device(*id).error() == DeviceManagerError::unknown_device);
     }
     std::array<std::uint8_t, 1> data{};
@@ -116,26 +116,26 @@ TEST_CASE("DeviceManager: unregistering gives everything back", "[vmdevice][devi
     CHECK(manager.size() == 0);
 }
 
-TEST_CASE("DeviceManager: a registration that fails is undone whole", "[vmdevice][device_manager]") {
+TEST_CASE("DeviceManager: a registration that fails is undone completely", "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
     const auto device = std::make_shared<Dummy>();
     const auto blocker = std::make_shared<Dummy>("blocker");
 
     SECTION("no device") { CHECK(manager.register_device(nullptr).error() == DeviceManagerError::no_device); }
-    SECTION("a resource that is not to be had") {
+    SECTION("a resource that is not available") {
         CHECK(manager
                   .register_device(device, std::nullopt,
                                    {PioConstraint{.size = 8}, MmioConstraint{.size = 0x1000},
                                     LegacyIrqConstraint{}, LegacyIrqConstraint{.irq = 3}})
                   .error() == DeviceManagerError::resource_unavailable);
-        CHECK(device->told.empty());
+        CHECK(device->received.empty());
     }
     SECTION("an unknown parent") {
         CHECK(manager.register_device(device, 7).error() == DeviceManagerError::unknown_parent);
-        CHECK(device->told.empty());
+        CHECK(device->received.empty());
     }
-    SECTION("a range that somebody else put a device at") {
+    SECTION("a range at which another device was registered directly") {
         struct Other : DeviceMmio {
             void mmio_read(MmioAddress, MmioOffset, std::span<std::uint8_t>) override {}
             void mmio_write(MmioAddress, MmioOffset, std::span<const std::uint8_t>) override {}
@@ -151,10 +151,10 @@ TEST_CASE("DeviceManager: a registration that fails is undone whole", "[vmdevice
               "an address range is taken on the bus: memory range 0xc0000000-0xc0000fff: "
               "0xc0000800-0xc0000800 is "
               "registered on the bus directly");
-        CHECK(device->told.empty());
+        CHECK(device->received.empty());
         manager.io_manager().deregister_mmio(MmioAddress{0xC000'0800});
     }
-    SECTION("a device that throws when it is told") {
+    SECTION("a device that throws when it is notified") {
         struct Thrower : Dummy {
             void set_resources(const DeviceResources& resources) override {
                 Dummy::set_resources(resources);
@@ -168,7 +168,7 @@ TEST_CASE("DeviceManager: a registration that fails is undone whole", "[vmdevice
             manager.register_device(thrower, std::nullopt,
                                     {PioConstraint{.size = 0xF00}, LegacyIrqConstraint{.irq = 4}}),
             std::runtime_error);
-        CHECK(thrower->told.back().empty());
+        CHECK(thrower->received.back().empty());
     }
 
     std::array<std::uint8_t, 1> data{};
@@ -179,7 +179,8 @@ TEST_CASE("DeviceManager: a registration that fails is undone whole", "[vmdevice
                                    LegacyIrqConstraint{.irq = 4}}) == 1);
 }
 
-TEST_CASE("DeviceManager: buses are devices, and hold their children", "[vmdevice][device_manager]") {
+TEST_CASE("DeviceManager: buses are devices, and cannot be removed while they have children",
+          "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
     const auto bus = manager.register_device(std::make_shared<Dummy>("pci"));
@@ -214,7 +215,7 @@ TEST_CASE("DeviceManager: buses are devices, and hold their children", "[vmdevic
           DeviceManagerError::unknown_parent);
 }
 
-TEST_CASE("DeviceManager: a device may take itself out of the tree and add others from its handler",
+TEST_CASE("DeviceManager: a device may remove itself from the tree and add others in its handler",
           "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
@@ -236,12 +237,12 @@ TEST_CASE("DeviceManager: a device may take itself out of the tree and add other
     CHECK(manager.write(0x100, data, IoType::pio));
     CHECK(manager.write(0x100, data, IoType::pio).error() == BusError::device_not_found);
     CHECK(manager.size() == 0);
-    // The next change of the bus lets go of what the handler was still inside.
+    // The next change of the bus releases the device that the handler was still inside.
     CHECK(manager.register_device(std::make_shared<Dummy>(), std::nullopt, {PioConstraint{.size = 4}}));
     CHECK(observer.expired());
 }
 
-TEST_CASE("DeviceManager: a device with a bus interface of its own is called through that",
+TEST_CASE("DeviceManager: a device that implements a bus interface is called through it",
           "[vmdevice][device_manager]") {
     struct Registers {
         std::uint8_t value = 7;
@@ -276,7 +277,7 @@ TEST_CASE("DeviceManager: the tree names resources of every kind", "[vmdevice][d
           "1 its  generic-msi 32+3  msi 35+1  msi-x 36+2  mac 02:00:ab:00:00:1f  slot 2  slot 3\n");
 }
 
-TEST_CASE("DeviceManager: a device that is still coming or already going is nobody's",
+TEST_CASE("DeviceManager: a device is not visible before it is registered and while it is removed",
           "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
@@ -285,7 +286,7 @@ TEST_CASE("DeviceManager: a device that is still coming or already going is nobo
         std::size_t calls = 0;
         void set_resources(const DeviceResources&) override {
             ++calls;
-            // Its own id is 1, as that of the first device.
+            // Its own id is 1, because it is the first device.
             CHECK(manager->size() == 0);
             CHECK_FALSE(manager->find(1));
             CHECK_FALSE(manager->find("dummy"));
@@ -302,7 +303,7 @@ TEST_CASE("DeviceManager: a device that is still coming or already going is nobo
     CHECK(device->calls == 2);
 }
 
-TEST_CASE("DeviceManager: one interface of its own, and the other through the manager",
+TEST_CASE("DeviceManager: a device may implement one bus interface and use the manager's for the other",
           "[vmdevice][device_manager]") {
     struct Ports : Dummy, DevicePio {
         void pio_read(PioAddress, PioOffset offset, std::span<std::uint8_t> data) override {
@@ -336,7 +337,7 @@ TEST_CASE("DeviceManager: one interface of its own, and the other through the ma
     CHECK(memory->accesses == std::vector<Access>{{0x109, 1, IoType::pio, false}});
 }
 
-TEST_CASE("DeviceManager: its end gives the resources back", "[vmdevice][device_manager]") {
+TEST_CASE("DeviceManager: its destructor frees the resources", "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     for (int i = 0; i < 3; ++i) {
         DeviceManager manager(allocator);
@@ -346,7 +347,7 @@ TEST_CASE("DeviceManager: its end gives the resources back", "[vmdevice][device_
     CHECK(allocator.allocate_irq(7) == 7);
 }
 
-TEST_CASE("DeviceManagerError: every error has words of its own", "[vmdevice][error]") {
+TEST_CASE("DeviceManagerError: every error has its own text", "[vmdevice][error]") {
     const auto all = {DeviceManagerError::no_device,
                       DeviceManagerError::unknown_device,
                       DeviceManagerError::unknown_parent,
@@ -394,7 +395,7 @@ TEST_CASE("DeviceManager: takes a device of the library under a name", "[vmdevic
     const auto com1 = std::make_shared<Uart>();
     REQUIRE(manager.register_device("COM1", com1,
                                     {PioConstraint::at(pio(0x3F8, 8)), LegacyIrqConstraint{.irq = 4}}) == 1);
-    // One device at two ports with a stranger's between them.
+    // One device at two ports, with the port of another device between them.
     const auto i8042 = std::make_shared<PortView>(PioAddress{0x160}, std::make_shared<Uart>());
     const auto isa = manager.reserve("isa");
     REQUIRE(manager.register_device("i8042", i8042,
@@ -419,7 +420,8 @@ TEST_CASE("DeviceManager: takes a device of the library under a name", "[vmdevic
     CHECK(manager.register_device("none", std::shared_ptr<Uart>()).error() == DeviceManagerError::no_device);
 }
 
-TEST_CASE("DeviceManager: a device of one bus is not put on the other", "[vmdevice][device_manager]") {
+TEST_CASE("DeviceManager: a device with the interface of one bus is not registered on the other",
+          "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     const SystemAllocatorState before = allocator.state();
     DeviceManager manager(allocator);
@@ -433,13 +435,13 @@ TEST_CASE("DeviceManager: a device of one bus is not put on the other", "[vmdevi
     CHECK(manager.io_manager().pio_size() == 0);
 }
 
-TEST_CASE("DeviceManager: a ready device with set_resources is told as a Device is",
+TEST_CASE("DeviceManager: a bus device with set_resources is notified like a Device",
           "[vmdevice][device_manager]") {
     struct Listening : DevicePio {
-        std::vector<DeviceResources> told;
+        std::vector<DeviceResources> received;
         void pio_read(PioAddress, PioOffset, std::span<std::uint8_t>) override {}
         void pio_write(PioAddress, PioOffset, std::span<const std::uint8_t>) override {}
-        void set_resources(const DeviceResources& resources) { told.push_back(resources); }
+        void set_resources(const DeviceResources& resources) { received.push_back(resources); }
     };
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
@@ -447,7 +449,7 @@ TEST_CASE("DeviceManager: a ready device with set_resources is told as a Device 
     REQUIRE(manager.register_device("listening", device, {PioConstraint::at(pio(0x200, 4))}) == 1);
     REQUIRE(manager.move_pio(PioAddress{0x200}, pio(0x300, 4)));
     REQUIRE(manager.unregister_device(1));
-    CHECK(device->told ==
+    CHECK(device->received ==
           std::vector<DeviceResources>{{PioResource{pio(0x200, 4)}}, {PioResource{pio(0x300, 4)}}, {}});
     // A Device under another name than its own.
     const auto dummy = std::make_shared<Dummy>("dummy");
@@ -456,7 +458,7 @@ TEST_CASE("DeviceManager: a ready device with set_resources is told as a Device 
     CHECK(port(manager, 0x100) == 0x5A);
 }
 
-TEST_CASE("DeviceManager: an interrupt line is shared where all ask for it in the same way",
+TEST_CASE("DeviceManager: an interrupt line is shared if all devices request the same kind of sharing",
           "[vmdevice][device_manager][irq]") {
     SystemAllocator allocator(small_machine());
     const SystemAllocatorState before = allocator.state();
@@ -495,7 +497,7 @@ TEST_CASE("DeviceManager: an interrupt line is shared where all ask for it in th
     CHECK(names(6) == "rtc ");
     CHECK(names(7).empty());
 
-    // A shared line is free when the last device has left it.
+    // A shared line is free after the last device that has it was unregistered.
     REQUIRE(manager.unregister_device(1));
     CHECK(names(4) == "COM3 ");
     CHECK(why(line("x", 4, IrqSharing::exclusive)) ==
@@ -503,7 +505,7 @@ TEST_CASE("DeviceManager: an interrupt line is shared where all ask for it in th
     REQUIRE(manager.unregister_device(2));
     const auto alone = line("alone", 4, IrqSharing::exclusive);
     REQUIRE(alone);
-    // And who has it alone has it alone.
+    // A line that one device has exclusively is not shared.
     CHECK_FALSE(line("x", 4, IrqSharing::edge));
     for (const DeviceInfo& info : manager.list()) {
         CHECK(manager.unregister_device(info.id));
@@ -511,7 +513,7 @@ TEST_CASE("DeviceManager: an interrupt line is shared where all ask for it in th
     CHECK(allocator.state() == before);
 }
 
-TEST_CASE("DeviceManager: an error says which resource is not available, and who has it",
+TEST_CASE("DeviceManager: an error names the resource that is not available and its holder",
           "[vmdevice][device_manager][errors]") {
     SystemAllocatorConfig config = small_machine();
     config.msi = *NumberRange::from_bounds(Number{32}, Number{39});
@@ -563,7 +565,7 @@ TEST_CASE("DeviceManager: an error says which resource is not available, and who
           "2 memory slots from 1: slot 2 is held by COM1");
 }
 
-TEST_CASE("DeviceManager: what was registered directly is stepped around", "[vmdevice][device_manager]") {
+TEST_CASE("DeviceManager: ranges that were registered directly are avoided", "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
     const auto direct = std::make_shared<Uart>();
@@ -576,26 +578,26 @@ TEST_CASE("DeviceManager: what was registered directly is stepped around", "[vmd
     for (int i = 0; i < 3; ++i) {
         const auto id = manager.register_device(device, std::nullopt, wanted);
         REQUIRE(id);
-        CHECK(device->told.back() ==
+        CHECK(device->received.back() ==
               DeviceResources{PioResource{pio(0x104, 8)}, MmioResource{mmio(0xC000'1000, 0x1000)}});
         REQUIRE(manager.unregister_device(*id));
     }
-    CHECK(device->told.size() == 6);
+    CHECK(device->received.size() == 6);
     CHECK(manager.register_device(device, std::nullopt, {PioConstraint::at(pio(0x102, 8))}).error() ==
           DeviceManagerError::bus_conflict);
-    CHECK(device->told.size() == 6);
+    CHECK(device->received.size() == 6);
     // The allocator has not kept any of that, and the direct registrations are as they were.
     CHECK(allocator.state() == SystemAllocator(small_machine()).state());
     CHECK(io.pio_owner(PioAddress{0x103})->second == direct);
     CHECK(io.deregister_mmio(MmioAddress{0xC000'0800}));
     CHECK(manager.register_device(device, std::nullopt, wanted));
-    CHECK(device->told.back().get_mmio_address_ranges() == std::vector{mmio(0xC000'0000, 0x1000)});
-    // Nothing is left for the one who asks for all.
+    CHECK(device->received.back().get_mmio_address_ranges() == std::vector{mmio(0xC000'0000, 0x1000)});
+    // A request for all ports is refused.
     CHECK(manager.register_device(device, std::nullopt, {PioConstraint{.size = 0xEF5}}).error() ==
           DeviceManagerError::resource_unavailable);
 }
 
-TEST_CASE("DeviceManager: a device whose ranges somebody moved or took out directly can be removed",
+TEST_CASE("DeviceManager: a device whose ranges were moved or removed directly can be unregistered",
           "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
@@ -624,7 +626,7 @@ TEST_CASE("DeviceManager: a device whose ranges somebody moved or took out direc
     CHECK(allocator.state() == SystemAllocator(small_machine()).state());
 }
 
-TEST_CASE("DeviceManager: says who owns an address", "[vmdevice][device_manager]") {
+TEST_CASE("DeviceManager: returns the owner of an address", "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
     REQUIRE(manager.register_device("uart", std::make_shared<Uart>(),
@@ -640,7 +642,8 @@ TEST_CASE("DeviceManager: says who owns an address", "[vmdevice][device_manager]
     CHECK_FALSE(manager.owner(MmioAddress{0xC000'1000}));
 }
 
-TEST_CASE("DeviceManager: a reservation holds resources and answers nowhere", "[vmdevice][device_manager]") {
+TEST_CASE("DeviceManager: a reservation holds resources and answers no access",
+          "[vmdevice][device_manager]") {
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
     const auto pic =
@@ -658,21 +661,21 @@ TEST_CASE("DeviceManager: a reservation holds resources and answers nowhere", "[
     CHECK(allocator.state() == SystemAllocator(small_machine()).state());
 }
 
-TEST_CASE("DeviceManager: a BAR moves, also over itself and from its own handler",
+TEST_CASE("DeviceManager: a BAR moves, also to a range that overlaps it and from its own handler",
           "[vmdevice][device_manager][move]") {
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
     struct Bar : DeviceMmio {
         DeviceManager* manager = nullptr;
         MmioRange next = mmio(0xC000'8000, 0x1000);
-        std::vector<DeviceResources> told;
+        std::vector<DeviceResources> received;
         void mmio_read(MmioAddress, MmioOffset, std::span<std::uint8_t> data) override {
             std::ranges::fill(data, std::uint8_t{0x33});
         }
         void mmio_write(MmioAddress base, MmioOffset, std::span<const std::uint8_t>) override {
             CHECK(manager->move_mmio(base, next));
         }
-        void set_resources(const DeviceResources& resources) { told.push_back(resources); }
+        void set_resources(const DeviceResources& resources) { received.push_back(resources); }
     };
     const auto bar = std::make_shared<Bar>();
     bar->manager = &manager;
@@ -686,7 +689,7 @@ TEST_CASE("DeviceManager: a BAR moves, also over itself and from its own handler
         CHECK(manager.read(range.last().value, {&byte, 1}, IoType::mmio));
         CHECK(manager.owner(range.base())->name == "bar");
         CHECK(manager.find("bar")->resources == DeviceResources{LegacyIrqResource{4}, MmioResource{range}});
-        CHECK(bar->told.back() == manager.find("bar")->resources);
+        CHECK(bar->received.back() == manager.find("bar")->resources);
         CHECK(allocator.state().mmio.front() == range);
         CHECK(allocator.state().mmio.size() == 2);
     };
@@ -697,7 +700,7 @@ TEST_CASE("DeviceManager: a BAR moves, also over itself and from its own handler
         REQUIRE(manager.move_mmio(manager.find("bar")->resources.get_mmio_address_ranges()[0].last(), to));
         is_at(to);
     }
-    const std::size_t told = bar->told.size();
+    const std::size_t received = bar->received.size();
     const auto refused = manager.move_mmio(MmioAddress{0xC000'0000}, mmio(0xC000'4FFF, 1));
     CHECK(why(refused) ==
           "a resource is not available: memory range 0xc0004fff-0xc0004fff: 0xc0004000-0xc0004fff is held by "
@@ -706,28 +709,28 @@ TEST_CASE("DeviceManager: a BAR moves, also over itself and from its own handler
           DeviceManagerError::resource_unavailable);
     CHECK(manager.move_mmio(MmioAddress{0xC000'3000}, mmio(0xC000'9000, 1)).error() ==
           DeviceManagerError::unknown_device);
-    CHECK(bar->told.size() == told);
+    CHECK(bar->received.size() == received);
     is_at(mmio(0xC000'0000, 0x1000));
-    // In the way on the bus only: the device is told that it stays.
+    // The range is taken on the bus only: the device is notified of its old resources again.
     REQUIRE(manager.io_manager().register_mmio(mmio(0xC000'A000, 1), blocker));
     CHECK(manager.move_mmio(MmioAddress{0xC000'0000}, mmio(0xC000'9000, 0x2000)).error() ==
           DeviceManagerError::bus_conflict);
     is_at(mmio(0xC000'0000, 0x1000));
-    CHECK(bar->told.size() == told + 2);
+    CHECK(bar->received.size() == received + 2);
     const std::array<std::uint8_t, 1> data{};
     REQUIRE(manager.write(0xC000'0000, data, IoType::mmio));
     CHECK(manager.owner(MmioAddress{0xC000'8FFF})->name == "bar");
     CHECK_FALSE(manager.write(0xC000'0000, data, IoType::mmio));
-    // As often as the guest likes.
+    // The guest may repeat this any number of times.
     for (int i = 0; i < 200; ++i) {
         bar->next = mmio(0xC000'8000 + (i % 2 == 0 ? 0x800 : 0), 0x1000);
-        REQUIRE(
-            manager.write(bar->told.back().get_mmio_address_ranges()[0].base().value, data, IoType::mmio));
+        REQUIRE(manager.write(bar->received.back().get_mmio_address_ranges()[0].base().value, data,
+                              IoType::mmio));
     }
     CHECK(allocator.state().mmio.size() == 2);
 }
 
-TEST_CASE("DeviceManager: a device that is being moved is not changed by others",
+TEST_CASE("DeviceManager: other calls do not change a device that is being moved",
           "[vmdevice][device_manager][move]") {
     SystemAllocator allocator(small_machine());
     DeviceManager manager(allocator);
@@ -742,7 +745,7 @@ TEST_CASE("DeviceManager: a device that is being moved is not changed by others"
             CHECK(manager->unregister_device(1).error() == DeviceManagerError::busy);
             CHECK(manager->move_pio(PioAddress{0x200}, pio(0x500, 4)).error() == DeviceManagerError::busy);
             CHECK(manager->size() == 1);
-            // The old range and the new one are both held.
+            // The old range and the new one are both allocated.
             CHECK_FALSE(manager->register_device(std::make_shared<Dummy>(), std::nullopt,
                                                  {PioConstraint::at(pio(0x200, 1))}));
             CHECK_FALSE(manager->register_device(std::make_shared<Dummy>(), std::nullopt,
@@ -758,7 +761,7 @@ TEST_CASE("DeviceManager: a device that is being moved is not changed by others"
     CHECK(allocator.state() == SystemAllocator(small_machine()).state());
 }
 
-TEST_CASE("DeviceManager: a saved machine's devices come back with their ids and resources",
+TEST_CASE("DeviceManager: the devices of a saved machine are restored with their ids and resources",
           "[vmdevice][device_manager][state]") {
     const auto uart = std::make_shared<Uart>();
     SystemAllocatorState saved;

@@ -1,6 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What a dispatch must not do: allocate, or take a lock.  This program replaces the allocation functions and
-// the C library's lock functions with ones that count.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A dispatch must neither allocate nor take a lock. This
+// program replaces the allocation functions and the C library's lock functions with ones that count.
 #include <array>
 #include <cstdint>
 #include <dlfcn.h>
@@ -104,7 +103,7 @@ void access_everything(IoManager& manager) {
 
 }  // namespace
 
-TEST_CASE("Dispatch: allocates nothing and takes no lock, also a thread's first one",
+TEST_CASE("Dispatch: allocates nothing and takes no lock, not even the first one of a thread",
           "[vmdevice][io_manager]") {
     IoManager manager;
     const auto device = std::make_shared<Forward>();
@@ -123,7 +122,8 @@ TEST_CASE("Dispatch: allocates nothing and takes no lock, also a thread's first 
     }
 }
 
-TEST_CASE("Dispatch: of a byte device costs its own lock and nothing else", "[vmdevice][io_manager]") {
+TEST_CASE("Dispatch: to a locked byte device takes the lock of the device and nothing else",
+          "[vmdevice][io_manager]") {
     IoManager manager;
     std::array<std::uint8_t, 4> data{};
     REQUIRE(manager.register_pio(*PioRange::create(PioAddress{0x10}, 8),

@@ -1,6 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What IoManager promises to threads. Built twice: with the fences of the platform and with the portable
-// ones.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The guarantees of IoManager to threads. Built twice:
+// with the fences of the platform and with the portable ones.
 #include <array>
 #include <atomic>
 #include <barrier>
@@ -29,18 +28,18 @@ using namespace bus_tests;
 
 namespace {
 
-/// What several threads expect; the framework's own assertions are for one thread at a time.
+/// Assertions for several threads; the framework's own ones are for one thread at a time.
 struct Expectations {
     std::atomic<int> failed{0};
     template <class T>
     void operator()(const T& expectation) {
         failed += static_cast<bool>(expectation) ? 0 : 1;
     }
-    // The last thing in its test, after the threads.
+    // Destroyed last in its test, after the threads.
     ~Expectations() { CHECK(failed == 0); }
 };
 
-/// A device that a thread can be held in.
+/// A device inside which a thread can be made to wait.
 struct Gate {
     std::latch entered{1};
     std::latch opened{1};
@@ -54,7 +53,7 @@ struct Gate {
 
 }  // namespace
 
-TEST_CASE("IoManager: a device may reach others through the bus from inside its handler",
+TEST_CASE("IoManager: a device may access others through the bus from inside its handler",
           "[vmdevice][io_manager][nesting]") {
     IoManager manager;
     std::vector<int> order;
@@ -76,7 +75,7 @@ TEST_CASE("IoManager: a device may reach others through the bus from inside its 
     CHECK(manager.deregister_mmio(MmioAddress{3}));
 }
 
-TEST_CASE("IoManager: a device that reaches itself without end meets the nesting limit",
+TEST_CASE("IoManager: a device that accesses itself recursively reaches the nesting limit",
           "[vmdevice][io_manager][nesting]") {
     IoManager manager;
     std::size_t depth = 0;
@@ -95,7 +94,8 @@ TEST_CASE("IoManager: a device that reaches itself without end meets the nesting
     deregister(manager, 1);
 }
 
-TEST_CASE("IoManager: a device's exception passes through and leaves no trace", "[vmdevice][io_manager]") {
+TEST_CASE("IoManager: an exception of a device propagates and has no other effect",
+          "[vmdevice][io_manager]") {
     IoManager manager;
     REQUIRE(manager.register_pio(pio(1, 1), hook([] { throw std::runtime_error("broken"); })));
     REQUIRE(manager.register_pio(pio(2, 1), hook([&] { read(manager, 1); })));
@@ -103,7 +103,7 @@ TEST_CASE("IoManager: a device's exception passes through and leaves no trace", 
         CHECK_THROWS_AS(read(manager, 1), std::runtime_error);
         CHECK_THROWS_AS(read(manager, 2), std::runtime_error);
     }
-    // A slot that was not cleared would make these wait for ever.
+    // If a slot had not been cleared, these calls would never return.
     std::thread([&] {
         deregister(manager, 1);
         deregister(manager, 2);
@@ -176,7 +176,7 @@ TEST_CASE("IoManager: a range is free as soon as its device is unreachable",
     CHECK(read(manager, 1));
 }
 
-TEST_CASE("IoManager: a handler may take out its own device", "[vmdevice][io_manager][quiesce]") {
+TEST_CASE("IoManager: a handler may remove its own device", "[vmdevice][io_manager][quiesce]") {
     IoManager manager;
     bool destroyed = false;
     struct Flag {
@@ -191,7 +191,7 @@ TEST_CASE("IoManager: a handler may take out its own device", "[vmdevice][io_man
                                      CHECK_FALSE(read(manager, 1));
                                      CHECK_FALSE(manager.deregister_pio(PioAddress{1}));
                                      alive_after = !destroyed;
-                                     // Its owner now, this handler must not let it end before itself.
+                                     // This handler owns the device now, which must outlive the call.
                                      static std::shared_ptr<DevicePio> kept;
                                      kept = self->second;
                                      REQUIRE(manager.register_pio(pio(5, 1), std::exchange(kept, nullptr)));
@@ -204,7 +204,7 @@ TEST_CASE("IoManager: a handler may take out its own device", "[vmdevice][io_man
     CHECK(destroyed);
 }
 
-TEST_CASE("IoManager: a handler that took out its own device keeps it while it changes the bus further",
+TEST_CASE("IoManager: a device that its own handler removed lives while the handler changes the bus further",
           "[vmdevice][io_manager][quiesce]") {
     IoManager manager;
     struct Trace {
@@ -218,7 +218,7 @@ TEST_CASE("IoManager: a handler that took out its own device keeps it while it c
     };
     auto flag = std::make_shared<Flag>(&trace);
     REQUIRE(manager.register_pio(pio(1, 1), hook([&manager, held = std::exchange(flag, nullptr)] {
-                                     Trace& seen = *held->trace;  // also when the handler is gone
+                                     Trace& seen = *held->trace;  // outlives the handler
                                      IoManager& bus = manager;
                                      deregister(bus, 1);
                                      for (std::size_t port = 2; port < 6; ++port) {
@@ -229,13 +229,13 @@ TEST_CASE("IoManager: a handler that took out its own device keeps it while it c
                                  })));
     CHECK(read(manager, 1));
     CHECK_FALSE(trace.destroyed_inside);
-    // The next change of the bus lets go of it.
+    // The next change of the bus releases it.
     REQUIRE(manager.register_pio(pio(1, 1), hook([] {})));
     deregister(manager, 1);
     CHECK(trace.destroyed);
 }
 
-TEST_CASE("IoManager: a handler that takes out its own device does not wait for the other threads in it",
+TEST_CASE("IoManager: a handler that removes its own device does not wait for the other threads in it",
           "[vmdevice][io_manager][quiesce]") {
     Expectations expect;
     IoManager manager;
@@ -255,7 +255,7 @@ TEST_CASE("IoManager: a handler that takes out its own device does not wait for 
         const std::jthread first([&] { read(manager, 1); });
         gate.entered.wait();
         std::thread([&] { expect(read(manager, 1)); }).join();
-        // Nobody reaches it any more, and it lives for the sake of the thread that is still inside.
+        // No access reaches it any more, but it lives because another thread is still inside.
         expect(!read(manager, 1));
         expect(manager.register_pio(pio(1, 1), hook([] {})));
         expect(!watched.expired());
@@ -265,7 +265,7 @@ TEST_CASE("IoManager: a handler that takes out its own device does not wait for 
     expect(watched.expired());
 }
 
-TEST_CASE("IoManager: a handler may register and take out other devices", "[vmdevice][io_manager][quiesce]") {
+TEST_CASE("IoManager: a handler may register and remove other devices", "[vmdevice][io_manager][quiesce]") {
     IoManager manager;
     REQUIRE(manager.register_pio(pio(2, 1), hook([] {})));
     REQUIRE(manager.register_pio(pio(1, 1), hook([&] {
@@ -280,7 +280,7 @@ TEST_CASE("IoManager: a handler may register and take out other devices", "[vmde
     CHECK(manager.pio_size() == 2);
 }
 
-TEST_CASE("IoManager: nothing stays of a device that a handler took out once the other threads have left it",
+TEST_CASE("IoManager: a device that a handler removed is released after the other threads have left it",
           "[vmdevice][io_manager][quiesce]") {
     IoManager manager;
     std::binary_semaphore entered(0);
@@ -302,11 +302,11 @@ TEST_CASE("IoManager: nothing stays of a device that a handler took out once the
     CHECK_FALSE(gone);
     leave.release();
     inside.join();
-    // The next change of the bus lets go of it.
+    // The next change of the bus releases it.
     REQUIRE(manager.register_pio(pio(0x30, 1), hook([] {})));
     CHECK(watched.expired());
 
-    // Where nobody is inside, that is at once.
+    // If no thread is inside, it is released at once.
     auto idle = hook([] {});
     const std::weak_ptr<Hook> also_watched = idle;
     REQUIRE(manager.register_pio(pio(0x10, 1), std::move(idle)));
@@ -319,7 +319,7 @@ TEST_CASE("IoManager: nothing stays of a device that a handler took out once the
     CHECK(gone);
 }
 
-TEST_CASE("IoManager: handlers that take out each other's devices do not wait for ever",
+TEST_CASE("IoManager: handlers that remove each other's devices do not deadlock",
           "[vmdevice][io_manager][quiesce]") {
     Expectations expect;
     for (const std::size_t count : {2U, 3U, 7U}) {
@@ -341,7 +341,7 @@ TEST_CASE("IoManager: handlers that take out each other's devices do not wait fo
                 }
             }
             expect(manager.pio_size() == 0);
-            // What was left behind is used again and answers.
+            // The released entries are reused and answer.
             for (std::size_t i = 0; i < 2 * count; ++i) {
                 REQUIRE(manager.register_pio(pio(i, 1), hook([] {})));
             }
@@ -353,7 +353,7 @@ TEST_CASE("IoManager: handlers that take out each other's devices do not wait fo
     }
 }
 
-TEST_CASE("IoManager: a circle goes through several managers and both buses",
+TEST_CASE("IoManager: a cycle of removals across several managers and both buses does not deadlock",
           "[vmdevice][io_manager][quiesce]") {
     Expectations expect;
     IoManager one;
@@ -372,7 +372,7 @@ TEST_CASE("IoManager: a circle goes through several managers and both buses",
 }
 
 TEST_CASE(
-    "IoManager: a moved device answers at its new range, and taking it out waits for visits through the old "
+    "IoManager: a moved device answers at its new range, and its removal waits for accesses through the old "
     "one",
     "[vmdevice][io_manager][quiesce]") {
     Expectations expect;
@@ -428,7 +428,7 @@ TEST_CASE("IoManager: hundreds of threads may be inside devices at the same time
     deregister(manager, 1);
 }
 
-TEST_CASE("IoManager: threads that come and go use the same records again", "[vmdevice][io_manager]") {
+TEST_CASE("IoManager: later threads reuse the records of threads that have ended", "[vmdevice][io_manager]") {
     IoManager manager;
     REQUIRE(manager.register_pio(pio(1, 1), hook([] {})));
     const auto records = [] {
@@ -447,7 +447,7 @@ TEST_CASE("IoManager: threads that come and go use the same records again", "[vm
     CHECK(records() == before);
 }
 
-TEST_CASE("IoManager: a thread outlives the managers it used", "[vmdevice][io_manager]") {
+TEST_CASE("IoManager: a thread may outlive the managers that it used", "[vmdevice][io_manager]") {
     Expectations expect;
     std::optional<IoManager> manager;
     std::binary_semaphore go(0);
@@ -484,7 +484,8 @@ struct LateReader {
 };
 }  // namespace
 
-TEST_CASE("IoManager: a thread may dispatch from its last destructors", "[vmdevice][io_manager]") {
+TEST_CASE("IoManager: a thread may dispatch in the destructors of its thread-local objects",
+          "[vmdevice][io_manager]") {
     IoManager manager;
     int calls = 0;
     bool answered = false;
@@ -492,7 +493,7 @@ TEST_CASE("IoManager: a thread may dispatch from its last destructors", "[vmdevi
     std::thread([&] {
         static thread_local LateReader late;
         late.answered = &answered;
-        late.manager = &manager;  // built before the thread's first dispatch, so destroyed after its record
+        late.manager = &manager;  // constructed before the first dispatch, so destroyed after its record
         read(manager, 1);
     }).join();
     CHECK(calls == 2);
@@ -523,7 +524,7 @@ TEST_CASE("IoManager: a device's destructor may use the manager that is being de
 
 namespace {
 
-/// Knows whether it may be entered.
+/// Checks at each access whether it may be entered.
 struct Checked : DevicePio, DeviceMmio {
     std::atomic<bool> registered{true};
     std::atomic<int> inside{0};
@@ -637,15 +638,15 @@ TEST_CASE("IoManager: no device is entered after its deregistration returned",
     }
     CHECK(Checked::late_entries == 0);
     CHECK(dispatches >= 10'000'000);
-    // The test has met what it is about.
+    // The test has met both cases.
     CHECK(hits > dispatches / 10);
     CHECK(hits < dispatches);
     CHECK(cycles > 100);
 }
 
-TEST_CASE("IoManager: devices that come and go leave their neighbours reachable",
+TEST_CASE("IoManager: other devices stay reachable while devices are added and removed",
           "[vmdevice][io_manager][stress]") {
-    // The neighbours are in the same pages, runs and tables as those that change.
+    // These devices are in the same pages, probe sequences and tables as those that change.
     IoManager manager;
     std::atomic<bool> stop = false;
     std::uint64_t lost = 0;

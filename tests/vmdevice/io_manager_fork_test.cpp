@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// A child of fork() has the thread that called it and no other; what the others were doing must not stop it.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A child of fork() has only the thread that called
+// fork(). Operations of the other threads that were in progress must not block it.
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -22,7 +22,7 @@ using namespace bus_tests;
 
 namespace {
 
-/// Runs `function` in a child and returns whether it said so within 60 s.
+/// Runs `function` in a child and returns its result, or false if it takes longer than 60 s.
 bool in_child(const std::function<bool()>& function) {
     const pid_t child = ::fork();
     if (child == 0) {
@@ -34,7 +34,7 @@ bool in_child(const std::function<bool()>& function) {
            WEXITSTATUS(status) == 0;
 }
 
-/// Everything works that needs no other thread.
+/// Whether all operations that need no other thread work.
 bool works(IoManager& manager) {
     bool good = manager.register_pio(pio(0x500, 4), hook([] {})).has_value();
     good = good && manager.register_mmio(mmio(0x50'0000, 0x1000), hook([] {})).has_value();
@@ -49,7 +49,7 @@ bool works(IoManager& manager) {
 
 }  // namespace
 
-TEST_CASE("fork: a child takes out a device that a thread of the parent is inside",
+TEST_CASE("fork: a child removes a device that a thread of the parent is inside",
           "[vmdevice][io_manager][fork]") {
     IoManager manager;
     std::latch entered(2);
@@ -69,7 +69,7 @@ TEST_CASE("fork: a child takes out a device that a thread of the parent is insid
                manager.deregister_mmio(MmioAddress{0x2000}).has_value() && manager.pio_size() == 0 &&
                works(manager);
     }));
-    // The parent's own visits are as they were.
+    // In the parent, the thread is still inside the device.
     CHECK(manager.pio_size() == 1);
     std::atomic<bool> removed = false;
     std::thread remover([&] {
@@ -88,13 +88,13 @@ TEST_CASE("fork: a child takes out a device that a thread of the parent is insid
     CHECK(works(manager));
 }
 
-TEST_CASE("fork: from inside a handler, the child is inside the device and the parent's others are not",
+TEST_CASE("fork: if a handler forks, the child is inside the device and the parent's other threads are not",
           "[vmdevice][io_manager][fork]") {
     IoManager manager;
     bool good = false;
     REQUIRE(manager.register_pio(pio(1, 1), hook([&] {
                                      good = in_child([&] {
-                                         // It takes out its own device, and goes on.
+                                         // It removes its own device, and continues.
                                          return manager.deregister_pio(PioAddress{1}).has_value() &&
                                                 !read(manager, 1) && works(manager);
                                      });
@@ -105,7 +105,7 @@ TEST_CASE("fork: from inside a handler, the child is inside the device and the p
     CHECK(works(manager));
 }
 
-TEST_CASE("fork: a child finds the buses whole, whatever other threads were doing to them",
+TEST_CASE("fork: the buses are consistent in a child, whatever other threads were doing to them",
           "[vmdevice][io_manager][fork]") {
     IoManager manager;
     IoManager other;
@@ -124,7 +124,7 @@ TEST_CASE("fork: a child finds the buses whole, whatever other threads were doin
                     deregister(*at, n * 8 + 4);
                     at->deregister_mmio(MmioAddress{n * 0x1000});
                 }
-                // Also while a bus comes and goes.
+                // Also while a bus is created and destroyed.
                 const IoManager brief;
                 static_cast<void>(brief.pio_size());
             }
@@ -143,7 +143,8 @@ TEST_CASE("fork: a child finds the buses whole, whatever other threads were doin
     CHECK(manager.pio_size() == 1);
 }
 
-TEST_CASE("fork: records of the parent's threads serve the child's again", "[vmdevice][io_manager][fork]") {
+TEST_CASE("fork: the threads of the child reuse the records of the parent's threads",
+          "[vmdevice][io_manager][fork]") {
     IoManager manager;
     std::latch entered(1);
     std::latch leave(1);

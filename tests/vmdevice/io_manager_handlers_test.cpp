@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What a device's handler may do to the buses: move its own range, take out itself and others, with its own
-// lock held, any number of times. Built twice, as io_manager_concurrency_test.cpp is.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause What a device's handler may do to the buses: move its
+// own range, remove itself and others, with its own lock held, any number of times. Built twice, like
+// io_manager_concurrency_test.cpp.
 #include <array>
 #include <atomic>
 #include <barrier>
@@ -32,7 +32,7 @@ namespace {
 
 constexpr std::uint64_t many = 300'000;
 
-/// Ends the program where a test hangs: threads that wait for each other would never be joined.
+/// Ends the program if a test hangs: deadlocked threads could not be joined.
 class Watchdog {
 public:
     explicit Watchdog(std::chrono::seconds limit)
@@ -65,7 +65,7 @@ std::shared_ptr<LockedHook> locked_hook(std::function<void()> function) {
     return std::make_shared<LockedHook>(std::move(function));
 }
 
-/// Its own mutex, of which the library knows nothing.
+/// A device with a mutex of which the library does not know.
 struct WithMutex : Hook {
     explicit WithMutex(std::function<void()> f)
         : Hook([this, run = std::move(f)] {
@@ -106,7 +106,7 @@ TEST_CASE("IoManager: a handler moves its own ports and memory any number of tim
     std::uint64_t moved = 0;
     const auto device = hook([&] {
         for (std::uint64_t i = 0; i < many; ++i) {
-            // Also onto a part of the range that it leaves, and in memory to ranges of other size classes.
+            // Also to a range that overlaps the old one, and in memory to ranges of other size classes.
             moved += manager.move_pio(PioAddress{static_cast<std::uint16_t>(0x1003 + (i & 1) * 4)},
                                       pio(0x1000 + ((i + 1) & 1) * 4, 8))
                              .has_value()
@@ -126,14 +126,14 @@ TEST_CASE("IoManager: a handler moves its own ports and memory any number of tim
     CHECK(moved == 2 * many);
     CHECK(manager.pio_size() == 1);
     CHECK(manager.mmio_size() == 1);
-    // Nothing is left of the visit.
+    // The retired entries have been released.
     device->function = [] {};
     CHECK(manager.deregister_pio(PioAddress{0x1004}));
     CHECK(manager.deregister_mmio(MmioAddress{0x10'0800}));
     CHECK(device.use_count() == 1);
 }
 
-TEST_CASE("IoManager: a handler takes out its own device and registers it again any number of times",
+TEST_CASE("IoManager: a handler removes its own device and registers it again any number of times",
           "[vmdevice][io_manager][move]") {
     IoManager manager;
     std::uint64_t failed = 0;
@@ -153,7 +153,7 @@ TEST_CASE("IoManager: a handler takes out its own device and registers it again 
         failed += read(manager, 0x100 + i % 2 * 8) ? 0U : 1U;
     }
     CHECK(accesses == many / 3);
-    // And in one access, by memory this time.
+    // The same in one access, this time in memory.
     device->function = [&] {
         for (std::uint64_t i = 0; i < many / 3; ++i) {
             once(i);
@@ -167,9 +167,9 @@ TEST_CASE("IoManager: a handler takes out its own device and registers it again 
     device->function = nullptr;
 }
 
-TEST_CASE("IoManager: what handlers leave behind is bounded while other threads stay inside",
+TEST_CASE("IoManager: the number of retired entries is bounded while other threads stay inside",
           "[vmdevice][io_manager][move]") {
-    // The port table has room for 131,071 entries, so a leak of one an access cannot go unseen.
+    // The port table has room for 131,071 entries, so a leak of one entry per access is detected.
     IoManager manager;
     std::latch entered(1);
     std::latch leave(1);
@@ -204,7 +204,7 @@ TEST_CASE("IoManager: what handlers leave behind is bounded while other threads 
     }
     CHECK(refused == 0);
     CHECK(moves == many);
-    // A removal from outside waits for the thread that came by a range of long ago.
+    // A removal from outside waits for the thread that entered through a much earlier range.
     std::atomic<bool> removed = false;
     std::thread remover([&] {
         deregister(manager, 0x100);
@@ -222,7 +222,7 @@ TEST_CASE("IoManager: what handlers leave behind is bounded while other threads 
     CHECK(manager.pio_size() == 1);
 }
 
-TEST_CASE("IoManager: locked devices that move themselves under two vCPUs do not stop them",
+TEST_CASE("IoManager: locked devices that move themselves while two vCPUs access them do not deadlock",
           "[vmdevice][io_manager][deadlock]") {
     const Watchdog watchdog(std::chrono::seconds(120));
     for (const bool memory : {false, true}) {
@@ -264,7 +264,7 @@ namespace {
 
 /// Two vCPUs are inside devices A and B, or one waits for the lock of the other's. Then both act.
 template <class MakeDevice>
-void take_out_each_other(MakeDevice make) {
+void remove_each_other(MakeDevice make) {
     const Watchdog watchdog(std::chrono::seconds(120));
     for (int round = 0; round < 50; ++round) {
         IoManager manager;
@@ -280,7 +280,7 @@ void take_out_each_other(MakeDevice make) {
         }
         std::vector<std::thread> vcpus;
         for (std::size_t vcpu = 0; vcpu < 4; ++vcpu) {
-            // The third and the fourth wait for the locks, or come too late.
+            // The third and the fourth vCPU wait for the locks, or find no device.
             vcpus.emplace_back([&, vcpu] { read(manager, vcpu % 2); });
         }
         for (std::thread& vcpu : vcpus) {
@@ -292,17 +292,17 @@ void take_out_each_other(MakeDevice make) {
 
 }  // namespace
 
-TEST_CASE("IoManager: locked devices whose handlers take out each other do not stop their vCPUs",
+TEST_CASE("IoManager: locked devices whose handlers remove each other do not block their vCPUs",
           "[vmdevice][io_manager][deadlock]") {
-    take_out_each_other([](std::function<void()> f) { return locked_hook(std::move(f)); });
+    remove_each_other([](std::function<void()> f) { return locked_hook(std::move(f)); });
 }
 
-TEST_CASE("IoManager: devices with a mutex of their own may take out each other as well",
+TEST_CASE("IoManager: devices with a mutex of their own may remove each other as well",
           "[vmdevice][io_manager][deadlock]") {
-    take_out_each_other([](std::function<void()> f) { return std::make_shared<WithMutex>(std::move(f)); });
+    remove_each_other([](std::function<void()> f) { return std::make_shared<WithMutex>(std::move(f)); });
 }
 
-TEST_CASE("IoManager: a locked handler takes out itself while others wait for its lock",
+TEST_CASE("IoManager: a locked handler removes its own device while others wait for its lock",
           "[vmdevice][io_manager][deadlock]") {
     const Watchdog watchdog(std::chrono::seconds(120));
     enum class Way { deregister, resources, move };
@@ -317,7 +317,7 @@ TEST_CASE("IoManager: a locked handler takes out itself while others wait for it
                 if (calls++ != 0) {
                     return;
                 }
-                // The others are on their way to the lock; where one is late, it finds nothing.
+                // The others are about to lock; one that is late finds no device.
                 while (inside != 3) {
                     std::this_thread::yield();
                 }
@@ -367,7 +367,7 @@ TEST_CASE("IoManager: a locked handler takes out itself while others wait for it
     }
 }
 
-TEST_CASE("IoManager: a device may be taken out or moved with its lock held from outside",
+TEST_CASE("IoManager: a device may be removed or moved from outside with its lock held",
           "[vmdevice][io_manager][deadlock]") {
     const Watchdog watchdog(std::chrono::seconds(120));
     for (const bool move : {false, true}) {
@@ -379,7 +379,7 @@ TEST_CASE("IoManager: a device may be taken out or moved with its lock held from
         std::jthread vcpu;
         device->with_lock([&](Unlocked&) {
             vcpu = std::jthread([&] { read(manager, 0x10); });
-            // Long enough for the vCPU to wait for the lock; were it not, the test would pass as well.
+            // Long enough for the vCPU to wait for the lock. If it is not, the test passes as well.
             std::this_thread::sleep_for(std::chrono::milliseconds(20));
             if (move) {
                 CHECK(manager.move_pio(PioAddress{0x10}, pio(0x20, 8)));
@@ -397,7 +397,7 @@ TEST_CASE("IoManager: a device may be taken out or moved with its lock held from
     }
 }
 
-TEST_CASE("IoManager: a locked handler takes out a device whose handler is on its way back to the first",
+TEST_CASE("IoManager: a locked handler removes a device whose handler is about to access the first one",
           "[vmdevice][io_manager][deadlock]") {
     const Watchdog watchdog(std::chrono::seconds(120));
     IoManager manager;
@@ -420,9 +420,9 @@ TEST_CASE("IoManager: a locked handler takes out a device whose handler is on it
     CHECK(manager.pio_size() == 1);
 }
 
-TEST_CASE("IoManager: a thread that neither is inside a device nor holds a lock of one waits after as before",
+TEST_CASE("IoManager: a thread that has left all devices and released their locks waits again",
           "[vmdevice][io_manager][deadlock]") {
-    // The lock and the visit are over, so the thread waits again.
+    // The thread has released the lock and left the device, so it waits again.
     IoManager manager;
     const auto locked = locked_hook([] {});
     REQUIRE(manager.register_pio(pio(1, 1), locked));

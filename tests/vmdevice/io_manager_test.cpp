@@ -71,7 +71,7 @@ TEST_CASE("IoManager: an access reaches its device with the range's base and the
               {false, 0x3F8, 2, 2}, {true, 0x3F8, 7, 1}, {false, 0x3F8, 0, 4}, {true, 0x3F8, 4, 4}});
 }
 
-TEST_CASE("IoManager: an access that no device owns whole reaches none", "[vmdevice][io_manager]") {
+TEST_CASE("IoManager: an access reaches no device unless one owns all of it", "[vmdevice][io_manager]") {
     IoManager manager;
     const auto device = std::make_shared<Recorder>();
     REQUIRE(manager.register_pio(pio(0xFFF8, 8), device));
@@ -106,7 +106,7 @@ TEST_CASE("IoManager: an overlap and an empty pointer are refused", "[vmdevice][
     CHECK(manager.pio_read(PioAddress{0x80}, data).error() == BusError::device_not_found);
 }
 
-TEST_CASE("IoManager: a deregistered device is handed back and no longer reached", "[vmdevice][io_manager]") {
+TEST_CASE("IoManager: a deregistered device is returned and no longer reached", "[vmdevice][io_manager]") {
     IoManager manager;
     const auto device = std::make_shared<Recorder>();
     REQUIRE(manager.register_pio(pio(0x60, 5), device));
@@ -149,7 +149,8 @@ TEST_CASE("IoManager: a repeated access is many accesses to one port in one disp
     CHECK(device->accesses.empty());
 }
 
-TEST_CASE("IoManager: items of 8 bytes are repeated, as a range may be that wide", "[vmdevice][io_manager]") {
+TEST_CASE("IoManager: items of 8 bytes can be repeated, because a range may be that wide",
+          "[vmdevice][io_manager]") {
     IoManager manager;
     const auto device = std::make_shared<Recorder>();
     REQUIRE(manager.register_pio(pio(0x1F0, 8), device));
@@ -160,18 +161,18 @@ TEST_CASE("IoManager: items of 8 bytes are repeated, as a range may be that wide
     CHECK(manager.pio_write_repeated(PioAddress{0x1F0}, 16, data).error() == BusError::invalid_access_length);
 }
 
-TEST_CASE("DevicePio: items of no width are no items", "[vmdevice][io_manager]") {
+TEST_CASE("DevicePio: a width of 0 makes no access", "[vmdevice][io_manager]") {
     Recorder device;
     std::array<std::uint8_t, 4> data{};
     device.pio_read_repeated(PioAddress{0x1F0}, 0, 0, data);
     device.pio_write_repeated(PioAddress{0x1F0}, 0, 0, data);
     CHECK(device.accesses.empty());
-    // What is left over at the end is an item of its own.
+    // A remainder at the end is a separate item.
     device.pio_write_repeated(PioAddress{0x1F0}, 2, 3, data);
     CHECK(device.accesses == std::vector<Access>{{true, 0x1F0, 2, 3}, {true, 0x1F0, 2, 1}});
 }
 
-TEST_CASE("IoManager: resources are registered all or none", "[vmdevice][io_manager][resources]") {
+TEST_CASE("IoManager: all resources are registered, or none", "[vmdevice][io_manager][resources]") {
     IoManager manager;
     const auto device = std::make_shared<Recorder>();
     const auto other = std::make_shared<Recorder>();
@@ -242,14 +243,15 @@ TEST_CASE("IoManager: every port may have a device of its own", "[vmdevice][io_m
     }
 }
 
-TEST_CASE("IoManager: moving a device any number of times uses nothing up", "[vmdevice][io_manager]") {
+TEST_CASE("IoManager: moving a device any number of times uses up no table entries",
+          "[vmdevice][io_manager]") {
     IoManager manager;
     const auto device = std::make_shared<Recorder>();
     std::array<std::uint8_t, 1> data{};
     const std::array ranges{PioRange::create(PioAddress{0x100}, 8).value(),
                             PioRange::create(PioAddress{0x200}, 8).value()};
     REQUIRE(manager.register_pio(ranges[1], device));
-    // More than the table of ports has entries.
+    // More moves than the table of ports has entries.
     constexpr unsigned moves = 2 * 65'536 + 10;
     unsigned done = 0;
     for (unsigned i = 0; i < moves; ++i) {
@@ -268,7 +270,7 @@ TEST_CASE("IoManager: agrees with Bus under random operations", "[vmdevice][io_m
         const auto any = [&](std::uint64_t n) { return random() % n; };
         IoManager manager;
         MmioBus<std::shared_ptr<Recorder>> model;
-        // Where the ranges begin: dense, in pages, all over the space, at its very end.
+        // Where the ranges begin: dense, at pages, anywhere in the space, at its very end.
         const auto any_base = [&]() -> std::uint64_t {
             switch (round % 4) {
                 case 0:
@@ -352,7 +354,7 @@ TEST_CASE("IoManager: agrees with Bus under random operations", "[vmdevice][io_m
     }
 }
 
-TEST_CASE("IoManager: says who owns an address and which ranges there are", "[vmdevice][io_manager]") {
+TEST_CASE("IoManager: returns the owner of an address and all ranges", "[vmdevice][io_manager]") {
     IoManager manager;
     const auto low = std::make_shared<Recorder>();
     const auto high = std::make_shared<Recorder>();
@@ -379,7 +381,7 @@ TEST_CASE("IoManager: says who owns an address and which ranges there are", "[vm
 
 namespace {
 
-/// Writes down what reaches it; a read gives the width and a count, but leaves offset 7 alone.
+/// Records its accesses. A read returns the width and a count, but does not set the bytes at offset 7.
 struct ExitRecorder : DevicePio, DeviceMmio {
     std::vector<std::string> accesses;
     std::uint8_t next = 1;
@@ -445,7 +447,8 @@ TEST_CASE("IoManager: a port exit is as many accesses as the guest made", "[vmde
     CHECK(device->accesses == Texts{"in0/4", "in0/4"});
 }
 
-TEST_CASE("IoManager: what a port exit reads from nobody is all ones", "[vmdevice][io_manager][exit]") {
+TEST_CASE("IoManager: a read exit of a port without a device yields all ones",
+          "[vmdevice][io_manager][exit]") {
     IoManager manager;
     const auto device = std::make_shared<ExitRecorder>();
     REQUIRE(manager.register_pio(PioRange::create(PioAddress{0x3F8}, 8).value(), device));
@@ -455,20 +458,20 @@ TEST_CASE("IoManager: what a port exit reads from nobody is all ones", "[vmdevic
             CHECK(manager.pio_exit(IoDirection::in, PioAddress{0x80}, size, count, data).error() ==
                   BusError::device_not_found);
             CHECK(data == Bytes(size * count, 0xFF));
-            // A write changes nothing of what the hypervisor keeps.
+            // A write does not change the hypervisor's buffer.
             data.assign(size * count, 0x5A);
             CHECK(manager.pio_exit(IoDirection::out, PioAddress{0x80}, size, count, data).error() ==
                   BusError::device_not_found);
             CHECK(data == Bytes(size * count, 0x5A));
         }
     }
-    // An access that runs past the range reaches no device.
+    // An access that extends past the range reaches no device.
     Bytes data(2, 0x5A);
     CHECK(manager.pio_exit(IoDirection::in, PioAddress{0x3FF}, 2, 1, data).error() ==
           BusError::device_not_found);
     CHECK(data == Bytes{0xFF, 0xFF});
     CHECK(device->accesses.empty());
-    // Nothing stale reaches the guest where a device leaves bytes as they are.
+    // No stale data reaches the guest if a device does not set the bytes.
     data = {0x5A};
     CHECK(manager.pio_exit(IoDirection::in, PioAddress{0x3FF}, 1, 1, data));
     CHECK(data == Bytes{0xFF});
@@ -500,7 +503,7 @@ TEST_CASE("IoManager: a port exit that contradicts itself reaches no device",
     CHECK(device->accesses.empty());
 }
 
-TEST_CASE("IoManager: a memory exit is one access, and reads all ones from nobody",
+TEST_CASE("IoManager: a memory exit is one access, and a read without a device yields all ones",
           "[vmdevice][io_manager][exit]") {
     IoManager manager;
     const auto device = std::make_shared<ExitRecorder>();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// Compiled with -fno-exceptions -fno-rtti. Prints the line of what went wrong.
+// Compiled with -fno-exceptions -fno-rtti. Prints the line of a failed check.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -14,7 +14,7 @@
 #error "this test is about programs without exceptions and run-time type information"
 #endif
 
-// All members, also those that nothing here calls.
+// Instantiates all members, including those that nothing here calls.
 template class vmdevice::BusRange<vmdevice::PioAddress>;
 template class vmdevice::RangeAllocator<vmdevice::PioAddress>;
 template class vmdevice::RangeAllocator<vmdevice::MmioAddress>;
@@ -71,12 +71,12 @@ int run() {
         const auto both = std::make_shared<Both>();
         const auto id =
             manager.register_device(both, *com1, {PioConstraint{.size = 4}, MmioConstraint{.size = 0x1000}});
-        // By its own interface on the one bus, and through the manager on the other.
+        // Called through its own interface on the one bus, and through the manager on the other.
         if (!id || read(manager, 0x101, IoType::pio) != 0x22 ||
             read(manager, 0xC000'0010, IoType::mmio) != 0x11 || both->resources.size() != 2) {
             return __LINE__;
         }
-        // By a pointer that shows no more than a Device, through the manager everywhere.
+        // Registered by a pointer to Device, it is called through the manager on both buses.
         const std::shared_ptr<Device> erased = std::make_shared<Both>();
         const auto plain = manager.register_device(erased, std::nullopt, {PioConstraint{.size = 4}});
         if (!plain || read(manager, 0x105, IoType::pio) != 0x11) {

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// Each allocation of each operation of the buses fails in turn: the operation happens or does not, nothing is
-// lost, and the guest sees no change where it did not. The device tree has tests of this kind of its own.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause Each allocation of each operation of the buses fails in
+// turn: the operation is done or not, nothing is lost, and if it is not done the guest sees no change. The
+// device tree has its own tests of this kind.
 #include <array>
 #include <atomic>
 #include <condition_variable>
@@ -29,7 +29,7 @@ using test_support::allocations;
 
 namespace {
 
-/// The tables take zeroed memory from calloc; it fails too, once this thread has a record of its visits.
+/// The tables get zeroed memory from calloc, which fails as well once this thread has a reader record.
 template <class Operation, class Unchanged>
 std::uint64_t fail_each_allocation(Operation operation, Unchanged unchanged) {
     allocations.calloc_fails = true;
@@ -79,14 +79,13 @@ std::size_t answering(IoManager& manager, const DeviceResources& resources) {
 
 }  // namespace
 
-TEST_CASE("IoManager: where memory runs out, a device has all of its ranges or none",
-          "[vmdevice][io_manager]") {
+TEST_CASE("IoManager: if memory runs out, a device has all of its ranges or none", "[vmdevice][io_manager]") {
     IoManager manager;
     const auto other = std::make_shared<Silent>();
     const DeviceResources others = many_resources(std::uint64_t{1} << 44U);
     const auto device = std::make_shared<Silent>();
     const DeviceResources resources = many_resources(std::uint64_t{1} << 50U);
-    // The other device is in memory only: the ports are the same.
+    // The other device has only memory ranges, because the ports are the same.
     for (const MmioRange& range : others.get_mmio_address_ranges()) {
         REQUIRE(manager.register_mmio(range, other));
     }
@@ -114,7 +113,7 @@ TEST_CASE("IoManager: where memory runs out, a device has all of its ranges or n
     }
 }
 
-TEST_CASE("IoManager: where memory runs out, one registration, move or removal happens or does not",
+TEST_CASE("IoManager: if memory runs out, a single registration, move or removal is done or not",
           "[vmdevice][io_manager]") {
     IoManager manager;
     const auto device = std::make_shared<Silent>();
@@ -147,7 +146,7 @@ TEST_CASE("IoManager: where memory runs out, one registration, move or removal h
 
 namespace {
 
-/// What the guest sees: who answers at the first and the last address of each range.
+/// What the guest sees: which device answers at the first and the last address of each range.
 struct View {
     std::vector<PioRange> ports;
     std::vector<MmioRange> memory;
@@ -160,7 +159,7 @@ View view(IoManager& manager) {
     View seen;
     seen.ports = manager.pio_ranges();
     seen.memory = manager.mmio_ranges();
-    // Where something is or may come to be.
+    // The ports at which there is a device or one may be registered.
     for (std::size_t port = 0; port < 0x400; ++port) {
         seen.answers.push_back(read(manager, port));
     }
@@ -181,8 +180,8 @@ DeviceResources both(std::size_t port, std::uint64_t address) {
             MmioResource{mmio(address + 0x10000, 0x10000)}};
 }
 
-/// Enough neighbours that the next registration splits a node of the index, grows a pool or makes a new
-/// table.
+/// Registers so many devices that the next registration splits a node of the index, grows a pool or creates a
+/// new table.
 void fill(IoManager& manager, const std::shared_ptr<Hook>& device, std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) {
         REQUIRE(manager.register_pio(pio(i * 4, 1), device));
@@ -245,7 +244,7 @@ std::vector<Named> operations() {
 
 }  // namespace
 
-TEST_CASE("IoManager: where memory runs out, each operation happens or does not, whatever the buses hold",
+TEST_CASE("IoManager: if memory runs out, each operation is done or not, whatever the buses contain",
           "[vmdevice][io_manager][memory]") {
     for (const bool from_handler : {false, true}) {
         for (const std::size_t count :
@@ -281,7 +280,8 @@ TEST_CASE("IoManager: where memory runs out, each operation happens or does not,
     }
 }
 
-TEST_CASE("IoManager: failures in a row leave no more behind than one", "[vmdevice][io_manager][memory]") {
+TEST_CASE("IoManager: several failures in a row leak no more memory than one",
+          "[vmdevice][io_manager][memory]") {
     IoManager manager;
     const auto neighbour = hook([] {});
     fill(manager, neighbour, 64);
@@ -300,7 +300,7 @@ TEST_CASE("IoManager: failures in a row leave no more behind than one", "[vmdevi
                 allocations.failing = 0;
                 return false;
             };
-            // The first failures may leave room behind, and so get further from time to time.
+            // The first failures may leave capacity behind, so that later attempts get further.
             bool failed = true;
             std::int64_t before = 0;
             for (int i = 0; failed && i < 1000; ++i) {
@@ -308,14 +308,15 @@ TEST_CASE("IoManager: failures in a row leave no more behind than one", "[vmdevi
                 before = i < 10 ? allocations.outstanding : before;
             }
             if (!failed) {
-                break;  // It has happened: it needs no further allocation than this.
+                break;  // it succeeded: it needs no further allocation than this
             }
             CHECK(allocations.outstanding == before);
         }
     }
 }
 
-TEST_CASE("IoManager: its construction needs memory, and its end none", "[vmdevice][io_manager][memory]") {
+TEST_CASE("IoManager: its constructor needs memory, and its destructor none",
+          "[vmdevice][io_manager][memory]") {
     const std::int64_t before = allocations.outstanding;
     std::optional<IoManager> manager;
     const std::uint64_t failures = fail_each_allocation(
@@ -334,7 +335,7 @@ TEST_CASE("IoManager: its construction needs memory, and its end none", "[vmdevi
 
 TEST_CASE("Dispatch: a thread for which there is no memory gets an exception, and ends like any other",
           "[vmdevice][io_manager][memory]") {
-    // 64 threads need no memory.
+    // The records of 64 threads need no memory.
     IoManager manager;
     std::mutex mutex;
     std::condition_variable changed;
@@ -356,7 +357,7 @@ TEST_CASE("Dispatch: a thread for which there is no memory gets an exception, an
         std::unique_lock lock(mutex);
         changed.wait(lock, [&] { return inside == detail::ReaderRecordList::static_count; });
     }
-    // Ends with no record, with one after a failure, and with one at once.
+    // The thread ends without a record, with one after a failure, and with one at once.
     for (const int failures : {3, 1, 0}) {
         const int before = calls;
         bool thrown = failures == 0;
@@ -374,7 +375,7 @@ TEST_CASE("Dispatch: a thread for which there is no memory gets an exception, an
                 read(manager, 2);
             }
         }).join();
-        // Where an earlier thread left a record behind no memory is needed.
+        // If an earlier thread has released a record, no memory is needed.
         CHECK((thrown || calls > before));
         CHECK(calls - before <= failures + 1);
     }
@@ -391,8 +392,7 @@ TEST_CASE("Dispatch: a thread for which there is no memory gets an exception, an
     deregister(manager, 2);
 }
 
-TEST_CASE("Bus: where memory runs out, a registration or a move happens or does not",
-          "[vmdevice][bus][memory]") {
+TEST_CASE("Bus: if memory runs out, a registration or a move is done or not", "[vmdevice][bus][memory]") {
     for (const std::size_t count :
          {std::size_t{0}, std::size_t{1}, std::size_t{63}, std::size_t{64}, std::size_t{129}}) {
         const std::int64_t before = allocations.outstanding;
@@ -410,7 +410,7 @@ TEST_CASE("Bus: where memory runs out, a registration or a move happens or does 
             };
             auto seen = content();
             auto device = std::make_unique<int>(-1);
-            // The device stays with the caller where the bus has no memory for it.
+            // The caller keeps the device if the bus has no memory for it.
             fail_each_allocation(
                 [&] { return bus.register_device(pio(0x1004, 4), std::move(device)).has_value(); },
                 [&] {

@@ -77,7 +77,7 @@ TEST_CASE("Range: from_bounds takes both ends and refuses the whole space", "[vm
     CHECK(PioRange::from_bounds(PioAddress{0}, PioAddress{0xFFFE})->size() == 0xFFFF);
 }
 
-TEST_CASE("Range: unit covers one address, the last one too", "[vmdevice][range]") {
+TEST_CASE("Range: unit covers one address, which may be the last one", "[vmdevice][range]") {
     constexpr auto range = PioRange::unit(PioAddress{0xFFFF});
     CHECK(range.base() == PioAddress{0xFFFF});
     CHECK(range.last() == PioAddress{0xFFFF});
@@ -117,7 +117,7 @@ TEST_CASE("Range: an access is inside when all its bytes are", "[vmdevice][range
     CHECK(range.offset_of(MmioAddress{~0ULL}) == 7);
 }
 
-TEST_CASE("BusError: every error has words of its own", "[vmdevice][error]") {
+TEST_CASE("BusError: every error has its own text", "[vmdevice][error]") {
     const auto all = {BusError::device_not_found, BusError::device_overlap, BusError::invalid_access_length,
                       BusError::invalid_range};
     CHECK(to_string(static_cast<BusError>(0xFF)) == "unknown bus error");
@@ -140,7 +140,8 @@ TEST_CASE("Range: the order is that of the bases, then of the last addresses", "
     CHECK(mmio(0, 1) < mmio(~0ULL, 1));
 }
 
-TEST_CASE("Range: the intersection is what both cover, or nothing", "[vmdevice][range]") {
+TEST_CASE("Range: the intersection contains the addresses that both cover, or is nothing",
+          "[vmdevice][range]") {
     CHECK(pio(0x10, 0x10).intersection(pio(0x18, 0x10)) == pio(0x18, 8));
     CHECK(pio(0x18, 0x10).intersection(pio(0x10, 0x10)) == pio(0x18, 8));
     CHECK(pio(0x10, 0x10).intersection(pio(0x14, 2)) == pio(0x14, 2));
@@ -162,7 +163,7 @@ TEST_CASE("Range: the intersection is what both cover, or nothing", "[vmdevice][
     }
 }
 
-TEST_CASE("Range: a split gives two parts that are not empty", "[vmdevice][range]") {
+TEST_CASE("Range: a split returns two parts that are not empty", "[vmdevice][range]") {
     const auto parts = pio(0x3F8, 8).split_at(PioAddress{0x3FC});
     REQUIRE(parts);
     CHECK(parts->first == pio(0x3F8, 4));

@@ -53,7 +53,7 @@ static_assert(pio_range(0x3F8, 8).last() == PioAddress{0x3FF});
 static_assert(pio_range(0xFFFF, 1).base() == PioAddress{0xFFFF});
 static_assert(mmio_range(0xD000'0000, 0x1000).size() == 0x1000);
 
-TEST_CASE("share: a model of bytes is a device that the buses and other threads reach", "[vmdevice][share]") {
+TEST_CASE("share: a model of bytes becomes a device for the buses and other threads", "[vmdevice][share]") {
     IoManager io;
     const auto device = share(ByteModel{});
     REQUIRE(io.register_pio(pio_range(0x200, 4), device));
@@ -67,7 +67,7 @@ TEST_CASE("share: a model of bytes is a device that the buses and other threads 
     CHECK(*device->lock()->only_movable == 5);
 }
 
-TEST_CASE("share: a model that reads and writes whole accesses gets them whole", "[vmdevice][share]") {
+TEST_CASE("share: a model of whole accesses gets them undivided", "[vmdevice][share]") {
     IoManager io;
     const auto device = share(SpanModel{});
     REQUIRE(io.register_mmio(mmio_range(0xD000'0000, 0x1000), device));
@@ -77,7 +77,7 @@ TEST_CASE("share: a model that reads and writes whole accesses gets them whole",
     CHECK(device->lock()->last_size == 8);
 }
 
-TEST_CASE("share: the registers may lie apart", "[vmdevice][share]") {
+TEST_CASE("share: the registers may be spaced", "[vmdevice][share]") {
     const auto device = share(ByteModel{}, {.register_shift = 2});
     device->mmio_write({0}, 8, std::array<std::uint8_t, 1>{7});
     CHECK(device->lock()->registers == std::array<std::uint8_t, 4>{0, 0, 7, 0});
@@ -110,7 +110,7 @@ TEST_CASE("Locked: a guard keeps other threads out until it is destroyed", "[vmd
             device->pio_write({0}, 0, std::array<std::uint8_t, 1>{1});
             inside = true;
         });
-        // Whatever the scheduler does, the thread cannot get in.
+        // Whatever the scheduler does, the thread cannot get the lock.
         for (int i = 0; i < 100; ++i) {
             std::this_thread::yield();
             REQUIRE(!inside);
@@ -121,7 +121,7 @@ TEST_CASE("Locked: a guard keeps other threads out until it is destroyed", "[vmd
     CHECK(device->lock()->registers[0] == 1);
 }
 
-TEST_CASE("Locked: a const device gives a const model", "[vmdevice][locked]") {
+TEST_CASE("Locked: a const device provides a const model", "[vmdevice][locked]") {
     const auto device = share(ByteModel{});
     const auto& constant = *device;
     static_assert(std::is_same_v<decltype(*constant.lock()), const ByteModel&>);

@@ -212,7 +212,7 @@ TEMPLATE_TEST_CASE("Timed devices: a deadline is neither earlier nor later than 
 TEMPLATE_TEST_CASE("Timed devices: saved in the middle and restored, a device goes on as the original",
                    "[devices][time][snapshot][property]", CmosSubject, Pl031Subject, PmSubject,
                    I8042Subject) {
-    restored_goes_on<TestType>(12, 2'000);
+    restored_continues<TestType>(12, 2'000);
 }
 
 TEMPLATE_TEST_CASE("Timed devices: a hostile state is refused by name, or makes a device that works",

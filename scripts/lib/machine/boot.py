@@ -23,13 +23,13 @@ NO_STATUS = 125
 # kvm_vmm's name for "the guest rebooted".
 GUEST_RESET = 10
 LOGS_KEPT = 10
-# What a terminal sends for the end of the input: Ctrl-D.
+# The byte that a terminal sends for the end of the input: Ctrl-D.
 END_OF_INPUT = b"\x04"
 report = debian.report_to_stderr(PROGRAM)
 
 
 class Signalled(Exception):
-    """One of the signals that end a program has come."""
+    """A signal that ends a program was received."""
 
     def __init__(self, number):
         super().__init__()
@@ -79,7 +79,7 @@ def size_mib(text):
 
 
 def copy_named_files(the_machine, rest):
-    """Puts the files that kvm_vmm arguments name where the same name leads to them on a nested host."""
+    """Copies the files that kvm_vmm arguments name to the same paths on a nested host."""
     for argument in rest:
         for candidate in {argument, *re.split(r"[=,]", argument)}:
             if candidate and os.path.isfile(candidate) and os.access(candidate, os.R_OK):
@@ -87,7 +87,7 @@ def copy_named_files(the_machine, rest):
 
 
 def kvm_vmm_arguments(options):
-    """What goes to kvm_vmm beside the guest itself."""
+    """The arguments of kvm_vmm other than those for the guest's files."""
     arguments = []
     for name in ("memory", "cpus"):
         if getattr(options, name) is not None:
@@ -109,7 +109,7 @@ def run_command(options, image, the_machine, log_path):
         # No limit: the command may run for as long as it likes.
         the_machine.pump_until(lambda: run.done() or status() is not None, float("inf"), str)
         if status() is not None:
-            # The guest is on its way out; what it wrote has been sent, but may not have arrived.
+            # The guest is ending; its output has been sent, but may not have arrived.
             with contextlib.suppress(machine.TimeoutExpired):
                 run.wait(20)
             return status()
@@ -120,13 +120,13 @@ def run_command(options, image, the_machine, log_path):
 
 
 def complaint(log_path):
-    """The last thing that kvm_vmm itself said."""
+    """The last message of kvm_vmm itself."""
     lines = re.findall(rb"^kvm_vmm: (.*?)\r?$", pathlib.Path(log_path).read_bytes()[-65536:], re.MULTILINE)
     return lines[-1].decode(errors="replace") if lines else None
 
 
 def writer(file):
-    """A function that writes all it is given to a descriptor, until nobody reads there any more."""
+    """A function that writes everything to a descriptor until its reader has closed it."""
     def write(data):
         nonlocal file
         view = memoryview(data)
@@ -159,7 +159,7 @@ def shell_directly(command, streams):
         try:
             code = process.wait()
         except BaseException:
-            # Politely, so that kvm_vmm gives the terminal back as it was.
+            # SIGTERM, so that kvm_vmm restores the terminal.
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(5)
@@ -176,14 +176,15 @@ def shell_relayed(the_machine, command, streams):
     run.outputs["stderr"].deliver = writer(2)
     at_terminal = os.isatty(0)
     if streams and not at_terminal:
-        # A script's input waits for the shell: the guest's driver throws away what comes before it opens the port.
+        # A script's input waits for the shell: the guest's driver discards bytes that arrive before the port
+        # is opened.
         the_machine.pump_until(lambda: run.done() or run.stream(guest.STATUS), float("inf"), str)
     with raw_terminal(0), relayed_stdin(the_machine, run) as ended:
         while not run.done():
             with contextlib.suppress(machine.TimeoutExpired):
                 the_machine.pump_until(run.done, 0.5, str)
-            # Again and again, as every reader is to see the end, and a Ctrl-D that comes while the shell switches the
-            # terminal's mode is lost.
+            # Repeatedly, because every reader must see the end, and a Ctrl-D that arrives while the shell
+            # switches the terminal's mode is lost.
             if ended() and not at_terminal and run.unsent() == 0:
                 run.send(END_OF_INPUT)
     return run.status, run.stream(guest.STATUS) if streams else b""
@@ -191,7 +192,7 @@ def shell_relayed(the_machine, command, streams):
 
 @contextlib.contextmanager
 def raw_terminal(file):
-    """Makes a terminal pass every byte; as it was afterwards, however that comes about."""
+    """Makes a terminal pass every byte, and restores it afterwards in every case."""
     if not os.isatty(file):
         yield
         return
@@ -200,14 +201,14 @@ def raw_terminal(file):
         tty.setraw(file, termios.TCSADRAIN)
         yield
     finally:
-        # Nothing to restore where the terminal has gone away.
+        # There is nothing to restore if the terminal no longer exists.
         with contextlib.suppress(termios.error):
             termios.tcsetattr(file, termios.TCSADRAIN, before)
 
 
 @contextlib.contextmanager
 def relayed_stdin(the_machine, run):
-    """Hands on what comes in. While the guest is behind, the rest stays unread. Gives a function: is stdin at its end?"""
+    """Passes on stdin. While the guest is behind, the rest stays unread. Yields a function: is stdin at its end?"""
     watched = False
     at_end = False
 
@@ -237,7 +238,7 @@ def relayed_stdin(the_machine, run):
             the_machine.watch(0, selectors.EVENT_READ, read)
             watched = True
         except OSError:
-            # Regular files and the like are always ready, which epoll says by refusing them.
+            # Regular files and the like are always ready; epoll refuses them.
             read()
 
     resume()
@@ -250,7 +251,7 @@ def relayed_stdin(the_machine, run):
 
 
 def keep_descriptors():
-    """Makes sure that 0, 1 and 2 exist, or a file opened later would take their place."""
+    """Makes sure that 0, 1 and 2 are open; otherwise a file that is opened later would get their numbers."""
     while True:
         file = os.open(os.devnull, os.O_RDWR)
         if file > 2:
@@ -274,7 +275,7 @@ def run(options):
         debian.level1_initramfs(cache, debian.kernel(cache, report))
         return 0
     image.kernel = options.kernel or image.kernel
-    # quiet: nobody watches, and a console byte costs two exits.
+    # quiet: no one reads the console, and each byte on it costs two exits.
     words = [] if options.command is None else ["quiet"]
     image.cmdline = " ".join(words + ([options.append] if options.append else []))
     report(f"running {'directly' if options.kind == 'direct' else 'nested in QEMU'}, because {options.reason}")
@@ -298,8 +299,8 @@ def main():
     keep_descriptors()
     fatal = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
-    # Ends by the same way out as everything else, so that the terminal and the child processes are seen to; a second
-    # signal must not cut that short.
+    # End in the same way as in all other cases, so that the terminal is restored and the child processes are
+    # ended; a second signal must not interrupt that.
     def on_signal(number, _):
         for other in fatal:
             signal.signal(other, signal.SIG_IGN)

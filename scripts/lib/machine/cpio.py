@@ -8,7 +8,7 @@ import stat
 
 
 class Archive:
-    """An archive in memory. Directories on the way to a file are added by themselves."""
+    """An archive in memory. The parent directories of a file are added automatically."""
 
     def __init__(self):
         self._data = bytearray()
@@ -46,7 +46,7 @@ class Archive:
     def _entry(self, name, mode, content=b"", links=1, device=(0, 0)):
         self._names.add(name)
         encoded = name.encode() + b"\0"
-        # Hard links are never used, so every entry may simply have a number of its own.
+        # Hard links are never used, so every entry has its own number.
         numbers = (len(self._names), mode, 0, 0, links, 0, len(content), 0, 0, *device, len(encoded), 0)
         header = b"070701" + b"".join(b"%08X" % number for number in numbers)
         for part in (header + encoded, content):

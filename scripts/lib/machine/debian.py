@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """The cache: Debian's cloud kernel, and the initramfs archives made from it and from BusyBox.
 
-Each entry is made under another name and renamed when it is complete, so an interrupted run leaves nothing that a
-later one could mistake for the real thing.
+Each entry is created under another name and renamed when it is complete, so that a later run cannot mistake an
+incomplete entry of an interrupted run for a complete one.
 """
 
 import contextlib
@@ -24,9 +24,11 @@ BUSYBOX = pathlib.Path("/usr/bin/busybox")
 DAYS_UNUSED = 14
 HERE = pathlib.Path(__file__).resolve().parent
 
-# What a nested host needs to run a KVM guest and to talk to us. kvm-intel is left out: QEMU emulates AMD's SVM only.
+# The modules that a nested host needs to run a KVM guest and to communicate with us. kvm-intel is left out,
+# because QEMU emulates only AMD's SVM.
 LEVEL1_MODULES = ("virtio_pci", "virtio_console", "kvm-amd")
-# What a guest may find useful: every virtio driver that a VMM of this kind can serve, and the way to tell of a panic.
+# Modules that may be useful in a guest: every virtio driver that a VMM of this kind can serve, and the one
+# that reports a panic.
 GUEST_MODULES = ("virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_balloon", "virtio-rng",
                  "vmw_vsock_virtio_transport", "virtiofs", "pvpanic-mmio")
 
@@ -74,7 +76,7 @@ class Kernel:
         return self._modules
 
     def with_dependencies(self, names):
-        """The named modules and all they need, each after what it needs. Names built into the kernel are skipped."""
+        """The named modules and their dependencies, each after its dependencies. Built-in modules are skipped."""
         ordered = []
 
         def visit(name):
@@ -118,7 +120,7 @@ def _download_kernel(store, report):
         scratch = pathlib.Path(scratch_name)
         package = _kernel_package()
         if package is None or not _apt_download(package, scratch, report):
-            # The package lists are absent or older than the mirror.
+            # The package lists are missing or older than the mirror.
             report("updating the package lists")
             _run(_as_root("apt-get", "-q", "update"))
             package = _kernel_package()
@@ -153,7 +155,7 @@ def _kernel_package():
 
 def _apt_download(package, directory, report):
     report(f"downloading {package}")
-    # Without the option apt, run as root, warns that its own user cannot write here.
+    # Without this option apt, when run as root, warns that its own user cannot write here.
     command = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package]
     result = subprocess.run(command, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return result.returncode == 0
@@ -174,7 +176,7 @@ def _run(command):
 
 
 def _cached_archive(cache, name, inputs, make):
-    """An archive file, made again whenever one of its inputs changes."""
+    """An archive file, which is created again whenever one of its inputs changes."""
     digest = hashlib.sha256()
     for item in inputs:
         digest.update(len(item).to_bytes(8, "little") + item)
@@ -192,7 +194,7 @@ def _cached_archive(cache, name, inputs, make):
 
 
 def _remove_unused(store):
-    """Removes what no run has asked for lately. Other checkouts may share the cache and need archives of their own."""
+    """Removes entries that no run has used lately. Other checkouts may share the cache and need their own archives."""
     limit = time.time() - DAYS_UNUSED * 86400
     for old in store.iterdir():
         if old.stat().st_mtime < limit:

@@ -9,13 +9,13 @@ import re
 
 from machine import cpio, debian
 
-# What run_command() calls the streams of the command.
+# The names of the command's streams in run_command().
 STDOUT, STDERR, STATUS = "command stdout", "command stderr", "status"
 
 
 @dataclasses.dataclass
 class Image:
-    """The files that a guest needs, as they are named here."""
+    """The files that a guest needs, with their names on this computer."""
 
     kvm_vmm: str
     kernel: str
@@ -31,7 +31,7 @@ class Image:
 
 
 def session_archive(files):
-    """An addition to the initramfs that tells guest-init what to do."""
+    """An addition to the initramfs that specifies the session for guest-init."""
     archive = cpio.Archive()
     for name, content in files.items():
         archive.file(f"session/{name}", content)
@@ -44,14 +44,15 @@ def has_option(arguments, option):
 
 
 def command_line(machine, image, session, serials, arguments):
-    """kvm_vmm's command line, once its files are on the machine. What `arguments` give is not given twice."""
+    """kvm_vmm's command line, after its files were copied to the machine. Options in `arguments` are not repeated."""
     line = [machine.put(image.kvm_vmm)]
     if not has_option(arguments, "--kernel"):
         line += ["--kernel", machine.put(image.kernel)]
     if not has_option(arguments, "--initrd"):
         line += ["--initrd", machine.put(image.initramfs.read_bytes() + session_archive(session), "initrd")]
     if not has_option(arguments, "--cmdline"):
-        # reboot=k: the keyboard controller is the reset line that every PC has. panic=-1: a panic reboots at once.
+        # reboot=k: reset through the keyboard controller, which every PC has. panic=-1: a panic reboots at
+        # once.
         line += ["--cmdline", f"console=ttyS0 reboot=k panic=-1 {image.cmdline}".rstrip()]
     for serial in serials:
         line += ["--serial", serial]
@@ -77,7 +78,7 @@ def shell_session(machine, image, arguments=()):
         if size.columns and size.lines:
             session["rows"] = f"{size.lines}\n".encode()
             session["columns"] = f"{size.columns}\n".encode()
-    # With an initramfs or serial ports of the user's own there are no such messages.
+    # With the user's own initramfs or serial ports there are no such messages.
     if has_option(arguments, "--serial") or has_option(arguments, "--initrd"):
         return command_line(machine, image, session, [], arguments), {}
     streams = machine.streams(STATUS)
@@ -86,6 +87,6 @@ def shell_session(machine, image, arguments=()):
 
 
 def status_of(text):
-    """The status in what came through the status port, or None."""
+    """The exit status in the output of the status port, or None."""
     match = re.search(rb"(?:^|\n)exit (\d+)\n", text)
     return int(match.group(1)) if match else None

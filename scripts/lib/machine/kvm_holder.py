@@ -30,10 +30,10 @@ def program():
         b"\x89\xc7", _system_call(_SYS_IOCTL, _KVM_CREATE_VM),  # mov edi, eax
         b"\x89\xc3\x89\xdf", _system_call(_SYS_IOCTL, _KVM_CREATE_IRQCHIP),  # mov ebx, eax; mov edi, ebx
         b"\x89\xdf", _system_call(_SYS_IOCTL, _KVM_CREATE_VCPU),
-        b"\xb8" + struct.pack("<I", _SYS_PAUSE) + _SYSCALL + b"\xeb\xf7",  # again and again
+        b"\xb8" + struct.pack("<I", _SYS_PAUSE) + _SYSCALL + b"\xeb\xf7",  # repeatedly
     ]
     code = b"".join(parts)
-    # mov edi, the path behind the code
+    # mov edi, the path after the code
     code = b"\xbf" + struct.pack("<I", _LOAD_ADDRESS + _HEADERS + 5 + len(code)) + code
     image = code + b"/dev/kvm\0"
     size = _HEADERS + len(image)

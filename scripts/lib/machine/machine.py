@@ -34,7 +34,7 @@ from machine import debian
 CHUNK = 65536
 # How many streams a run may have beside stdin, stdout and stderr (one per UART but the first).
 STREAMS = 4
-# What kvm_vmm says where a guest has ended so.
+# The message of kvm_vmm after a triple fault.
 TRIPLE_FAULT = b"kvm_vmm: triple fault"
 
 
@@ -43,11 +43,11 @@ class MachineError(Exception):
 
 
 class TimeoutExpired(MachineError):
-    """What was waited for did not happen in time."""
+    """An expected event did not happen in time."""
 
 
 def why_not_direct():
-    """Why kvm_vmm cannot run a kernel on this computer itself, or None where it can."""
+    """The reason why kvm_vmm cannot run a kernel directly on this computer, or None if it can."""
     try:
         flags = re.search(r"^flags\s*:(.*)$", pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
@@ -62,7 +62,7 @@ def why_not_direct():
 
 
 class Output:
-    """One stream out of a run: keeps the bytes, or hands them to a function."""
+    """One output stream of a run: keeps the bytes, or passes them to a function."""
 
     def __init__(self, name, mark=None):
         self.name = name
@@ -86,7 +86,7 @@ class Output:
             self._held = b""
             chunk = chunk[:at]
         else:
-            # The start of the mark may have come, and the rest of it not yet.
+            # The start of the mark may have arrived before the rest of it.
             keep = next(size for size in range(len(self._mark) - 1, -1, -1) if chunk.endswith(self._mark[:size]))
             self._held = chunk[len(chunk) - keep:]
             chunk = chunk[:len(chunk) - keep]
@@ -110,7 +110,7 @@ class Run:
         self._pending = bytearray()
         self._matched = {}
         self.outputs = outputs
-        # Called when all that was sent has been taken.
+        # Called when all bytes that were sent have been taken.
         self.on_drained = None
         self.status = None
         self.started = time.monotonic()
@@ -131,7 +131,7 @@ class Run:
         return self.status is not None and all(output.ended for output in self.outputs.values())
 
     def send(self, data):
-        """Queues bytes for stdin. Nothing is lost where the program reads slowly; `unsent()` tells how many wait."""
+        """Queues bytes for stdin. Nothing is lost if the program reads slowly; `unsent()` returns how many wait."""
         self._pending += data
         self._machine._want_stdin(self)
 
@@ -145,12 +145,12 @@ class Run:
         self._machine._kill(self, number)
 
     def wait(self, timeout):
-        """Waits until the program has ended and all it wrote has arrived; the exit status as a shell has it."""
+        """Waits until the program has ended and all its output has arrived; returns the exit status as a shell does."""
         self._machine.pump_until(self.done, timeout, lambda: "the program did not end" + self._tail())
         return self.status
 
     def expect(self, pattern, timeout, stream="stdout"):
-        """Waits until what came after the last match in this stream matches a regular expression; the match."""
+        """Waits until the output after the last match in this stream matches a regular expression; returns the match."""
         found = None
 
         def look():
@@ -182,7 +182,7 @@ class Run:
 
 
 class Machine:
-    """What both kinds share: the event loop."""
+    """The part that both kinds share: the event loop."""
 
     def __init__(self):
         self.selector = selectors.DefaultSelector()
@@ -213,7 +213,7 @@ class Machine:
                 key.data(events)
 
     def pump_until(self, condition, timeout, describe, interval=1.0):
-        """Serves the files until the condition holds; it is looked at after each event and each interval (seconds)."""
+        """Serves the files until the condition holds; it is checked after each event and each interval (seconds)."""
         deadline = time.monotonic() + timeout
         while not condition():
             self._check()
@@ -223,20 +223,20 @@ class Machine:
             self.pump(min(left, interval))
 
     def stop_run(self, timeout):
-        """Kills whatever still runs and waits for its end, so that another program can be started."""
+        """Kills the program if it still runs and waits for its end, so that another one can be started."""
         for run in self._running():
             run.kill(signal.SIGKILL)
             run.wait(timeout)
 
     def lost_guest(self):
-        """Whether the last guest was lost to the emulation of this machine."""
+        """Whether a fault of this machine's emulation ended the last guest."""
         return False
 
     def _running(self):
         return []
 
     def _check(self):
-        """Raises where the machine has died."""
+        """Raises an exception if the machine has died."""
 
     def _new_output(self, run_outputs, name, file, mark=None):
         output = run_outputs[name] = Output(name, mark)
@@ -259,7 +259,7 @@ class Machine:
 
 
 def _die_with_parent():
-    """In a child: be killed when this process goes away, however it does."""
+    """In a child: be killed when this process ends in any way."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
@@ -323,7 +323,8 @@ class DirectMachine(Machine):
         elif stdin is not None:
             in_read = os.open(stdin, os.O_RDONLY)
         for name, path in (streams or {}).items():
-            # Held open for writing as well, or it would be at its end until the program opens it.
+            # Also open for writing, because otherwise the FIFO would be at its end until the program opens
+            # it.
             reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self._new_output(outputs, name, reader)
         holders = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in (streams or {}).values()]
@@ -421,15 +422,15 @@ class NestedMachine(Machine):
         sockets = {}
         ports = range(self._CONTROL, self._FIRST_STREAM + STREAMS)
         command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-                   # Without xsave: this emulation hides XSETBV from the nested KVM, which then misreports the size of
-                   # the saved state, and every guest warns.
+                   # Without xsave: this emulation hides XSETBV from the nested KVM, which then misreports the
+                   # size of the saved state, so that every guest prints a warning.
                    "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,-xsave",
-                   # Hardly slower for a guest of one CPU than several, and sure: where QEMU emulates several at once,
-                   # code that one of them changes under another is lost now and then, and the nested host or its guest
-                   # with it.
+                   # One CPU is hardly slower for a guest of one CPU, and reliable: if QEMU emulates several
+                   # in parallel, code that one of them modifies while another executes it is sometimes lost,
+                   # which crashes the nested host or its guest.
                    "-smp", "1",
                    "-m", f"{memory_mib}M", "-kernel", str(kernel.image), "-initrd", str(initramfs),
-                   # The nested host runs nothing but our own guest: its defences would only cost time.
+                   # The nested host runs only our own guest, so mitigations would only cost time.
                    "-append", "console=ttyS0 quiet mitigations=off panic=-1",
                    "-serial", f"file:{log}", "-device", f"virtio-serial-pci,max_ports={len(ports) + 1}"]
         for port in ports:
@@ -455,7 +456,7 @@ class NestedMachine(Machine):
             raise MachineError(f"the nested host failed: {self._ready}; its log is {log}")
 
     def put(self, source, name=None):
-        """Copies a file, or bytes, to the nested host; the path there. A file that is there already is not sent again."""
+        """Copies a file, or bytes, to the nested host; returns the path there. A file is not sent a second time."""
         if isinstance(source, (bytes, bytearray)):
             content, mode = bytes(source), 0o644
             path = f"/tmp/{name or secrets.token_hex(4)}"
@@ -513,7 +514,7 @@ class NestedMachine(Machine):
         return [self._run] if self._run is not None and not self._run.done() else []
 
     def lost_guest(self):
-        # A triple fault out of nothing, of the nested host itself or of its guest.
+        # A spurious triple fault of the nested host itself or of its guest.
         return self._qemu.poll() is not None or (self._run is not None and self._run.done() and
                                                  TRIPLE_FAULT in self._run.stderr)
 
@@ -538,8 +539,8 @@ class NestedMachine(Machine):
         source = {"stream": f"</dev/vport0p{self._STDIN}", None: "<&-"}.get(stdin) or f"<{shlex.quote(stdin)}"
         redirection = f"{source} >/dev/vport0p{self._STDOUT} 2>/dev/vport0p{self._STDERR}"
         directory = directory or "/"
-        # As a file rather than on the control line: arguments may hold a line break. The shell tells its process id
-        # and becomes the program.
+        # A file instead of the control line, because arguments may contain a line break. The shell prints its
+        # process id and becomes the program.
         script = (f"echo pid $$ >&3; exec 3>&-; mkdir -p {shlex.quote(directory)}; cd {shlex.quote(directory)}\n"
                   f"exec {shlex.join(command)}\n")
         path = self.put(os.fsencode(script), "run")
@@ -554,7 +555,7 @@ class NestedMachine(Machine):
         return run
 
     def _drain_stdin(self):
-        """Takes away what an earlier program left unread; it may still sit in a socket, on its way."""
+        """Discards the input that an earlier program left unread; some of it may still be in a socket."""
         token = secrets.token_hex(16)
         answer = self._call("drain", token)
         view = memoryview(b"\n" + token.encode() + b"\n")
@@ -586,7 +587,7 @@ class NestedMachine(Machine):
             run._drained()
 
     def _close_stdin(self, run):
-        # A port has no end of file: a run whose stdin must end reads a file instead.
+        # A port has no end of file, so a run whose stdin must end reads a file instead.
         raise MachineError("stdin of a nested run cannot be closed; give a file as stdin")
 
     def _kill(self, run, number):
@@ -661,7 +662,7 @@ class NestedMachine(Machine):
 
 
 def open_machine(kind, report, log, memory_mib=512):
-    """The machine asked for: "direct" or "nested" (whose guest may have this much memory)."""
+    """The requested machine: "direct" or "nested" (whose guest may have this much memory)."""
     if kind == "direct":
         return DirectMachine()
     cache = debian.cache_directory()

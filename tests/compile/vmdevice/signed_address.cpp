@@ -1,5 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// An address space counts in an unsigned integer.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The integer of an address space is unsigned.
 #include <cstdint>
 
 #include <vmdevice/range.hpp>
