@@ -21,26 +21,23 @@
 /// ACPI fixed hardware: the PM1a event and control registers with a power button, and the power management
 /// timer, in one block of 12 ports.
 ///
-/// | offset | register | read | write |
-/// |---|---|---|---|
-/// | 0, 1 | PM1_STS | status | each bit written as 1 is cleared |
-/// | 2, 3 | PM1_EN | enables of the SCI | the same |
-/// | 4, 5 | PM1_CNT | SCI_EN, BM_RLD, SLP_TYP | BM_RLD, SLP_TYP; SLP_EN asks for the sleep state |
-/// | 8-11 | PM_TMR | the timer | no effect |
+/// | offset | register | read | write | |---|---|---|---| | 0, 1 | PM1_STS | status | each bit written as 1
+/// is cleared | | 2, 3 | PM1_EN | enables of the SCI | the same | | 4, 5 | PM1_CNT | SCI_EN, BM_RLD, SLP_TYP
+/// | BM_RLD, SLP_TYP; SLP_EN requests the sleep state | | 8-11 | PM_TMR | the timer | no effect |
 ///
-/// Other offsets read 0 and take no write. Reading the timer's lowest byte holds the other three, so that an
-/// access that is split into bytes is whole.
+/// Other offsets read 0 and ignore writes. Reading the timer's lowest byte latches the other three, so that
+/// an access that is split into bytes reads a consistent value.
 ///
 /// The machine is in ACPI mode from the start: SCI_EN reads 1 and the FADT names no SMI command port.
 ///
 /// Source: ACPI 6.5, 4.8.3 (registers), 4.8.2.1 (timer), 4.8.2.2.1.1 (power button). Not modelled: the power
-/// button override (4 seconds), the sleep button, wake events (WAK_STS), the global lock (GBL_RLS acts on
-/// nothing), bus master status, legacy mode with its SMIs.
-/// Thread safety: none; one lock around the device, or one thread.
+/// button override (4 seconds), the sleep button, wake events (WAK_STS), the global lock (GBL_RLS has no
+/// effect), bus master status, legacy mode with its SMIs. Thread safety: none; one lock around the device, or
+/// one thread.
 namespace vmsuperio {
 
-/// What the power management block reports. `sleep(std::uint8_t type)` is an optional member: the guest set
-/// SLP_EN with another type than that of S5, which the device itself ignores.
+/// The events of the power management block. `sleep(std::uint8_t type)` is an optional member: the guest set
+/// SLP_EN with another type than that of S5, which otherwise has no effect.
 template <class E>
 concept AcpiPmEvents = !Trigger<E> && !Clock<E> && requires(E& events) {
     events.power_off();  // the guest set SLP_EN with the type of S5, soft-off
@@ -52,7 +49,7 @@ enum class AcpiTimerWidth : std::uint8_t {
     bits_32 = 32,
 };
 
-/// What the firmware tables say of the block.
+/// The values of the block in the firmware tables.
 struct AcpiPmOptions {
     /// SLP_TYPx of soft-off, 0 to 7: the first element of the DSDT's \_S5.
     std::uint8_t sleep_type_s5{5};
@@ -85,15 +82,15 @@ struct AcpiPmState {
 
 namespace detail {
 
-/// How far the timer has counted after `elapsed` nanoseconds, in more bits than it has.
+/// The number of timer ticks in `elapsed` nanoseconds, not reduced to the timer's width.
 [[nodiscard]] constexpr std::uint64_t pm_timer_ticks(std::uint64_t elapsed) noexcept {
-    // Whole seconds apart, so that no product overflows.
+    // Whole seconds are converted separately, so that no product overflows.
     constexpr std::uint64_t second = ns_per_second;
     constexpr std::uint64_t frequency = acpi_pm::timer_frequency;
     return elapsed / second * frequency + elapsed % second * frequency / second;
 }
 
-/// The first nanosecond after the timer's start at which it has counted to `ticks`.
+/// The number of nanoseconds after which the timer has counted `ticks`, rounded up.
 [[nodiscard]] constexpr std::uint64_t pm_timer_nanoseconds(std::uint64_t ticks) noexcept {
     constexpr std::uint64_t second = ns_per_second;
     constexpr std::uint64_t frequency = acpi_pm::timer_frequency;
@@ -122,7 +119,7 @@ public:
         }
     };
 
-    /// A device just reset, whose timer starts with `clock_ns`.
+    /// A device that has just been reset, whose timer starts at `clock_ns`.
     constexpr AcpiPmCore(const AcpiPmOptions& options, std::int64_t clock_ns) : options_(options) {
         state_.time.seen = not_too_early(clock_ns);
         state_.timer_start = state_.time.seen;
@@ -138,8 +135,8 @@ public:
         return (state_.status & state_.enable) != 0;
     }
 
-    /// Brings the device up to the clock's time: TMR_STS is set where the timer's most significant bit has
-    /// changed, however often.
+    /// Updates the device to the clock's time: sets TMR_STS if the timer's most significant bit has changed
+    /// at least once.
     constexpr void advance(std::int64_t clock_ns) {
         const std::uint64_t before = half_periods();
         look(state_.time, clock_ns);
@@ -147,12 +144,12 @@ public:
             state_.status = Pm1Status(state_.status).set(Pm1Status::timer).value();
         }
     }
-    /// What PM_TMR reads at a time of the clock.
+    /// The value of PM_TMR at a time of the clock.
     [[nodiscard]] constexpr std::uint32_t timer_at(std::int64_t clock_ns) const {
         DeviceTimeState time = state_.time;
         return timer_after(elapsed(state_.timer_start, look(time, clock_ns)));
     }
-    /// When the SCI will next rise by itself, in the clock's terms.
+    /// The time on the clock at which the SCI will next rise without an access.
     [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> next_deadline() const {
         if (!Pm1Enable(state_.enable)[Pm1Enable::timer] || interrupt_level()) {
             return std::nullopt;
@@ -162,7 +159,7 @@ public:
         return on_clock(state_.time, saturating_add(state_.time.seen, left));
     }
 
-    /// What a read gives, without its effects.
+    /// The result of a read, without its effects.
     [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset) const noexcept {
         switch (offset & ~1U) {
             case acpi_pm::status_offset:
@@ -210,7 +207,7 @@ public:
     constexpr void press_power_button() noexcept {
         state_.status = Pm1Status(state_.status).set(Pm1Status::power_button).value();
     }
-    /// The timer runs on.
+    /// Resets everything except the timer, which continues.
     constexpr void reset() noexcept { state_ = {.timer_start = state_.timer_start, .time = state_.time}; }
 
 private:
@@ -228,7 +225,7 @@ private:
     [[nodiscard]] constexpr std::uint64_t elapsed_ns() const noexcept {
         return elapsed(state_.timer_start, state_.time.seen);
     }
-    /// The timer's most significant bit changes each time it has counted to two to the power of this.
+    /// The timer's most significant bit changes every two to the power of this number of ticks.
     [[nodiscard]] constexpr unsigned half_period_bits() const noexcept {
         return static_cast<unsigned>(options_.timer_width) - 1U;
     }
@@ -260,7 +257,7 @@ private:
 
 }  // namespace detail
 
-/// Whether a device with these options can be in this state; the error names the first member that is wrong.
+/// Checks whether a device with these options can be in this state; the error names the first invalid member.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const AcpiPmState& state,
                                                                  const AcpiPmOptions& options = {}) {
     constexpr unsigned possible_status =
@@ -287,14 +284,14 @@ private:
 }
 
 /// The device is passive: it owns no thread and no timer. `next_deadline()` returns the time at which the SCI
-/// will next rise by itself; call `tick()` then. Guest accesses update the device implicitly. Device time
-/// runs on where the clock is set back, and follows it where it jumps ahead.
+/// will next rise without an access; call `tick()` then. Guest accesses update the device implicitly. Device
+/// time continues if the clock is set back, and follows the clock if it jumps ahead.
 ///
-/// Arguments: the trigger of the system control interrupt, best a `LevelTrigger`, as the SCI is level
-/// triggered; events; clock; options.
+/// Arguments: the trigger of the system control interrupt, preferably a `LevelTrigger` because the SCI is
+/// level triggered; events; clock; options.
 ///
-/// Errors: `write`, `tick`, `reset` and `press_power_button` return what the interrupt trigger returned; all
-/// failures, those of reads too, are counted in `host_errors().interrupt`.
+/// Errors: `write`, `tick`, `reset` and `press_power_button` return the result of the interrupt trigger; all
+/// failures, including those in reads, are counted in `host_errors().interrupt`.
 template <Trigger T, AcpiPmEvents Events, Clock C = SteadyClock>
 class AcpiPm : public DeviceShell<detail::AcpiPmCore, Events, T> {
     using Shell = DeviceShell<detail::AcpiPmCore, Events, T>;
@@ -313,11 +310,12 @@ public:
         : AcpiPm(detail::AcpiPmCore(options, time_since_epoch(clock).count()), std::move(sci),
                  std::move(events), std::move(clock)) {}
 
-    /// The device as it was saved; the time that passed on `clock` since then has passed for it too. So the
-    /// epoch of `clock` must be the one of before: a steady clock counts from the start of its host, and what
-    /// is restored on another host needs a clock of its own. Call `tick()` before you ask for the deadline,
-    /// as `clock` may be behind. An SCI that was high is raised again. A default-constructed state is a
-    /// device just reset whose timer was 0 when the clock was.
+    /// Restores a saved device. The time that has passed on `clock` since then has also passed for the
+    /// device. So `clock` must have the same epoch as before: a steady clock counts from the start of its
+    /// host, so a device that is restored on another host needs another clock. Call `tick()` before
+    /// `next_deadline()`, because `clock` may be behind. An SCI that was high is raised again. A
+    /// default-constructed state is a device that has just been reset, whose timer was 0 at the clock's
+    /// epoch.
     [[nodiscard]] static constexpr std::expected<AcpiPm, StateError> from_state(const AcpiPmState& state,
                                                                                 T sci, Events events,
                                                                                 C clock = C(),
@@ -336,7 +334,7 @@ public:
         (void)tick();
         return this->core().read(offset);
     }
-    /// What `read` would give, without its effects, as of the last access or `tick()`.
+    /// The result of `read` without its effects, as of the last access or `tick()`.
     [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset) const noexcept {
         return this->core().peek(offset);
     }
@@ -353,27 +351,27 @@ public:
         return this->update_interrupt();
     }
 
-    /// Brings the device up to date with its clock. To be called at the deadline; harmless at any other time.
+    /// Updates the device to its clock. Call it at the deadline; it is harmless at any other time.
     constexpr std::expected<void, error_type> tick() {
         advance();
         return this->update_interrupt();
     }
-    /// When the SCI will next rise by itself, on the clock's own time line: the next change of the timer's
-    /// most significant bit, while TMR_EN is set and the SCI is low; nothing otherwise. To be asked again
+    /// The time on the device's clock at which the SCI will next rise without an access: the next change of
+    /// the timer's most significant bit if TMR_EN is set and the SCI is low, otherwise nothing. Call it again
     /// after every access and every `tick()`.
     [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> next_deadline() const {
         return this->core().next_deadline();
     }
 
-    /// As after power-on: the SCI falls and the guest's settings are gone; the timer runs on (4.8.3.3 leaves
-    /// that open).
+    /// Restores the power-on state: the SCI falls and the guest's settings are cleared; the timer continues
+    /// (4.8.3.3 does not specify that).
     constexpr std::expected<void, error_type> reset() {
         advance();
         this->core().reset();
         return this->update_interrupt();
     }
 
-    /// What the timer's register shows now.
+    /// The present value of the timer's register.
     [[nodiscard]] constexpr std::uint32_t timer() const { return this->core().timer_at(clock_ns()); }
     // As of the last access or `tick()`.
     [[nodiscard]] constexpr Pm1Status status() const noexcept {
@@ -393,7 +391,7 @@ public:
     [[nodiscard]] constexpr const AcpiPmOptions& options() const noexcept { return this->core().options(); }
 
 private:
-    // By reference, as the clock is asked for the core's argument.
+    // By reference, because the caller reads the clock to construct the core.
     constexpr AcpiPm(const detail::AcpiPmCore& core, T sci, Events events, C&& clock)
         : Shell(core, std::move(events), std::move(sci)), clock_(std::move(clock)) {}
 

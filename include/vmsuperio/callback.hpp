@@ -12,11 +12,11 @@ namespace vmsuperio {
 template <class Signature>
 class Callback;
 
-/// A function of the owner's that a device calls; empty by default. Takes every copyable callable, a
-/// `std::function` too.
+/// A function of the owner that a device calls; empty by default. Accepts every copyable callable, including
+/// a `std::function`.
 ///
-/// It is what the small devices need of `std::function`, without `<functional>`: that header alone takes a
-/// quarter of the time that the compiler needs for this library.
+/// It has the members of `std::function` that the small devices need, without `<functional>`: that header
+/// alone takes a quarter of the time that the compiler needs for this library.
 template <class Result, class... Arguments>
 class Callback<Result(Arguments...)> {
 public:
@@ -43,7 +43,7 @@ public:
     ~Callback() { delete target_; }
 
     [[nodiscard]] explicit operator bool() const noexcept { return target_ != nullptr; }
-    /// It must not be empty.
+    /// The callback must not be empty.
     Result operator()(Arguments... arguments) { return target_->call(std::forward<Arguments>(arguments)...); }
 
 private:

@@ -13,11 +13,11 @@
 
 namespace vmsuperio {
 
-/// Where a device takes the time from. Every standard clock qualifies as it is
-/// (`std::chrono::steady_clock`, `std::chrono::system_clock`).
+/// The source of a device's time. Every standard clock satisfies this concept (`std::chrono::steady_clock`,
+/// `std::chrono::system_clock`).
 ///
-/// `now()` returns a time point. Devices that keep a time of day (RTCs) take its epoch to be the Unix
-/// epoch, in UTC; for all others only differences matter. Nothing breaks where `now()` goes backwards.
+/// `now()` returns a time point. Devices that keep a time of day (RTCs) assume that its epoch is the Unix
+/// epoch, in UTC; for all others only differences matter. `now()` may go backwards.
 template <class C>
 concept Clock = requires(const C& clock) {
     { clock.now().time_since_epoch() } -> std::convertible_to<std::chrono::nanoseconds>;
@@ -25,7 +25,7 @@ concept Clock = requires(const C& clock) {
 
 namespace detail {
 
-/// The sum, or the end of the range that it would pass: clocks and saved states may hold any time.
+/// The sum, saturated at the ends of the range, because clocks and saved states may contain any time.
 [[nodiscard]] constexpr std::int64_t saturating_add(std::int64_t a, std::int64_t b) noexcept {
     using Limits = std::numeric_limits<std::int64_t>;
     if (b > 0 && a > Limits::max() - b) {
@@ -37,7 +37,7 @@ namespace detail {
     return a + b;
 }
 
-/// `count` times `factor` (positive), or the end of the range that it would pass.
+/// `count` times `factor` (positive), saturated at the ends of the range.
 template <std::integral Count>
 [[nodiscard]] constexpr std::int64_t saturating_multiply(Count count, std::int64_t factor) noexcept {
     using Limits = std::numeric_limits<std::int64_t>;
@@ -80,8 +80,8 @@ private:
 };
 static_assert(Clock<ManualClock>);
 
-/// A clock that lives elsewhere, so that several devices and a test can share one. The clock referred to
-/// must outlive every copy.
+/// A reference to a clock, so that several devices and a test can share one. The clock must outlive every
+/// copy of the reference.
 template <Clock C>
 class ClockRef {
 public:
@@ -95,14 +95,14 @@ private:
 };
 static_assert(Clock<ClockRef<ManualClock>>);
 
-/// The time that a clock shows, as nanoseconds since its epoch. A clock of coarser ticks may show times that
-/// no 64-bit count of nanoseconds can hold: the nearest one that it can is returned.
+/// The time of a clock, as nanoseconds since its epoch. A clock with coarser ticks may have times that a
+/// 64-bit count of nanoseconds cannot represent; then the nearest representable one is returned.
 template <Clock C>
 [[nodiscard]] constexpr std::chrono::nanoseconds time_since_epoch(const C& clock) {
     const auto time = clock.now().time_since_epoch();
     using Duration = std::remove_cvref_t<decltype(time)>;
     if constexpr (requires { typename Duration::period; } && std::integral<typename Duration::rep>) {
-        // The conversion to nanoseconds is exact, so that a tick is a whole number of them.
+        // A tick must be a whole number of nanoseconds, so that the conversion is exact.
         using Factor = std::ratio_divide<typename Duration::period, std::nano>;
         static_assert(Factor::den == 1);
         return std::chrono::nanoseconds(detail::saturating_multiply(time.count(), Factor::num));

@@ -16,27 +16,28 @@
 
 /// The shape of every device: a core and a shell.
 ///
-/// A *core* is plain C++ without template parameters. It holds the device's saved state, knows the registers
-/// and calls nobody. An access changes the state and returns its *effects*: which events happened, what the
-/// interrupt lines did. What follows from the state (interrupt levels, status registers) is computed from it.
+/// A *core* is plain C++ without template parameters. It holds the device's saved state, implements the
+/// registers and makes no calls to the host. An access changes the state and returns its *effects*: the
+/// events that happened and the pulses of the interrupt lines. Values that follow from the state (interrupt
+/// levels, status registers) are computed from it.
 ///
 /// The *shell* is the device class: it adds the triggers, the events, the writer and the clock of the host.
-/// After an access it calls `apply`, which acts on the effects (`Serial` has one of its own, for speed). The
-/// order is: output (before `apply`, as the writer's answer changes the core), then events, then interrupt
-/// lines. So an event finds the device as it is after the access.
+/// After an access it calls `apply`, which acts on the effects (`Serial` has its own version, for speed). The
+/// order is: output (before `apply`, because the writer's result changes the core), then events, then
+/// interrupt lines. So an event handler sees the state after the access.
 namespace vmsuperio {
 
-/// A core as the shell needs it.
+/// The requirements of the shell on a core.
 template <class Core>
 concept DeviceCore = requires(const Core& core) {
     core.state();                                                   // plain data that `inspect()` can show
     { core.interrupt_level(std::size_t{}) } -> std::same_as<bool>;  // of each line, by its number
 };
 
-/// What a core's access did.
+/// The effects of an access to a core.
 template <class Effects, class Events>
 concept DeviceEffects = requires(const Effects& effects, Events& events) {
-    effects.report(events);                               // calls the events, in their order
+    effects.report(events);                               // calls the events, in order
     { effects.pulse } -> std::convertible_to<LinePulse>;  // of each line that is high at the end
 };
 
@@ -76,7 +77,7 @@ class DeviceShell {
 public:
     using events_type = Events;
 
-    /// All that the device remembers. It may be taken at any time between two calls.
+    /// The complete state of the device. It may be read at any time between two calls.
     [[nodiscard]] constexpr auto state() const { return core_.state(); }
     /// The device as text for people, see `inspect.hpp`.
     [[nodiscard]] std::string inspect() const { return vmsuperio::inspect(core_.state()); }
@@ -101,21 +102,21 @@ protected:
         return detail::line_of<Line>(lines_);
     }
 
-    /// Acts on the effects of an access: events, then interrupt lines. Returns what the trigger of the first
-    /// line returned; a read, which has nobody to return it to, leaves that out: it is counted anyway.
+    /// Acts on the effects of an access: events, then interrupt lines. Returns the result of the first line's
+    /// trigger. A read cannot return it to its caller and ignores it; it is counted in any case.
     template <DeviceEffects<Events> Effects>
     constexpr auto apply(const Effects& effects) {
         effects.report(events_);
         return update_interrupts(effects.pulse, std::index_sequence_for<Ts...>());
     }
 
-    /// Brings line `Line` to the level that follows from the core.
+    /// Sets line `Line` to the level that follows from the core's state.
     template <std::size_t Line = 0>
     constexpr auto update_interrupt(LinePulse pulse = LinePulse::none) {
         return checked(HostErrorSource::interrupt, line<Line>().update(core_.interrupt_level(Line), pulse));
     }
 
-    /// Passes a result through, and counts and reports it where it is an error.
+    /// Returns `result`, and counts and reports it if it is an error.
     template <class Result>
     constexpr Result checked(HostErrorSource source, Result result) {
         if (!result) [[unlikely]] {
@@ -123,7 +124,7 @@ protected:
         }
         return result;
     }
-    /// The one sink for failures on the host's side.
+    /// Counts and reports every failure on the host's side.
     constexpr void host_failed(HostErrorSource source) {
         switch (source) {
             case HostErrorSource::interrupt:

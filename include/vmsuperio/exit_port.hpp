@@ -32,7 +32,8 @@ struct ExitPortState {
     friend constexpr bool operator==(const ExitPortState&, const ExitPortState&) = default;
 };
 
-/// Whether a port can be in this state: "status" where there is one and no exit was requested.
+/// Checks whether a port can be in this state. The error names "status" if there is one although no exit was
+/// requested.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const ExitPortState& state) {
     if (!state.requested && state.status != 0) {
         return std::unexpected(StateError{"status"});
@@ -82,21 +83,21 @@ struct ExitPortEvents {
 /// A port through which a guest ends its machine with a status, for tests (QEMU calls its own
 /// `isa-debug-exit`, at 0x501 by default).
 ///
-/// The first byte written is the status, 0 to 255, as it is; later ones change nothing. QEMU's device ends
-/// the process with `(status << 1) | 1` instead, so that no guest can fake a success: `qemu_status()` gives
-/// that number to who wants it. A read gives 0. Thread safety: none.
+/// The first byte written is the status, 0 to 255; later ones have no effect. QEMU's device ends the process
+/// with `(status << 1) | 1` instead, so that no guest can fake a success: `qemu_status()` returns that
+/// number. A read returns 0. Thread safety: none.
 ///
-/// It takes up to four ports (QEMU's `iosize=0x04`), so that guests may write 32 bits: the lowest byte
-/// counts.
+/// It may have up to four ports (QEMU's `iosize=0x04`), so that guests may write 32 bits: the lowest byte is
+/// the status.
 class ExitPort : public DeviceShell<detail::ExitPortCore, detail::ExitPortEvents> {
 public:
     static constexpr std::size_t register_count = 4;
 
-    /// `on_exit(status)` is called once, from within the guest's write. Must not block and must not throw.
+    /// `on_exit(status)` is called once, from within the guest's write. It must not block and must not throw.
     explicit ExitPort(Callback<void(std::uint8_t status)> on_exit = {})
         : ExitPort(detail::ExitPortCore(), std::move(on_exit)) {}
 
-    // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the form of a device
+    // NOLINTNEXTLINE(readability-convert-member-functions-to-static): as in all devices
     std::uint8_t read(std::uint8_t = 0) { return 0; }
 
     void write(std::uint8_t offset, std::uint8_t value) {
@@ -104,14 +105,14 @@ public:
             apply(core().write(value));
         }
     }
-    /// Many writes at once: the first counts.
+    /// Many writes at once: the first byte is the status.
     void write_data(std::span<const std::uint8_t> bytes) {
         if (!bytes.empty()) {
             write(0, bytes.front());
         }
     }
 
-    /// What the guest asked to end with, if it has.
+    /// The exit status that the guest requested, if it has.
     [[nodiscard]] std::optional<std::uint8_t> status() const noexcept {
         const ExitPortState& state = core().state();
         return state.requested ? std::optional(state.status) : std::nullopt;
@@ -119,7 +120,7 @@ public:
     /// The exit status that QEMU would end with, 1 to 511, odd. A shell sees its low 8 bits.
     [[nodiscard]] static constexpr int qemu_status(std::uint8_t status) noexcept { return (status << 1) | 1; }
 
-    /// The port as it was saved, without a call of `on_exit`.
+    /// Restores a saved port without calling `on_exit`.
     template <class Self = ExitPort>  // so that inclusion alone does not instantiate std::expected<ExitPort>
     [[nodiscard]] static std::expected<Self, StateError> from_state(
         const ExitPortState& state, Callback<void(std::uint8_t status)> on_exit = {}) {
@@ -128,7 +129,7 @@ public:
         }
         return Self(detail::ExitPortCore(state), std::move(on_exit));
     }
-    /// A hardware reset: the next write asks again.
+    /// A hardware reset: the next write requests an exit again.
     void reset() noexcept { core().reset(); }
 
 private:

@@ -8,7 +8,7 @@
 
 namespace vmsuperio {
 
-/// Which part of the host failed a device.
+/// The part of the host's side that failed.
 enum class HostErrorSource : std::uint8_t {
     interrupt,  ///< an interrupt trigger returned an error
     reset,      ///< the trigger of a reset returned an error
@@ -27,10 +27,10 @@ enum class HostErrorSource : std::uint8_t {
     return "unknown host error";
 }
 
-/// How often each part of the host failed a device since its construction, in reads and in writes alike. The
-/// guest never learns of it, and it is no part of the saved state. Every device has `host_errors()`; an
-/// events type that the user supplies may have the member `host_error(HostErrorSource)`, which is called each
-/// time.
+/// How often each part of the host's side failed since the device was constructed, in reads and in writes
+/// alike. The guest cannot see this, and it is not part of the saved state. Every device has `host_errors()`;
+/// an events type that the user supplies may have the member `host_error(HostErrorSource)`, which is called
+/// each time.
 struct HostErrors {
     std::uint64_t interrupt{};
     std::uint64_t reset{};

@@ -25,8 +25,8 @@ namespace vmsuperio {
 
 namespace detail {
 
-// All of this is templates over the string, so that a program which includes a device and never asks for text
-// instantiates no part of std::string and std::vector.
+// All functions are templates over the string type, so that a program that includes a device without using
+// its text instantiates no part of std::string and std::vector.
 
 template <class Text>
 [[nodiscard]] Text hexadecimal(std::uint64_t value, std::size_t digits) {
@@ -184,7 +184,7 @@ template <SnapshotState S>
     return text;
 }
 
-/// A line "name: value -> value" for each member that differs; empty where none does.
+/// A line "name: value -> value" for each member that differs; empty if none does.
 template <SnapshotState S>
 [[nodiscard]] std::string difference(const S& before, const S& after) {
     const auto old_text = detail::text_of<std::string>(before);

@@ -9,16 +9,17 @@
 
 namespace vmsuperio {
 
-/// What a device's interrupt line did within one access, beside the level that it has at the end.
+/// The behaviour of a device's interrupt line within one access, in addition to its level at the end.
 enum class LinePulse : std::uint8_t {
     none,   ///< nothing else
-    again,  ///< another cause came up while the line stayed high: an edge trigger sees another edge, a level
+    again,  ///< another cause occurred while the line stayed high: an edge trigger sees another edge, a level
             ///< trigger nothing
-    dropped,  ///< the line was low in between: both see it fall and rise
+    dropped,  ///< the line was low in between: both kinds of trigger see it fall and rise
 };
 
-/// One interrupt line of a device: remembers its level and calls the trigger in the trigger's own terms. For
-/// authors of devices; call `update` after each access with the level that follows from the registers.
+/// One interrupt line of a device: stores its level and calls the trigger with edges or levels, depending on
+/// its type. This class is for authors of devices; call `update` after each access with the level that
+/// follows from the registers.
 template <Trigger T>
 class InterruptLine {
 public:
@@ -30,8 +31,9 @@ public:
     [[nodiscard]] constexpr T& trigger() noexcept { return trigger_; }
     [[nodiscard]] constexpr const T& trigger() const noexcept { return trigger_; }
 
-    /// Moves the line to `level`; a pulse counts only where that is high. The line takes the level even where
-    /// the trigger fails. Errors: what the trigger returned, the first where it was called twice.
+    /// Sets the line to `level`; a pulse has an effect only if the level is high. The line takes the level
+    /// even if the trigger fails. Returns the result of the trigger, or its first error if it was called
+    /// twice.
     [[nodiscard]] constexpr std::expected<void, error_type> update(bool level,
                                                                    LinePulse pulse = LinePulse::none) {
         const bool was = std::exchange(level_, level);

@@ -8,7 +8,7 @@
 namespace vmsuperio {
 
 /// The keys of a 105-key PC keyboard. The numbers are those of Linux's evdev interface
-/// (`<linux/input-event-codes.h>`), so that `static_cast<Key>(event.code)` is right; a number that is not
+/// (`<linux/input-event-codes.h>`), so that `static_cast<Key>(event.code)` is correct. A number that is not
 /// listed is a key that this keyboard does not have.
 enum class Key : std::uint16_t {
     esc = 1,
@@ -118,9 +118,8 @@ enum class Key : std::uint16_t {
     menu = 127,
 };
 
-/// What moved since the last report to the guest. `x` grows to the right, `y` upwards, `wheel` towards the
-/// user, in counts. Buttons: bit 0 left, 1 right, 2 middle, 3 fourth, 4 fifth (see
-/// `ps2::MouseButtons`).
+/// A movement of the mouse since the last call. `x` increases to the right, `y` upwards, `wheel` towards the
+/// user, in counts. Buttons: bit 0 left, 1 right, 2 middle, 3 fourth, 4 fifth (see `ps2::MouseButtons`).
 struct MouseMotion {
     std::int32_t x{};
     std::int32_t y{};

@@ -20,7 +20,7 @@ namespace vmsuperio {
 /// What a guest reports through pvpanic. The numbers are the bits of its register.
 enum class PvpanicEvent : std::uint8_t {
     panicked = 0x01,      ///< the guest's kernel panicked and stops
-    crash_loaded = 0x02,  ///< it panicked and goes on in a crash kernel, which will save a dump
+    crash_loaded = 0x02,  ///< it panicked and continues in a crash kernel, which will save a dump
     shutdown = 0x04,      ///< it shuts down in an orderly way
 };
 
@@ -44,8 +44,8 @@ inline constexpr std::uint8_t all_pvpanic_events = PvpanicEvents::guest_mask();
 
 }  // namespace detail
 
-/// Whether a device that takes the events `supported` can be in this state: "seen" where it would have seen
-/// an event that it does not take.
+/// Checks whether a device that supports the events `supported` can be in this state. The error names "seen"
+/// if that contains an event that the device does not support.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(
     const PvpanicState& state, std::uint8_t supported = detail::all_pvpanic_events) {
     if ((state.seen & ~(unsigned{supported} & detail::all_pvpanic_events)) != 0) {
@@ -100,18 +100,18 @@ struct PvpanicCallback {
 
 }  // namespace detail
 
-/// The pvpanic ISA device: one byte, at port 0x505 by convention (the guest finds it by ACPI, QEMU0001).
+/// The pvpanic ISA device: one byte, at port 0x505 by convention (the guest finds it through ACPI, QEMU0001).
 ///
-/// A read gives the events that the device takes, a write reports one or more of them; bits that it does not
-/// take are ignored. Source: QEMU, "PVPANIC DEVICE" specification. Thread safety: none.
+/// A read returns the events that the device supports; a write reports one or more of them, and other bits
+/// are ignored. Source: QEMU, "PVPANIC DEVICE" specification. Thread safety: none.
 class Pvpanic : public DeviceShell<detail::PvpanicCore, detail::PvpanicCallback> {
 public:
     static constexpr std::size_t register_count = 1;
     static constexpr std::uint16_t default_port = 0x505;
     static constexpr std::uint8_t all_events = detail::all_pvpanic_events;
 
-    /// `on_event` is called from within the guest's write, panicked first. Must not block and must not throw.
-    /// `supported` is what the device takes, as bits.
+    /// `on_event` is called from within the guest's write for each event, panicked first. It must not block
+    /// and must not throw. `supported` has a bit for each supported event.
     explicit Pvpanic(Callback<void(PvpanicEvent)> on_event = {}, std::uint8_t supported = all_events)
         : Pvpanic(detail::PvpanicCore(supported), std::move(on_event)) {}
 
@@ -129,7 +129,7 @@ public:
         return (core().state().seen & static_cast<std::uint8_t>(event)) != 0;
     }
 
-    /// The device as it was saved, without a call of `on_event`.
+    /// Restores a saved device without calling `on_event`.
     template <class Self = Pvpanic>  // so that inclusion alone does not instantiate std::expected<Pvpanic>
     [[nodiscard]] static std::expected<Self, StateError> from_state(
         const PvpanicState& state, Callback<void(PvpanicEvent)> on_event = {},
@@ -139,7 +139,7 @@ public:
         }
         return Self(detail::PvpanicCore(supported, state), std::move(on_event));
     }
-    /// A hardware reset: what the guest has reported is forgotten.
+    /// A hardware reset: clears the events that the guest has reported.
     void reset() noexcept { core().reset(); }
 
 private:

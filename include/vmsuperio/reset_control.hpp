@@ -16,30 +16,30 @@
 #include <vmsuperio/state_error.hpp>
 #include <vmsuperio/trigger.hpp>
 
-/// The two ports of a PC's chipset that reset it: RST_CNT at port 0xCF9, which is also what the FADT of most
-/// machines names as ACPI's reset register, and system control port A at port 0x92, which gates A20 as well.
+/// The two ports of a PC's chipset that reset it: RST_CNT at port 0xCF9, which the FADT of most machines also
+/// names as ACPI's reset register, and system control port A at port 0x92, which gates A20 as well.
 ///
 /// Sources: Intel ICH9 datasheet, 13.7.5 (RST_CNT) and 13.7.2 (PORT92); IBM PS/2 Hardware Interface Technical
-/// Reference, "System Control Port A". Ignored bits: all that the registers do not name read 0. Not
-/// modelled: the lock of the power-on password and the disk light of port 0x92. Thread safety: none.
+/// Reference, "System Control Port A". Ignored bits: all bits that the registers do not name; they read 0.
+/// Not modelled: the lock of the power-on password and the disk light of port 0x92. Thread safety: none.
 namespace vmsuperio {
 
-/// What the guest asked RST_CNT for.
+/// The kind of reset that the guest requested through RST_CNT.
 enum class ResetKind : std::uint8_t {
     soft,  ///< INIT of the CPUs alone
     hard,  ///< the platform's reset line
-    full,  ///< the power goes off and on again
+    full,  ///< a power cycle
 };
 
-/// The events of RST_CNT that nobody listens to. Optional members: `reset_requested(ResetKind kind)`, called
-/// before the trigger; `host_error(HostErrorSource)`.
+/// The default events type of RST_CNT, which ignores all events. An events type may have the members
+/// `reset_requested(ResetKind kind)`, which is called before the trigger, and `host_error(HostErrorSource)`.
 struct NoResetControlEvents {};
 
 struct ResetControlState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("CF9 "), .version = 1, .readable_since = 1};
 
-    std::uint8_t value{};  ///< RST_CNT as it reads
+    std::uint8_t value{};  ///< RST_CNT as the guest reads it
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -49,7 +49,7 @@ struct ResetControlState {
     friend constexpr bool operator==(const ResetControlState&, const ResetControlState&) = default;
 };
 
-/// Whether RST_CNT can read so: "value" where a bit is set that reads 0.
+/// Checks whether RST_CNT can have this value. The error names "value" if a bit is set that always reads 0.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const ResetControlState& state) {
     if ((state.value & ~unsigned{ResetControlRegister::guest_mask()}) != 0) {
         return std::unexpected(StateError{"value"});
@@ -57,15 +57,16 @@ struct ResetControlState {
     return {};
 }
 
-/// The events of system control port A that nobody listens to. Optional members: `a20_changed(bool enabled)`:
-/// the gate was switched, by the guest or by a reset; `host_error(HostErrorSource)`.
+/// The default events type of system control port A, which ignores all events. An events type may have the
+/// members `a20_changed(bool enabled)`, which is called when the guest or a reset switches the gate, and
+/// `host_error(HostErrorSource)`.
 struct NoSystemControlEvents {};
 
 struct SystemControlPortAState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("PT92"), .version = 1, .readable_since = 1};
 
-    std::uint8_t value{};  ///< as it reads
+    std::uint8_t value{};  ///< the port as the guest reads it
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -76,7 +77,7 @@ struct SystemControlPortAState {
                                      const SystemControlPortAState&) = default;
 };
 
-/// Whether the port can read so: "value" where a bit is set that reads 0.
+/// Checks whether the port can have this value. The error names "value" if a bit is set that always reads 0.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const SystemControlPortAState& state) {
     if ((state.value & ~unsigned{SystemControlA::guest_mask()}) != 0) {
         return std::unexpected(StateError{"value"});
@@ -183,7 +184,7 @@ public:
     constexpr ResetPort(T reset_evt, Events events)
         : ResetPort(Core(), std::move(reset_evt), std::move(events)) {}
 
-    /// The port as it was saved; nothing is triggered and no event is called.
+    /// Restores a saved port without calling the trigger or an event.
     [[nodiscard]] static constexpr std::expected<Device, StateError> from_state(const State& state,
                                                                                 T reset_evt = T(),
                                                                                 Events events = Events()) {
@@ -198,7 +199,7 @@ public:
     [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset = 0) const noexcept {
         return offset == 0 ? this->core().state().value : std::uint8_t{0xFF};
     }
-    /// A write by the guest: events, then the reset. Errors: what the trigger returned.
+    /// A write by the guest: reports events, then triggers the reset. Returns the result of the trigger.
     constexpr std::expected<void, error_type> write(std::uint8_t offset, std::uint8_t value) {
         if (offset != 0) {
             return {};
@@ -209,7 +210,7 @@ public:
                               : std::expected<void, error_type>{};
     }
 
-    /// The chipset's reset: the register is 0 again. Nothing is triggered.
+    /// The chipset's reset: sets the register to 0. The trigger is not called.
     constexpr void reset() { this->apply(this->core().reset()); }
 
     [[nodiscard]] constexpr const T& reset_evt() const noexcept { return reset_evt_; }
@@ -225,9 +226,10 @@ private:
 
 }  // namespace detail
 
-/// RST_CNT, one port. A change of RST_CPU from 0 to 1 resets: first SYS_RST is set, then both, as drivers do.
+/// RST_CNT, one port. A change of RST_CPU from 0 to 1 causes a reset: drivers first set SYS_RST alone, then
+/// both.
 ///
-/// Arguments: the trigger of the reset, events. `write` returns what the trigger returned.
+/// Arguments: the trigger of the reset, events. `write` returns the result of the trigger.
 template <Trigger T = NullTrigger, class Events = NoResetControlEvents>
     requires(!Trigger<Events>)
 class ResetControl : public detail::ResetPort<ResetControl<T, Events>, detail::ResetControlCore, T, Events> {
@@ -246,13 +248,14 @@ ResetControl(T) -> ResetControl<T>;
 template <Trigger T, class Events>
 ResetControl(T, Events) -> ResetControl<T, Events>;
 
-/// System control port A, one port. Bit 1 gates A20; the chipset enables it where this port or the keyboard
+/// System control port A, one port. Bit 1 gates A20; the chipset enables A20 if this port or the keyboard
 /// controller does. A change of bit 0 from 0 to 1 resets the CPUs (INIT), which "fast reset" programs use.
 ///
-/// A20 is off after a reset, as on the hardware: `reset()` reports a gate that was on. A VMM that does not
-/// model the gate may leave its CPUs with A20 on: guests test memory before they switch it.
+/// A20 is off after a reset, as on the hardware: `reset()` reports the change if the gate was on. A VMM that
+/// does not model the gate may leave A20 of its CPUs on, because guests test memory before they switch the
+/// gate.
 ///
-/// Arguments: the trigger of the reset, events. `write` returns what the trigger returned.
+/// Arguments: the trigger of the reset, events. `write` returns the result of the trigger.
 template <Trigger T = NullTrigger, class Events = NoSystemControlEvents>
     requires(!Trigger<Events>)
 class SystemControlPortA

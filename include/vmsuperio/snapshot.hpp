@@ -17,9 +17,7 @@
 
 /// Saving device state as bytes.
 ///
-/// A state is plain data. It says how it is saved by two members:
-/// ```cpp
-/// struct FooState {
+/// A state is plain data. Two members specify how it is saved: ```cpp struct FooState {
 ///     static constexpr SnapshotFormat snapshot_format{
 ///         .tag = snapshot_tag("FOO "), .version = 2, .readable_since = 1};
 ///     std::uint8_t control{};
@@ -34,39 +32,38 @@
 ///         archive.since(2, "since_version_2", since_version_2);
 ///     }
 ///     friend bool operator==(const FooState&, const FooState&) = default;
-/// };
-/// static_assert(SnapshotState<FooState> && visits_every_member<FooState>());
-/// ```
-/// This one description gives the bytes (here), the text (`inspect.hpp`), the difference of two states
-/// (`inspect.hpp`) and JSON (`state_json.hpp`). The structured binding names every member, so that a member
-/// which was added and forgotten in `visit` does not compile; `visits_every_member` finds one that is bound
-/// and not visited. An archive takes:
-/// - `archive(name, value)`: a number, a boolean, an enumeration, an array of them, or a state of its own;
+/// }; static_assert(SnapshotState<FooState> && visits_every_member<FooState>()); ``` The bytes (here), the
+/// text (`inspect.hpp`), the difference of two states (`inspect.hpp`) and JSON (`state_json.hpp`) are derived
+/// from this description. The structured binding names every member, so that a member that was added and
+/// forgotten in `visit` does not compile; `visits_every_member` detects one that is bound and not visited. An
+/// archive accepts:
+/// - `archive(name, value)`: a number, a boolean, an enumeration, an array of them, or another state;
 /// - `archive(name, value, as<R>)`: a number that is the register `R`, for the text; or `as_command<C>` for a
 ///   value of the enumeration `C`, `decimal` for a count of one byte;
 /// - `archive.bytes(name, count, data)` or `(name, data, count)`: as many bytes of `data` as `count` says;
 ///   the bytes of the encoding are in the order of the arguments;
-/// - `archive.since(version, name, value)` and `archive.bytes_since(version, name, ...)`: what a later
-///   version added;
+/// - `archive.since(version, name, value)` and `archive.bytes_since(version, name, ...)`: a member that a
+///   later version added;
 /// - `archive.nested(name, visitor)`: `visitor(archive)` visits further members of the state `name`.
 ///
 /// Encoding: a 12-byte header (tag u32, version u16, readable_since u16, payload size u32), then the
 /// fields in the order visited, all little-endian, `bool` as one byte 0 or 1, enums as their number. Names
 /// are not encoded.
 ///
-/// Backward: a field added in version N is visited through `since(N, ...)`; where older bytes lack it, it
-/// keeps the value that the state gives it by default. Forward: a newer version may append fields; an older
-/// reader accepts it while its own version is at least the `readable_since` found there, and ignores what it
-/// does not know. Fields are never removed, reordered or resized without raising `readable_since`.
+/// Backward compatibility: a field that version N added is visited through `since(N, ...)`; if older bytes
+/// lack it, it keeps the default value of the state. Forward compatibility: a newer version may append
+/// fields; an older reader accepts its bytes if the reader's version is at least their `readable_since`, and
+/// ignores the fields that it does not know. Fields are never removed, reordered or resized without raising
+/// `readable_since`.
 ///
-/// Decoding checks the format only. Whether the values make sense is checked by each device's `from_state`.
+/// Decoding checks only the format. Each device's `from_state` checks whether the values are valid.
 namespace vmsuperio {
 
 enum class SnapshotError : std::uint8_t {
-    truncated,            ///< fewer bytes than the header says, or than the version's fields need
-    wrong_tag,            ///< the bytes are the state of some other device
+    truncated,            ///< fewer bytes than the header states, or than the version's fields need
+    wrong_tag,            ///< the bytes are the state of another kind of device
     unsupported_version,  ///< saved by a version that this one cannot read
-    trailing_bytes,       ///< bytes behind the end of the state
+    trailing_bytes,       ///< there are bytes after the end of the state
     invalid_value,        ///< a boolean that is neither 0 nor 1, or a malformed header
 };
 
@@ -98,21 +95,21 @@ enum class SnapshotError : std::uint8_t {
 struct SnapshotFormat {
     std::uint32_t tag;
     std::uint16_t version;         ///< of the fields, from 1
-    std::uint16_t readable_since;  ///< the oldest version whose reader understands these bytes
+    std::uint16_t readable_since;  ///< the oldest version whose reader can read these bytes
 };
 
-/// Says in a `visit` that a number is the register `R` of the dictionary (`registers/`).
+/// Specifies in a `visit` that a number is the register `R` of the dictionary (`registers/`).
 template <class R>
 struct AsRegister {};
 template <class R>
 inline constexpr AsRegister<R> as{};
-/// Says in a `visit` that a number is a value of the enumeration `Command`, which `to_string` names; 0 for
-/// none.
+/// Specifies in a `visit` that a number is a value of the enumeration `Command`, which `to_string` names; 0
+/// for none.
 template <class Command>
 struct AsCommand {};
 template <class Command>
 inline constexpr AsCommand<Command> as_command{};
-/// Says in a `visit` that a byte is a count, which the text shows as a decimal number.
+/// Specifies in a `visit` that a byte is a count, which the text shows as a decimal number.
 struct AsDecimal {};
 inline constexpr AsDecimal decimal{};
 
@@ -121,7 +118,7 @@ namespace detail {
 template <class T>
 concept SnapshotScalar = std::integral<T> || std::is_enum_v<T>;
 
-/// The part of an archive that is the same for all that need neither names nor what the numbers mean:
+/// The common part of archives that use neither the names nor the meaning of the numbers:
 /// `derived().value(v)` is called for each number and array, in order.
 template <class Derived>
 class PlainArchive {
@@ -165,8 +162,8 @@ private:
     }
 };
 
-/// The part of an archive that is the same for all that go by names and know no versions: a member that a
-/// later version added is a member like the others.
+/// The common part of archives that use names and ignore versions: they treat a member that a later version
+/// added like the others.
 template <class Derived>
 class NamedArchive {
 public:
@@ -271,7 +268,7 @@ public:
 }  // namespace detail
 
 /// Plain data that can be saved.
-// The format is asked for first: other types need not even be comparable without an error.
+// The format is tested first, so that comparing a type without it is not attempted, which could be an error.
 template <class S>
 concept SnapshotState =
     requires {
@@ -282,7 +279,8 @@ concept SnapshotState =
         S::visit(state, decoder);
     };
 
-/// Whether `visit` visits every member of the state: what it does not visit would be lost in a snapshot.
+/// Whether `visit` visits every member of the state: a member that it does not visit would be lost in a
+/// snapshot.
 template <SnapshotState S>
 [[nodiscard]] consteval bool visits_every_member() {
     // 1 is a valid representation of every number, boolean and enumeration.
@@ -314,7 +312,8 @@ template <SnapshotState S>
     return std::move(encoder.encoded());
 }
 
-/// Reads what `encode` wrote, in this version or in another that allows it. `bytes` holds exactly one state.
+/// Reads bytes that `encode` wrote, in this version or in a compatible one. `bytes` must contain exactly one
+/// state.
 template <SnapshotState S>
 [[nodiscard]] constexpr std::expected<S, SnapshotError> decode(std::span<const std::uint8_t> bytes) {
     constexpr SnapshotFormat format = S::snapshot_format;

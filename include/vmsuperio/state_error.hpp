@@ -8,7 +8,7 @@
 
 namespace vmsuperio {
 
-/// A saved state that no device can be in. `field` names the first member found wrong; it refers to a string
+/// A saved state that no device can be in. `field` names the first invalid member; it refers to a string
 /// literal.
 struct StateError {
     std::string_view field;

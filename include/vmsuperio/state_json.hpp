@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// The state of every device as JSON, for those who use nlohmann-json. No other header includes this one but
-/// `serial_json.hpp`.
+/// The state of every device as JSON, for programs that use nlohmann-json. Only `serial_json.hpp` includes
+/// this header.
 ///
-/// ```cpp
-/// const nlohmann::json json = device.state();
-/// const auto state = json.get<vmsuperio::I8042State>();
-/// ```
-/// A state is an object with "version" and each member under the name that the state's `visit` gives it:
+/// ```cpp const nlohmann::json json = device.state(); const auto state = json.get<vmsuperio::I8042State>();
+/// ``` A state is an object with "version" and each member under the name that the state's `visit` gives it:
 /// numbers and enumerations as numbers, booleans as booleans, arrays and queues of bytes as arrays of numbers
 /// (a queue without unused slots), a state within the state as an object. With `nlohmann::ordered_json` the
-/// members are in the order of `visit`. Numbers of 64 bits are written as they are; a reader that keeps
-/// numbers as `double` loses digits of those above 2^53.
+/// members are in the order of `visit`. Numbers of 64 bits are written in full; a reader that stores numbers
+/// as `double` loses digits of those above 2^53.
 ///
 /// For a state type outside namespace vmsuperio, name both functions in the type's own namespace, where
 /// nlohmann-json looks for them:
@@ -49,7 +46,7 @@ concept BasicJson = requires(const Json& source) {
     { source.is_number_unsigned() } -> std::same_as<bool>;
 };
 
-/// Makes an object of the members of a state.
+/// Writes the members of a state to an object.
 template <BasicJson Json>
 class JsonWriter : public NamedArchive<JsonWriter<Json>> {
 public:
@@ -76,7 +73,7 @@ public:
     void bytes(std::string_view name, const std::array<std::uint8_t, N>& data, std::uint8_t count) {
         bytes(name, count, data);
     }
-    /// The same object again where `name` was visited before.
+    /// Uses the same object again if `name` was visited before.
     template <class Visitor>
     void nested(std::string_view name, Visitor&& visitor) {
         Json& object = member(name);
@@ -110,12 +107,12 @@ private:
     Json* object_;
 };
 
-/// Reads the members of a state from an object; those that it lacks stay as they are.
+/// Reads the members of a state from an object; members that it lacks do not change.
 template <BasicJson Json>
 class JsonReader : public NamedArchive<JsonReader<Json>> {
 public:
-    /// `source` must outlive this one. Throws nlohmann's type_error where it is no object. `path` is where it
-    /// stands, for messages.
+    /// `source` must outlive this one. Throws nlohmann's type_error if it is not an object. `path` is its
+    /// position, for messages.
     explicit JsonReader(const Json& source, std::string path = {})
         : object_(&source.template get_ref<const typename Json::object_t&>()), path_(std::move(path)) {}
 
@@ -209,10 +206,10 @@ void to_json(Json& target, const S& state) {
 }
 
 /// Found by nlohmann-json: `json.get<SerialState>()`. Missing members keep their defaults, unknown ones are
-/// ignored. Throws what nlohmann-json throws where something else stands in the place of an object or a
-/// boolean; `std::out_of_range` for numbers that do not fit or are none, for arrays of another length and for
-/// a version newer than this one's. `state` is unchanged then. Whether the values make sense is checked by
-/// each device's `from_state`.
+/// ignored. Throws nlohmann-json's exception if a value is not an object or a boolean where one is required,
+/// and `std::out_of_range` for values that are not numbers or do not fit, for arrays of another length and
+/// for a version newer than this one's. `state` is unchanged then. Each device's `from_state` checks whether
+/// the values are valid.
 template <detail::BasicJson Json, SnapshotState S>
 void from_json(const Json& source, S& state) {
     constexpr SnapshotFormat format = S::snapshot_format;

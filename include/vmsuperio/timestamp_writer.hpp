@@ -19,16 +19,16 @@ namespace vmsuperio {
 
 /// How a `TimestampWriter` writes the time.
 enum class TimestampFormat : std::uint8_t {
-    elapsed,  ///< `[    1.234567] `: seconds since the writer was made, as Linux's kernel log has them
+    elapsed,  ///< `[    1.234567] `: seconds since the writer was constructed, as in Linux's kernel log
     utc,      ///< `2026-03-14T15:09:26.535897Z `: ISO 8601, for a clock with the Unix epoch
 };
 
-/// Puts the time before each line that it passes on: the time at which the line's first byte was offered. A
-/// line ends with a line feed.
+/// Writes a timestamp before each line that it passes on: the time at which the line's first byte was
+/// offered. A line ends with a line feed.
 ///
-/// It takes from its caller what the inner writer takes, and says so: where the sink is full within a
-/// timestamp, none of the line is taken, and the timestamp goes on where it stopped. Nothing is allocated. A
-/// clock that goes backwards gives times that do.
+/// It takes as many bytes as the inner writer takes. If the sink is full within a timestamp, no byte of the
+/// line is taken, and the next write continues the timestamp. Nothing is allocated. If the clock goes
+/// backwards, so do the timestamps.
 template <Writer W, Clock C = SteadyClock>
 class TimestampWriter {
 public:
@@ -78,11 +78,11 @@ public:
     [[nodiscard]] constexpr W& inner() noexcept { return writer_; }
 
 private:
-    // What was taken before the error is reported first; the error comes with the next write.
+    // Return the bytes that were taken before the error; the next write returns the error.
     static constexpr WriteResult failed(std::size_t taken, const WriteResult& result) {
         return taken != 0 ? WriteResult(taken) : result;
     }
-    // With its line feed, if it has one.
+    // The length includes the line feed, if there is one.
     static constexpr std::size_t line_length(std::span<const std::uint8_t> bytes) noexcept {
         std::size_t length = 0;
         while (length < bytes.size()) {

@@ -8,39 +8,40 @@
 
 namespace vmsuperio {
 
-/// How a device tells the VMM that its interrupt line rose.
+/// The interface through which a device reports that its interrupt line rose.
 ///
-/// A plain `Trigger` is an edge: `trigger()` is called once on every transition of the line from low to
-/// high, and again where the line would fall and rise at once. It must not block and must not throw.
+/// A plain `Trigger` receives edges: `trigger()` is called once per rising edge of the line, and once more
+/// when a single operation deasserts and reasserts the line. It must not block and must not throw.
 template <class T>
 concept Trigger = requires(T t) {
     typename T::error_type;
     { t.trigger() } -> std::same_as<std::expected<void, typename T::error_type>>;
 };
 
-/// A trigger that is told the level of the line, once per change, instead of its edges.
+/// A trigger that receives the level of the line, once per change, instead of its edges.
 ///
-/// A device given a `LevelTrigger` calls `set_level` only and never `trigger`.
+/// A device with a `LevelTrigger` calls only `set_level` and never `trigger`.
 template <class T>
 concept LevelTrigger = Trigger<T> && requires(T t, bool asserted) {
     { t.set_level(asserted) } -> std::same_as<std::expected<void, typename T::error_type>>;
 };
 
-/// The error type of a trigger that cannot fail. No value of it is ever made by this library.
+/// The error type of a trigger that cannot fail. This library never creates a value of it.
 struct NoTriggerError {
     friend constexpr bool operator==(NoTriggerError, NoTriggerError) = default;
 };
 
-/// The contract of `Trigger`, doing nothing: for a device whose interrupt is not connected.
+/// A `Trigger` that does nothing, for a device whose interrupt is not connected.
 struct NullTrigger {
     using error_type = NoTriggerError;
 
-    // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the concept asks for a member
+    // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the concept requires a member
     [[nodiscard]] constexpr std::expected<void, error_type> trigger() noexcept { return {}; }
 };
 static_assert(Trigger<NullTrigger> && !LevelTrigger<NullTrigger>);
 
-/// A trigger that lives elsewhere, so that a device and its owner can share it. It must outlive every copy.
+/// A reference to a trigger, so that a device and its owner can share it. The trigger must outlive every copy
+/// of the reference.
 template <Trigger T>
 class TriggerRef {
 public:
@@ -61,8 +62,8 @@ private:
 };
 static_assert(Trigger<TriggerRef<NullTrigger>> && !LevelTrigger<TriggerRef<NullTrigger>>);
 
-/// A pulse of the line: one edge, or high and low again for a `LevelTrigger`. What a reset line does. Errors:
-/// the first that the trigger returned.
+/// Pulses the line, as for a reset: one edge, or high and low again for a `LevelTrigger`. Returns the first
+/// error of the trigger.
 template <Trigger T>
 [[nodiscard]] constexpr std::expected<void, typename T::error_type> pulse(T& trigger) {
     if constexpr (LevelTrigger<T>) {

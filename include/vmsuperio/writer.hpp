@@ -20,33 +20,33 @@
 
 namespace vmsuperio {
 
-/// What a `Writer` returns: how many bytes it took, or why it failed.
+/// The result of a `Writer`: how many bytes it took, or the error.
 using WriteResult = std::expected<std::size_t, std::error_code>;
 
-/// Where a device sends bytes to.
+/// The sink for the bytes that a device sends.
 ///
-/// `write` returns how many of the bytes offered were taken, from the front: fewer than offered, or 0, when
-/// the sink is full for now ("would block"), or an error when it will not take them. It must not block and
-/// must not throw.
+/// `write` returns how many of the offered bytes were taken, from the front. The number is smaller than
+/// offered, or 0, if the sink is full at present ("would block"). `write` returns an error if the sink will
+/// not take them. It must not block and must not throw.
 template <class W>
 concept Writer = requires(W w, std::span<const std::uint8_t> bytes) {
     { w.write(bytes) } -> std::convertible_to<WriteResult>;
 };
 
-/// The contract of `Writer`, throwing all away.
+/// A `Writer` that discards everything.
 struct NullWriter {
-    // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the concept asks for a member
+    // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the concept requires a member
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) noexcept {
         return bytes.size();
     }
 };
 static_assert(Writer<NullWriter>);
 
-/// Keeps all that was written. It grows without bound: for tests, not for hostile guests. For want of memory
-/// it fails; compiled without exceptions it ends the program then, as every container does.
+/// Keeps all bytes. It grows without bound, so it is for tests, not for hostile guests. If memory runs out,
+/// `write` returns an error; compiled without exceptions, the program then ends, as with every container.
 class BufferWriter {
 public:
-    template <class = void>  // instantiated where it is called only
+    template <class = void>  // instantiated only if it is called
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
 #if defined(__cpp_exceptions)
         try {
@@ -73,8 +73,8 @@ private:
 };
 static_assert(Writer<BufferWriter>);
 
-/// Keeps the newest `capacity` bytes and counts those that had to go. It takes all it is offered, and
-/// allocates only when it is made. A capacity of 0 drops everything.
+/// Keeps the newest `capacity` bytes and counts those that were overwritten. It takes all bytes, and
+/// allocates only in its constructor. A capacity of 0 drops everything.
 class RingWriter {
 public:
     explicit constexpr RingWriter(std::size_t capacity) : ring_(capacity) {}
@@ -98,7 +98,7 @@ public:
         return offered;
     }
 
-    /// The bytes kept, the oldest first.
+    /// The bytes that are kept, the oldest first.
     [[nodiscard]] constexpr std::vector<std::uint8_t> bytes() const {
         std::vector<std::uint8_t> kept;
         kept.reserve(size_);
@@ -109,9 +109,9 @@ public:
     }
     [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
     [[nodiscard]] constexpr std::size_t capacity() const noexcept { return ring_.size(); }
-    /// How many bytes were overwritten, or never fitted, since the ring was made.
+    /// How many bytes were overwritten, or did not fit, since construction.
     [[nodiscard]] constexpr std::uint64_t dropped() const noexcept { return dropped_; }
-    /// Forgets the bytes, not the count of those dropped.
+    /// Removes the bytes, but keeps the count of dropped ones.
     constexpr void clear() noexcept {
         next_ = 0;
         size_ = 0;
@@ -125,7 +125,8 @@ private:
 };
 static_assert(Writer<RingWriter>);
 
-/// A writer that lives elsewhere, so that a device and its owner can share it. It must outlive every copy.
+/// A reference to a writer, so that a device and its owner can share it. The writer must outlive every copy
+/// of the reference.
 template <Writer W>
 class WriterRef {
 public:
@@ -141,20 +142,20 @@ private:
 };
 static_assert(Writer<WriterRef<NullWriter>>);
 
-/// What becomes of the bytes that exceed the rate.
+/// The treatment of bytes that exceed the rate.
 enum class RateLimitMode : std::uint8_t {
-    drop,  ///< taken, thrown away and counted: the guest is never held
+    drop,  ///< taken, discarded and counted: the guest never waits
     hold,  ///< not taken ("would block"): the guest waits; call the device again after `ready_in()`
 };
 
 struct RateLimit {
-    std::uint32_t bytes_per_second{};  ///< 0: nothing more than the burst, ever
-    std::uint32_t burst{};             ///< bytes that may come at once: the size of the bucket
+    std::uint32_t bytes_per_second{};  ///< 0: nothing is written after the burst
+    std::uint32_t burst{};             ///< bytes that may be written at once: the size of the bucket
     RateLimitMode mode{RateLimitMode::drop};
 };
 
-/// A token bucket in front of another writer, so that a guest cannot fill the host's disk or log at will.
-/// The bucket starts full. A clock that goes backwards adds nothing and breaks nothing.
+/// A token bucket in front of another writer, so that a guest cannot fill the host's disk or log at will. The
+/// bucket starts full. If the clock goes backwards, nothing is added.
 template <Writer W, Clock C = SteadyClock>
 class RateLimitedWriter {
 public:
@@ -187,7 +188,7 @@ public:
         return taken;
     }
 
-    /// How long until the bucket holds a byte's worth: 0 if it does now, the maximum if it never will.
+    /// The time until the bucket has tokens for a byte: 0 if it has them now, the maximum if it never will.
     [[nodiscard]] constexpr std::chrono::nanoseconds ready_in() {
         refill();
         if (tokens_ >= per_byte) {
@@ -200,13 +201,14 @@ public:
         return std::chrono::nanoseconds((missing + limit_.bytes_per_second - 1) / limit_.bytes_per_second);
     }
 
-    /// How many bytes the limit has thrown away.
+    /// How many bytes were discarded because of the limit.
     [[nodiscard]] constexpr std::uint64_t dropped() const noexcept { return dropped_; }
     [[nodiscard]] constexpr const W& inner() const noexcept { return writer_; }
     [[nodiscard]] constexpr W& inner() noexcept { return writer_; }
 
 private:
-    // One byte costs a second's worth of nanoseconds; one nanosecond brings `bytes_per_second` of these.
+    // One byte costs as many tokens as a second has nanoseconds; each nanosecond adds `bytes_per_second`
+    // tokens.
     static constexpr std::uint64_t per_byte = 1'000'000'000;
 
     constexpr void refill() {
@@ -217,7 +219,7 @@ private:
         }
         const std::uint64_t full = std::uint64_t{limit_.burst} * per_byte;
         const std::uint64_t missing = full - tokens_;
-        // Compared by division: the product could overflow after a long silence.
+        // Compared by division, because the product could overflow after a long time without output.
         const std::uint64_t elapsed =
             static_cast<std::uint64_t>(now.count()) - static_cast<std::uint64_t>(last.count());
         tokens_ = elapsed > missing / limit_.bytes_per_second ? full
@@ -234,9 +236,10 @@ private:
 template <Writer W>
 RateLimitedWriter(W, RateLimit) -> RateLimitedWriter<W>;
 
-/// Writes to several writers. The first leads: what it takes, or its error, is the result. The others are
-/// offered exactly the bytes it took; what one of them does not take, or fails to take, it misses, and the
-/// miss is counted. So a slow log never holds the console, nor does the console see bytes twice.
+/// Writes to several writers. The first one, the leader, determines the result: the number of bytes that it
+/// takes, or its error. The others are offered exactly the bytes that the leader took; bytes that one of them
+/// does not take, or fails to take, are lost for that writer and counted. So a slow log never blocks the
+/// console, and the console never receives bytes twice.
 template <Writer First, Writer... Others>
 class TeeWriter {
 public:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// Stops with a readable message where the compiler or its standard library is too old.
+/// Stops compilation with a readable message if the compiler or its standard library is too old.
 
 #if !defined(__cplusplus) || __cplusplus < 202100L
 #error "vmsuperio needs C++23: compile with -std=c++23 (GCC 12 or later, Clang 19 or later)"

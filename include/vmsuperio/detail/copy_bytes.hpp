@@ -9,8 +9,8 @@
 
 namespace vmsuperio::detail {
 
-/// Copies `count` bytes; the ranges may overlap. Also at compile time, and without the iterators that
-/// std::copy_n would make the compiler instantiate for every user of the headers.
+/// Copies `count` bytes; the ranges may overlap. Works at compile time, and does not make the compiler
+/// instantiate the iterators of std::copy_n for every user of the headers.
 constexpr void copy_bytes(const std::uint8_t* from, std::size_t count, std::uint8_t* to) noexcept {
     if consteval {
         // Only ranges that move down, or do not overlap, are copied at compile time.

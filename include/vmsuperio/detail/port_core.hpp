@@ -8,7 +8,7 @@
 
 namespace vmsuperio::detail {
 
-/// What the cores of ports have in common that have no interrupt line: the saved state is the live state.
+/// The common part of the cores of ports without an interrupt line, whose saved state is the live state.
 template <class State>
 class PortCore {
 public:

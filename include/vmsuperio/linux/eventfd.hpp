@@ -14,14 +14,15 @@
 
 namespace vmsuperio {
 
-/// An edge trigger that adds 1 to an eventfd: what an irqfd waits on, or an event loop polls.
+/// An edge trigger that adds 1 to an eventfd, on which an irqfd waits or which an event loop polls.
 ///
 /// It owns the descriptor. It may be triggered from any thread.
 class EventFdTrigger {
 public:
     using error_type = std::error_code;
 
-    /// A new eventfd, non-blocking and closed on exec. Fails as eventfd(2) does, for want of descriptors.
+    /// Creates an eventfd, non-blocking and closed on exec. Fails if eventfd(2) does, for example if no
+    /// descriptor is left.
     [[nodiscard]] static std::expected<EventFdTrigger, std::error_code> create() noexcept {
         const int fd = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         if (fd < 0) {
@@ -29,7 +30,7 @@ public:
         }
         return EventFdTrigger(detail::UniqueFd(fd));
     }
-    /// Takes over an eventfd made elsewhere, which should be non-blocking.
+    /// Takes ownership of an existing eventfd, which should be non-blocking.
     [[nodiscard]] static EventFdTrigger adopt(int fd) noexcept {
         return EventFdTrigger(detail::UniqueFd(fd));
     }
@@ -60,7 +61,7 @@ public:
         return {};
     }
 
-    /// Reads the counter and sets it to 0: how often the event was signalled since the last time.
+    /// Reads the counter and sets it to 0. Returns how often the event was signalled since the last call.
     [[nodiscard]] std::expected<std::uint64_t, std::error_code> take() const noexcept {
         std::uint64_t count = 0;
         while (::read(fd_.get(), &count, sizeof count) != static_cast<ssize_t>(sizeof count)) {

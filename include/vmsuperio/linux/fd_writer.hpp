@@ -24,28 +24,30 @@
 
 namespace vmsuperio {
 
-/// Writes to a file descriptor without ever waiting for it.
+/// Writes to a file descriptor without blocking.
 ///
-/// - `EINTR` is retried, `EAGAIN` is "would block" (0 taken), a partial write returns what was written.
-/// - A reader that went away is the error `EPIPE`, once per write; it ends nothing. No `SIGPIPE` is raised
-///   for a socket. For a pipe the closed end is noticed before writing; as another process may close it
-///   in just that moment, a program that writes to pipes should ignore `SIGPIPE` all the same.
-/// - A terminal or pipe that came from the shell is shared with it: to set `O_NONBLOCK` there would change
-///   it under the shell and all other programs. So that flag is never touched. `create` opens the same
-///   terminal or pipe anew, non-blocking, for this writer alone; `borrow` asks poll(2) before each write
-///   and writes no more than is sure to fit.
+/// - `EINTR` is retried, `EAGAIN` is "would block" (0 bytes taken), a partial write returns the number of
+///   bytes written.
+/// - If the reader has closed its end, each write returns the error `EPIPE`, and later writes are still
+///   possible. No `SIGPIPE` is raised for a socket. For a pipe the closed end is detected before writing;
+///   because the reader may close it at that very moment, a program that writes to pipes should ignore
+///   `SIGPIPE` nevertheless.
+/// - A terminal or pipe that was inherited from the shell shares its open file description with it:
+///   `O_NONBLOCK` would affect the shell and all other programs, so this class never changes that flag.
+///   `create` opens the same terminal or pipe a second time, non-blocking, for this writer alone; `borrow`
+///   calls poll(2) before each write and writes no more than certainly fits.
 /// - Regular files are written directly: they do not block in the sense of poll(2).
 class FdWriter {
 public:
-    /// Writes to `fd`, which stays the caller's and must outlive the writer.
+    /// Writes to `fd`, which the caller owns and which must outlive the writer.
     explicit FdWriter(int fd) noexcept : fd_(fd) { inspect(); }
     [[nodiscard]] static FdWriter borrow(int fd) noexcept { return FdWriter(fd); }
-    /// Writes to `fd` and closes it in the end.
+    /// Writes to `fd` and closes it in the destructor.
     [[nodiscard]] static FdWriter own(int fd) noexcept { return FdWriter(detail::UniqueFd(fd)); }
 
-    /// The best writer for what `fd` refers to; `fd` stays the caller's and may be closed. Terminals and
-    /// pipes are opened anew, so that they can be non-blocking; where that is not possible (no /proc, no
-    /// permission), and for all else, the descriptor is duplicated.
+    /// Creates the best writer for the file of `fd`; the caller keeps `fd` and may close it. Terminals and
+    /// pipes are opened a second time, so that they can be non-blocking; if that is not possible (no /proc,
+    /// no permission), and for all other files, the descriptor is duplicated.
     [[nodiscard]] static std::expected<FdWriter, std::error_code> create(int fd) {
         struct stat status{};
         if (fd < 0) {
@@ -79,7 +81,7 @@ public:
         while (written < bytes.size()) {
             const auto part = write_some(bytes.subspan(written));
             if (!part) {
-                // What was written before the error is reported first; the error comes with the next write.
+                // Return the bytes that were written before the error; the next write returns the error.
                 if (written != 0) {
                     break;
                 }
@@ -95,8 +97,8 @@ public:
 
 private:
     enum class Kind : std::uint8_t {
-        direct,       // never blocks as it is: non-blocking, or a regular file
-        direct_pipe,  // non-blocking, and could raise SIGPIPE
+        direct,       // never blocks: non-blocking, or a regular file
+        direct_pipe,  // non-blocking, but may raise SIGPIPE
         socket,
         blocking_pipe,
         blocking_other,  // a terminal
@@ -106,7 +108,8 @@ private:
         inspect();
     }
 
-    // The master of a pseudo-terminal is not: to open it anew makes another pseudo-terminal.
+    // Returns false for the master of a pseudo-terminal: opening it again would create another
+    // pseudo-terminal.
     [[nodiscard]] static bool is_reopenable_terminal(int fd) noexcept {
         unsigned number = 0;
         // NOLINTNEXTLINE(cppcoreguidelines-pro-type-vararg): ioctl(2) is declared so
@@ -117,7 +120,7 @@ private:
         struct stat status{};
         const int flags = fd_ < 0 ? -1 : ::fcntl(fd_, F_GETFL);
         if (flags < 0 || ::fstat(fd_, &status) != 0) {
-            return;  // the first write will tell
+            return;  // the first write will fail
         }
         const bool blocking = (flags & O_NONBLOCK) == 0;
         if (S_ISSOCK(status.st_mode)) {
@@ -129,7 +132,7 @@ private:
         }
     }
 
-    // One write, or none where it could block.
+    // One write, or none if it could block.
     [[nodiscard]] WriteResult write_some(std::span<const std::uint8_t> bytes) const noexcept {
         if (kind_ == Kind::blocking_pipe || kind_ == Kind::blocking_other || kind_ == Kind::direct_pipe) {
             const auto writable = can_write();

@@ -34,7 +34,7 @@ public:
     [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
     void reset(int fd = -1) noexcept {
         if (const int old = std::exchange(fd_, fd); old >= 0) {
-            // Nothing useful can be done about an error: Linux has closed the descriptor all the same.
+            // Ignore an error: Linux has closed the descriptor nevertheless.
             (void)::close(old);
         }
     }
