@@ -8,7 +8,7 @@
 
 namespace kvm_vmm {
 
-/// A segment register with its hidden part, as the CPU (and KVM) keeps it. `limit` is in bytes.
+/// A segment register with its hidden part, as the CPU (and KVM) stores it. `limit` is in bytes.
 struct BootSegment {
     std::uint64_t base{};
     std::uint32_t limit{};
@@ -44,8 +44,8 @@ struct BootCpu {
     std::uint64_t rflags{};
 };
 
-/// Writes the GDT, and for a 64-bit entry page tables that map the first 4 GiB to themselves; tells the
-/// registers to go with them. Throws VmmError(ExitCode::usage) where the guest has no RAM for these.
+/// Writes the GDT, and for a 64-bit entry page tables that map the first 4 GiB to themselves; returns the
+/// registers that use them. Throws VmmError(ExitCode::usage) if the guest has no RAM for these.
 [[nodiscard]] BootCpu setup_boot_cpu(GuestMemory& memory, const EntryPoint& entry);
 
 }  // namespace kvm_vmm

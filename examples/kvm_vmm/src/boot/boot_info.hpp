@@ -8,7 +8,8 @@
 
 namespace kvm_vmm {
 
-/// What every boot protocol tells a kernel, each in its own form, besides the memory map.
+/// The information that every boot protocol passes to a kernel, each in its own form, in addition to the
+/// memory map.
 struct BootInfo {
     std::uint64_t command_line{};  ///< guest address
     std::optional<Initrd> initrd;

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::uint64_t header_offset = 0x1F1;
 constexpr std::uint64_t header_base = 0x202;      // the jump's displacement byte at 0x201 counts from here
-constexpr std::uint64_t header_end_most = 0x290;  // where boot_params goes on after the header
+constexpr std::uint64_t header_end_most = 0x290;  // where boot_params continues after the header
 constexpr std::uint64_t sector = 512;
 constexpr std::uint64_t paragraph = 16;
 constexpr std::uint64_t entry_64_offset = 0x200;
@@ -50,8 +50,9 @@ std::uint64_t align_up(std::uint64_t value, std::uint64_t alignment) {
     return (value + alignment - 1) & ~(alignment - 1);
 }
 
-/// The protocol document's own formula for where the kernel will run (under init_size). A relocatable
-/// kernel loaded lower than pref_address moves up to it, so there is never a reason to load it lower.
+/// The formula of the protocol document for the address at which the kernel will run (under init_size). A
+/// relocatable kernel that is loaded below pref_address moves itself there, so loading it lower has no
+/// advantage.
 std::uint64_t runtime_start(const ImageFile& file, const setup_header& header) {
     const std::uint64_t preferred = header.pref_address;
     if (preferred >= GuestMemory::mmio_gap_end) {

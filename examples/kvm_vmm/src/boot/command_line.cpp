@@ -62,10 +62,9 @@ void for_each_parameter(std::string_view text,
     }
 }
 
-/// What the kernel takes for the name of a parameter; nothing for the "--" that ends the kernel's part.
-/// A quote in front of the parameter goes, and with it the last one; any other is part of the name, and so is
-/// a
-/// "=" in front of everything.
+/// The name of a parameter as the kernel parses it, or nothing for the "--" that ends the kernel's part. A
+/// quote before the parameter is removed together with the last one; any other quote is part of the name, and
+/// so is a "=" at the very beginning.
 std::optional<std::string_view> name_of(std::string_view parameter) {
     const bool quoted = parameter.front() == '"';
     if (quoted) {
@@ -125,7 +124,7 @@ CommandLine& CommandLine::add(std::string_view name, std::string_view value) {
                " holds a double quote, which the kernel cannot be given");
     }
     check_text(value);
-    // The kernel strips the quotes around a value but keeps those inside; quote all of it or nothing.
+    // The kernel removes the quotes around a value but keeps those inside, so quote all of it or nothing.
     const bool quote = value.find_first_of(" \t") != std::string_view::npos;
     const std::string mark = quote ? "\"" : "";
     insert(std::string(name) + '=' + mark + std::string(value) + mark);

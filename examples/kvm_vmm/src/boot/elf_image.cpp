@@ -18,10 +18,10 @@
 namespace kvm_vmm {
 namespace {
 
-/// For kernels that do not say: the limit that 64-bit Linux has always given (initrd_addr_max).
+/// For kernels that do not specify it: the limit that 64-bit Linux has always had (initrd_addr_max).
 constexpr std::uint64_t default_initrd_limit = 0x7FFF'FFFF;
 
-/// A kernel has about ten; what is read and compared for each is work that the file decides on.
+/// A kernel has about ten. The limit bounds the work that a file can cause.
 constexpr std::size_t most_program_headers = 256;
 
 struct Elf32 {
@@ -148,7 +148,7 @@ bool loads_physical(const ElfImage& elf, std::uint64_t address) noexcept {
 }
 
 std::uint64_t physical_entry(const ImageFile& file, const ElfImage& elf) {
-    // Linux has a physical address there, others a virtual one.
+    // Linux has a physical address there, other kernels a virtual one.
     if (loads_physical(elf, elf.entry)) {
         return elf.entry;
     }
@@ -175,7 +175,7 @@ KernelImage load_elf(GuestMemory& memory, const ImageFile& file, BootProtocol wa
         kernel.entry = physical_entry(file, elf);
     }
     for (const ElfSegment& segment : elf.loads) {
-        // What memory_size has beyond file_size is zero already.
+        // The part of memory_size beyond file_size is zero already.
         file.read_into(memory, segment.physical_address, segment.offset, segment.file_size);
     }
     kernel.begin = elf.loads.front().physical_address;

@@ -23,18 +23,18 @@ struct ElfSegment {
 /// The parts of an ELF executable for x86 (32 or 64 bits) that a loader needs.
 struct ElfImage {
     bool is_64{};
-    std::uint64_t entry{};          ///< as in the file: a physical or a virtual address
+    std::uint64_t entry{};          ///< from the file: a physical or a virtual address
     std::vector<ElfSegment> loads;  ///< not empty; ascending by physical address, without overlap
     std::vector<ElfSegment> notes;
 };
 
 [[nodiscard]] bool is_elf(const ImageFile& file);
 
-/// Reads and checks the headers: every segment lies inside the file, and what is loaded inside the guest's
-/// RAM between 1 MiB and `ram_end`. Throws VmmError(ExitCode::bad_file).
+/// Reads the headers and checks that every segment is inside the file, and that every loaded one is inside
+/// the guest's RAM between 1 MiB and `ram_end`. Throws VmmError(ExitCode::bad_file).
 [[nodiscard]] ElfImage read_elf(const ImageFile& file, std::uint64_t ram_end);
 
-/// Where the entry point is in guest physical memory. Throws where no segment's file contents hold it.
+/// The guest physical address of the entry point. Throws if it is not in the file contents of a segment.
 [[nodiscard]] std::uint64_t physical_entry(const ImageFile& file, const ElfImage& elf);
 
 /// Whether `address` is physical and within the file contents of a loaded segment.

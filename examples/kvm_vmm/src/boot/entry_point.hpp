@@ -6,7 +6,7 @@
 
 namespace kvm_vmm {
 
-/// In which state and with which register the boot CPU enters the guest.
+/// The state and the register with which the boot CPU enters the guest.
 struct EntryPoint {
     enum class Protocol {
         linux64,  ///< long mode, RSI = zero page (Linux boot protocol, "64-bit boot protocol")
@@ -16,7 +16,7 @@ struct EntryPoint {
 
     Protocol protocol{};
     std::uint64_t rip{};
-    std::uint64_t boot_info{};  ///< what the register named above holds
+    std::uint64_t boot_info{};  ///< the value of the register named above
 
     friend bool operator==(const EntryPoint&, const EntryPoint&) = default;
 };

@@ -21,12 +21,12 @@ ImageFile::ImageFile(std::string_view role, const std::string& path, std::functi
             fail(std::string("is ") + file_kind(status.st_mode) + ", not a regular file");
         }
     };
-    // Looked at before it is opened: opening some devices has effects (a tape rewinds, a watchdog starts),
-    // and opening a FIFO wakes its writer.
+    // Check the type before opening the file: opening some devices has effects (a tape rewinds, a watchdog
+    // starts), and opening a FIFO wakes its writer.
     if (::stat(path.c_str(), &status) == 0) {
         refuse_special();
     }
-    // O_NONBLOCK: opening a FIFO that nobody writes to, or a modem line, must not wait.
+    // O_NONBLOCK: opening a FIFO without a writer, or a modem line, must not block.
     fd_ = FileDescriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
     if (!fd_) {
         throw VmmError(ExitCode::bad_file, errno_message(label_ + "cannot be opened", errno));
@@ -58,7 +58,7 @@ void ImageFile::read(std::uint64_t offset, std::span<std::uint8_t> target) const
             if (errno == EINTR) {
                 continue;
             }
-            // EFAULT would be guest memory that the host cannot provide; its text says enough.
+            // EFAULT means guest memory that the host cannot provide; its text is sufficient.
             throw VmmError(ExitCode::bad_file, errno_message(label_ + "cannot be read", errno));
         }
         if (got == 0) {

@@ -15,20 +15,19 @@
 
 namespace kvm_vmm {
 
-/// A regular file opened for reading, whose size was taken once.
+/// A regular file that is open for reading, whose size was determined once.
 ///
 /// Every failure is a VmmError(ExitCode::bad_file) of the form "kernel 'path': reason". A directory, FIFO,
-/// device or empty file is refused when opened; opening never waits.
+/// device or empty file is refused when it is opened; opening never blocks.
 class ImageFile {
 public:
-    /// `role` is what the user calls the file: "kernel", "initrd". `checkpoint` is called before every 4 MiB
-    /// that are read, as a file can be as large as the guest's RAM and its disk slow; it may throw to give
-    /// up.
+    /// `role` is the user's term for the file: "kernel", "initrd". `checkpoint` is called before each 4 MiB
+    /// are read, because a file can be as large as the guest's RAM and its disk slow; it may throw to abort.
     ImageFile(std::string_view role, const std::string& path, std::function<void()> checkpoint = {});
 
     void set_checkpoint(std::function<void()> checkpoint) { checkpoint_ = std::move(checkpoint); }
 
-    /// Which file it is, whatever its path.
+    /// The identity of the file, whatever its path.
     [[nodiscard]] FileIdentity identity() const noexcept { return identity_; }
     /// In bytes, never 0.
     [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
@@ -38,7 +37,7 @@ public:
         return offset <= size_ && length <= size_ - offset;
     }
 
-    /// Fills all of `target` from `offset`. Throws where the file is shorter, or shrank since it was opened.
+    /// Fills all of `target` from `offset`. Throws if the file is shorter, or has shrunk since it was opened.
     void read(std::uint64_t offset, std::span<std::uint8_t> target) const;
 
     template <class T>

@@ -14,8 +14,9 @@ struct Initrd {
     std::uint64_t size{};
 };
 
-/// Loads an initrd as high as the kernel allows, page aligned, in RAM below the MMIO gap and clear of the
-/// kernel: there the kernel's own growth and KASLR have most room. Throws VmmError(ExitCode::bad_file).
+/// Loads an initrd as high as the kernel allows, page aligned, in RAM below the MMIO gap and apart from the
+/// kernel, which leaves the most room for the kernel's own growth and KASLR. Throws
+/// VmmError(ExitCode::bad_file).
 [[nodiscard]] Initrd load_initrd(GuestMemory& memory, const ImageFile& file, const KernelImage& kernel);
 
 }  // namespace kvm_vmm

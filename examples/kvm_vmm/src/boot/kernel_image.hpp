@@ -11,14 +11,14 @@
 
 namespace kvm_vmm {
 
-/// A kernel that has been put into guest memory, and what it asks of the loader.
+/// A kernel that has been loaded into guest memory, and its requirements on the loader.
 struct KernelImage {
     enum class Format { bzimage, elf };
 
     Format format{};
     EntryPoint::Protocol protocol{};
     std::uint64_t entry{};  ///< guest physical address of the first instruction
-    /// RAM that the kernel uses before it looks at its memory map: nothing else may be put there.
+    /// RAM that the kernel uses before it reads its memory map: nothing else may be loaded there.
     std::uint64_t begin{};
     std::uint64_t end{};
     /// Highest address that the last byte of an initrd may have.
@@ -29,15 +29,15 @@ struct KernelImage {
     std::vector<std::uint8_t> setup_header;
 };
 
-/// Which way into an ELF kernel that offers both. A bzImage has the Linux boot protocol only.
+/// How to enter an ELF kernel that supports both protocols. A bzImage has only the Linux boot protocol.
 enum class BootProtocol {
-    automatic,  ///< PVH where the file has its note, for that is a documented interface
+    automatic,  ///< PVH if the file has its note, because that is a documented interface
     linux_boot,
     pvh,
 };
 
-/// Tells what `file` is by its content, checks it against its size and the guest's RAM, and loads it.
-/// `memory` must be zeroed. Throws VmmError(ExitCode::bad_file).
+/// Determines the format of `file` from its content, checks it against its size and the guest's RAM, and
+/// loads it. `memory` must be zeroed. Throws VmmError(ExitCode::bad_file).
 [[nodiscard]] KernelImage load_kernel(GuestMemory& memory, const ImageFile& file,
                                       BootProtocol wanted = BootProtocol::automatic);
 

@@ -3,11 +3,10 @@
 
 #include <cstdint>
 
-/// Where the loader puts things in guest memory. Everything of its own is below 1 MiB; the kernel and
-/// the initrd are above.
+/// The layout of guest memory. The loader's own data are below 1 MiB; the kernel and the initrd are above.
 ///
 /// ```
-/// 0x00400  BIOS data area: the two words that tell where the EBDA is
+/// 0x00400  BIOS data area: the two words that give the address of the EBDA
 /// 0x00500  GDT, then an empty IDT
 /// 0x06000  PVH start info, module list, memory map
 /// 0x07000  Linux zero page (boot_params)
@@ -16,7 +15,7 @@
 /// 0x20000  command line
 /// 0x9fc00  EBDA, reserved
 /// 0xa0000  hole (VGA on a PC)
-/// 0xe0000  ACPI: RSDP first, where BIOS searches look for it; then the tables. Reserved
+/// 0xe0000  ACPI: RSDP first, where the search for it begins; then the tables. Reserved
 /// 0xf0000  MP floating pointer and MP configuration table. Reserved
 /// 0x100000 kernel and initrd from here
 /// ```
@@ -44,7 +43,7 @@ inline constexpr std::uint64_t mptable = 0xF'0000;
 inline constexpr std::uint64_t mptable_end = 0x10'0000;
 inline constexpr std::uint64_t high_memory = 0x10'0000;
 
-/// Least RAM with which load_guest() starts at all; the kernel's own need comes on top.
+/// The least RAM that load_guest() accepts; the kernel itself needs more.
 inline constexpr std::uint64_t minimum_ram = high_memory;
 
 }  // namespace kvm_vmm::layout

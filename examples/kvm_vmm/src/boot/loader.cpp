@@ -21,7 +21,7 @@ LoadedGuest load_guest(GuestMemory& memory, const BootImages& images, const Boot
         throw VmmError(ExitCode::usage,
                        "the number of CPUs must be 1 to " + std::to_string(platform::max_cpus));
     }
-    // Below 1 MiB there would be no place for the firmware tables; checked here, once, for all writers.
+    // With less RAM there would be no room for the firmware tables; checked once here for all writers.
     if (memory.low_end() < layout::minimum_ram || !write_bios_data_area(memory)) {
         throw VmmError(ExitCode::usage,
                        "the guest needs at least " + amount(layout::minimum_ram) + " of RAM");

@@ -16,15 +16,15 @@
 namespace kvm_vmm {
 
 struct BootOptions {
-    std::string kernel_path;                 ///< where no BootImages are given
+    std::string kernel_path;                 ///< if no BootImages are given
     std::optional<std::string> initrd_path;  ///< likewise
     std::string command_line;                ///< in the kernel's syntax; CommandLine helps to build it
     BootProtocol protocol{BootProtocol::automatic};
-    /// Called again and again during the work; may throw to give up.
+    /// Called repeatedly during the work; may throw to abort.
     std::function<void()> checkpoint{nullptr};
 };
 
-/// What load_guest() did.
+/// The result of load_guest().
 struct LoadedGuest {
     EntryPoint entry;
     BootCpu boot_cpu;
@@ -32,21 +32,21 @@ struct LoadedGuest {
     std::optional<Initrd> initrd;
 };
 
-/// The files of a guest, opened before.
+/// The opened files of a guest.
 struct BootImages {
     const ImageFile& kernel;
     const ImageFile* initrd{};  ///< null for none
 };
 
-/// Puts a guest into zeroed memory: kernel, initrd, command line, firmware tables, boot parameters, and
-/// what the boot CPU needs. The same memory takes another guest only once it is zeroed again.
+/// Loads a guest into zeroed memory: kernel, initrd, command line, firmware tables, boot parameters, and the
+/// tables of the boot CPU. Before another guest is loaded, the memory must be zeroed again.
 ///
-/// Throws VmmError with one line for the user: ExitCode::bad_file about a file, ExitCode::usage about
-/// the command line, the amount of RAM or the number of CPUs.
+/// Throws VmmError with one line for the user: ExitCode::bad_file for a file, ExitCode::usage for the command
+/// line, the amount of RAM or the number of CPUs.
 [[nodiscard]] LoadedGuest load_guest(GuestMemory& memory, const BootImages& images,
                                      const BootOptions& options, const Platform& machine);
 
-/// Likewise, with the files at the paths of `options`, which are opened for this one time.
+/// Likewise, with the files at the paths of `options`, which are opened for this call.
 [[nodiscard]] LoadedGuest load_guest(GuestMemory& memory, const BootOptions& options,
                                      const Platform& machine);
 

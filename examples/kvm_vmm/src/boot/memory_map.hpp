@@ -8,7 +8,7 @@
 
 namespace kvm_vmm {
 
-/// What a guest is told about its physical address space, in the types of E820 (ACPI 6.5, 15.4).
+/// A range of the guest's memory map, with the types of E820 (ACPI 6.5, 15.4).
 struct MemoryRange {
     enum class Type : std::uint32_t { ram = 1, reserved = 2 };
 
@@ -22,8 +22,8 @@ struct MemoryRange {
 /// Ascending and without overlap. The MMIO gap (LAPIC, IOAPIC, virtio-mmio) and the VGA hole are left out.
 [[nodiscard]] std::vector<MemoryRange> memory_map(const GuestMemory& memory);
 
-/// Fills the words of the BIOS data area that tell where conventional memory ends and the EBDA starts.
-/// Kernels search the EBDA, found through them, for firmware tables. False where there is no RAM.
+/// Fills the words of the BIOS data area that give the end of conventional memory and the start of the EBDA.
+/// Kernels find the EBDA through them and search it for firmware tables. Returns false if there is no RAM.
 [[nodiscard]] bool write_bios_data_area(GuestMemory& memory);
 
 }  // namespace kvm_vmm

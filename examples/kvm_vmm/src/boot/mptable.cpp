@@ -51,7 +51,7 @@ struct Entries {
     void processor(std::uint8_t apic_id) {
         constexpr unsigned enabled = 1U << 0U;
         constexpr unsigned boot_cpu = 1U << 1U;
-        constexpr std::uint32_t signature = 0x600;  // family 6; CPUID tells more
+        constexpr std::uint32_t signature = 0x600;  // family 6; CPUID has the details
         constexpr std::uint32_t features = 0x201;   // FPU, APIC
         start(0);
         append(bytes, apic_id, 1);
@@ -107,7 +107,7 @@ Entries make_entries(const Platform& platform) {
     entries.bus(isa_bus, "ISA   ");
     entries.io_apic();
     for (std::uint8_t irq = 0; irq < isa_interrupts; ++irq) {
-        // Interrupt 2 is the second 8259's; its pin is the timer's where the board is wired like a PC.
+        // Interrupt 2 is the second 8259's; on a board that is wired like a PC, its pin is that of the timer.
         const std::uint8_t pin = irq == 0 ? platform.timer_pin : irq;
         if (irq != 2) {
             entries.io_interrupt(InterruptType::vectored,

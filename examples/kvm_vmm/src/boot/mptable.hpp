@@ -7,7 +7,7 @@
 namespace kvm_vmm {
 
 /// Writes an MP floating pointer and configuration table (Intel MultiProcessor Specification 1.4) into the
-/// BIOS area, for kernels without ACPI. Throws VmmError(ExitCode::usage) where the guest has no RAM there.
+/// BIOS area, for kernels without ACPI. Throws VmmError(ExitCode::usage) if the guest has no RAM there.
 void write_mptable(GuestMemory& memory, const Platform& platform);
 
 }  // namespace kvm_vmm

@@ -63,8 +63,9 @@ struct NoteView {
     std::span<const std::uint8_t> description;
 };
 
-/// Takes the first note off `rest`; nothing where it runs beyond the end. Padding counts from the note's
-/// beginning: with an alignment of 8, the name "Xen" is followed by none (System V ABI, "Note Section").
+/// Removes the first note from `rest`; returns nothing if it extends past the end. Padding counts from the
+/// note's beginning: with an alignment of 8, the name "Xen" is followed by none (System V ABI, "Note
+/// Section").
 std::optional<NoteView> take_note(std::span<const std::uint8_t>& rest, std::uint64_t alignment) {
     NoteHeader header{};
     std::memcpy(&header, rest.data(), sizeof(header));
@@ -73,7 +74,7 @@ std::optional<NoteView> take_note(std::span<const std::uint8_t>& rest, std::uint
     };
     const std::uint64_t description = padded(sizeof(header) + std::uint64_t{header.name_size});
     const std::uint64_t end = description + header.description_size;
-    // An empty description may end a segment that has no padding for it.
+    // A note with an empty description may end a segment without its padding.
     if (sizeof(header) + std::uint64_t{header.name_size} > rest.size() ||
         (end > rest.size() && header.description_size != 0)) {
         return std::nullopt;
@@ -111,7 +112,7 @@ std::optional<std::uint64_t> find_in(const ImageFile& file, std::span<const std:
 }  // namespace
 
 std::optional<std::uint64_t> find_pvh_entry(const ImageFile& file, const ElfImage& elf) {
-    // Limited in sum: segments may lie over each other in the file, so that its size is no limit.
+    // The sum is limited: segments may overlap in the file, so that its size is no limit.
     std::uint64_t left = most_note_bytes;
     for (const ElfSegment& segment : elf.notes) {
         if (segment.file_size > left) {

@@ -15,8 +15,8 @@ namespace kvm_vmm {
     return "0x" + std::string(digits.begin(), result.ptr);
 }
 
-/// An amount of memory for messages: "512 bytes", "20 KiB", "52 MiB". Amounts are rounded up, so that a
-/// guest given that much has enough.
+/// An amount of memory for messages: "512 bytes", "20 KiB", "52 MiB". Amounts are rounded up, so that this
+/// much is enough for a guest.
 [[nodiscard]] inline std::string amount(std::uint64_t bytes) {
     constexpr std::uint64_t kib = 1024;
     const auto units = [bytes](std::uint64_t unit) { return bytes / unit + (bytes % unit != 0 ? 1U : 0U); };

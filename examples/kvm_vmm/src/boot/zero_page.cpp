@@ -15,7 +15,7 @@ namespace {
 
 static_assert(sizeof(boot_params) == layout::page_size);
 
-/// A vmlinux has no setup header: this is what its entry point looks at.
+/// A vmlinux has no setup header: this one has the fields that its entry point reads.
 setup_header header_for_elf(const KernelImage& kernel) {
     setup_header header{};
     header.boot_flag = 0xAA55;
@@ -35,7 +35,7 @@ std::uint64_t write_zero_page(GuestMemory& memory, const KernelImage& kernel, co
     constexpr std::uint8_t loader_without_id = 0xFF;
     constexpr std::uint16_t video_mode_normal = 0xFFFF;
 
-    // All else stays 0. A zeroed screen_info tells that there is no VGA text screen to write to.
+    // All other fields stay 0. A zeroed screen_info means that there is no VGA text screen.
     boot_params page{};
     if (kernel.setup_header.empty()) {
         page.hdr = header_for_elf(kernel);
@@ -68,7 +68,8 @@ std::uint64_t write_zero_page(GuestMemory& memory, const KernelImage& kernel, co
     page.acpi_rsdp_addr = info.acpi_rsdp;
 
     for (const MemoryRange& range : memory_map(memory)) {
-        // Three fixed ranges and one for each region of GuestMemory: far fewer than the table holds.
+        // There are three fixed ranges and one for each region of GuestMemory, far fewer than fit into the
+        // table.
         boot_e820_entry& entry = page.e820_table[page.e820_entries++];
         entry.addr = range.address;
         entry.size = range.size;

@@ -9,8 +9,8 @@
 
 namespace kvm_vmm {
 
-/// Writes boot_params (Documentation/arch/x86/zero-page.rst) and returns its address.
-/// Throws VmmError(ExitCode::usage) where the guest has no RAM there.
+/// Writes boot_params (Documentation/arch/x86/zero-page.rst) and returns its address. Throws
+/// VmmError(ExitCode::usage) if the guest has no RAM there.
 std::uint64_t write_zero_page(GuestMemory& memory, const KernelImage& kernel, const BootInfo& info);
 
 }  // namespace kvm_vmm

@@ -23,7 +23,8 @@ std::error_code EventManager::update_epoll(SubscriptionId id, Subscription& subs
     if (subscription.always_ready) {
         return {};
     }
-    // epoll reports EPOLLHUP even where nothing was asked for, so a paused descriptor has to leave it.
+    // epoll reports EPOLLHUP even if no event was requested, so a paused descriptor has to be removed from
+    // it.
     const int operation =
         events == 0 ? EPOLL_CTL_DEL : (subscription.in_epoll ? EPOLL_CTL_MOD : EPOLL_CTL_ADD);
     if (operation == EPOLL_CTL_DEL && !subscription.in_epoll) {
@@ -73,12 +74,13 @@ bool EventManager::remove(SubscriptionId id) {
 }
 
 bool EventManager::dispatch(SubscriptionId id, std::uint32_t events) {
-    // An earlier handler of the same batch may have removed or paused this one, or wait for something else.
+    // An earlier handler of the same batch may have removed or paused this subscription, or changed its
+    // events.
     const auto found = subscriptions_.find(id);
     if (found == subscriptions_.end() || found->second->events == 0) {
         return false;
     }
-    // The handler may remove its own subscription: it has to outlive the call.
+    // The handler may remove its own subscription, which has to outlive the call.
     const std::shared_ptr<Subscription> subscription = found->second;
     events &= subscription->events | EPOLLHUP | EPOLLERR;
     if (events == 0) {

@@ -17,7 +17,7 @@ Notifier::Notifier() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
 
 void Notifier::notify() noexcept {
     const std::uint64_t one = 1;
-    // The only possible failure is a counter at its maximum, and then it is readable already.
+    // The write can only fail if the counter is at its maximum, and then the eventfd is readable already.
     [[maybe_unused]] const auto written = ::write(fd_.get(), &one, sizeof(one));
 }
 

@@ -10,12 +10,12 @@ namespace kvm_vmm {
 /// Wakes the event loop from any thread: an eventfd.
 class Notifier {
 public:
-    /// Throws VmmError where the system has no descriptor left.
+    /// Throws VmmError if the system has no descriptor left.
     Notifier();
 
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
     void notify() noexcept;
-    /// Takes back what was notified.
+    /// Clears pending notifications.
     void clear() noexcept;
 
 private:

@@ -27,7 +27,7 @@ int pending_signal(std::initializer_list<int> except) {
 void leave_signals_to_main_thread() noexcept {
     sigset_t blocked{};
     sigfillset(&blocked);
-    // Blocked, a fault would end the process without its handler.
+    // If a fault signal were blocked, it would end the process without calling its handler.
     for (const int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS}) {
         sigdelset(&blocked, fault);
     }
@@ -40,7 +40,7 @@ SignalEvents::SignalEvents(EventManager& events, std::initializer_list<int> sign
     sigset_t set{};
     sigemptyset(&set);
     for (const int signal : signals) {
-        // A signal that our parent made us ignore (nohup, a background job) stays ignored.
+        // A signal that the parent ignored (nohup, a background job) stays ignored.
         struct sigaction action{};
         if (::sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) {
             sigaddset(&set, signal);

@@ -11,16 +11,16 @@
 
 namespace kvm_vmm {
 
-/// The first signal other than `except` that is blocked and waits to be heard, or 0: for long work on the
-/// event loop's thread, which hears nothing meanwhile.
+/// The first signal other than `except` that is blocked and pending, or 0. For long work on the event loop's
+/// thread, which receives no signals meanwhile.
 [[nodiscard]] int pending_signal(std::initializer_list<int> except);
 
-/// To be called first in each thread but the main one: blocks all signals but faults, so that signals are
-/// handled by the main thread, which alone changes the terminal's mode.
+/// Call this first in each thread except the main one: it blocks all signals except faults, so that the main
+/// thread, which alone changes the terminal's mode, handles them.
 void leave_signals_to_main_thread() noexcept;
 
-/// Brings signals to the event loop. The signals are blocked from construction on, in this thread and in all
-/// that it starts later, and as before again after destruction.
+/// Delivers signals to the event loop. The signals are blocked from construction on, in this thread and in
+/// all threads that it starts later; destruction restores the previous mask.
 class SignalEvents {
 public:
     SignalEvents(EventManager& events, std::initializer_list<int> signals,
@@ -29,7 +29,7 @@ public:
     SignalEvents(const SignalEvents&) = delete;
     SignalEvents& operator=(const SignalEvents&) = delete;
 
-    /// In the handler: whether a process sent the signal, and not the terminal.
+    /// In the handler: whether a process sent the signal, not the terminal.
     [[nodiscard]] bool sent_by_process() const noexcept { return sent_by_process_; }
 
 private:

@@ -22,7 +22,7 @@ Timer::Timer(EventManager& events, clockid_t clock, std::function<void()> on_exp
     }
     const auto id = events_.add(fd_.get(), EPOLLIN, [this](std::uint32_t) {
         std::uint64_t expirations = 0;
-        // Nothing to read where the timer was set anew since.
+        // There is nothing to read if the timer was set again since it expired.
         if (::read(fd_.get(), &expirations, sizeof(expirations)) > 0) {
             on_expired_();
         }
@@ -39,7 +39,7 @@ void Timer::set(std::optional<std::chrono::nanoseconds> deadline) noexcept {
     constexpr std::int64_t second = 1'000'000'000;
     itimerspec time{};
     if (deadline) {
-        // All zero would disarm the timer.
+        // A time of 0 would disarm the timer.
         const std::int64_t at = std::max<std::int64_t>(deadline->count(), 1);
         time.it_value.tv_sec = at / second;
         time.it_value.tv_nsec = at % second;

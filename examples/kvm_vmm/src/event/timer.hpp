@@ -14,14 +14,16 @@ namespace kvm_vmm {
 /// Calls a function in the event loop at a time that may be set from any thread.
 class Timer {
 public:
-    /// `clock` is what set() counts from: CLOCK_MONOTONIC, or CLOCK_BOOTTIME, which counts suspend of the
-    /// host as well. Not CLOCK_REALTIME: a deadline must not move when somebody sets that.
+    /// `clock` is the clock of the times for set(): CLOCK_MONOTONIC, or CLOCK_BOOTTIME, which includes the
+    /// time for which the host is suspended. It must not be CLOCK_REALTIME, because setting that clock would
+    /// move the deadline.
     Timer(EventManager& events, clockid_t clock, std::function<void()> on_expired);
     ~Timer();
     Timer(const Timer&) = delete;
     Timer& operator=(const Timer&) = delete;
 
-    /// Expires at `deadline`, at once where that is past; never with nothing. Replaces the time set before.
+    /// Sets the timer to `deadline`, or disarms it. It expires at once if that time has passed. Replaces the
+    /// earlier time.
     void set(std::optional<std::chrono::nanoseconds> deadline) noexcept;
 
 private:

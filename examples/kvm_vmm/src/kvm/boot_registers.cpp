@@ -28,7 +28,7 @@ kvm_dtable to_kvm(const BootDescriptorTable& table) {
 }  // namespace
 
 void set_boot_registers(KvmVcpu& vcpu, const BootCpu& cpu) {
-    kvm_sregs sregs = vcpu.sregs();  // keeps what the loader has no say in, such as the APIC base
+    kvm_sregs sregs = vcpu.sregs();  // keeps the values that the loader does not set, such as the APIC base
     sregs.cs = to_kvm(cpu.code);
     sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = to_kvm(cpu.data);
     sregs.tr = to_kvm(cpu.task);

@@ -6,7 +6,7 @@
 
 namespace kvm_vmm {
 
-/// Puts the boot CPU where the loaded guest wants to be entered.
+/// Sets the registers of the boot CPU to the entry of the loaded guest.
 void set_boot_registers(KvmVcpu& vcpu, const BootCpu& cpu);
 
 }  // namespace kvm_vmm

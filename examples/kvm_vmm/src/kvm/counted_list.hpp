@@ -26,7 +26,7 @@ public:
 
     [[nodiscard]] void* data() noexcept { return bytes_.data(); }
 
-    /// The entries that the kernel left.
+    /// The entries that the kernel wrote.
     [[nodiscard]] std::vector<Entry> entries() const {
         std::uint32_t count = 0;
         std::memcpy(&count, bytes_.data(), sizeof(count));
@@ -35,7 +35,7 @@ public:
         return entries;
     }
 
-    /// `request` with the size that the structure has in C.
+    /// `request` with the size of the structure in C.
     [[nodiscard]] static constexpr unsigned long ioctl_number(unsigned long request) noexcept {
         return (request & ~(static_cast<unsigned long>(_IOC_SIZEMASK) << _IOC_SIZESHIFT)) |
                (header_size << _IOC_SIZESHIFT);

@@ -89,7 +89,7 @@ void set_topology(kvm_cpuid_entry2& entry, unsigned index, unsigned cpus, unsign
     }
 }
 
-// Leaf 0xB names its levels by index; KVM may offer fewer than the two that are filled in.
+// Leaf 0xB numbers its levels by index; KVM may offer fewer than the two that are filled in.
 void ensure_extended_topology(std::vector<kvm_cpuid_entry2>& entries) {
     for (const std::uint32_t level : {0U, 1U, 2U}) {
         const bool present = std::ranges::any_of(
@@ -107,7 +107,8 @@ void ensure_extended_topology(std::vector<kvm_cpuid_entry2>& entries) {
 void set_local_apic(KvmVcpu& vcpu) {
     kvm_lapic_state lapic = vcpu.lapic();
     if (vcpu.id() == 0) {
-        // SDM vol. 3A 11.5.1: LINT0 takes the PIC's interrupts (ExtINT), LINT1 the NMI, on the boot CPU.
+        // SDM vol. 3A 11.5.1: on the boot CPU, LINT0 receives the PIC's interrupts (ExtINT) and LINT1 the
+        // NMI.
         constexpr std::size_t lvt_lint0 = 0x350;
         constexpr std::size_t lvt_lint1 = 0x360;
         constexpr std::uint32_t delivery_nmi = 4U << 8U;
@@ -115,9 +116,9 @@ void set_local_apic(KvmVcpu& vcpu) {
         std::memcpy(lapic.regs + lvt_lint0, &delivery_extint, sizeof(delivery_extint));
         std::memcpy(lapic.regs + lvt_lint1, &delivery_nmi, sizeof(delivery_nmi));
     }
-    // For the others as well: KVM finds a new CPU by its APIC id only after something has made it rebuild its
-    // map. Without this, INIT to such a CPU is lost where the guest does not happen to enable its own local
-    // APIC before.
+    // Also for the other CPUs: KVM finds a new CPU by its APIC id only after its map has been rebuilt, which
+    // this call causes. Without it, an INIT to such a CPU is lost unless the guest enables its own local APIC
+    // before.
     vcpu.set_lapic(lapic);
 }
 
@@ -158,8 +159,8 @@ void set_up_cpu(KvmVcpu& vcpu, const Kvm& kvm, unsigned cpus) {
     vcpu.set_cpuid(
         guest_cpuid(kvm.supported_cpuid(), vcpu.id(), cpus, kvm.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0));
 
-    // Architectural MSRs at their reset value, but for two that firmware sets: fast string operations on,
-    // and memory that no MTRR names is write-back.
+    // Architectural MSRs at their reset values, except two that firmware sets: fast string operations are
+    // enabled, and memory that no MTRR names is write-back.
     constexpr std::array msrs{
         msr(0x174, 0),                     // IA32_SYSENTER_CS
         msr(0x175, 0),                     // IA32_SYSENTER_ESP

@@ -73,7 +73,7 @@ unsigned Kvm::max_vcpus() const noexcept {
 }
 
 std::vector<kvm_cpuid_entry2> Kvm::supported_cpuid() const {
-    // The number of entries is not known beforehand; KVM answers E2BIG while the room is too small.
+    // The number of entries is not known in advance; KVM returns E2BIG while the room is too small.
     using List = CountedList<kvm_cpuid_entry2>;
     for (std::size_t room = 128;; room *= 2) {
         List list(room);

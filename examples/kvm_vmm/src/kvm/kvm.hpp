@@ -11,16 +11,16 @@ struct kvm_cpuid_entry2;  // NOLINT(readability-identifier-naming): the kernel's
 
 namespace kvm_vmm {
 
-/// The KVM subsystem: /dev/kvm, opened and found good enough.
+/// The KVM subsystem: /dev/kvm, opened and checked.
 class Kvm {
 public:
-    /// Opens the device and checks the API version and every capability that this program needs.
-    /// Throws VmmError(no_kvm) naming what is missing and what may help.
+    /// Opens the device and checks the API version and every capability that this program needs. Throws
+    /// VmmError(no_kvm), which names what is missing and what may help.
     explicit Kvm(const std::string& path = "/dev/kvm");
 
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
 
-    /// The value of an optional capability; 0 where it is missing.
+    /// The value of an optional capability, or 0 if it is missing.
     [[nodiscard]] int capability(int number) const noexcept;
 
     /// Bytes to map for each vCPU.
@@ -29,7 +29,7 @@ public:
     /// The largest number of vCPUs of one VM.
     [[nodiscard]] unsigned max_vcpus() const noexcept;
 
-    /// What the host CPU and KVM can offer a guest.
+    /// The features that the host CPU and KVM can offer a guest.
     [[nodiscard]] std::vector<kvm_cpuid_entry2> supported_cpuid() const;
 
     /// A new VM's file descriptor.

@@ -9,7 +9,7 @@
 
 namespace kvm_vmm {
 
-/// ioctl(2) that throws VmmError, naming the call, where it fails. EINTR is tried again.
+/// Calls ioctl(2), and throws VmmError with the name of the call if it fails. Retries after EINTR.
 template <class Argument>
 int kvm_ioctl(int fd, unsigned long request, Argument argument, const char* name,
               ExitCode code = ExitCode::vmm_error) {

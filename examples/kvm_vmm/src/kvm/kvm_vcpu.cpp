@@ -40,7 +40,7 @@ void KvmVcpu::request_exit() noexcept {
 }
 
 void KvmVcpu::clear_exit_request() noexcept {
-    // The strongest order: what the caller reads next must not be read before this.
+    // The strongest order, because later reads of the caller must not be moved before this.
     std::atomic_ref(run_->immediate_exit).store(0, std::memory_order_seq_cst);
 }
 
@@ -75,7 +75,7 @@ void KvmVcpu::set_cpuid(std::span<const kvm_cpuid_entry2> entries) {
 void KvmVcpu::set_msrs(std::span<const kvm_msr_entry> entries) {
     CountedList list(entries);
     const int written = kvm_ioctl(fd_.get(), list.ioctl_number(KVM_SET_MSRS), list.data(), "KVM_SET_MSRS");
-    // KVM stops at the first MSR that it refuses and says how many went before.
+    // KVM stops at the first MSR that it refuses and returns the number of those before it.
     if (static_cast<std::size_t>(written) != entries.size()) {
         std::array<char, 64> text{};
         std::snprintf(text.data(), text.size(), "KVM refused MSR 0x%x",

@@ -14,7 +14,7 @@
 
 namespace kvm_vmm {
 
-/// One vCPU. Everything but `request_exit` belongs to the thread that runs it.
+/// One vCPU. All functions except `request_exit` may be called only by the thread that runs it.
 class KvmVcpu {
 public:
     KvmVcpu(const Kvm& kvm, const KvmVm& vm, unsigned id);
@@ -26,17 +26,17 @@ public:
 
     [[nodiscard]] unsigned id() const noexcept { return id_; }
 
-    /// Runs the guest until it needs something. A signal or `request_exit` ends it with `Resume`.
-    /// Throws VmmError where KVM itself fails.
+    /// Runs the guest until it needs something. A signal or `request_exit` ends it with `Resume`. Throws
+    /// VmmError if KVM itself fails.
     [[nodiscard]] VcpuExit run();
 
-    /// Makes this or the next `run` return at once. From any thread; send the thread a signal as well, so
-    /// that it leaves guest mode.
+    /// Makes this or the next `run` return at once. May be called from any thread; also send the vCPU's
+    /// thread a signal, so that it leaves guest mode.
     void request_exit() noexcept;
     void clear_exit_request() noexcept;
 
-    /// Lets the guest know that it has not run for a while, so that its watchdogs do not take that for a
-    /// lockup. To be called before it runs again. Nothing where the guest does not use KVM's clock.
+    /// Notifies the guest that it has not run for a while, so that its watchdogs do not take that for a
+    /// lockup. Call it before the guest runs again. It has no effect if the guest does not use KVM's clock.
     void declare_pause() noexcept;
 
     [[nodiscard]] kvm_regs regs() const;
@@ -51,7 +51,7 @@ public:
     [[nodiscard]] kvm_mp_state mp_state() const;
     void set_mp_state(const kvm_mp_state& state);
 
-    /// Where the CPU stands, for reports: never throws.
+    /// The position of the CPU, for reports. Never throws.
     [[nodiscard]] std::string describe() const noexcept;
 
 private:

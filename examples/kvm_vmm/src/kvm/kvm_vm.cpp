@@ -9,8 +9,8 @@
 namespace kvm_vmm {
 namespace {
 
-// Intel CPUs without unrestricted guest mode need one page for a real-mode identity map and three for a
-// TSS; they lie in the MMIO gap, just below the place of the firmware ROM.
+// Intel CPUs without unrestricted guest mode need one page for a real-mode identity map and three for a TSS;
+// these are in the MMIO gap, just below the address of the firmware ROM.
 constexpr std::uint64_t identity_map_address = 0xFFFB'C000;
 constexpr unsigned long tss_address = 0xFFFB'D000;
 

@@ -10,7 +10,7 @@
 
 namespace kvm_vmm {
 
-/// One virtual machine as KVM sees it: memory slots and interrupt controllers.
+/// One virtual machine of KVM: memory slots and interrupt controllers.
 class KvmVm {
 public:
     explicit KvmVm(const Kvm& kvm);
@@ -20,8 +20,8 @@ public:
     /// Maps every region of `memory`. `memory` must outlive the VM.
     void map_memory(const GuestMemory& memory);
 
-    /// In-kernel PIC pair, IOAPIC and local APICs, and the PIT with its port 0x61.
-    /// Before the first vCPU is made.
+    /// In-kernel PIC pair, IOAPIC and local APICs, and the PIT with its port 0x61. Call it before the first
+    /// vCPU is created.
     void create_interrupt_controllers();
 
     /// Every write to the eventfd `event_fd` from now on is an edge on interrupt line `gsi`.

@@ -36,13 +36,14 @@ struct MmioWrite {
     std::uint64_t address;
     std::span<std::uint8_t> data;
 };
-/// Nothing to do but to run again: a signal, a window for interrupts, an AP that is not started yet.
+/// The caller only has to run the vCPU again: a signal, a window for interrupts, an AP that is not started
+/// yet.
 struct Resume {};
 /// HLT without an in-kernel interrupt controller.
 struct Halt {};
 /// Triple fault.
 struct Shutdown {};
-/// The guest asked, through a paravirtual call, for one of these.
+/// The guest requested one of these through a paravirtual call.
 struct SystemEvent {
     enum class Kind : std::uint8_t { power_off, reset, crash, other } kind;
     std::uint32_t type;
@@ -51,7 +52,7 @@ struct SystemEvent {
 struct FailEntry {
     std::uint64_t hardware_reason;
 };
-/// KVM cannot go on, most often because it cannot emulate an instruction.
+/// KVM cannot continue, most often because it cannot emulate an instruction.
 struct InternalError {
     std::uint32_t suberror;
     std::vector<std::uint64_t> data;
@@ -68,10 +69,10 @@ using VcpuExit = std::variant<exits::PortRead, exits::PortWrite, exits::MmioRead
                               exits::Resume, exits::Halt, exits::Shutdown, exits::SystemEvent,
                               exits::FailEntry, exits::InternalError, exits::Unknown>;
 
-/// Reads the exit from the shared page. `run_size` bounds what is believed of it.
+/// Reads the exit from the shared page. `run_size` limits the offsets in it that are accepted.
 [[nodiscard]] VcpuExit decode_exit(kvm_run& run, std::size_t run_size);
 
-/// The name of a KVM exit reason, "KVM_EXIT_..." less the prefix.
+/// The name of a KVM exit reason, "KVM_EXIT_..." without the prefix.
 [[nodiscard]] std::string_view exit_reason_name(std::uint32_t reason) noexcept;
 
 }  // namespace kvm_vmm

@@ -15,8 +15,8 @@ namespace {
 
 constexpr std::uint64_t huge_page = 2ULL << 20U;
 
-// At a multiple of 2 MiB, as guest addresses are: only then can KVM map a huge page of the host as one for
-// the guest.
+// Maps RAM at a multiple of 2 MiB, like the guest addresses: only then can KVM map a huge page of the host as
+// one of the guest.
 std::span<std::uint8_t> map_ram(std::uint64_t size) {
     void* const mapped = ::mmap(nullptr, size + huge_page, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -31,7 +31,7 @@ std::span<std::uint8_t> map_ram(std::uint64_t size) {
         ::munmap(start, before);
     }
     ::munmap(start + before + size, huge_page - before);
-    // A core file is for finding faults of this program, not for what a guest holds.
+    // A core file serves to find faults of this program, and must not contain the guest's data.
     ::madvise(start + before, size, MADV_DONTDUMP);
     return {start + before, size};
 }

@@ -11,13 +11,13 @@
 
 namespace kvm_vmm {
 
-/// The guest's RAM: one region below the MMIO gap and, where there is more, one from 4 GiB up.
+/// The guest's RAM: one region below the MMIO gap and, if there is more RAM, one from 4 GiB up.
 ///
 /// All accessors check bounds and work on whole ranges inside one region. Guest CPUs may write the same
 /// bytes at the same time, so data read from here is read once, copied, and validated after that.
 class GuestMemory {
 public:
-    /// RAM ends here below 4 GiB; LAPIC, IOAPIC and virtio-mmio live between this and 4 GiB.
+    /// The end of RAM below 4 GiB; LAPIC, IOAPIC and virtio-mmio are between this address and 4 GiB.
     static constexpr std::uint64_t mmio_gap_start = 0xC000'0000;
     static constexpr std::uint64_t mmio_gap_end = 0x1'0000'0000;
 
@@ -26,8 +26,8 @@ public:
         std::span<std::uint8_t> host;
     };
 
-    /// Reserves `size` bytes of zeroed RAM, a multiple of the page size and not 0.
-    /// Throws VmmError where the host refuses.
+    /// Reserves `size` bytes of zeroed RAM, a multiple of the page size and not 0. Throws VmmError if the
+    /// host refuses.
     explicit GuestMemory(std::uint64_t size);
     ~GuestMemory();
     GuestMemory(const GuestMemory&) = delete;
@@ -40,7 +40,7 @@ public:
     /// End of the region that starts at 0.
     [[nodiscard]] std::uint64_t low_end() const noexcept { return regions_.front().host.size(); }
 
-    /// The host bytes of [address, address + length), or nothing where part of it is not RAM.
+    /// The host bytes of [address, address + length), or nothing if a part of it is not RAM.
     [[nodiscard]] std::optional<std::span<std::uint8_t>> slice(std::uint64_t address,
                                                                std::uint64_t length) const noexcept;
 
@@ -69,8 +69,8 @@ public:
         return object;
     }
 
-    /// Gives all pages back to the host, when no CPU runs any more: RAM reads as zero after that. False where
-    /// the host refuses, as for locked memory.
+    /// Returns all pages to the host, after which RAM reads as zero. No CPU may run any more. Returns false
+    /// if the host refuses, as for locked memory.
     bool give_back() noexcept;
 
 private:

@@ -6,8 +6,8 @@
 
 namespace kvm_vmm {
 
-/// Which object of the file system something is, by whatever name it was reached. Never used again for
-/// another object as long as a descriptor of it is open.
+/// Identifies an object of the file system, whatever its name. The identity is not reused for another object
+/// while a descriptor of this one is open.
 struct FileIdentity {
     dev_t device{};
     ino_t inode{};

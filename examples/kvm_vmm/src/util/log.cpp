@@ -31,10 +31,10 @@ constexpr std::array<std::string_view, 4> level_names{"error", "warning", "info"
 std::atomic<int> log_file{-1};
 std::atomic<bool> write_failed{false};
 
-// Which messages each place of the source has had written of late.
+// Limits the messages that each place of the source may write.
 MessageLimit limit;
 
-// Lines from several threads do not mix, as each is a single write.
+// Lines of several threads do not mix, because each is a single write.
 bool write_line(int fd, std::string_view line) noexcept {
     ssize_t written = 0;
     do {
@@ -43,13 +43,13 @@ bool write_line(int fd, std::string_view line) noexcept {
     return written == static_cast<ssize_t>(line.size());
 }
 
-// Long enough for a reader that is only slow, short enough for the end of a program.
+// Long enough for a reader that is only slow, and short enough for a program that is ending.
 constexpr std::chrono::milliseconds stderr_patience{1000};
 
-// Whether a line was given up because nobody reads stderr. The next ones do not wait for that again.
+// Whether a line was abandoned because stderr is not read. Later lines do not wait again.
 std::atomic<bool> stderr_is_stuck{false};
 
-// Never waits longer than `patience`: stderr may be a pipe or a terminal that nobody reads.
+// Never waits longer than `patience`: stderr may be a pipe or a terminal that is not read.
 void write_stderr(LogLine& line, std::chrono::milliseconds patience) {
     using std::chrono::steady_clock;
     // In raw mode a newline alone does not return to the first column.
@@ -88,7 +88,7 @@ void write_file(int fd, LogLevel level, std::string_view message) noexcept {
     if (write_line(fd, line.finish("\n"))) {
         return;
     }
-    // A log that cannot be written any more is reported once, and not by another line in the log.
+    // A failure to write the log is reported once, and not in the log itself.
     if (const int error_number = errno; error_number != EAGAIN && !write_failed.exchange(true)) {
         LogLine warning;
         const char* const reason = ::strerrordesc_np(error_number);
@@ -105,7 +105,7 @@ void write_message(LogLevel level, std::string_view message) noexcept {
     }
     LogLine line;
     line.add("kvm_vmm: ").add(log_level_name(level)).add(": ").add_printable(message);
-    // A CPU's thread may be the caller.
+    // Does not wait, because the caller may be a CPU's thread.
     write_stderr(line, std::chrono::milliseconds(0));
 }
 
@@ -117,7 +117,7 @@ void write_summaries(bool all) noexcept {
     });
 }
 
-/// A signal handler that logs leaves errno to what it has interrupted.
+/// Restores errno, so that a signal handler can log without affecting the code that it interrupted.
 class KeepErrno {
 public:
     KeepErrno() noexcept = default;

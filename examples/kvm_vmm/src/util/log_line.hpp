@@ -14,14 +14,15 @@
 
 namespace kvm_vmm {
 
-/// One line of the log, put together on the stack: without memory from the heap and without a lock, so that a
-/// signal handler can log whatever it has interrupted. What does not fit is cut off and marked.
+/// One line of the log, composed on the stack without heap memory and without a lock, so that a signal
+/// handler can log whatever it has interrupted. Text that does not fit is cut off and marked.
 class LogLine {
 public:
-    /// Longest line with its end, in bytes. A command line and two paths of the usual length fit.
+    /// The length of the longest line including its end, in bytes. A command line and two paths of the usual
+    /// length fit.
     static constexpr std::size_t most = 8192;
 
-    /// `text` as it is.
+    /// Adds `text` unchanged.
     LogLine& add(std::string_view text) noexcept {
         if (text.size() > room()) {
             cut_ = true;
@@ -32,7 +33,7 @@ public:
         return *this;
     }
 
-    /// `text` with '?' for each control character and for each byte that is not UTF-8.
+    /// Adds `text` with '?' for each control character and for each byte that is not UTF-8.
     LogLine& add_printable(std::string_view text) noexcept {
         while (!text.empty() && !cut_) {
             const std::size_t length = shown_length(text);
@@ -46,7 +47,7 @@ public:
         return *this;
     }
 
-    /// `number` in decimal with `width` digits, zeros in front.
+    /// Adds `number` in decimal with at least `width` digits and leading zeros.
     LogLine& add_number(std::uint64_t number, std::size_t width = 1) noexcept {
         std::array<char, 20> digits{};
         std::size_t first = digits.size();
@@ -57,7 +58,7 @@ public:
         return add(std::string_view(digits.data() + first, digits.size() - first));
     }
 
-    /// "2026-01-31T23:59:59.123456Z ". (gmtime_r would take a lock of the C library.)
+    /// Adds "2026-01-31T23:59:59.123456Z ". (gmtime_r would take a lock of the C library.)
     LogLine& add_time(const timespec& since_epoch) noexcept {
         using namespace std::chrono;
         const sys_seconds time{seconds(since_epoch.tv_sec)};
@@ -73,7 +74,7 @@ public:
         return add_number(static_cast<std::uint64_t>(since_epoch.tv_nsec / 1000), 6).add("Z ");
     }
 
-    /// The whole line with `end` ("\n" or "\r\n"), valid while this lives.
+    /// The whole line with `end` ("\n" or "\r\n"), valid while this object exists.
     [[nodiscard]] std::string_view finish(std::string_view end) noexcept {
         const auto append = [this](std::string_view text) {
             length_ = static_cast<std::size_t>(std::ranges::copy(text, bytes_.begin() + offset()).out -
@@ -93,7 +94,7 @@ private:
     [[nodiscard]] std::ptrdiff_t offset() const noexcept { return static_cast<std::ptrdiff_t>(length_); }
     [[nodiscard]] std::size_t room() const noexcept { return most - mark.size() - longest_end - length_; }
 
-    std::array<char, most> bytes_;  // not cleared: only what is written is read
+    std::array<char, most> bytes_;  // not cleared: only written bytes are read
     std::size_t length_{0};
     bool cut_{false};
 };

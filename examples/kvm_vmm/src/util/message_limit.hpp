@@ -14,13 +14,13 @@ namespace kvm_vmm {
 
 /// Lets through a limited number of messages from each place of the source, and counts the others.
 ///
-/// What a guest does can make a place log without end, and a log that is flooded hides what matters. A window
-/// begins with the first message of a place; `most` messages pass in it. The caller asks for summaries from
-/// time to time, so that the number of messages left out is known when the window ends, whether or not
-/// another one comes.
+/// A guest can make a place log without end, and a flooded log hides important messages. A window begins with
+/// the first message of a place, and `most` messages pass in it. The caller calls summarize() from time to
+/// time, so that the number of suppressed messages is reported after the window has ended, whether or not
+/// another message follows.
 ///
-/// Everything is atomic and nothing waits or allocates: any thread may call, and so may a signal handler that
-/// interrupts a call.
+/// All members are atomic, and no function waits or allocates: any thread may call them, and so may a signal
+/// handler that interrupts a call.
 class MessageLimit {
 public:
     using Time = std::chrono::steady_clock::time_point;
@@ -31,7 +31,7 @@ public:
     static constexpr std::size_t most_places = 64;
     static constexpr std::size_t sample_size = 96;
 
-    /// What is known of the messages that a window left out.
+    /// Describes the messages that were suppressed in a window.
     struct Summary {
         std::uint32_t left_out;
         std::uint8_t level;       ///< as given to admit()
@@ -48,7 +48,7 @@ public:
         std::int64_t start = found->window_start.load(std::memory_order_acquire);
         const std::int64_t time = nanoseconds(now);
         if (start == none || time - start >= nanoseconds(window)) {
-            // A window with messages left out ends with its summary; until that is taken the place is silent.
+            // A window with suppressed messages ends with its summary; until then the place writes nothing.
             if (found->left_out.load(std::memory_order_acquire) == 0 &&
                 found->window_start.compare_exchange_strong(start, time, std::memory_order_acq_rel)) {
                 found->level.store(level, std::memory_order_relaxed);
@@ -67,8 +67,8 @@ public:
         return false;
     }
 
-    /// Calls `write(Summary)` for each window that is over and left messages out; with `all`, for those that
-    /// are not over as well.
+    /// Calls `write(Summary)` for each window that has ended and in which messages were suppressed; with
+    /// `all`, also for windows that have not ended.
     template <class Write>
     void summarize(Time now, bool all, Write&& write) noexcept {
         if (!left_out_.exchange(false, std::memory_order_acq_rel)) {
@@ -99,7 +99,7 @@ public:
         }
     }
 
-    /// Begins afresh: no window is open, and nothing is left out.
+    /// Resets the state: no window is open, and no message counts as suppressed.
     void forget() noexcept {
         for (Place& place : places_) {
             place.left_out.store(0, std::memory_order_relaxed);
@@ -130,7 +130,7 @@ private:
         return nanoseconds(time.time_since_epoch());
     }
 
-    /// The entry of `place`, made where there is none yet; nothing where all are taken.
+    /// The entry of `place`, which is created if there is none yet; null if all entries are taken.
     [[nodiscard]] Place* find(const std::source_location& place) noexcept {
         const char* const file = place.file_name();
         const std::uint64_t line = std::uint64_t{place.line()} << 32U | place.column() | 1ULL << 63U;
@@ -142,8 +142,8 @@ private:
                     return &entry;
                 }
             }
-            // An entry that is just being made has no line yet and is passed over: at worst the place has
-            // two.
+            // An entry that is being created has no line yet and is skipped: at worst the place gets two
+            // entries.
             if (owner == file && entry.line.load(std::memory_order_acquire) == line) {
                 return &entry;
             }

@@ -59,7 +59,7 @@ std::optional<int> named_descriptor(const std::string& path) {
 OutputFile::OutputFile(std::string_view role, std::string path, Content content)
     : path_(std::move(path)), label_(std::string(role) + ' ' + in_quotes(path_)), content_(content) {
     struct stat status{};
-    // Looked at before it is opened, as opening some devices has effects.
+    // Check the type before opening the file, because opening some devices has effects.
     if (::stat(path_.c_str(), &status) == 0) {
         refuse_unfit(status.st_mode);
     }
@@ -138,7 +138,7 @@ bool OutputFile::create() {
     if (fd_) {
         created_ = path_;
     } else if (error_number == EEXIST && fs::is_symlink(fs::symlink_status(path_))) {
-        // A link to nothing: the file is created where it points to, if the kernel follows the link.
+        // A dangling link: the file is created at its target, if the kernel follows the link.
         fd_ = FileDescriptor(::open(path_.c_str(), how | O_CREAT, mode_of_new_file));
         error_number = fd_ ? 0 : errno;
         std::error_code error;

@@ -12,24 +12,25 @@
 
 namespace kvm_vmm {
 
-/// What is written to at a path of the user's: a regular file, a FIFO or a character device, such as a
+/// An output at a path that the user specified: a regular file, a FIFO or a character device, such as a
 /// terminal. Directories, sockets and block devices are refused.
 ///
-/// It is opened without any change to what it holds, so that its identity can be compared with that of other
-/// files first. keep() is the decision for it. A file that the constructor created, with mode 0600, is
-/// removed again by the destructor unless it was kept; an existing file has the mode that it had.
+/// Opening it does not change its content, so that its identity can first be compared with that of other
+/// files. keep() then confirms that it will be used. The destructor removes a file that the constructor
+/// created (with mode 0600) unless keep() was called; an existing file keeps its mode.
 ///
-/// The descriptor is non-blocking and appends, so that what other programs write to the same file is not
-/// overwritten. A path that leads to a descriptor of this process (/dev/stdout, /dev/fd/N, /proc/self/fd/N)
-/// means just that descriptor: a regular file there is written from where it stands, and never truncated.
+/// The descriptor is non-blocking and appends, so that it does not overwrite the output of other programs to
+/// the same file. A path that names a descriptor of this process (/dev/stdout, /dev/fd/N, /proc/self/fd/N)
+/// means exactly that descriptor: a regular file there is written from its current position, and never
+/// truncated.
 ///
 /// All failures are VmmError(bad_file) with a line of the form "log file 'PATH': REASON".
 class OutputFile {
 public:
-    /// What keep() does with what a regular file holds already.
+    /// Whether keep() keeps or discards the existing content of a regular file.
     enum class Content { kept, discarded };
 
-    /// `role` is what the user calls it: "log file". Opening never waits.
+    /// `role` is the user's term for the file: "log file". Opening never blocks.
     OutputFile(std::string_view role, std::string path, Content content);
     ~OutputFile();
     OutputFile(const OutputFile&) = delete;
@@ -43,15 +44,16 @@ public:
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
     [[nodiscard]] FileIdentity identity() const noexcept { return identity_; }
     [[nodiscard]] bool is_regular() const noexcept { return regular_; }
-    /// The descriptor of this process that the path means.
+    /// The descriptor of this process that the path names, if it does.
     [[nodiscard]] std::optional<int> named_descriptor() const noexcept { return named_; }
 
-    /// From now on writes through `fd`, which is another descriptor of the same file and stays the caller's:
-    /// the two share one position, so that neither overwrites what the other writes.
+    /// From now on writes through `fd`, another descriptor of the same file, which the caller owns: the two
+    /// share one position, so that neither overwrites the output of the other.
     void share(int fd);
-    /// It is to be used: it stays, and its content goes if so asked.
+    /// Confirms that the file will be used: it is not removed, and its content is discarded if that was
+    /// specified.
     void keep();
-    /// After keep(): the descriptor becomes the caller's.
+    /// Passes ownership of the descriptor to the caller; call it after keep().
     [[nodiscard]] FileDescriptor take_descriptor() { return std::move(fd_); }
 
     [[noreturn]] void fail(const std::string& reason) const;
@@ -70,10 +72,10 @@ private:
     FileIdentity identity_;
     bool regular_{false};
     std::optional<int> named_;
-    std::optional<std::string> created_;  // where, until it is kept
+    std::optional<std::string> created_;  // the path of a created file until keep()
 };
 
-/// The descriptor of this process that `path` leads to through /proc/self/fd or a link to it.
+/// The descriptor of this process that `path` names through /proc/self/fd or a link to it.
 [[nodiscard]] std::optional<int> named_descriptor(const std::string& path);
 
 }  // namespace kvm_vmm

@@ -24,8 +24,8 @@ namespace {
 constexpr std::size_t stack_size = 8UL << 20U;
 constexpr unsigned first_other_fd = STDERR_FILENO + 1;
 
-// A descriptor 0, 1 or 2 that is closed would be given to the next file opened, and the console would
-// write into that.
+// If descriptor 0, 1 or 2 were closed, the next file that is opened would get its number, and the console
+// would write into that file.
 void keep_standard_descriptors_open() {
     for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
         if (::fcntl(fd, F_GETFD) < 0) {
@@ -89,7 +89,7 @@ void close_other_descriptors(std::span<const char* const> arguments) {
     close_descriptors(first, ~0U);
 }
 
-/// Signals by which a user or a shell ends or stops a job. A parent that ignores them wants them to stay so.
+/// Signals by which a user or a shell ends or stops a job. If the parent ignores them, they stay ignored.
 bool may_stay_ignored(int signal) {
     constexpr std::array job_signals{SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGTTOU};
     return std::ranges::find(job_signals, signal) != job_signals.end();
@@ -104,13 +104,13 @@ void own_signals() {
             std::signal(signal, SIG_DFL);
         }
     }
-    // A reader of the console that goes away is an error of that write, not the end of the VM.
+    // If the reader of the console closes it, the write returns an error, and the VM does not end.
     std::signal(SIGPIPE, SIG_IGN);
-    // Likewise a file that grows to the limit of this process.
+    // The same applies to a file that reaches the size limit of this process.
     std::signal(SIGXFSZ, SIG_IGN);
-    // Likewise a terminal that another job got just before it is read: that read fails with EIO then.
+    // The same applies to a terminal that another job got just before it is read: the read fails with EIO.
     std::signal(SIGTTIN, SIG_IGN);
-    // Until the event loop waits for it, a request for the metrics stays pending instead of ending the
+    // A request for the metrics stays pending until the event loop waits for it, instead of ending the
     // process.
     sigset_t blocked{};
     sigemptyset(&blocked);
@@ -124,8 +124,8 @@ void own_limits() {
         files.rlim_cur = files.rlim_max;
         ::setrlimit(RLIMIT_NOFILE, &files);
     }
-    // The main thread's stack grows up to the limit in force; other threads get the size from libc, which
-    // took it from the limit that was in force before main().
+    // The main thread's stack grows up to the current limit; other threads get the size from libc, which read
+    // it from the limit that was set before main().
     rlimit stack{};
     if (::getrlimit(RLIMIT_STACK, &stack) == 0 && stack.rlim_cur < stack_size) {
         stack.rlim_cur = std::min<rlim_t>(stack_size, stack.rlim_max);

@@ -8,23 +8,23 @@ namespace kvm_vmm {
 /// Makes this process independent of the process that started it. Called first in main(), before any other
 /// thread exists. What a process inherits through exec(3) is set as this program needs it:
 ///
-/// - Descriptors: 0, 1 and 2 are open (on /dev/null where they were closed); all others are closed, except
+/// - Descriptors: 0, 1 and 2 are open (on /dev/null if they were closed); all others are closed, except
 ///   those that an argument names as `/dev/fd/N`, `/proc/self/fd/N` or `fd=N`.
-/// - Signals: none is blocked but SIGUSR1, which stays pending until the event loop waits for it. Each has
-/// its
-///   default action, except that SIGPIPE, SIGXFSZ and SIGTTIN are ignored, and that SIGHUP, SIGINT, SIGQUIT,
-///   SIGTSTP and SIGTTOU stay ignored where the parent ignored them (nohup, a shell without job control).
+/// - Signals: none is blocked except SIGUSR1, which stays pending until the event loop waits for it. Each has
+///   its default action, except that SIGPIPE, SIGXFSZ and SIGTTIN are ignored, and that SIGHUP, SIGINT,
+///   SIGQUIT, SIGTSTP and SIGTTOU stay ignored if the parent ignored them (nohup, a shell without job
+///   control).
 /// - Limits: the soft limit of open files is raised to the hard one, the stack is 8 MiB for each thread.
-/// - umask: 077. What is written here may hold what was typed.
+/// - umask: 077, because output may contain what the user typed.
 /// - The process is not dumpable: no core file, and no debugger of another user (see allow_core_dumps()).
 ///
-/// Timers stay as they are: an alarm(2) before exec(3) is the usual way to limit a program's time.
+/// Timers are not changed: an alarm(2) before exec(3) is the usual way to limit a program's time.
 void take_over_process(std::span<const char* const> arguments);
 
 /// For developers: core dumps are written again, and debuggers may attach. Guest RAM is left out of dumps.
 void allow_core_dumps() noexcept;
 
-/// Ends this process by `signal`, so that its parent sees which one it was. Returns only where that fails.
+/// Ends this process by `signal`, so that its parent can see the signal. Returns only if that fails.
 void end_by_signal(int signal) noexcept;
 
 }  // namespace kvm_vmm
