@@ -44,6 +44,7 @@ set(vmsuperio_headers
     vmsuperio/clock.hpp
     vmsuperio/debug_port.hpp
     vmsuperio/detail/chrono.hpp
+    vmsuperio/detail/clamp.hpp
     vmsuperio/detail/config.hpp
     vmsuperio/detail/copy_bytes.hpp
     vmsuperio/detail/port_core.hpp

@@ -135,7 +135,7 @@ public:
     [[nodiscard]] std::uint8_t peek(std::uint8_t = 0) const noexcept { return core().read(); }
 
     /// A write by the guest.
-    void write(std::uint8_t, std::uint8_t value) { write_data(std::span(&value, 1)); }
+    void write(std::uint8_t, std::uint8_t value) { write_data({&value, 1}); }
 
     /// Many writes to the port at once, as REP OUTSB makes them.
     void write_data(std::span<const std::uint8_t> bytes) {

@@ -33,7 +33,7 @@ struct ByteQueue {
         }
         return true;
     }
-    constexpr bool push(std::uint8_t byte) noexcept { return push(std::span(&byte, 1)); }
+    constexpr bool push(std::uint8_t byte) noexcept { return push({&byte, 1}); }
 
     /// The oldest byte. The queue must not be empty.
     constexpr std::uint8_t pop() noexcept {
@@ -45,6 +45,14 @@ struct ByteQueue {
         --count;
         return byte;
     }
+    /// `length` bytes from `offset` on, the oldest being at 0.
+    // From a pointer and a length, here and elsewhere: the constructors of std::span that take arrays ask
+    // std::ranges, which takes longer to compile than all that is in this directory.
+    [[nodiscard]] constexpr std::span<const std::uint8_t> view(std::size_t offset,
+                                                               std::size_t length) const noexcept {
+        return {bytes.data() + offset, length};
+    }
+    [[nodiscard]] constexpr std::span<const std::uint8_t> view() const noexcept { return view(0, count); }
     /// The newest byte. The queue must not be empty.
     [[nodiscard]] constexpr std::uint8_t back() const noexcept { return bytes[count - 1U]; }
     constexpr void clear() noexcept { *this = {}; }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
 
 #include <vmsuperio/detail/chrono.hpp>
+#include <vmsuperio/detail/clamp.hpp>
 #include <vmsuperio/i8042_state.hpp>
 #include <vmsuperio/interrupt_line.hpp>
 #include <vmsuperio/keys.hpp>
@@ -171,7 +171,7 @@ public:
     /// Time passes, in ns.
     [[nodiscard]] constexpr Effects advance(std::uint64_t time) noexcept {
         const Effects before = begin();
-        state_.hold_left -= std::min(time, state_.hold_left);
+        state_.hold_left -= time < state_.hold_left ? time : state_.hold_left;
         return complete(before);
     }
     /// Whether a device's byte waits for no more than the end of the hold-off.
@@ -198,7 +198,7 @@ private:
 
     [[nodiscard]] static constexpr std::uint64_t limited(std::chrono::nanoseconds hold_off) noexcept {
         constexpr std::int64_t longest{I8042State::longest_hold_off};
-        return static_cast<std::uint64_t>(std::clamp<std::int64_t>(hold_off.count(), 0, longest));
+        return static_cast<std::uint64_t>(clamp(hold_off.count(), 0, longest));
     }
 
     [[nodiscard]] constexpr Ps2Keyboard keyboard() noexcept { return Ps2Keyboard(state_.keyboard); }

@@ -142,7 +142,7 @@ public:
                 shift(code, Key::left_shift, true);
             }
         }
-        code.append(bare(key, true, form).span());
+        code.append(bare(key, true, form));
         return code;
     }
     /// The make code alone: what a held key repeats.
@@ -176,8 +176,8 @@ private:
     static constexpr std::uint8_t release = release_prefix;
 
     constexpr void shift(ScanCode& code, Key key, bool down) const noexcept {
-        code.append({extended});
-        code.append(scan_code(key, down, set_).span());
+        code.push(extended);
+        code.append(scan_code(key, down, set_));
     }
     [[nodiscard]] constexpr ScanCode bare(Key key, bool down, std::uint8_t form) const noexcept {
         if (set_ == 3) {

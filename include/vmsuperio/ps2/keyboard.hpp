@@ -109,7 +109,7 @@ private:
         } else {
             // Held, and pressed again with other keys: for the guest it goes up and down.
             code = codes.break_code(key, before, modifiers());
-            code.append(codes.make(key, form).span());
+            code.append(codes.make(key, form));
         }
         if (!queue(code, reserved)) {
             return false;
@@ -138,7 +138,7 @@ private:
         }
         state_.replies.clear();
         answer({state_.last_sent});
-        answer(std::span(rest.bytes).first(rest.size()));
+        answer_bytes(rest.view());
     }
 
     /// The defaults of default_disable, set_default and reset. The LEDs are left alone except by a reset.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -9,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include <vmsuperio/detail/clamp.hpp>
 #include <vmsuperio/keys.hpp>
 #include <vmsuperio/ps2/mouse_state.hpp>
 #include <vmsuperio/ps2/port.hpp>
@@ -77,11 +77,11 @@ private:
     constexpr std::uint8_t send_unasked() noexcept {
         if (!packet_begun()) {
             state_.last_packet.clear();
-            state_.last_packet.push(std::span(state_.packets.bytes).first(packet_size()));
+            state_.last_packet.push(state_.packets.view(0, packet_size()));
         }
         const std::uint8_t byte = state_.packets.pop();
         if (!packet_begun()) {
-            state_.reported_buttons = buttons_of(state_.last_packet.bytes);
+            state_.reported_buttons = buttons_of(state_.last_packet.view(0, state_.last_packet.capacity()));
         }
         make_packet();
         return byte;
@@ -92,7 +92,7 @@ private:
     [[nodiscard]] static constexpr std::int16_t add(std::int16_t count, std::int32_t more) noexcept {
         constexpr std::int64_t most = Ps2MouseState::max_count;
         const std::int64_t sum = std::int64_t{count} + more;
-        return static_cast<std::int16_t>(std::clamp<std::int64_t>(sum, -most, most));
+        return static_cast<std::int16_t>(clamp(sum, -most, most));
     }
 
     [[nodiscard]] constexpr bool has_wheel() const noexcept { return state_.id != ps2::standard_mouse; }
@@ -117,9 +117,10 @@ private:
     [[nodiscard]] constexpr std::uint8_t shown_buttons() const noexcept {
         const std::size_t size = packet_size();
         if (state_.packets.size() >= size) {
-            return buttons_of(std::span(state_.packets.bytes).subspan(state_.packets.size() - size, size));
+            return buttons_of(state_.packets.view(state_.packets.size() - size, size));
         }
-        return packet_begun() ? buttons_of(state_.last_packet.bytes) : state_.reported_buttons;
+        return packet_begun() ? buttons_of(state_.last_packet.view(0, state_.last_packet.capacity()))
+                              : state_.reported_buttons;
     }
     [[nodiscard]] constexpr bool has_report() const noexcept {
         const std::uint8_t visible =
@@ -131,17 +132,17 @@ private:
     /// An answer: the acknowledgement, if any, then what resend sends again. "Packet" means, for that
     /// command, a movement packet, the three bytes of a status request, the two after a reset, or a single
     /// byte.
-    constexpr void reply(std::initializer_list<std::uint8_t> first,
-                         std::span<const std::uint8_t> packet) noexcept {
+    constexpr void reply_bytes(std::initializer_list<std::uint8_t> first,
+                               std::span<const std::uint8_t> packet) noexcept {
         state_.resend_failed = false;
         answer(first);
-        answer(packet);
+        answer_bytes(packet);
         state_.last_packet.clear();
         state_.last_packet.push(packet);
     }
     constexpr void reply(std::initializer_list<std::uint8_t> first,
                          std::initializer_list<std::uint8_t> packet) noexcept {
-        reply(first, std::span(packet.begin(), packet.size()));
+        reply_bytes(first, {packet.begin(), packet.size()});
     }
     constexpr void acknowledge() noexcept { reply({}, {ps2::acknowledge}); }
 
@@ -169,12 +170,12 @@ private:
         state_.replies.clear();
         if (packet_begun()) {
             abort_packet();
-            state_.reported_buttons = buttons_of(state_.last_packet.bytes);
+            state_.reported_buttons = buttons_of(state_.last_packet.view(0, state_.last_packet.capacity()));
         }
         if (state_.last_packet.empty()) {
             answer({state_.last_sent});
         } else {
-            answer(std::span(state_.last_packet.bytes).first(state_.last_packet.size()));
+            answer_bytes(state_.last_packet.view());
         }
     }
 
@@ -218,8 +219,8 @@ private:
             case Command::read_data: {
                 state_.packets.clear();
                 const Packet packet = next_packet(false);
-                state_.reported_buttons = buttons_of(packet.bytes);
-                return reply({ps2::acknowledge}, packet.span());
+                state_.reported_buttons = buttons_of(packet.span());
+                return reply_bytes({ps2::acknowledge}, packet.span());
             }
             case Command::reset_wrap:
                 state_.wrap = false;
@@ -297,7 +298,7 @@ private:
         std::array<std::uint8_t, 4> bytes{};
         std::uint8_t count{};
         [[nodiscard]] constexpr std::span<const std::uint8_t> span() const noexcept {
-            return std::span(bytes).first(count);
+            return {bytes.data(), count};
         }
     };
 
@@ -313,7 +314,7 @@ private:
     /// overflow bits are never needed.
     constexpr Packet next_packet(bool scaled) noexcept {
         const auto take = [](std::int16_t& count, std::int32_t most) {
-            const std::int32_t part = std::clamp<std::int32_t>(count, -most, most);
+            const auto part = static_cast<std::int32_t>(clamp(count, -most, most));
             count = static_cast<std::int16_t>(count - part);
             return part;
         };

@@ -56,9 +56,10 @@ public:
     }
 
 protected:
-    constexpr void answer(std::span<const std::uint8_t> bytes) noexcept { state_.replies.push(bytes); }
+    // Not an overload: the compiler would look for a conversion from each list to a span.
+    constexpr void answer_bytes(std::span<const std::uint8_t> bytes) noexcept { state_.replies.push(bytes); }
     constexpr void answer(std::initializer_list<std::uint8_t> bytes) noexcept {
-        answer(std::span(bytes.begin(), bytes.size()));
+        answer_bytes({bytes.begin(), bytes.size()});
     }
     constexpr void wait_for_parameter(Command command) noexcept {
         state_.waiting_for = std::to_underlying(command);

@@ -44,18 +44,20 @@ struct ScanCode {
     std::uint8_t count{};
 
     constexpr ScanCode() = default;
-    constexpr ScanCode(std::initializer_list<std::uint8_t> codes) { append(codes); }
-
-    constexpr void append(std::initializer_list<std::uint8_t> codes) noexcept {
-        append(std::span(codes.begin(), codes.size()));
-    }
-    constexpr void append(std::span<const std::uint8_t> codes) noexcept {
+    constexpr ScanCode(std::initializer_list<std::uint8_t> codes) {
         for (const std::uint8_t code : codes) {
-            bytes[count++] = code;
+            push(code);
+        }
+    }
+
+    constexpr void push(std::uint8_t code) noexcept { bytes[count++] = code; }
+    constexpr void append(const ScanCode& more) noexcept {
+        for (std::size_t i = 0; i < more.count; ++i) {
+            push(more.bytes[i]);
         }
     }
     [[nodiscard]] constexpr std::span<const std::uint8_t> span() const noexcept {
-        return std::span(bytes).first(count);
+        return {bytes.data(), count};
     }
 };
 
@@ -113,21 +115,20 @@ struct Set1Code {
 }
 
 /// The set 2 code that the controller would translate to a given set 1 code (below 0x80); 0 if none.
+// Searched for: a table of the inverse would be computed by every compilation that includes this.
 [[nodiscard]] constexpr std::uint8_t set2_from_set1(std::uint8_t set1) noexcept {
-    constexpr auto inverse = [] {
-        std::array<std::uint8_t, 0x80> result{};
-        for (std::size_t code = 1; code < 0x80; ++code) {
-            const std::uint8_t to = translate_to_set1(static_cast<std::uint8_t>(code));
-            if (to < result.size()) {
-                result[to] = static_cast<std::uint8_t>(code);
-            }
-        }
-        // Two codes share these; the keyboard sends the higher one.
-        result[0x41] = 0x83;  // F7
-        result[0x54] = 0x84;  // SysRq
-        return result;
-    }();
-    return set1 < inverse.size() ? inverse[set1] : std::uint8_t{0};
+    // Two codes share these; the keyboard sends the higher one.
+    if (set1 == 0x41) {
+        return 0x83;  // F7
+    }
+    if (set1 == 0x54) {
+        return 0x84;  // SysRq
+    }
+    std::uint8_t code = set1 < 0x80 ? 0x7F : 0;
+    while (code != 0 && translate_to_set1(code) != set1) {
+        --code;
+    }
+    return code;
 }
 
 /// Set 3 gives each key one byte. It keeps set 2's code for the typewriter keys; the others are listed.

@@ -33,8 +33,12 @@ struct FieldInfo {
     unsigned shift;
     Access access;
 
-    consteval FieldInfo(std::string_view field_name, FieldBits bits) noexcept
-        : name(field_name), mask(bits.mask), shift(bits.shift), access(bits.access) {}
+    // The length by the built-in: std::string_view counts characters one by one while it compiles.
+    consteval FieldInfo(const char* field_name, FieldBits bits) noexcept
+        : name(field_name, __builtin_strlen(field_name)),
+          mask(bits.mask),
+          shift(bits.shift),
+          access(bits.access) {}
 
     [[nodiscard]] constexpr bool is_bit() const noexcept { return mask >> shift == 1; }
     [[nodiscard]] constexpr std::uint64_t value_in(std::uint64_t register_value) const noexcept {

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+
+#include <vmsuperio/detail/config.hpp>
+
+namespace vmsuperio::detail {
+
+/// As std::clamp, whose header <algorithm> takes longer to compile than any device.
+[[nodiscard]] constexpr std::int64_t clamp(std::int64_t value, std::int64_t least,
+                                           std::int64_t most) noexcept {
+    if (value < least) {
+        return least;
+    }
+    return value > most ? most : value;
+}
+
+}  // namespace vmsuperio::detail
