@@ -181,6 +181,24 @@ struct I8042State {
     if (state.hold_left > I8042State::longest_hold_off) {
         return std::unexpected(StateError{"hold_left"});
     }
+    // A device that is not there cannot have queued a byte.
+    const bool full = state.profile == I8042Profile::full;
+    if (!full || !state.keyboard_present) {
+        if (!state.keyboard.replies.empty()) {
+            return std::unexpected(StateError{"keyboard.replies"});
+        }
+        if (!state.keyboard.keys.empty()) {
+            return std::unexpected(StateError{"keyboard.keys"});
+        }
+    }
+    if (!full || !state.mouse_present) {
+        if (!state.mouse.replies.empty()) {
+            return std::unexpected(StateError{"mouse.replies"});
+        }
+        if (!state.mouse.packets.empty()) {
+            return std::unexpected(StateError{"mouse.packets"});
+        }
+    }
     if (const auto valid = validate(state.keyboard); !valid) {
         return valid;
     }
