@@ -4,7 +4,6 @@
 #include <concepts>
 #include <cstdint>
 #include <expected>
-#include <limits>
 #include <optional>
 #include <utility>
 
@@ -32,21 +31,8 @@ public:
     /// where the clock ends before.
     template <Trigger T, SerialEvents E, Writer W>
     constexpr std::optional<std::chrono::nanoseconds> next_deadline(const Serial<T, E, W>& serial) {
-        using std::chrono::nanoseconds;
-        if (!serial.character_timeout_armed()) {
-            running_ = false;
-            return std::nullopt;
-        }
-        const nanoseconds now = time_since_epoch(clock_);
-        follow(serial.receive_activity(), now);
-        if (now < started_) {
-            return now;
-        }
-        const std::int64_t length = serial.character_timeout_length().count();
-        if (started_.count() > std::numeric_limits<std::int64_t>::max() - length) {
-            return std::nullopt;
-        }
-        return nanoseconds(started_.count() + length);
+        std::chrono::nanoseconds now{};
+        return due(serial, now);
     }
 
     /// Lets the timeout happen if its time is over. To be called at the deadline; harmless at any other time.
@@ -63,21 +49,13 @@ public:
     template <Trigger T, SerialEvents E, Writer W>
     constexpr std::expected<std::optional<std::chrono::nanoseconds>, SerialError<typename T::error_type>>
     poll(Serial<T, E, W>& serial) {
-        using std::chrono::nanoseconds;
-        if (!serial.character_timeout_armed()) {
-            running_ = false;
+        std::chrono::nanoseconds now{};
+        const auto deadline = due(serial, now);
+        if (!deadline) {
             return std::nullopt;
         }
-        const nanoseconds now = time_since_epoch(clock_);
-        follow(serial.receive_activity(), now);
-        const nanoseconds length = serial.character_timeout_length();
-        if (now >= started_) {
-            // Two's complement distance: a clock may start far below zero.
-            const auto elapsed =
-                static_cast<std::uint64_t>(now.count()) - static_cast<std::uint64_t>(started_.count());
-            if (elapsed < static_cast<std::uint64_t>(length.count())) {
-                return length - nanoseconds(static_cast<std::int64_t>(elapsed));
-            }
+        if (now < *deadline) {
+            return *deadline - now;
         }
         running_ = false;
         if (auto timed_out = serial.character_timeout(); !timed_out) {
@@ -89,6 +67,26 @@ public:
     [[nodiscard]] constexpr const C& clock() const noexcept { return clock_; }
 
 private:
+    // When the timeout happens; nothing where no byte waits for it, or where the clock ends before. `now` is
+    // what the clock shows, where it was asked.
+    template <Trigger T, SerialEvents E, Writer W>
+    constexpr std::optional<std::chrono::nanoseconds> due(const Serial<T, E, W>& serial,
+                                                          std::chrono::nanoseconds& now) {
+        if (!serial.character_timeout_armed()) {
+            running_ = false;
+            return std::nullopt;
+        }
+        now = time_since_epoch(clock_);
+        follow(serial.receive_activity(), now);
+        if (now < started_) {
+            return now;  // the clock was set back
+        }
+        const std::chrono::nanoseconds length = serial.character_timeout_length();
+        if (started_ > std::chrono::nanoseconds::max() - length) {
+            return std::nullopt;
+        }
+        return started_ + length;
+    }
     // The time starts with each byte that comes or goes.
     constexpr void follow(std::uint32_t activity, std::chrono::nanoseconds now) {
         if (!running_ || activity_ != activity) {
