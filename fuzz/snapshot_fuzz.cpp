@@ -148,7 +148,12 @@ struct CmosSubject {
         static_cast<void>(device->write(0, offset));
         static_cast<void>(device->write(1, value));
     }
-    static void normalize(State&) {}
+    // A clock whose divider is held (DV above 2) starts its second at each look.
+    static void normalize(State& state) {
+        if ((state.ram[0x0A] & 0x70) > 0x20) {
+            state.second_start = state.time.seen;
+        }
+    }
 };
 
 struct AcpiPmSubject {
@@ -234,6 +239,11 @@ void run(Input& input, const Trace& trace, bool raw) {
     }
     World world;
     ManualClock clock{std::chrono::seconds(1'700'000'000)};
+    if constexpr (requires { decoded->time.seen; }) {
+        // The time of the last look, so that restoring, which looks again, changes nothing.
+        clock.set(std::chrono::nanoseconds(
+            vmsuperio::detail::saturating_subtract(decoded->time.seen, decoded->time.shift)));
+    }
     Subject subject;
     if (!subject.restore(*decoded, world, clock)) {
         return;

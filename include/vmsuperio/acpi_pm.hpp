@@ -312,10 +312,9 @@ public:
 
     /// Restores a saved device. The time that has passed on `clock` since then has also passed for the
     /// device. So `clock` must have the same epoch as before: a steady clock counts from the start of its
-    /// host, so a device that is restored on another host needs another clock. Call `tick()` before
-    /// `next_deadline()`, because `clock` may be behind. An SCI that was high is raised again. A
-    /// default-constructed state is a device that has just been reset, whose timer was 0 at the clock's
-    /// epoch.
+    /// host, so a device that is restored on another host needs another clock. The restored device is up to
+    /// date with `clock`: an SCI that was high, or is due by now, is raised. A default-constructed state is
+    /// a device that has just been reset, whose timer was 0 at the clock's epoch.
     [[nodiscard]] static constexpr std::expected<AcpiPm, StateError> from_state(const AcpiPmState& state,
                                                                                 T sci, Events events,
                                                                                 C clock = C(),
@@ -325,7 +324,7 @@ public:
         }
         AcpiPm device(detail::AcpiPmCore(state, options), std::move(sci), std::move(events),
                       std::move(clock));
-        static_cast<void>(device.update_interrupt());
+        static_cast<void>(device.tick());
         return device;
     }
 

@@ -37,6 +37,13 @@ namespace detail {
     return a + b;
 }
 
+/// The difference, or the end of the range that it would exceed.
+[[nodiscard]] constexpr std::int64_t saturating_subtract(std::int64_t a, std::int64_t b) noexcept {
+    using Limits = std::numeric_limits<std::int64_t>;
+    // The smallest number has no negative.
+    return b == Limits::min() ? saturating_add(saturating_add(a, Limits::max()), 1) : saturating_add(a, -b);
+}
+
 /// `count` times `factor` (positive), saturated at the ends of the range.
 template <std::integral Count>
 [[nodiscard]] constexpr std::int64_t saturating_multiply(Count count, std::int64_t factor) noexcept {

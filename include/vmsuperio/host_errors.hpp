@@ -27,8 +27,9 @@ enum class HostErrorSource : std::uint8_t {
     return "unknown host error";
 }
 
-/// How often each part of the host's side failed since the device was constructed, in reads and in writes
-/// alike. The guest cannot see this, and it is not part of the saved state. Every device has `host_errors()`;
+/// How often each part of the host's side failed since the device was constructed: in reads, in writes, in
+/// calls of the host and in `from_state`, whether or not a caller received the error. The guest cannot see
+/// this, and it is not part of the saved state. Every device has `host_errors()`;
 /// an events type that the user supplies may have the member `host_error(HostErrorSource)`, which is called
 /// each time.
 struct HostErrors {

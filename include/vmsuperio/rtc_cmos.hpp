@@ -60,8 +60,8 @@ struct NoRtcCmosEvents {};
 /// line falls (data sheet, "RESET"). Clock, calendar, alarm and memory stay, as the battery keeps them; so do
 /// the index registers, which are no part of the chip's reset.
 ///
-/// Errors: `write`, `tick` and `reset` return what the interrupt trigger returned; a read counts it instead
-/// (`interrupt_errors()`). `host_errors()` counts them all.
+/// Errors: `write`, `tick` and `reset` return what the interrupt trigger returned. `host_errors().interrupt`,
+/// which is also `interrupt_errors()`, counts all failures, including those in reads and in `from_state`.
 template <Trigger T = NullTrigger, detail::RtcEvents Events = NoRtcCmosEvents, Clock C = SystemClock>
 class RtcCmos : public detail::RtcShell<detail::RtcCmosCore, T, Events, C> {
     using Shell = detail::RtcShell<detail::RtcCmosCore, T, Events, C>;
@@ -83,10 +83,10 @@ public:
 
     using Shell::Shell;
 
-    /// The device as it was saved; the time that passed on `clock` since then has passed for it too. Call
-    /// `tick()` before you ask for the deadline: `clock` may be behind the one of before. An interrupt line
-    /// that was high is raised again. The options must be those of the saved device; the `utc_offset` is in
-    /// the saved time already and has no effect.
+    /// Restores a saved device. The time that has passed on `clock` since then has also passed for the
+    /// device. The restored device is up to date with `clock`: an interrupt line that was high, or is due by
+    /// now, is raised. The options must be those of the saved device; `utc_offset` has no effect, because the
+    /// saved time includes it.
     [[nodiscard]] static constexpr std::expected<RtcCmos, StateError> from_state(
         const RtcCmosState& state, T interrupt = T(), Events events = Events(), C clock = C(),
         RtcCmosOptions options = {}) {
@@ -102,9 +102,9 @@ public:
         // An interrupt that is due is seen before the guest takes its flag.
         const std::int64_t now = this->now();
         this->core().advance(now);
-        this->count(this->update_interrupt());
+        static_cast<void>(this->update_interrupt());
         const std::uint8_t value = this->core().read_data(now);
-        this->count(this->update_interrupt());
+        static_cast<void>(this->update_interrupt());
         return value;
     }
 

@@ -60,8 +60,8 @@ struct NoRtcPl031Events {};
 /// keeps: it runs on with the time that the guest has set. For its power-on reset (nPOR) make a new device.
 /// `time_offset()` is by the nearest way around the 32-bit counter.
 ///
-/// Errors: `write`, `tick` and `reset` return what the interrupt trigger returned; a read counts it instead
-/// (`interrupt_errors()`). `host_errors()` counts them all.
+/// Errors: `write`, `tick` and `reset` return what the interrupt trigger returned. `host_errors().interrupt`,
+/// which is also `interrupt_errors()`, counts all failures, including those in reads and in `from_state`.
 template <Trigger T = NullTrigger, detail::RtcEvents Events = NoRtcPl031Events, Clock C = SystemClock>
 class RtcPl031 : public detail::RtcShell<detail::RtcPl031Core, T, Events, C> {
     using Shell = detail::RtcShell<detail::RtcPl031Core, T, Events, C>;
@@ -81,10 +81,10 @@ public:
 
     using Shell::Shell;
 
-    /// The device as it was saved; the time that passed on `clock` since then has passed for it too. Call
-    /// `tick()` before you ask for the deadline: `clock` may be behind the one of before. An interrupt line
-    /// that was high is raised again. A default-constructed state is a device just reset whose clock stood at
-    /// 1970: restored, it has the time of `clock`.
+    /// Restores a saved device. The time that has passed on `clock` since then has also passed for the
+    /// device. The restored device is up to date with `clock`: an interrupt line that was high, or is due by
+    /// now, is raised. A default-constructed state is a device that has just been reset at the start of 1970:
+    /// when it is restored, it has the time of `clock`.
     [[nodiscard]] static constexpr std::expected<RtcPl031, StateError> from_state(const RtcPl031State& state,
                                                                                   T interrupt = T(),
                                                                                   Events events = Events(),
@@ -96,7 +96,7 @@ public:
     /// A read by the guest.
     constexpr void read(std::uint64_t offset, std::span<std::uint8_t> bytes) {
         const auto [value, effects] = this->core().read(this->now(), offset, bytes.size());
-        this->count(this->apply(effects));
+        static_cast<void>(this->apply(effects));
         for (std::size_t i = 0; i < bytes.size(); ++i) {
             bytes[i] = value ? static_cast<std::uint8_t>(*value >> (8U * i)) : std::uint8_t{0};
         }

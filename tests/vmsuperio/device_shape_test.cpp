@@ -317,12 +317,12 @@ TEST_CASE("Devices: no saved state and no clock makes a sum of times overflow", 
 
 TEST_CASE("RtcPl031: at the first time that a state can name, a load of the counter is taken",
           "[rtc_pl031][time]") {
-    // The smallest device time and the largest shift: the host's clock would have to stand before its first
+    // The smallest device time, and the largest shift that is possible with it: the clock stood at its first
     // time.
     const ManualClock clock(0ns);
     RtcPl031State state;
     state.second_start = lowest / 2;
-    state.time = {.seen = lowest / 2, .shift = highest};
+    state.time = {.seen = lowest / 2, .shift = lowest / 2 - lowest};
     auto rtc = ManualPl031::from_state(state, {}, {}, ClockRef(clock));
     REQUIRE(rtc.has_value());
     put32(*rtc, 0x08, 5);

@@ -215,6 +215,32 @@ TEMPLATE_TEST_CASE("Timed devices: saved in the middle and restored, a device go
     restored_continues<TestType>(12, 2'000);
 }
 
+TEST_CASE("Timed devices: restored on a clock that is behind, a device has the right deadline at once",
+          "[devices][time][snapshot]") {
+    using namespace std::chrono_literals;
+    Bench<CmosSubject> saved(1'000'000s);
+    static_cast<void>(saved.device.write(0, 0x0B));
+    static_cast<void>(saved.device.write(1, 0x12));  // an interrupt each second
+    saved.tick_at(1'000'000s + 250ms);
+    REQUIRE(saved.device.next_deadline() == 1'000'001s);
+
+    Bench<CmosSubject> behind(5s, saved.device.state());
+    CHECK(behind.device.next_deadline() == 5s + 750ms);
+    CHECK_FALSE(behind.line.level);
+    // On a clock that is ahead, what was due by then has happened.
+    Bench<CmosSubject> ahead(1'000'002s, saved.device.state());
+    CHECK(ahead.line.level);
+    CHECK(ahead.line.rises == 1);
+    CHECK_FALSE(ahead.device.next_deadline().has_value());
+
+    Bench<PmSubject> timer(1'000'000s);
+    static_cast<void>(timer.device.write(2, 0x01));  // TMR_EN
+    const auto deadline = timer.device.next_deadline();
+    REQUIRE(deadline.has_value());
+    Bench<PmSubject> timer_behind(5s, timer.device.state());
+    CHECK(timer_behind.device.next_deadline() == *deadline - 1'000'000s + 5s);
+}
+
 TEMPLATE_TEST_CASE("Timed devices: a hostile state is refused by name, or makes a device that works",
                    "[devices][time][snapshot][property]", CmosSubject, Pl031Subject, PmSubject,
                    I8042Subject) {

@@ -43,15 +43,17 @@ inline constexpr std::int64_t earliest_device_time = std::numeric_limits<std::in
 [[nodiscard]] constexpr std::int64_t not_too_early(std::int64_t time) noexcept {
     return time < earliest_device_time ? earliest_device_time : time;
 }
-/// Whether a device can have kept its place so.
+/// Whether a device can have reached these times. At the last look the clock showed `seen - shift` or less,
+/// and no clock shows a time before the smallest one.
 [[nodiscard]] constexpr bool valid_time(const DeviceTimeState& time) noexcept {
-    return time.seen >= earliest_device_time && time.shift >= 0;
+    return time.seen >= earliest_device_time && time.shift >= 0 &&
+           time.seen >= std::numeric_limits<std::int64_t>::min() + time.shift;
 }
 /// Brings device time up to the clock's time. Returns it; it is never less than before.
 constexpr std::int64_t look(DeviceTimeState& time, std::int64_t clock_time) noexcept {
     const std::int64_t now = not_too_early(saturating_add(clock_time, time.shift));
     if (now < time.seen) {
-        time.shift = saturating_add(time.shift, saturating_add(time.seen, -now));
+        time.shift = saturating_subtract(time.seen, clock_time);
     } else {
         time.seen = now;
     }

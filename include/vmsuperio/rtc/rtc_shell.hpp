@@ -91,9 +91,11 @@ public:
     [[nodiscard]] constexpr std::chrono::seconds time_offset() const noexcept {
         return this->core().time_offset();
     }
-    /// How often the interrupt trigger failed where no caller could be given its error: during a read, or
-    /// while a saved state was restored. `host_errors()` counts every failure.
-    [[nodiscard]] constexpr std::uint64_t interrupt_errors() const noexcept { return unreturned_errors_; }
+    /// `host_errors().interrupt`: how often the interrupt trigger failed, whether or not a caller received
+    /// the error.
+    [[nodiscard]] constexpr std::uint64_t interrupt_errors() const noexcept {
+        return this->host_errors().interrupt;
+    }
 
     [[nodiscard]] constexpr const T& interrupt_evt() const noexcept { return this->line().trigger(); }
     [[nodiscard]] constexpr T& interrupt_evt() noexcept { return this->line().trigger(); }
@@ -103,12 +105,7 @@ public:
 protected:
     [[nodiscard]] constexpr std::int64_t now() const { return time_since_epoch(clock_).count(); }
 
-    /// For an error of the trigger that no caller can be given.
-    constexpr void count(const std::expected<void, error_type>& result) noexcept {
-        unreturned_errors_ += result ? 0U : 1U;
-    }
-
-    /// What `from_state` of `Device` does.
+    /// What `from_state` of `Device` does. An error of the trigger is counted.
     template <class Device, class State>
     [[nodiscard]] static constexpr std::expected<Device, StateError> restored(const State& state, T interrupt,
                                                                               Events events, C clock,
@@ -118,13 +115,12 @@ protected:
         }
         Device device(std::move(interrupt), std::move(events), std::move(clock), options);
         device.core().restore(state);
-        device.count(device.update_interrupt());
+        static_cast<void>(device.tick());
         return device;
     }
 
 private:
     [[no_unique_address]] C clock_;
-    std::uint64_t unreturned_errors_{};
 };
 
 }  // namespace vmsuperio::detail
