@@ -100,7 +100,7 @@ TEST_CASE("AcpiPm: reset values, and nothing asserted", "[acpi_pm]") {
 TEST_CASE("AcpiPm: writable masks", "[acpi_pm]") {
     Harness h;
     h.write16(enable, 0xFFFF);
-    CHECK(h.read(enable, 2) == 0x0521);  // timer, global lock, power button, RTC: they must stick
+    CHECK(h.read(enable, 2) == 0x0521);  // timer, global lock, power button, RTC: they must be kept
     h.write16(enable, 0);
     CHECK(h.read(enable, 2) == 0);
     h.write16(control, 0x1C02);
@@ -133,7 +133,7 @@ TEST_CASE("AcpiPm: SLP_EN with the S5 type powers off, once; other types and the
     CHECK(h.power_offs == 1);
     CHECK(h.sleeps.empty());
     CHECK((h.read(control, 2) & 1U << 13U) == 0);
-    CHECK(h.pm.write(control, 0).has_value());  // the low byte alone does not ask again
+    CHECK(h.pm.write(control, 0).has_value());  // the low byte alone is no new request
     CHECK(h.power_offs == 1);
 }
 
@@ -167,13 +167,13 @@ TEST_CASE("AcpiPm: the timer counts 3.579545 MHz in 32 bits", "[acpi_pm]") {
     h.clock.set(5s + std::chrono::hours(24 * 365));
     CHECK(h.read(timer, 4) == static_cast<std::uint32_t>(3'579'545ULL * 3600 * 24 * 365));
     const unsigned before = h.read(timer, 4);
-    h.clock.set(4s);  // set back: the chip's own oscillator runs on
+    h.clock.set(4s);  // set back: the chip's own oscillator continues
     CHECK(h.read(timer, 4) == before);
     h.clock.advance(1s);
     CHECK(h.read(timer, 4) == before + 3'579'545);
 }
 
-TEST_CASE("AcpiPm: a timer read split into bytes shows one moment", "[acpi_pm]") {
+TEST_CASE("AcpiPm: a timer read that is split into bytes returns a consistent value", "[acpi_pm]") {
     Harness h;
     h.clock.advance(18308ns);  // 65 ticks
     h.clock.advance(18309ns);
@@ -185,7 +185,7 @@ TEST_CASE("AcpiPm: a timer read split into bytes shows one moment", "[acpi_pm]")
     CHECK(h.pm.read(timer) != low);
 }
 
-TEST_CASE("AcpiPm: TMR_STS comes with each change of the timer's top bit", "[acpi_pm]") {
+TEST_CASE("AcpiPm: TMR_STS is set with each change of the timer's top bit", "[acpi_pm]") {
     Harness h;
     h.write16(enable, 1);
     h.clock.advance(599s);
@@ -200,7 +200,7 @@ TEST_CASE("AcpiPm: TMR_STS comes with each change of the timer's top bit", "[acp
     CHECK(h.read(status, 2) == 1);
 }
 
-TEST_CASE("AcpiPm: with 24 bits the timer's top byte reads 0 and TMR_STS comes every 2.3 s", "[acpi_pm]") {
+TEST_CASE("AcpiPm: with 24 bits the timer's top byte reads 0 and TMR_STS is set every 2.3 s", "[acpi_pm]") {
     Harness h({.timer_width = AcpiTimerWidth::bits_24});
     h.clock.set(5s + time_of(0x00FF'FFFF));
     CHECK(h.read(timer, 4) == 0x00FF'FFFF);
@@ -255,7 +255,7 @@ TEST_CASE("AcpiPm: there is a deadline only while TMR_EN is set and the SCI is l
     CHECK(h.pm.next_deadline() == 5s + time_of(0x8000'0000));
     CHECK(h.pm.press_power_button().has_value());
     CHECK_FALSE(h.pm.next_deadline().has_value());
-    h.clock.advance(601s);  // the timer's event comes while the line is high
+    h.clock.advance(601s);  // the timer's event occurs while the line is high
     CHECK(h.pm.tick().has_value());
     CHECK(h.levels == std::vector{true});
     h.write16(status, 0x0100);
@@ -291,7 +291,7 @@ TEST_CASE("AcpiPm: a jump of the clock over any number of changes is one event",
     }
 }
 
-TEST_CASE("AcpiPm: where the clock is set back, the timer and its deadline run on", "[acpi_pm][time]") {
+TEST_CASE("AcpiPm: if the clock is set back, the timer and its deadline continue", "[acpi_pm][time]") {
     Harness h({}, 1000s);
     h.write16(enable, 1);
     h.clock.advance(100s);
@@ -299,7 +299,7 @@ TEST_CASE("AcpiPm: where the clock is set back, the timer and its deadline run o
     h.clock.set(10s);
     CHECK(h.pm.tick().has_value());
     CHECK(h.read(timer, 4) == before);
-    // 100 s of the half period are over, and the deadline is on the clock's new time line.
+    // 100 s of the half period have passed, and the deadline is relative to the clock's new time.
     CHECK(h.pm.next_deadline() == 10s + time_of(0x8000'0000) - 100s);
     h.clock.set(*h.pm.next_deadline() - 1ns);
     CHECK(h.pm.tick().has_value());
@@ -310,13 +310,13 @@ TEST_CASE("AcpiPm: where the clock is set back, the timer and its deadline run o
     CHECK(h.read(timer, 4) == 0x8000'0000U);
 }
 
-TEST_CASE("AcpiPm: a saved device goes on, with the time that passed while it was saved",
+TEST_CASE("AcpiPm: a saved device continues with the time that passed while it was saved",
           "[acpi_pm][snapshot]") {
     Harness h;
     h.write16(enable, 0x0101);
     h.write16(control, 0x0C02);
     h.clock.advance(100s);
-    static_cast<void>(h.pm.read(timer));  // holds the other three bytes
+    static_cast<void>(h.pm.read(timer));  // latches the other three bytes
     const AcpiPmState saved = h.pm.state();
     const auto decoded = decode<AcpiPmState>(encode(saved));
     REQUIRE(decoded == saved);
@@ -434,7 +434,7 @@ TEST_CASE("AcpiPm: the firmware chooses the sleep type of S5", "[acpi_pm]") {
     CHECK(h.sleeps == std::vector{5});
 }
 
-TEST_CASE("AcpiPm: peek has no effect and shows what a read gives", "[acpi_pm]") {
+TEST_CASE("AcpiPm: peek has no effect and returns the result of a read", "[acpi_pm]") {
     Harness h;
     h.write16(enable, 0x0101);
     h.write16(control, 0x1C02);
@@ -460,7 +460,7 @@ TEST_CASE("AcpiPm: peek has no effect and shows what a read gives", "[acpi_pm]")
 TEST_CASE("AcpiPm: failures of the SCI are counted, in reads and writes", "[acpi_pm][host_errors]") {
     struct BrokenLine {
         using error_type = int;
-        // NOLINTBEGIN(readability-convert-member-functions-to-static): the concept asks for members
+        // NOLINTBEGIN(readability-convert-member-functions-to-static): the concept requires members
         std::expected<void, int> trigger() { return std::unexpected(1); }
         std::expected<void, int> set_level(bool) { return std::unexpected(2); }
         // NOLINTEND(readability-convert-member-functions-to-static)
@@ -487,7 +487,7 @@ TEST_CASE("AcpiPm: failures of the SCI are counted, in reads and writes", "[acpi
     CHECK_FALSE(pm.sci_level());
 }
 
-TEST_CASE("AcpiPm: a clock that can only be moved is asked before it is moved", "[acpi_pm][time]") {
+TEST_CASE("AcpiPm: a move-only clock is read before it is moved from", "[acpi_pm][time]") {
     struct OwnedClock {
         std::unique_ptr<ManualClock> clock;
         [[nodiscard]] auto now() const { return clock->now(); }
@@ -512,7 +512,7 @@ TEST_CASE("AcpiPm: a constant expression can use it", "[acpi_pm]") {
     }());
 }
 
-TEST_CASE("AcpiPm: reset() lowers the SCI and forgets the guest's settings", "[acpi_pm]") {
+TEST_CASE("AcpiPm: reset() lowers the SCI and clears the guest's settings", "[acpi_pm]") {
     Harness h;
     h.write16(enable, 0x100);
     h.write16(control, 0x1C02);

@@ -30,7 +30,7 @@ TEST_CASE("ClockRef: follows the clock it refers to, and so do its copies", "[cl
     CHECK(vmsuperio::time_since_epoch(copy) == 3ns);
 }
 
-TEST_CASE("Clock: standard clocks qualify as they are", "[clock]") {
+TEST_CASE("Clock: standard clocks satisfy the concept", "[clock]") {
     STATIC_REQUIRE(vmsuperio::Clock<std::chrono::steady_clock>);
     STATIC_REQUIRE(vmsuperio::Clock<std::chrono::system_clock>);
     STATIC_REQUIRE_FALSE(vmsuperio::Clock<int>);

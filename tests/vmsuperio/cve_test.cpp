@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// The classes of vulnerabilities that other implementations of these devices have had, one test or more each.
+// The classes of vulnerabilities that other implementations of these devices have had, with at least one test
+// each.
 
 #include <algorithm>
 #include <array>
@@ -19,7 +20,7 @@
 
 using namespace serial_test;
 
-TEST_CASE("CVE-2020-27173 class: input that the guest does not read does not pile up on the host",
+TEST_CASE("CVE-2020-27173 class: input that the guest does not read does not accumulate on the host",
           "[serial][cve]") {
     Machine m;
     const std::vector<std::uint8_t> flood(1'000'000, 'x');
@@ -30,11 +31,11 @@ TEST_CASE("CVE-2020-27173 class: input that the guest does not read does not pil
         REQUIRE(refused.error() == SerialErrorKind::full_fifo);
     }
     CHECK(m.drain() == std::string(64, 'x'));
-    // The device holds what it holds: no pointer to memory that could grow.
+    // The state has a fixed size, without a pointer to memory that could grow.
     CHECK(sizeof(m.uart.state()) < 512);
 }
 
-TEST_CASE("CVE-2020-27173 class: output that the host does not take does not pile up either",
+TEST_CASE("CVE-2020-27173 class: output that the host does not take does not accumulate either",
           "[serial][cve]") {
     Machine m;
     m.world.room = 0;
@@ -89,7 +90,8 @@ TEST_CASE("CVE-2017-16845 class: a restored keyboard or mouse queue cannot point
     }
 }
 
-TEST_CASE("CVE-2017-16845 class: a restored state that is accepted never leads outside", "[i8042][cve]") {
+TEST_CASE("CVE-2017-16845 class: a restored state that is accepted never causes an access outside a buffer",
+          "[i8042][cve]") {
     // Each byte of the encoded state in turn takes each value; what is accepted must work.
     using Device = vmsuperio::I8042<vmsuperio::NullTrigger>;
     const std::vector<std::uint8_t> good = vmsuperio::encode(vmsuperio::I8042State{});
@@ -114,7 +116,7 @@ TEST_CASE("CVE-2017-16845 class: a restored state that is accepted never leads o
             for (int i = 0; i < 64; ++i) {
                 device->read(0);
             }
-            // A broken state cannot make it go on for ever: no device queues more than it has room for.
+            // An invalid state cannot make this loop endless: no device queues more than it has room for.
             CHECK_FALSE(
                 (device->profile() == vmsuperio::I8042Profile::full && (device->read(4) & 0x01) != 0));
         }
@@ -141,7 +143,7 @@ TEST_CASE("CVE-2017-16845 class: a restored clock's index cannot point outside i
     for (unsigned index = 0; index < 256; ++index) {
         vmsuperio::RtcCmosState state = fresh.state();
         state.index = static_cast<std::uint8_t>(index);
-        // Bit 7 is the NMI mask, which is kept beside the index.
+        // Bit 7 is the NMI mask, which is stored with the index.
         const auto restored = decltype(fresh)::from_state(state, {}, {}, vmsuperio::ClockRef(clock));
         REQUIRE(restored.has_value());
         CHECK(restored->state().index == index);
@@ -149,7 +151,7 @@ TEST_CASE("CVE-2017-16845 class: a restored clock's index cannot point outside i
     }
 }
 
-TEST_CASE("CVE-2023-50711 class: the length that a saved state gives is not believed", "[snapshot][cve]") {
+TEST_CASE("CVE-2023-50711 class: the length in a saved state is not trusted", "[snapshot][cve]") {
     const std::vector<std::uint8_t> good = vmsuperio::encode(SerialState{});
     const std::size_t payload = good.size() - 12;
     for (const std::uint32_t length : {0U, 1U, static_cast<std::uint32_t>(payload) - 1,
@@ -163,7 +165,7 @@ TEST_CASE("CVE-2023-50711 class: the length that a saved state gives is not beli
     CHECK(vmsuperio::decode<SerialState>(good).has_value());
 }
 
-TEST_CASE("CVE-2021-3750 class: a device that reaches itself through the bus ends at a limit",
+TEST_CASE("CVE-2021-3750 class: the recursion of a device that accesses itself through the bus is limited",
           "[io_manager][cve]") {
     struct Mirror : vmdevice::DeviceMmio {
         vmdevice::IoManager* bus{nullptr};
@@ -189,14 +191,14 @@ TEST_CASE("CVE-2021-3750 class: a device that reaches itself through the bus end
     CHECK(device->refused == 1);
 }
 
-TEST_CASE("Firecracker#6207 class: an access that begins inside a device and ends behind it reaches nobody",
+TEST_CASE("Firecracker#6207 class: an access that begins inside a device and ends past it reaches no device",
           "[io_manager][cve]") {
     struct Bytes : vmdevice::DeviceMmio {
         std::array<std::uint8_t, 16> bytes{};
         void mmio_read(vmdevice::MmioAddress, vmdevice::MmioOffset offset,
                        std::span<std::uint8_t> data) override {
             for (std::size_t i = 0; i < data.size(); ++i) {
-                data[i] = bytes.at(offset + i);  // throws where the bus has let an access through
+                data[i] = bytes.at(offset + i);  // throws if the bus has passed an invalid access on
             }
         }
         void mmio_write(vmdevice::MmioAddress, vmdevice::MmioOffset offset,
@@ -224,7 +226,7 @@ TEST_CASE("Firecracker#6207 class: an access that begins inside a device and end
     }
 }
 
-TEST_CASE("kvmtool class: a full keyboard queue takes no byte more", "[i8042][cve]") {
+TEST_CASE("kvmtool class: a full keyboard queue takes no further byte", "[i8042][cve]") {
     vmsuperio::I8042 device{vmsuperio::NullTrigger{}};
     for (int i = 0; i < 1000; ++i) {
         device.press(vmsuperio::Key::pause);  // the longest code
@@ -245,7 +247,7 @@ TEST_CASE("cloud-hypervisor class: the CMOS index never leaves the RAM", "[rtc_c
         REQUIRE(rtc.write(0, static_cast<std::uint8_t>(index)));
         REQUIRE(rtc.write(1, 0x5A));
         const std::uint8_t value = rtc.read(1);
-        REQUIRE(rtc.write(0, static_cast<std::uint8_t>(index ^ 0x80U)));  // bit 7 is the NMI mask alone
+        REQUIRE(rtc.write(0, static_cast<std::uint8_t>(index ^ 0x80U)));  // bit 7 is only the NMI mask
         CHECK(rtc.read(1) == ((index & 0x7F) == 0x0C ? 0 : value));
     }
 }

@@ -22,7 +22,7 @@ namespace {
 
 using Bytes = std::vector<std::uint8_t>;
 
-/// A writer that takes so many bytes at a time, or fails.
+/// A writer that takes a limited number of bytes at a time, or fails.
 struct TestWriter {
     Bytes taken;
     std::size_t room{1000};
@@ -69,7 +69,7 @@ TEST_CASE("DebugPort: a POST code port keeps the last byte", "[debug_port]") {
     CHECK(port.dropped() == 0);
 }
 
-TEST_CASE("DebugPort: each POST code is told", "[debug_port]") {
+TEST_CASE("DebugPort: each POST code is reported", "[debug_port]") {
     Bytes codes;
     DebugPort port = DebugPort::post_code([&codes](std::uint8_t code) { codes.push_back(code); });
     port.write(0, 0x55);
@@ -80,7 +80,7 @@ TEST_CASE("DebugPort: each POST code is told", "[debug_port]") {
     CHECK(codes.size() == 4);
 }
 
-TEST_CASE("DebugPort: a console answers its id, whatever was written", "[debug_port]") {
+TEST_CASE("DebugPort: a console reads as its id, whatever was written", "[debug_port]") {
     TestWriter writer;
     DebugPort port = DebugPort::console(writer);
     CHECK(port.read(0) == 0xE9);
@@ -92,7 +92,7 @@ TEST_CASE("DebugPort: a console answers its id, whatever was written", "[debug_p
     CHECK(other.read(0) == 0x42);
 }
 
-TEST_CASE("DebugPort: a string instruction's bytes arrive whole and in order", "[debug_port]") {
+TEST_CASE("DebugPort: the bytes of a string instruction arrive completely and in order", "[debug_port]") {
     TestWriter writer;
     DebugPort port = DebugPort::console(writer);
     port.write_data(hello);
@@ -102,7 +102,7 @@ TEST_CASE("DebugPort: a string instruction's bytes arrive whole and in order", "
     CHECK(port.last() == 'o');
 }
 
-TEST_CASE("DebugPort: what the sink does not take is dropped and counted", "[debug_port]") {
+TEST_CASE("DebugPort: bytes that the sink does not take are dropped and counted", "[debug_port]") {
     TestWriter writer;
     writer.room = 2;
     DebugPort port = DebugPort::console(writer);
@@ -113,13 +113,13 @@ TEST_CASE("DebugPort: what the sink does not take is dropped and counted", "[deb
     port.write(0, '!');
     CHECK(port.dropped() == 4);
     CHECK(port.written() == 6);
-    // A sink that claims too much is believed no more than it was given.
+    // If a sink claims to have taken more than it was given, the number is limited to that.
     DebugPort liar = DebugPort::console(DebugPort::Sink([](std::span<const std::uint8_t>) { return 100U; }));
     liar.write(0, 1);
     CHECK(liar.dropped() == 0);
 }
 
-TEST_CASE("DebugPort: a sink that fails is counted, apart from one that is full", "[debug_port]") {
+TEST_CASE("DebugPort: failures of a sink are counted separately from a full sink", "[debug_port]") {
     bool fails = true;
     DebugPort port = DebugPort::console(
         DebugPort::Sink([&fails](std::span<const std::uint8_t> bytes) -> std::optional<std::size_t> {
@@ -134,7 +134,7 @@ TEST_CASE("DebugPort: a sink that fails is counted, apart from one that is full"
     CHECK(port.dropped() == 6);
 
     struct BrokenWriter {
-        // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the concept asks for a member
+        // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the concept requires a member
         std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t>) {
             return std::unexpected(std::make_error_code(std::errc::broken_pipe));
         }
@@ -158,7 +158,7 @@ TEST_CASE("DebugPort: its state is saved and restored", "[debug_port][snapshot]"
     CHECK(other->state() == port.state());
 }
 
-TEST_CASE("ExitPort: the first byte is the status, later ones change nothing", "[exit_port]") {
+TEST_CASE("ExitPort: the first byte is the status, later ones have no effect", "[exit_port]") {
     std::vector<int> exits;
     ExitPort port([&exits](std::uint8_t status) { exits.push_back(status); });
     CHECK(port.read(0) == 0);
@@ -202,7 +202,7 @@ TEST_CASE("ExitPort: its state is saved and restored without another call", "[ex
     CHECK(calls == 1);
 }
 
-TEST_CASE("Pvpanic: a read tells what it takes, a write tells the events", "[pvpanic]") {
+TEST_CASE("Pvpanic: a read returns the supported events, a write reports events", "[pvpanic]") {
     std::vector<PvpanicEvent> events;
     Pvpanic device([&events](PvpanicEvent event) { events.push_back(event); });
     CHECK(device.read(0) == 0x07);
@@ -215,7 +215,7 @@ TEST_CASE("Pvpanic: a read tells what it takes, a write tells the events", "[pvp
     CHECK(device.read(0) == 0x07);
 }
 
-TEST_CASE("Pvpanic: unknown bits and events that it does not take are ignored", "[pvpanic]") {
+TEST_CASE("Pvpanic: unknown bits and events that it does not support are ignored", "[pvpanic]") {
     std::vector<PvpanicEvent> events;
     Pvpanic device([&events](PvpanicEvent event) { events.push_back(event); }, 0xF3);
     CHECK(device.read(0) == 0x03);
@@ -227,7 +227,7 @@ TEST_CASE("Pvpanic: unknown bits and events that it does not take are ignored", 
     CHECK(events == std::vector{PvpanicEvent::panicked, PvpanicEvent::crash_loaded});
 }
 
-TEST_CASE("Pvpanic: without anybody to tell it remembers all the same", "[pvpanic]") {
+TEST_CASE("Pvpanic: without a callback it remembers the events as well", "[pvpanic]") {
     Pvpanic device;
     device.write(0, 0x03);
     CHECK(device.seen(PvpanicEvent::panicked));

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What all devices have in common: a default state is a device just reset, reset() has the meaning of the
-// reset line, and no clock and no saved state makes a sum of times overflow.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause Properties of all devices: a default state is that of a
+// device that has just been reset, reset() has the effect of the reset line, and no clock and no saved state
+// makes a sum of times overflow.
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -62,7 +62,7 @@ std::uint8_t get(auto& cmos, std::uint8_t index) {
 
 }  // namespace
 
-TEST_CASE("Devices: a default-constructed state is that of a device just made, and is accepted",
+TEST_CASE("Devices: a default-constructed state is that of a new device, and is accepted",
           "[devices][snapshot]") {
     const ManualClock clock;
     CHECK(RtcCmosState{} == RtcCmos(NullTrigger{}, ClockRef(clock)).state());
@@ -80,7 +80,7 @@ TEST_CASE("Devices: a default-constructed state is that of a device just made, a
     CHECK(Pvpanic::from_state({}).has_value());
 }
 
-TEST_CASE("RtcCmos: a default state restored has the time of its clock and no interrupt",
+TEST_CASE("RtcCmos: a device restored from a default state has the time of its clock and no interrupt",
           "[rtc_cmos][snapshot]") {
     int irqs = 0;
     const ManualClock clock(1'718'113'530s);  // 2024-06-11 13:45:30
@@ -121,7 +121,7 @@ TEST_CASE("RtcCmos: RESET clears the enables and the flags; clock, calendar, ala
     expected.ram[0x0C] = 0x00;
     CHECK_SAME_STATE(rtc.state(), expected);
     CHECK_FALSE(rtc.next_deadline().has_value());
-    // The time of a stopped machine goes on; that of the guest is kept.
+    // The clock of a stopped machine continues, and the time that the guest has set is kept.
     clock.advance(3s);
     CHECK(get(rtc, 0x09) == 0x63);  // 99, in binary now
     CHECK(get(rtc, 0x00) == 35);
@@ -138,12 +138,12 @@ TEST_CASE("RtcCmos: RESET first counts the time that has passed", "[rtc_cmos][re
     put(rtc, 0x0B, 0x12);
     clock.advance(5s);
     REQUIRE(rtc.reset().has_value());
-    CHECK(irqs == 0);  // the interrupt that was due is one of the time before
+    CHECK(irqs == 0);  // the interrupt that was due belongs to the time before the reset
     CHECK(rtc.cmos(0x0C) == 0);
     CHECK(rtc.cmos(0x00) == 0x35);
 }
 
-TEST_CASE("RtcPl031: the bus's reset clears match, load, mask and status; the counter runs on",
+TEST_CASE("RtcPl031: the bus reset clears match, load, mask and status; the counter continues",
           "[rtc_pl031][reset]") {
     std::vector<bool> levels;
     ManualClock clock(1'700'000'000s);
@@ -169,7 +169,7 @@ TEST_CASE("RtcPl031: the bus's reset clears match, load, mask and status; the co
     CHECK(rtc.peek(0x00) == 1006U);
 }
 
-TEST_CASE("Ports: a reset forgets what the guest told; counts for the host stay", "[devices][reset]") {
+TEST_CASE("Ports: a reset clears what the guest reported; counts for the host stay", "[devices][reset]") {
     DebugPort post;
     post.write(0, 0x55);
     post.reset();
@@ -234,8 +234,8 @@ TEST_CASE("Clock: no clock makes a conversion to nanoseconds overflow", "[clock]
     CHECK(time_since_epoch(clock) == nanoseconds::min());
 }
 
-// Run with -fsanitize=undefined (preset asan-ubsan), these fail at the first overflow. Without it, they still
-// check what must hold at the ends of time.
+// With -fsanitize=undefined (preset asan-ubsan), these fail at the first overflow. Without it, they still
+// check the behaviour at the ends of the range of time.
 TEST_CASE("Devices: no saved state and no clock makes a sum of times overflow", "[devices][time][property]") {
     const std::vector<std::int64_t> times{
         lowest, lowest + 1, lowest + second, lowest / 2 - 1, lowest / 2,       lowest / 2 + 1, -second, -1,
@@ -315,7 +315,7 @@ TEST_CASE("Devices: no saved state and no clock makes a sum of times overflow", 
     CHECK(restored > 100);
 }
 
-TEST_CASE("RtcPl031: at the first time that a state can name, a load of the counter is taken",
+TEST_CASE("RtcPl031: at the earliest time that a state can contain, the counter can be loaded",
           "[rtc_pl031][time]") {
     // The smallest device time, and the largest shift that is possible with it: the clock stood at its first
     // time.

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// One table of all devices, and what each of them must do as the others do: states, restoring, reset,
-// inspect() and failures of the host. A row says how a device is made and used.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause One table of all devices, and the behaviour that all of
+// them share: states, restoring, reset, inspect() and failures of the host. A row specifies how a device is
+// created and used.
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -20,7 +20,7 @@ using namespace vmsuperio;
 
 namespace {
 
-/// What is outside a device.
+/// The host's side of a device.
 struct Host {
     ManualClock clock;
     int calls{0};
@@ -58,7 +58,7 @@ Wrong<State> wrong(std::string_view field, Change change) {
 
 /// Rows whose devices have ports of one byte.
 struct PortRow {
-    /// Bytes of the encoding that no text shows, as they are behind the end of a buffer's contents.
+    /// Bytes of the encoding that no text shows, because they are beyond the end of a buffer's contents.
     static constexpr std::size_t hidden = 0;
 
     static void read(auto& device, std::uint8_t offset) { static_cast<void>(device.read(offset)); }
@@ -374,7 +374,7 @@ TEMPLATE_TEST_CASE("Every device: a new one has the default-constructed state", 
     CHECK(host.calls == 0);
 }
 
-TEMPLATE_TEST_CASE("Every device: what was used, saved and restored goes on from the same state",
+TEMPLATE_TEST_CASE("Every device: a device that was used, saved and restored continues from the same state",
                    "[devices][snapshot]", ALL_DEVICES) {
     using State = typename TestType::State;
     Host host;
@@ -395,7 +395,7 @@ TEMPLATE_TEST_CASE("Every device: what was used, saved and restored goes on from
     CHECK(restored->host_errors() == HostErrors{});
 }
 
-TEMPLATE_TEST_CASE("Every device: a state that none can be in is refused by the name of its member",
+TEMPLATE_TEST_CASE("Every device: a state that no device can be in is refused with the name of its member",
                    "[devices][snapshot]", ALL_DEVICES) {
     Host host;
     const auto states = TestType::wrong_states();
@@ -412,13 +412,13 @@ TEMPLATE_TEST_CASE("Every device: a state that none can be in is refused by the 
     }
 }
 
-TEMPLATE_TEST_CASE("Every device: reset() leaves what the hardware's reset leaves", "[devices][reset]",
+TEMPLATE_TEST_CASE("Every device: reset() keeps what a hardware reset keeps", "[devices][reset]",
                    ALL_DEVICES) {
     using State = typename TestType::State;
     Host host;
     auto device = TestType::make(host);
     static_cast<void>(device.reset());
-    CHECK(device.state() == State{});  // again, a device just reset
+    CHECK(device.state() == State{});  // the state after a reset
     TestType::use(device, host);
     const State used = device.state();
     static_cast<void>(device.reset());
@@ -443,7 +443,7 @@ TEMPLATE_TEST_CASE("Every device: inspect() has no effect and shows every byte o
     CHECK(device.inspect() == text);
     CHECK(host.calls == calls);
     CHECK(text.ends_with(inspect(used)));
-    // Change one byte of the encoding after the other: each change must show.
+    // Change each byte of the encoding in turn: each change must be visible.
     constexpr std::size_t header = 12;
     const State plain;
     const auto bytes = encode(plain);
@@ -481,7 +481,7 @@ TEMPLATE_TEST_CASE("Every device: an interrupt trigger that fails is counted, in
         auto device = TestType::make(host);
         fail(device, host);
         CHECK(device.host_errors() == HostErrors{.interrupt = 1});
-        // It is no part of the state, and the device works on.
+        // It is not part of the state, and the device continues to work.
         host.fails = false;
         const auto restored = TestType::restore(device.state(), host);
         REQUIRE(restored.has_value());
@@ -491,7 +491,7 @@ TEMPLATE_TEST_CASE("Every device: an interrupt trigger that fails is counted, in
     }
 }
 
-TEST_CASE("Every device: other failures of the host are counted as what they are", "[devices][host_errors]") {
+TEST_CASE("Every device: other failures of the host are counted by their kind", "[devices][host_errors]") {
     Host host;
     host.fails = true;
     auto reset_control = ResetControlRow::make(host);

@@ -97,7 +97,7 @@ TEST_CASE("EventFdTrigger: it carries a serial port's interrupt", "[eventfd][ser
     CHECK(uart.interrupt_evt().fd() >= 0);
 }
 
-TEST_CASE("UniqueFd: none is -1, before and after", "[eventfd]") {
+TEST_CASE("UniqueFd: no descriptor is -1, before and after", "[eventfd]") {
     using vmsuperio::detail::UniqueFd;
     CHECK(UniqueFd().get() == -1);
     UniqueFd released(::dup(1));
@@ -107,14 +107,13 @@ TEST_CASE("UniqueFd: none is -1, before and after", "[eventfd]") {
     CHECK(other.get() == -1);
 }
 
-TEST_CASE("EventFdTrigger: descriptor 0 is a descriptor like the others, and no descriptor is none",
-          "[eventfd]") {
+TEST_CASE("EventFdTrigger: descriptor 0 is a descriptor like the others, and -1 is none", "[eventfd]") {
     using vmsuperio::detail::UniqueFd;
     const auto is_open = [](int fd) { return ::fcntl(fd, F_GETFD) != -1; };
     const UniqueFd standard_input(::fcntl(0, F_DUPFD_CLOEXEC, 10));
     const auto any = EventFdTrigger::create();
     REQUIRE(any.has_value());
-    // Number 0 is free: what is made next gets it.
+    // Number 0 is free, so the next descriptor gets it.
     ::close(0);
     {
         const auto event = EventFdTrigger::create();

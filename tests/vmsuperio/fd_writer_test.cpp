@@ -67,7 +67,7 @@ std::string read_some(int fd, std::size_t most = 1 << 20) {
     return text;
 }
 
-// All of `size` bytes; a terminal may hand them over one by one.
+// Reads all of `size` bytes; a terminal may deliver them one by one.
 std::string read_all(int fd, std::size_t size) {
     std::string text;
     while (text.size() < size) {
@@ -88,7 +88,8 @@ UniqueFd make_file() {
 
 bool is_blocking(int fd) { return (::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0; }
 
-// Writes until the sink is full; the total taken. Were a write to block, the test would time out.
+// Writes until the sink is full, and returns how many bytes it took. If a write blocked, the test would time
+// out.
 std::size_t fill(FdWriter& writer) {
     const std::vector<std::uint8_t> block(1'000'000, 'x');
     std::size_t total = 0;
@@ -106,7 +107,7 @@ std::size_t fill(FdWriter& writer) {
 
 }  // namespace
 
-TEST_CASE("FdWriter: what is written arrives", "[fd_writer]") {
+TEST_CASE("FdWriter: written bytes arrive", "[fd_writer]") {
     for (const int flags : {0, O_NONBLOCK}) {
         auto ends = make_pipe(flags);
         FdWriter writer(ends.write.get());
@@ -117,7 +118,7 @@ TEST_CASE("FdWriter: what is written arrives", "[fd_writer]") {
     }
 }
 
-TEST_CASE("FdWriter: it never waits for a full sink and never sets O_NONBLOCK", "[fd_writer]") {
+TEST_CASE("FdWriter: it never blocks on a full sink and never sets O_NONBLOCK", "[fd_writer]") {
     enum class Kind { pipe, socket, terminal };
     for (const Kind kind : {Kind::pipe, Kind::socket, Kind::terminal}) {
         for (const bool borrowed : {true, false}) {
@@ -128,18 +129,19 @@ TEST_CASE("FdWriter: it never waits for a full sink and never sets O_NONBLOCK", 
             REQUIRE(is_blocking(ends.write.get()));
             auto created = FdWriter::create(ends.write.get());
             REQUIRE(created.has_value());
-            // Its own, where there is a way to open it anew: no poll(2), no shares of a page or a byte.
+            // It has its own description if the file can be opened again: no poll(2), no writes of only a
+            // page or a byte.
             CHECK(is_blocking(created->fd()) == (kind == Kind::socket));
             FdWriter writer = borrowed ? FdWriter::borrow(ends.write.get()) : std::move(*created);
             std::size_t total = fill(writer);
             CHECK(total > 0);
             CHECK(is_blocking(ends.write.get()));
-            // The kernel hands a terminal's bytes on in its own time, which may make room again.
+            // The kernel forwards a terminal's bytes asynchronously, which may make room again.
             const auto further = writer.write(bytes("xxxx"));
             REQUIRE(further.has_value());
             CHECK((kind == Kind::terminal || *further == 0));
             total += *further;
-            // It goes on when the reader does, and loses nothing.
+            // It continues when the reader does, and loses nothing.
             CHECK(read_all(ends.read.get(), total) == std::string(total, 'x'));
             CHECK(writer.write(bytes("more")) == std::size_t{4});
             CHECK(read_all(ends.read.get(), 4) == "more");
@@ -147,8 +149,8 @@ TEST_CASE("FdWriter: it never waits for a full sink and never sets O_NONBLOCK", 
     }
 }
 
-TEST_CASE("FdWriter: a reader that went away is an error and no signal", "[fd_writer]") {
-    // SIGPIPE has its default action here: to receive it would end the test.
+TEST_CASE("FdWriter: a reader that has closed its end is an error and no signal", "[fd_writer]") {
+    // SIGPIPE has its default action here, so receiving it would end the test.
     REQUIRE(std::signal(SIGPIPE, SIG_DFL) != SIG_ERR);
     for (const bool socket : {true, false}) {
         for (const int flags : {0, O_NONBLOCK}) {
@@ -165,7 +167,7 @@ TEST_CASE("FdWriter: a reader that went away is an error and no signal", "[fd_wr
     }
 }
 
-TEST_CASE("FdWriter: a serial port outlives its reader", "[fd_writer][serial]") {
+TEST_CASE("FdWriter: a serial port works on after its reader has closed its end", "[fd_writer][serial]") {
     auto ends = make_pipe(0);
     vmsuperio::Serial uart(vmsuperio::NullTrigger{}, FdWriter(ends.write.get()));
     REQUIRE(uart.write(0, 'a').has_value());
@@ -178,7 +180,7 @@ TEST_CASE("FdWriter: a serial port outlives its reader", "[fd_writer][serial]") 
     }
 }
 
-TEST_CASE("FdWriter: ownership is as its makers say", "[fd_writer]") {
+TEST_CASE("FdWriter: each factory function determines the ownership", "[fd_writer]") {
     auto ends = make_pipe(O_NONBLOCK);
     const int fd = ends.write.get();
     {
@@ -200,7 +202,7 @@ TEST_CASE("FdWriter: ownership is as its makers say", "[fd_writer]") {
     CHECK(::fcntl(fd, F_GETFD) == -1);
 }
 
-TEST_CASE("FdWriter: the master of a pseudo-terminal is written, not opened anew", "[fd_writer]") {
+TEST_CASE("FdWriter: the master of a pseudo-terminal is written, not opened again", "[fd_writer]") {
     const auto ends = make_terminal();
     auto writer = FdWriter::create(ends.read.get());
     REQUIRE(writer.has_value());
@@ -256,7 +258,7 @@ TEST_CASE("FdWriter: a full device is an error", "[fd_writer]") {
     CHECK(result.error() == std::errc::no_space_on_device);
 }
 
-TEST_CASE("FdWriter: an error comes after what was written before it", "[fd_writer]") {
+TEST_CASE("FdWriter: an error is returned after the bytes that were written before it", "[fd_writer]") {
     const UniqueFd file = make_file();
     rlimit old{};
     REQUIRE(::getrlimit(RLIMIT_FSIZE, &old) == 0);
@@ -310,7 +312,7 @@ TEST_CASE("FdWriter: signals do not disturb it", "[fd_writer]") {
     CHECK(read == written);
 }
 
-TEST_CASE("FdWriter: without a descriptor to spare it is an error, not a broken writer", "[fd_writer]") {
+TEST_CASE("FdWriter: if no descriptor is left, create() returns an error", "[fd_writer]") {
     auto ends = make_pipe(O_NONBLOCK);
     auto terminal = make_pipe(0);
     rlimit old{};
@@ -323,7 +325,7 @@ TEST_CASE("FdWriter: without a descriptor to spare it is an error, not a broken 
     REQUIRE(::setrlimit(RLIMIT_NOFILE, &old) == 0);
     REQUIRE_FALSE(duplicated.has_value());
     REQUIRE_FALSE(reopened.has_value());
-    // EMFILE, or EINVAL where the limit is below the number that the copy must have.
+    // EMFILE, or EINVAL if the limit is below the number that the copy must have.
     CHECK((duplicated.error() == std::errc::too_many_files_open ||
            duplicated.error() == std::errc::invalid_argument));
     CHECK((reopened.error() == std::errc::too_many_files_open ||

@@ -1,10 +1,9 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// Snapshots that earlier code wrote, decoded by today's. The bytes never change: a test that fails here means
-// that snapshots of users can no longer be read.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause Snapshots that earlier code wrote, decoded by the
+// present code. The bytes never change: if a test fails here, users' snapshots can no longer be read.
 //
-// How they were made: the functions below, which set each member to a value of its own that a device can
-// have, were compiled against the headers of commit f198aee, and the bytes of `encode` printed. Those of
-// version 1 come from the last commits that wrote it (SerialState, RtcCmosState: 44249c6; I8042State:
+// They were created as follows: the functions below, which set each member to a distinct value that a device
+// can have, were compiled with the headers of commit f198aee, and the bytes of `encode` were printed. Those
+// of version 1 come from the last commits that wrote it (SerialState, RtcCmosState: 44249c6; I8042State:
 // 4ec10c7), by the same functions without the members that version 2 added.
 
 #include <array>
@@ -129,7 +128,8 @@ I8042State i8042_state() {
 RtcCmosState rtc_cmos_state() {
     RtcCmosState state;
     state.ram = counted<128>(0x80);
-    // Registers A to D are what a chip can have: UIP is never saved, IRQF follows from B and C, D is VRT.
+    // Registers A to D have values that a chip can have: UIP is never saved, IRQF follows from B and C, D is
+    // VRT.
     state.ram[0x0A] = 0x26;
     state.ram[0x0B] = 0x72;
     state.ram[0x0C] = 0xF0;
@@ -198,7 +198,7 @@ std::vector<std::uint8_t> bytes_of(std::string_view hexadecimal) {
     return bytes;
 }
 
-/// The bytes of today's version: they are decoded to this state, and this state is encoded to them.
+/// The bytes of the present version: they are decoded to this state, and this state is encoded to them.
 template <SnapshotState S>
 void check_golden(std::string_view hexadecimal, const S& saved) {
     const auto bytes = bytes_of(hexadecimal);
@@ -206,7 +206,7 @@ void check_golden(std::string_view hexadecimal, const S& saved) {
     REQUIRE(state.has_value());
     CHECK_SAME_STATE(*state, saved);
     CHECK(encode(saved) == bytes);
-    CHECK_FALSE(saved == S{});  // a decoder that reads nothing would be noticed
+    CHECK_FALSE(saved == S{});  // otherwise a decoder that reads nothing would pass
 }
 
 /// The bytes of an earlier version.

@@ -22,7 +22,7 @@ using vmsuperio::Key;
 
 namespace {
 
-/// What a command answers on a fresh controller, for those that do.
+/// The answers of the commands that have one, on a new controller.
 std::map<int, int> answers() {
     std::map<int, int> table{{0xA4, 0xF1}, {0xA9, 0x00}, {0xAA, 0x55}, {0xAB, 0x00},
                              {0xC0, 0x80}, {0xD0, 0xCF}, {0xE0, 0x01}};
@@ -58,7 +58,7 @@ TEST_CASE("I8042: a reset trigger alone is enough, and 0xFE on port 0x64 fires i
     CHECK(resets == 1);
 }
 
-TEST_CASE("I8042: a reset line that takes levels goes up and down, and sees no edge", "[i8042]") {
+TEST_CASE("I8042: a reset line with a level trigger rises and falls, and sees no edge", "[i8042]") {
     std::vector<bool> levels;
     int edges = 0;
     I8042 dev(ps2::RecordingLevel{&levels, &edges});
@@ -99,7 +99,7 @@ TEST_CASE("I8042: reset values of every offset", "[i8042]") {
     CHECK(pc.dev.a20_enabled());
 }
 
-TEST_CASE("I8042: every command byte answers what the reference says, and nothing else", "[i8042]") {
+TEST_CASE("I8042: every command byte has exactly the answer of the reference", "[i8042]") {
     const auto table = answers();
     for (int command = 0; command < 256; ++command) {
         Pc pc;
@@ -149,7 +149,7 @@ TEST_CASE("I8042: unknown commands are counted and change nothing", "[i8042]") {
     CHECK(pc.dev.counters().unknown_commands == 2);
 }
 
-TEST_CASE("I8042: the 31 bytes of RAM behind the command byte hold any value", "[i8042]") {
+TEST_CASE("I8042: the 31 bytes of RAM after the command byte hold any value", "[i8042]") {
     Pc pc;
     for (int i = 1; i < 32; ++i) {
         pc.command(static_cast<std::uint8_t>(0x60 + i), static_cast<std::uint8_t>(0xFF - i));
@@ -175,7 +175,7 @@ TEST_CASE("I8042: the command byte keeps all bits but 7, and its system flag sho
     CHECK((pc.status() & 0x04) != 0);
 }
 
-TEST_CASE("I8042: enable and disable commands move the command byte's bits", "[i8042]") {
+TEST_CASE("I8042: enable and disable commands change the command byte's bits", "[i8042]") {
     Pc pc;
     pc.set_ctr(0x00);
     pc.command(0xA7);
@@ -192,7 +192,7 @@ TEST_CASE("I8042: enable and disable commands move the command byte's bits", "[i
     CHECK(pc.data() == 0x03);
 }
 
-TEST_CASE("I8042: talking to a device turns its port on", "[i8042]") {
+TEST_CASE("I8042: a byte to a device enables its port", "[i8042]") {
     Pc pc;
     pc.set_ctr(0x30);
     pc.put(0xEE);
@@ -204,7 +204,7 @@ TEST_CASE("I8042: talking to a device turns its port on", "[i8042]") {
     CHECK(pc.ctr() == 0x00);
 }
 
-TEST_CASE("I8042: status tells whether the last write went to 0x64 or 0x60, and is never busy", "[i8042]") {
+TEST_CASE("I8042: status shows whether the last write went to 0x64 or 0x60, and is never busy", "[i8042]") {
     Pc pc;
     pc.command(0xD1);
     CHECK((pc.status() & 0x0A) == 0x08);
@@ -229,7 +229,7 @@ TEST_CASE("I8042: the output port shows the output buffer's state and gates A20"
     pc.command(0xDF);
     CHECK(pc.a20 == std::vector<bool>{false, true, false, true});
     CHECK(pc.resets == 0);
-    // With a byte in the output buffer its interrupt source shows.
+    // With a byte in the output buffer its interrupt source is visible.
     pc.dev.press(Key::a);
     pc.command(0xD0);
     CHECK(pc.data() == 0x1E);
@@ -309,7 +309,7 @@ TEST_CASE("I8042: IRQ 1 and IRQ 12 follow the output buffer and their enables", 
     CHECK(pc.irq1 == 1);
 }
 
-TEST_CASE("I8042: reading a byte brings the next one, with an edge of its own", "[i8042][irq]") {
+TEST_CASE("I8042: after a byte is read the next one arrives, with its own edge", "[i8042][irq]") {
     Pc pc;
     pc.dev.press(Key::a);
     pc.dev.press(Key::b);
@@ -321,12 +321,12 @@ TEST_CASE("I8042: reading a byte brings the next one, with an edge of its own", 
     CHECK(pc.irq1 == 3);
     CHECK(pc.data() == 0x2E);
     CHECK(pc.irq1 == 3);
-    // An empty output buffer shows the last byte again, and that is no event.
+    // An empty output buffer shows the last byte again, which causes no interrupt.
     CHECK(pc.data() == 0x2E);
     CHECK(pc.irq1 == 3);
 }
 
-TEST_CASE("I8042: a level trigger hears each change of the line once, a fall between two bytes too",
+TEST_CASE("I8042: a level trigger receives each change of the line once, also a fall between two bytes",
           "[i8042][irq]") {
     std::vector<bool> levels;
     int edges = 0;
@@ -337,7 +337,7 @@ TEST_CASE("I8042: a level trigger hears each change of the line once, a fall bet
     CHECK(levels == std::vector<bool>{true});
     dev.read(0);
     CHECK(levels == std::vector<bool>{true, false, true});
-    dev.read(1);  // no register: nothing changes
+    dev.read(1);  // not a register: nothing changes
     CHECK(levels == std::vector<bool>{true, false, true});
     dev.read(0);
     CHECK(levels == std::vector<bool>{true, false, true, false});
@@ -354,7 +354,7 @@ TEST_CASE("I8042: an interrupt trigger's error is counted, and the byte stays re
     CHECK(pc.data() == 0x55);
 }
 
-TEST_CASE("I8042: the controller's answer waits behind the byte that is there, before the devices'",
+TEST_CASE("I8042: the controller's answer comes after the byte in the buffer and before those of the devices",
           "[i8042]") {
     Pc pc;
     pc.dev.press(Key::a);
@@ -363,7 +363,7 @@ TEST_CASE("I8042: the controller's answer waits behind the byte that is there, b
     CHECK(pc.drain() == Bytes{0x1E, 0x55, 0x30});
 }
 
-TEST_CASE("I8042: a disabled port keeps its bytes back until it is enabled", "[i8042]") {
+TEST_CASE("I8042: a disabled port holds back its bytes until it is enabled", "[i8042]") {
     Pc pc;
     pc.command(0xAD);
     pc.dev.press(Key::a);
@@ -391,7 +391,7 @@ TEST_CASE("I8042: a device that is not plugged in times out with 0xFE", "[i8042]
     CHECK(pc.dev.press(Key::a));
     pc.dev.move_mouse({.x = 1});
     CHECK_FALSE(pc.output_full());
-    // The interfaces themselves pass their tests all the same.
+    // The interfaces themselves pass their tests nevertheless.
     pc.command(0xA9);
     CHECK(pc.data() == 0x00);
 }
@@ -429,7 +429,7 @@ TEST_CASE("I8042: the absent profile reads 0xFF and does nothing", "[i8042][prof
     CHECK(pc.irq1 == 0);
 }
 
-TEST_CASE("I8042: reset brings the power-on state back and keeps what is plugged in", "[i8042]") {
+TEST_CASE("I8042: reset restores the power-on state and keeps the devices that are plugged in", "[i8042]") {
     Pc pc({.mouse = false, .command_byte = 0x45});
     const I8042State fresh = pc.dev.state();
     pc.keyboard({0xED, 0x07});
@@ -443,7 +443,8 @@ TEST_CASE("I8042: reset brings the power-on state back and keeps what is plugged
     CHECK(pc.resets == 0);
 }
 
-TEST_CASE("I8042: a default-constructed state is a device just reset", "[i8042][snapshot]") {
+TEST_CASE("I8042: a default-constructed state is that of a device that has just been reset",
+          "[i8042][snapshot]") {
     Pc pc;
     CHECK_SAME_STATE(pc.dev.state(), I8042State{});
     auto restored = pc.restored(I8042State{});
@@ -486,8 +487,7 @@ TEST_CASE("I8042: inspect names each member of the state with its value, and has
     CHECK(pc.dev.inspect().find("keyboard.keys=E0 75\n") != std::string::npos);
 }
 
-TEST_CASE("I8042: inspect names the commands that wait for a parameter, and what the bits of bytes mean",
-          "[i8042]") {
+TEST_CASE("I8042: inspect names the commands that wait for a parameter, and the bits of bytes", "[i8042]") {
     Pc pc;
     pc.keyboard({0xED, 0x02, 0xF3});
     pc.mouse({0xE8});
@@ -505,7 +505,7 @@ TEST_CASE("I8042: inspect names the commands that wait for a parameter, and what
     CHECK(pc.dev.inspect().find("\nwaiting_for=0x61 write_ram\n") != std::string::npos);
 }
 
-TEST_CASE("I8042: each byte has the name of the command that it is, and no other has one", "[i8042]") {
+TEST_CASE("I8042: each command byte has its name, and no other byte has one", "[i8042]") {
     using vmsuperio::i8042::Command;
     using vmsuperio::ps2::KeyboardCommand;
     using vmsuperio::ps2::MouseCommand;
@@ -543,7 +543,7 @@ TEST_CASE("I8042: each byte has the name of the command that it is, and no other
         CHECK(to_string(Command{value}) == name_in(controller, byte));
         CHECK(to_string(KeyboardCommand{value}) == name_in(keyboard, byte));
         CHECK(to_string(MouseCommand{value}) == name_in(mouse, byte));
-        // A command without a name is one that the device does not know.
+        // The device does not know a command without a name.
         Pc pc;
         pc.command(value);
         CHECK((pc.dev.counters().unknown_commands == 0) == controller.contains(byte));
@@ -551,7 +551,7 @@ TEST_CASE("I8042: each byte has the name of the command that it is, and no other
     }
 }
 
-TEST_CASE("I8042: all host errors are counted in one place and reported as they come", "[i8042]") {
+TEST_CASE("I8042: all host errors are counted in one place and reported when they occur", "[i8042]") {
     struct Events {
         std::vector<vmsuperio::HostErrorSource>* errors;
         void host_error(vmsuperio::HostErrorSource source) { errors->push_back(source); }
@@ -590,14 +590,14 @@ TEST_CASE("I8042: the device works at compile time", "[i8042]") {
     STATIC_REQUIRE(booted());
 }
 
-TEST_CASE("I8042: reset keeps what was counted since construction", "[i8042]") {
+TEST_CASE("I8042: reset keeps the counters since construction", "[i8042]") {
     Pc pc;
     pc.command(0x00);
     pc.dev.reset();
     CHECK(pc.dev.counters().unknown_commands == 1);
 }
 
-TEST_CASE("I8042: after power-on A20 is low, the ports are off and the self-tests' results wait",
+TEST_CASE("I8042: after power-on A20 is low, the ports are disabled and the self-test results wait",
           "[i8042][cold]") {
     Pc pc(vmsuperio::I8042Options::power_on());
     const I8042State cold = pc.dev.state();
@@ -611,7 +611,7 @@ TEST_CASE("I8042: after power-on A20 is low, the ports are off and the self-test
     pc.command(0xAA);
     CHECK(pc.data() == 0x55);
     CHECK((pc.status() & 0x04) != 0);
-    // Each port gives its result as soon as it is turned on.
+    // Each port delivers its result as soon as it is enabled.
     pc.command(0xAE);
     CHECK((pc.status() & 0x21) == 0x01);
     CHECK(pc.drain() == Bytes{0xAA});
@@ -630,7 +630,7 @@ TEST_CASE("I8042: after power-on A20 is low, the ports are off and the self-test
     CHECK_SAME_STATE(restored->state(), cold);
 }
 
-TEST_CASE("I8042: after power-on a device that is not there has no result, and no controller none at all",
+TEST_CASE("I8042: after power-on an absent device has no result, and an absent controller none at all",
           "[i8042][cold]") {
     vmsuperio::I8042Options options = vmsuperio::I8042Options::power_on();
     options.keyboard = false;
@@ -649,7 +649,7 @@ TEST_CASE("I8042: after power-on a device that is not there has no result, and n
     }
 }
 
-TEST_CASE("I8042: a self-test's result behind a port that is on raises its interrupt at once",
+TEST_CASE("I8042: a self-test result behind an enabled port raises its interrupt at once",
           "[i8042][cold][irq]") {
     Pc pc({.command_byte = 0x01, .self_tests = true});
     CHECK(pc.irq1 == 1);
@@ -657,9 +657,10 @@ TEST_CASE("I8042: a self-test's result behind a port that is on raises its inter
     CHECK(pc.irq1 == 1);
 }
 
-TEST_CASE("I8042: a state saved by version 1 is read, and the device goes on from it", "[i8042][snapshot]") {
-    // A wheel mouse whose first packet is half fetched, a second one behind it; an LED command that waits for
-    // its parameter, and two keys behind that: as the first version encoded it.
+TEST_CASE("I8042: a state saved by version 1 is read, and the device continues from it",
+          "[i8042][snapshot]") {
+    // A wheel mouse whose first packet is half read and followed by a second one; an LED command that waits
+    // for its parameter, followed by two keys: as the first version encoded it.
     const Bytes saved{
         0x38, 0x30, 0x34, 0x32, 0x01, 0x00, 0x01, 0x00, 0x74, 0x00, 0x00, 0x00, 0x00, 0x01, 0x01, 0x65,
         0x47, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
@@ -678,7 +679,8 @@ TEST_CASE("I8042: a state saved by version 1 is read, and the device goes on fro
     CHECK(state->reset_a20);
     CHECK_FALSE(state->reset_self_tests);
     CHECK(state->hold_left == 0);
-    // What is written now says its version, and a reader of version 1 may skip what it does not know.
+    // The present encoding contains its version, and a reader of version 1 may skip members that it does not
+    // know.
     const Bytes now = vmsuperio::encode(*state);
     CHECK(now[4] == 2);
     CHECK(now[6] == 1);
@@ -701,7 +703,7 @@ TEST_CASE("I8042: a state saved by version 1 is read, and the device goes on fro
     CHECK(restored->leds() == 0x02);
 }
 
-TEST_CASE("I8042: a mouse saved by version 1 tells a change of buttons that was due", "[i8042][snapshot]") {
+TEST_CASE("I8042: a mouse saved by version 1 reports a change of buttons that was due", "[i8042][snapshot]") {
     Pc pc;
     I8042State state;
     state.ram[0] = 0x47;
@@ -732,7 +734,7 @@ TEST_CASE("I8042: peek has no side effect", "[i8042]") {
 
 namespace {
 
-/// Accesses as a guest at random makes them, with a host that types and moves the mouse.
+/// A random access of a guest, or a key or mouse movement of the host.
 void random_step(ps2::Device& dev, std::mt19937& random) {
     const auto byte = [&random] { return static_cast<std::uint8_t>(random()); };
     switch (random() % 8) {
@@ -744,7 +746,7 @@ void random_step(ps2::Device& dev, std::mt19937& random) {
             (void)dev.write(0, byte());
             break;
         case 3:
-            // Commands that mean something come up more often this way.
+            // Makes valid commands more frequent.
             (void)dev.write(4, 0xD4);
             (void)dev.write(0, static_cast<std::uint8_t>(0xE6 + random() % 26));
             break;
@@ -768,8 +770,7 @@ void random_step(ps2::Device& dev, std::mt19937& random) {
 
 }  // namespace
 
-TEST_CASE("I8042: hostile sequences leave a state that the device can be in, and never grow it",
-          "[i8042][fuzz]") {
+TEST_CASE("I8042: hostile sequences always lead to a valid state of constant size", "[i8042][fuzz]") {
     STATIC_REQUIRE(std::is_trivially_copyable_v<I8042State>);
     Pc pc;
     std::mt19937 random(20240611);
@@ -779,7 +780,7 @@ TEST_CASE("I8042: hostile sequences leave a state that the device can be in, and
         if (!vmsuperio::validate(state)) {
             FAIL("invalid state at step " << step);
         }
-        // Nothing may wait behind an empty output buffer, or the guest would never hear of it.
+        // No byte may wait while the output buffer is empty, because the guest would never get it.
         const bool keyboard_on = (state.ram[0] & 0x10) == 0;
         const bool aux_on = (state.ram[0] & 0x20) == 0;
         const bool keyboard_waits =
@@ -795,7 +796,8 @@ TEST_CASE("I8042: hostile sequences leave a state that the device can be in, and
     CHECK(pc.irq12 > 0);
 }
 
-TEST_CASE("I8042: a saved and restored device goes on as the original, at every step", "[i8042][snapshot]") {
+TEST_CASE("I8042: a saved and restored device continues like the original, at every step",
+          "[i8042][snapshot]") {
     Pc original;
     Pc other;
     std::mt19937 random(7);
@@ -844,7 +846,7 @@ TEST_CASE("I8042: from_state refuses each value that no controller can have", "[
         REQUIRE_FALSE(result.has_value());
         CHECK(result.error().field == field);
     };
-    // NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange): what a saved state may hold
+    // NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange): a saved state may contain it
     refuses([](I8042State& s) { s.profile = static_cast<I8042Profile>(3); }, "profile");
     refuses([](I8042State& s) { s.ram[0] = 0x80; }, "ram");
     refuses([](I8042State& s) { s.reset_command_byte = 0x80; }, "reset_command_byte");
@@ -917,7 +919,7 @@ TEST_CASE("I8042: a saved device that is absent and has queued bytes is refused"
     CHECK(refused(no_keyboard, packet) == "accepted");
 }
 
-TEST_CASE("I8042: restoring random bytes either fails or gives a device that works",
+TEST_CASE("I8042: restoring random bytes either fails or creates a device that works",
           "[i8042][snapshot][fuzz]") {
     Pc pc;
     std::mt19937 random(99);
@@ -947,7 +949,7 @@ TEST_CASE("I8042: restoring random bytes either fails or gives a device that wor
     CHECK(accepted > 100);
 }
 
-TEST_CASE("I8042: a saved state of the minimal profile that holds a keyboard's bytes raises no interrupt",
+TEST_CASE("I8042: a saved state of the minimal profile that contains a keyboard's bytes raises no interrupt",
           "[i8042][hostile]") {
     I8042State state;
     state.profile = I8042Profile::minimal;

@@ -75,7 +75,7 @@ TEST_CASE("I8042 hold-off: port 0x60 read again at once shows the same byte", "[
     CHECK(pc.dev.next_deadline() == std::nullopt);
     CHECK(pc.dev.read(0) == 0x30);
     CHECK(pc.irq1 == std::vector<bool>{true, false, true, false});
-    CHECK(pc.dev.next_deadline() == std::nullopt);  // nothing is left to come
+    CHECK(pc.dev.next_deadline() == std::nullopt);  // no byte is pending
 }
 
 TEST_CASE("I8042 hold-off: reading an empty buffer does not begin it again", "[i8042][time]") {
@@ -101,7 +101,7 @@ TEST_CASE("I8042 hold-off: a guest that polls needs no tick", "[i8042][time]") {
     CHECK(pc.dev.read(0) == 0x48);
 }
 
-TEST_CASE("I8042 hold-off: a key after a pause comes at once, one within it waits", "[i8042][time]") {
+TEST_CASE("I8042 hold-off: a key after the hold-off arrives at once, one within it waits", "[i8042][time]") {
     TimedPc pc;
     pc.dev.press(Key::a);
     CHECK(pc.dev.read(0) == 0x1E);
@@ -138,7 +138,7 @@ TEST_CASE("I8042 hold-off: the controller's own answers do not wait, the devices
     CHECK(pc.dev.read(0) == 0x00);
 }
 
-TEST_CASE("I8042 hold-off: a port that is off has no deadline", "[i8042][time]") {
+TEST_CASE("I8042 hold-off: a disabled port has no deadline", "[i8042][time]") {
     TimedPc pc;
     pc.dev.press(Key::a);
     pc.dev.press(Key::b);
@@ -152,7 +152,7 @@ TEST_CASE("I8042 hold-off: a port that is off has no deadline", "[i8042][time]")
     CHECK(pc.dev.read(0) == 0x30);
 }
 
-TEST_CASE("I8042 hold-off: a clock that is set back costs no more than one hold-off", "[i8042][time]") {
+TEST_CASE("I8042 hold-off: a clock that is set back delays a byte by at most one hold-off", "[i8042][time]") {
     TimedPc pc;
     pc.dev.press(Key::a);
     pc.dev.press(Key::b);
@@ -163,7 +163,7 @@ TEST_CASE("I8042 hold-off: a clock that is set back costs no more than one hold-
     pc.clock.advance(1ms);
     CHECK(pc.full());
     CHECK(pc.dev.read(0) == 0x30);
-    // From one end of the clock's range to the other, and up against its end.
+    // From one end of the clock's range to the other, and close to its end.
     pc.dev.press(Key::c);
     pc.clock.set(std::chrono::nanoseconds::max());
     CHECK(pc.full());
@@ -178,7 +178,8 @@ TEST_CASE("I8042 hold-off: a clock that is set back costs no more than one hold-
     CHECK(pc.full());
 }
 
-TEST_CASE("I8042 hold-off: the option is 0 by default, is never negative, and has an end", "[i8042][time]") {
+TEST_CASE("I8042 hold-off: the option is 0 by default, is never negative, and has a maximum",
+          "[i8042][time]") {
     const auto after = [](I8042Options options) {
         TimedPc pc{options};
         pc.dev.press(Key::a);
@@ -195,7 +196,7 @@ TEST_CASE("I8042 hold-off: the option is 0 by default, is never negative, and ha
     CHECK(after({.hold_off = std::chrono::nanoseconds::max()}) == 6s);
 }
 
-TEST_CASE("I8042 hold-off: what is left of it is saved, and the new owner says how long the next one is",
+TEST_CASE("I8042 hold-off: the remaining time is saved, and the new owner specifies the next hold-off",
           "[i8042][time][snapshot]") {
     TimedPc pc;
     pc.dev.press(Key::a);
@@ -222,7 +223,7 @@ TEST_CASE("I8042 hold-off: what is left of it is saved, and the new owner says h
         restored->reset();
         CHECK(restored->state().hold_left == 0);
         CHECK(restored->next_deadline() == std::nullopt);
-        // It is still there after the reset.
+        // The hold-off still applies after the reset.
         restored->press(Key::a);
         restored->press(Key::b);
         CHECK(restored->read(0) == 0x1E);
@@ -233,7 +234,7 @@ TEST_CASE("I8042 hold-off: what is left of it is saved, and the new owner says h
         REQUIRE(restored.has_value());
         CHECK(restored->next_deadline() == 99s + 100us);
     }
-    SECTION("none: the byte that was held back is there") {
+    SECTION("none: the byte that was held back arrives") {
         pc.irq1.clear();
         auto restored = pc.restored(*state, 0ms);
         REQUIRE(restored.has_value());
@@ -244,7 +245,7 @@ TEST_CASE("I8042 hold-off: what is left of it is saved, and the new owner says h
     }
 }
 
-TEST_CASE("I8042 hold-off: what is fetched is the same with and without it", "[i8042][time]") {
+TEST_CASE("I8042 hold-off: the guest reads the same bytes with and without it", "[i8042][time]") {
     TimedPc slow;
     TimedPc fast{I8042Options{}};
     const auto both = [&](auto action) {
@@ -282,14 +283,14 @@ TEST_CASE("I8042 hold-off: what is fetched is the same with and without it", "[i
 
 namespace {
 
-/// An INT 9 handler that looks at the scan code and goes on to the one before it, as keyboard drivers and
-/// resident programs of DOS do: each of the chain reads port 0x60 for itself.
+/// An INT 9 handler that reads the scan code and then calls the previous handler, as keyboard drivers and
+/// resident programs of DOS do: each handler of the chain reads port 0x60.
 Bytes chained_int9(TimedPc& pc, int handlers) {
     Bytes seen;
     for (int i = 0; i < handlers; ++i) {
         seen.push_back(pc.dev.read(0));
     }
-    // The BIOS's handler turns the keyboard on again at its end (SeaBIOS, handle_09).
+    // The BIOS's handler enables the keyboard again at its end (SeaBIOS, handle_09).
     CHECK(pc.dev.write(4, 0xAE).has_value());
     return seen;
 }

@@ -29,7 +29,7 @@ TEST_CASE("Inspect: a register names its bits that are set, and its fields that 
     CHECK(inspect(uart16550::InterruptEnable(0xF0)) == "IER=0xF0");
 }
 
-TEMPLATE_TEST_CASE("Register: the list of fields has each bit once, and each field a name of its own",
+TEMPLATE_TEST_CASE("Register: the list of fields has each bit once, and each field has a unique name",
                    "[register]", uart16550::InterruptEnable, uart16550::InterruptIdentification,
                    uart16550::FifoControl, uart16550::LineControl, uart16550::ModemControl,
                    uart16550::LineStatus, uart16550::ModemStatus, uart16550::Scratch, i8042::Status,
@@ -49,7 +49,7 @@ TEMPLATE_TEST_CASE("Register: the list of fields has each bit once, and each fie
         for (std::size_t j = 0; j < i; ++j) {
             CHECK(TestType::fields[j].name != field.name);
         }
-        // Set alone, it is found in the text by its name.
+        // If only this field is set, the text contains its name.
         const auto all = static_cast<typename TestType::value_type>(field.mask);
         if (std::size(TestType::fields) > 1) {
             CHECK(inspect(TestType(all)).find(field.name) != std::string::npos);
@@ -73,7 +73,7 @@ TEST_CASE("Inspect: the difference of two states names what changed and nothing 
 
 namespace {
 
-/// A state of one's own with arrays of other numbers than bytes.
+/// A user-defined state with arrays of numbers that are not bytes.
 struct Counters {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("CNTR"), .version = 1, .readable_since = 1};
@@ -92,14 +92,14 @@ static_assert(SnapshotState<Counters> && visits_every_member<Counters>());
 
 }  // namespace
 
-TEST_CASE("Inspect: arrays are numbers in a row", "[inspect]") {
+TEST_CASE("Inspect: arrays are shown as lists of numbers", "[inspect]") {
     CHECK(inspect(Counters{}) == "counts=1 -2 300\nflags=yes no no no\n");
     Counters after;
     after.counts[1] = 4;
     CHECK(difference(Counters{}, after) == "counts: 1 -2 300 -> 1 4 300\n");
 }
 
-TEST_CASE("Inspect: a failing test shows states and registers as text, and what differs", "[inspect]") {
+TEST_CASE("Inspect: a failing test shows states and registers as text, and the differences", "[inspect]") {
     CHECK(Catch::Detail::stringify(Counters{}) == "\ncounts=1 -2 300\nflags=yes no no no\n");
     CHECK(Catch::Detail::stringify(uart16550::InterruptEnable(0x05)) ==
           "IER=0x05 [received_data line_status]");
@@ -107,7 +107,7 @@ TEST_CASE("Inspect: a failing test shows states and registers as text, and what 
     CHECK_SAME_STATE(state, SerialState{});
     state.scratch = 0x5A;
     CHECK(test_support::state_difference(SerialState{}, state) == "scratch: 0x00 -> 0x5A\n");
-    // States that differ where the text has nothing.
+    // States that differ in bytes that the text does not show.
     SerialState dusty;
     dusty.receive_data[5] = 1;
     CHECK(test_support::state_difference(SerialState{}, dusty) ==
@@ -116,7 +116,7 @@ TEST_CASE("Inspect: a failing test shows states and registers as text, and what 
 
 namespace {
 
-/// One that binds a member and forgets to visit it.
+/// A state that binds a member and forgets to visit it.
 struct Forgetful {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("FORG"), .version = 1, .readable_since = 1};

@@ -64,16 +64,16 @@ int main() {
     check(reset_control.write(0, 0x06).has_value(), "the reset port");
     SystemControlPortA port_92(NullTrigger{});
     check(port_92.write(0, 0x02).has_value() && port_92.a20_enabled(), "port 0x92");
-    std::size_t told = 0;
+    std::size_t reported = 0;
     DebugPort console = DebugPort::console([&](std::span<const std::uint8_t> text) {
-        told += text.size();
+        reported += text.size();
         return text.size();
     });
     console.write_data(bytes);
-    check(told == 3, "a debug console");
-    ExitPort exit_port([&](std::uint8_t status) { told = status; });
+    check(reported == 3, "a debug console");
+    ExitPort exit_port([&](std::uint8_t status) { reported = status; });
     exit_port.write(0, 7);
-    check(told == 7, "the exit port");
+    check(reported == 7, "the exit port");
     Pvpanic panic;
     panic.write(0, 1);
     check(panic.seen(PvpanicEvent::panicked), "pvpanic");

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// The accesses that drivers make when they look for the controller, its keyboard and its mouse.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The accesses of drivers that detect the controller, its
+// keyboard and its mouse.
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -15,8 +15,8 @@ using vmsuperio::Key;
 
 namespace {
 
-/// drivers/input/serio/i8042.c: what each step does to the ports, and what it takes for success. A wait that
-/// the real driver would spend half a second in is a failure here.
+/// drivers/input/serio/i8042.c: the accesses of each step, and its condition for success. A wait that would
+/// take the real driver half a second is a failure here.
 struct LinuxController {
     Pc& pc;
     std::uint8_t ctr{};
@@ -140,7 +140,7 @@ struct LinuxController {
         ctr = static_cast<std::uint8_t>((ctr | 0x20) & ~0x02);
         return write_ctr();
     }
-    /// i8042_set_mux_mode: true when the controller claims to be a multiplexer.
+    /// i8042_set_mux_mode: returns true if the controller claims to be a multiplexer.
     bool is_mux() {
         std::uint8_t answer = 0;
         if (!flush() || !loop(0xF0, answer) || answer != 0xF0 || !loop(0x56, answer) || answer != 0x56) {
@@ -182,7 +182,7 @@ TEST_CASE("I8042: Linux finds the controller and its AUX port, without a mux, an
     REQUIRE_FALSE(driver.is_mux());
     CHECK(pc.resets == 0);
     CHECK(pc.dev.counters().unknown_commands == 0);
-    // Shutting down restores the command byte it found.
+    // Shutting down restores the original command byte.
     driver.ctr = driver.initial_ctr;
     REQUIRE(driver.write_ctr());
     CHECK(pc.ctr() == 0x65);
@@ -239,7 +239,7 @@ TEST_CASE("I8042: Linux's psmouse finds an IntelliMouse Explorer", "[i8042][linu
     const bool aux = true;
     CHECK(device_command(pc, aux, {0xF2}, {0x00}));
     CHECK(device_command(pc, aux, {0xF5}, {}));
-    // Probes for other makes: none of them may recognise us, and each must be answered.
+    // Probes for other makes: none of them may recognise this mouse, and each must be answered.
     CHECK(device_command(pc, aux, {0xE8, 0x00, 0xE6, 0xE6, 0xE6}, {}));
     CHECK(device_command(pc, aux, {0xE9}, {0x00, 0x00, 0x64}));
     CHECK(device_command(pc, aux, {0xE8, 0x03, 0xE7, 0xE7, 0xE7}, {}));
@@ -320,7 +320,7 @@ TEST_CASE("I8042: Ctrl-Alt-Del from the host arrives as make and break codes", "
         CHECK(pc.dev.ctrl_alt_del());
         CHECK(pc.drain() == Bytes{0x14, 0x11, 0xE0, 0x71, 0xE0, 0xF0, 0x71, 0xF0, 0x11, 0xF0, 0x14});
     }
-    SECTION("whole or not at all") {
+    SECTION("completely or not at all") {
         Pc pc;
         pc.command(0xAD);
         for (int i = 0; i < 4; ++i) {

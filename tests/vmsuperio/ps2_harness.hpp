@@ -10,18 +10,18 @@
 
 #include <vmsuperio/i8042.hpp>
 
-/// A controller with its three lines and events recorded, and the accesses a guest makes.
+/// A controller whose three lines and events are recorded, and the accesses of a guest.
 namespace ps2 {
 
 using Bytes = std::vector<std::uint8_t>;
 
 /// A key by its number, whether there is such a key or not.
 inline vmsuperio::Key key_number(unsigned number) {
-    // NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange): what a host may hand over
+    // NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange): a host may pass any number
     return static_cast<vmsuperio::Key>(number);
 }
 
-/// Counts edges; fails where told to.
+/// Counts edges, and fails if a test sets that.
 struct CountingTrigger {
     using error_type = int;
     int* count;
@@ -35,7 +35,7 @@ struct CountingTrigger {
     }
 };
 
-/// Remembers each level it is told.
+/// Records each level that it receives.
 struct RecordingLevel {
     using error_type = int;
     std::vector<bool>* levels;
@@ -91,7 +91,7 @@ struct Pc {
 
     /// The next byte, if there is one.
     std::optional<std::uint8_t> next() { return output_full() ? std::optional(data()) : std::nullopt; }
-    /// All that waits in the controller and behind it; gives up after 100 bytes.
+    /// Reads all bytes that wait in the controller and the devices; stops after 100 bytes.
     Bytes drain() {
         Bytes bytes;
         while (output_full() && bytes.size() < 100) {

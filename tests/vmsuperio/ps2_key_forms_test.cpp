@@ -18,7 +18,8 @@ using vmsuperio::Key;
 
 namespace {
 
-/// How the guest listens: set 2 through the controller's translation, or one of the sets untouched.
+/// The codes that the guest reads: set 2 through the controller's translation, or one of the sets
+/// untranslated.
 enum class Ear { translated, set1, set2, set3 };
 
 vmsuperio::I8042Options options_of(Ear ear) {
@@ -68,7 +69,7 @@ Bytes operator+(Bytes left, const Bytes& right) {
     return left;
 }
 
-/// A code with its prefix 0xE0, made or broken, as the ear hears it.
+/// A make or break code with its prefix 0xE0, as the guest reads it.
 Bytes grey(Ear ear, std::uint8_t set2, std::uint8_t set1, bool down) {
     if (ear == Ear::set2) {
         return down ? Bytes{0xE0, set2} : Bytes{0xE0, 0xF0, set2};
@@ -88,7 +89,7 @@ TEST_CASE("Key forms: Alt and Print Screen are SysRq", "[keyboard][forms]") {
             for (const Ear ear : prefixed_ears) {
                 Listener guest(ear);
                 if (with_others) {
-                    // Alt goes before Ctrl and Shift.
+                    // Alt has priority over Ctrl and Shift.
                     guest.hold({Key::left_ctrl, Key::right_shift});
                 }
                 guest.hold({alt});
@@ -112,7 +113,7 @@ TEST_CASE("Key forms: Print Screen with Ctrl or Shift has no Shift of its own", 
             CHECK(guest.press(Key::print_screen) == grey(ear, 0x7C, 0x37, true));
             CHECK(guest.release(Key::print_screen) == grey(ear, 0x7C, 0x37, false));
             guest.release(other);
-            // Alone again, whatever Num Lock says.
+            // The key alone again, whatever the state of Num Lock.
             guest.num_lock_led(true);
             CHECK(guest.press(Key::print_screen) == left_shift(ear, true) + grey(ear, 0x7C, 0x37, true));
             CHECK(guest.release(Key::print_screen) == grey(ear, 0x7C, 0x37, false) + left_shift(ear, false));
@@ -120,7 +121,7 @@ TEST_CASE("Key forms: Print Screen with Ctrl or Shift has no Shift of its own", 
     }
 }
 
-TEST_CASE("Key forms: Ctrl and Pause are Break, all of it when pressed", "[keyboard][forms]") {
+TEST_CASE("Key forms: Ctrl and Pause send Break, the whole code when pressed", "[keyboard][forms]") {
     for (const Key ctrl : {Key::left_ctrl, Key::right_ctrl}) {
         Listener set2(Ear::set2);
         set2.hold({ctrl});
@@ -146,7 +147,7 @@ TEST_CASE("Key forms: Ctrl and Pause are Break, all of it when pressed", "[keybo
     CHECK(third.release(Key::pause) == Bytes{0xF0, 0x62});
 }
 
-TEST_CASE("Key forms: Shift is taken away around a cursor key", "[keyboard][forms]") {
+TEST_CASE("Key forms: Shift is cancelled around a cursor key", "[keyboard][forms]") {
     for (const Ear ear : prefixed_ears) {
         for (const Cursor& row : cursor_keys) {
             INFO("key " << static_cast<int>(row.key));
@@ -202,7 +203,7 @@ TEST_CASE("Key forms: with Num Lock a Shift is added around a cursor key, with S
     }
 }
 
-TEST_CASE("Key forms: keypad / knows Shift and no Num Lock", "[keyboard][forms]") {
+TEST_CASE("Key forms: keypad / depends on Shift and not on Num Lock", "[keyboard][forms]") {
     for (const Ear ear : prefixed_ears) {
         const Bytes make = grey(ear, 0x4A, 0x35, true);
         const Bytes broken = grey(ear, 0x4A, 0x35, false);
@@ -218,7 +219,7 @@ TEST_CASE("Key forms: keypad / knows Shift and no Num Lock", "[keyboard][forms]"
     }
 }
 
-TEST_CASE("Key forms: the other keys and set 3 know nothing of all that", "[keyboard][forms]") {
+TEST_CASE("Key forms: the other keys and set 3 do not depend on other keys", "[keyboard][forms]") {
     Listener third(Ear::set3);
     third.num_lock_led(true);
     third.hold({Key::left_shift, Key::left_ctrl, Key::left_alt});
@@ -237,7 +238,7 @@ TEST_CASE("Key forms: the other keys and set 3 know nothing of all that", "[keyb
     CHECK(guest.press(Key::keypad_asterisk) == Bytes{0x7C});
 }
 
-TEST_CASE("Key forms: a break code answers to the make code, whatever has gone up since",
+TEST_CASE("Key forms: a break code matches the make code, whatever has been released since",
           "[keyboard][forms]") {
     Listener guest(Ear::set2);
     SECTION("Alt before Print Screen") {
@@ -252,31 +253,31 @@ TEST_CASE("Key forms: a break code answers to the make code, whatever has gone u
         guest.hold({Key::left_alt});
         CHECK(guest.release(Key::print_screen) == Bytes{0xE0, 0xF0, 0x7C, 0xE0, 0xF0, 0x12});
     }
-    SECTION("a Shift that was taken away and is gone does not come back") {
+    SECTION("a Shift that was cancelled and released is not restored") {
         guest.hold({Key::left_shift});
         CHECK(guest.press(Key::insert) == Bytes{0xE0, 0xF0, 0x12, 0xE0, 0x70});
         CHECK(guest.release(Key::left_shift) == Bytes{0xF0, 0x12});
         CHECK(guest.release(Key::insert) == Bytes{0xE0, 0xF0, 0x70});
     }
-    SECTION("of two Shifts that were taken away the one that is held comes back") {
+    SECTION("of two Shifts that were cancelled the one that is held is restored") {
         guest.hold({Key::left_shift, Key::right_shift});
         guest.press(Key::insert);
         guest.release(Key::left_shift);
         CHECK(guest.release(Key::insert) == Bytes{0xE0, 0xF0, 0x70, 0xE0, 0x59});
     }
-    SECTION("a Shift that was added goes, though Num Lock is off by now") {
+    SECTION("a Shift that was added is removed, although Num Lock is off by then") {
         guest.num_lock_led(true);
         CHECK(guest.press(Key::insert) == Bytes{0xE0, 0x12, 0xE0, 0x70});
         guest.num_lock_led(false);
         CHECK(guest.release(Key::insert) == Bytes{0xE0, 0xF0, 0x70, 0xE0, 0xF0, 0x12});
     }
-    SECTION("a Shift that was added stays where it has gone down in truth") {
+    SECTION("a Shift that was added stays if it has really been pressed") {
         guest.num_lock_led(true);
         guest.press(Key::insert);
         guest.hold({Key::left_shift});
         CHECK(guest.release(Key::insert) == Bytes{0xE0, 0xF0, 0x70});
     }
-    SECTION("a Shift that came after the key has no part in it") {
+    SECTION("a Shift that was pressed after the key has no effect") {
         guest.press(Key::insert);
         guest.hold({Key::left_shift});
         CHECK(guest.release(Key::insert) == Bytes{0xE0, 0xF0, 0x70});
@@ -289,9 +290,9 @@ TEST_CASE("Key forms: a break code answers to the make code, whatever has gone u
     }
 }
 
-TEST_CASE("Key forms: what a guest believes of the Shift keys is right when all keys are up",
+TEST_CASE("Key forms: the guest's state of the Shift keys is correct when all keys are up",
           "[keyboard][forms]") {
-    // A guest that takes E0 12 and E0 59 for Shift keys, as BIOSes of the AT's time do.
+    // A guest that treats E0 12 and E0 59 as Shift keys, like BIOSes of the AT's time.
     const std::vector<Key> keys{Key::left_shift, Key::right_shift,  Key::left_ctrl,    Key::left_alt,
                                 Key::insert,     Key::keypad_slash, Key::print_screen, Key::num_lock};
     Listener guest(Ear::set2);
@@ -349,7 +350,7 @@ TEST_CASE("Key forms: a held key repeats its code without the Shift codes", "[ke
     CHECK(guest.press(Key::a) == Bytes{0x1C});
     guest.release(Key::left_shift);
     CHECK(guest.press(Key::pause).size() == 8);
-    // On a real keyboard Pause does not repeat; here each press is one that the host wants.
+    // On a real keyboard Pause does not repeat; here each press comes from the host.
     CHECK(guest.press(Key::pause).size() == 8);
     CHECK(guest.release(Key::pause).empty());
     Listener third(Ear::set3);
@@ -357,7 +358,8 @@ TEST_CASE("Key forms: a held key repeats its code without the Shift codes", "[ke
     CHECK(third.press(Key::pause) == Bytes{0x62});
 }
 
-TEST_CASE("Key forms: a held key that is pressed with other keys goes up first", "[keyboard][forms]") {
+TEST_CASE("Key forms: a held key that is pressed again with other keys is released first",
+          "[keyboard][forms]") {
     Listener guest(Ear::set2);
     guest.press(Key::print_screen);
     guest.hold({Key::left_alt});
@@ -372,11 +374,11 @@ TEST_CASE("Key forms: the keyboard's Num Lock is toggled by its key and set by t
           "[keyboard][forms]") {
     Listener guest(Ear::set2);
     CHECK(guest.press(Key::num_lock) == Bytes{0x77});
-    CHECK(guest.press(Key::num_lock) == Bytes{0x77});  // a repeat is no second press
+    CHECK(guest.press(Key::num_lock) == Bytes{0x77});  // a repeat is not a second press
     CHECK(guest.release(Key::num_lock) == Bytes{0xF0, 0x77});
     CHECK(guest.press(Key::left) == Bytes{0xE0, 0x12, 0xE0, 0x6B});
     guest.release(Key::left);
-    guest.num_lock_led(true);  // as the guest answers that key
+    guest.num_lock_led(true);  // the guest's reaction to that key
     CHECK(guest.press(Key::left) == Bytes{0xE0, 0x12, 0xE0, 0x6B});
     guest.release(Key::left);
     guest.num_lock_led(false);
@@ -389,7 +391,8 @@ TEST_CASE("Key forms: the keyboard's Num Lock is toggled by its key and set by t
     CHECK(guest.pc.dev.leds() == 0);
 }
 
-TEST_CASE("Key forms: keys that move while scanning is off count when it is on", "[keyboard][forms]") {
+TEST_CASE("Key forms: keys that change while scanning is off take effect when it is on",
+          "[keyboard][forms]") {
     Listener guest(Ear::set2);
     guest.pc.keyboard({0xF5});
     CHECK(guest.press(Key::left_shift).empty());
@@ -402,7 +405,7 @@ TEST_CASE("Key forms: keys that move while scanning is off count when it is on",
     CHECK(guest.press(Key::insert) == Bytes{0xE0, 0x70});
 }
 
-TEST_CASE("Key forms: a key that was lost did not go down", "[keyboard][forms]") {
+TEST_CASE("Key forms: a key that was lost counts as not pressed", "[keyboard][forms]") {
     Listener guest(Ear::set2);
     guest.hold({Key::left_alt});
     guest.pc.command(0xAD);
@@ -412,7 +415,7 @@ TEST_CASE("Key forms: a key that was lost did not go down", "[keyboard][forms]")
     guest.pc.command(0xAE);
     guest.pc.drain();
     guest.release(Key::left_alt);
-    // Its break code is that of now.
+    // Its break code depends on the present state.
     CHECK(guest.release(Key::print_screen) == Bytes{0xE0, 0xF0, 0x7C, 0xE0, 0xF0, 0x12});
 }
 
@@ -427,13 +430,13 @@ TEST_CASE("Key forms: Ctrl-Alt-Del fits whatever is held or locked", "[keyboard]
             CHECK(guest.pc.dev.ctrl_alt_del());
             CHECK(guest.pc.drain() ==
                   Bytes{0x14, 0x11, 0xE0, 0x71, 0xE0, 0xF0, 0x71, 0xF0, 0x11, 0xF0, 0x14});
-            // What the user holds is as it was.
+            // The keys that the user holds have not changed.
             CHECK(guest.press(Key::keypad_slash).size() == (shift ? 8 : 2));
         }
     }
 }
 
-TEST_CASE("Key forms: a state saved with a key down gives its break code in the restored device",
+TEST_CASE("Key forms: a key that was down when the state was saved has its break code in the restored device",
           "[keyboard][forms][snapshot]") {
     Listener guest(Ear::set2);
     guest.hold({Key::left_alt});

@@ -50,7 +50,8 @@ Bytes translated(const Bytes& set2) {
 
 }  // namespace
 
-TEST_CASE("Keyboard: each command is answered as the reference says, and all others refused", "[keyboard]") {
+TEST_CASE("Keyboard: each command is answered as in the reference, and all other bytes are refused",
+          "[keyboard]") {
     for (int command = 0; command < 256; ++command) {
         Pc pc(untranslated);
         pc.put(static_cast<std::uint8_t>(command));
@@ -105,7 +106,7 @@ TEST_CASE("Keyboard: parameters are taken, and a wrong one may be sent again", "
     CHECK(pc.keyboard({0xF0, 0x00}) == Bytes{0xFA, 0xFA, 0x03});
 }
 
-TEST_CASE("Keyboard: a command in the place of a parameter is carried out instead", "[keyboard]") {
+TEST_CASE("Keyboard: a command instead of a parameter is carried out", "[keyboard]") {
     Pc pc(untranslated);
     CHECK(pc.keyboard({0xED, 0xF2}) == Bytes{0xFA, 0xFA, 0xAB, 0x83});
     CHECK(pc.keyboard({0x05}) == Bytes{0xFE});
@@ -134,15 +135,15 @@ TEST_CASE("Keyboard: 0xFE sends the last byte again", "[keyboard]") {
     CHECK(pc.keyboard({0xFE}) == Bytes{0x15, 0x15});
 }
 
-TEST_CASE("Keyboard: 0xFE goes on with what else there was to say", "[keyboard][resend]") {
+TEST_CASE("Keyboard: after 0xFE the rest of the answer follows", "[keyboard][resend]") {
     Pc pc(untranslated);
     pc.put(0xF2);
     CHECK(pc.data() == 0xFA);
-    // 0xAB is in the controller; it is the last byte that the keyboard has sent.
+    // 0xAB is in the controller and is the last byte that the keyboard has sent.
     pc.put(0xFE);
     CHECK(pc.drain() == Bytes{0xAB, 0xAB, 0x83});
     CHECK(pc.keyboard({0xFE}) == Bytes{0x83});
-    // However often it is asked before anything is fetched, the answer does not get lost.
+    // However often 0xFE is sent before a byte is read, the answer is not lost.
     pc.put(0xF2);
     for (int i = 0; i < 10; ++i) {
         pc.put(0xFE);
@@ -159,14 +160,14 @@ TEST_CASE("Keyboard: 0xFE does not answer a command that waits for its parameter
     CHECK(pc.keyboard({0xF0, 0xFE, 0x00}) == Bytes{0xFA, 0xFA, 0xFA, 0x02});
     CHECK(pc.keyboard({0xF3, 0xFE, 0xFE, 0x11}) == Bytes{0xFA, 0xFA, 0xFA, 0xFA});
     CHECK(pc.dev.state().keyboard.typematic == 0x11);
-    // The keys that are typed meanwhile still wait.
+    // Keys that are typed in between still wait.
     CHECK(pc.keyboard({0xED}) == Bytes{0xFA});
     pc.dev.press(Key::a);
     CHECK(pc.keyboard({0xFE}) == Bytes{0xFA});
     CHECK(pc.keyboard({0x00}) == Bytes{0xFA, 0x1C});
 }
 
-TEST_CASE("Keyboard: 0xFE after the keyboard's own 0xFE sends what came before that", "[keyboard][resend]") {
+TEST_CASE("Keyboard: 0xFE after the keyboard's own 0xFE sends the byte before that", "[keyboard][resend]") {
     Pc pc(untranslated);
     CHECK(pc.keyboard({0xEE, 0x05, 0xFE}) == Bytes{0xEE, 0xFE, 0xEE});
     CHECK(pc.keyboard({0xED, 0x80, 0xFE, 0x01}) == Bytes{0xFA, 0xFE, 0xFA, 0xFA});
@@ -184,7 +185,7 @@ TEST_CASE("Keyboard: however much is typed, a guest can read 15 bytes at once an
         const Bytes bytes = pc.drain();
         CHECK(bytes.size() == 15);
         CHECK(bytes.back() == (translate ? 0xFF : 0x00));
-        // Typed while the port is off, then turned on.
+        // Typed while the port is disabled, which is then enabled.
         pc.command(0xAD);
         for (int i = 0; i < 100; ++i) {
             pc.dev.press(Key::up);
@@ -195,7 +196,7 @@ TEST_CASE("Keyboard: however much is typed, a guest can read 15 bytes at once an
     }
 }
 
-TEST_CASE("Keyboard: 0xF5 stops scanning, 0xF4 starts it, 0xF6 leaves it as it is", "[keyboard]") {
+TEST_CASE("Keyboard: 0xF5 stops scanning, 0xF4 starts it, 0xF6 does not change it", "[keyboard]") {
     Pc pc(untranslated);
     pc.keyboard({0xF5});
     CHECK(pc.dev.press(Key::a));
@@ -240,7 +241,7 @@ TEST_CASE("Keyboard: reset restores set 2, the typematic rate and the LEDs", "[k
     CHECK(pc.leds == Bytes{0x07, 0x00});
 }
 
-TEST_CASE("Keyboard: an answer goes before what was typed earlier", "[keyboard]") {
+TEST_CASE("Keyboard: an answer is sent before keys that were typed earlier", "[keyboard]") {
     Pc pc(untranslated);
     pc.command(0xAD);
     pc.dev.press(Key::a);
@@ -318,7 +319,7 @@ TEST_CASE("Keyboard: codes of well-known keys in the three sets", "[keyboard][sc
     }
 }
 
-TEST_CASE("Keyboard: Pause has no break code but in set 3, and Print Screen comes with a shift",
+TEST_CASE("Keyboard: Pause has a break code only in set 3, and Print Screen is sent with a Shift",
           "[keyboard][scancodes]") {
     CHECK(code(Key::pause, true, 1) == Bytes{0xE1, 0x1D, 0x45, 0xE1, 0x9D, 0xC5});
     CHECK(code(Key::pause, true, 2) == Bytes{0xE1, 0x14, 0x77, 0xE1, 0xF0, 0x14, 0xF0, 0x77});
@@ -377,7 +378,7 @@ TEST_CASE("Keyboard: translation passes answers and maps overrun to 0xFF", "[key
     CHECK(translate_to_set1(0x83) == 0x41);
     CHECK(translate_to_set1(0x84) == 0x54);
     CHECK(translate_to_set1(0x85) == 0x85);
-    // Two codes below 0x80 never become the same, but for 0x02 and F7's 0x83, and 0x7F and SysRq's 0x84.
+    // No two codes below 0x80 become the same, except 0x02 and F7's 0x83, and 0x7F and SysRq's 0x84.
     std::set<std::uint8_t> seen;
     for (int byte = 0; byte < 0x80; ++byte) {
         CHECK(seen.insert(translate_to_set1(static_cast<std::uint8_t>(byte))).second);
@@ -412,7 +413,7 @@ TEST_CASE("Keyboard: a full buffer ends with one overrun code, and has room agai
     CHECK(pc.drain() == Bytes{0x32});
 }
 
-TEST_CASE("Keyboard: a code of several bytes is queued whole or not at all", "[keyboard]") {
+TEST_CASE("Keyboard: a code of several bytes is queued completely or not at all", "[keyboard]") {
     Pc pc(untranslated);
     pc.command(0xAD);
     for (int i = 0; i < 13; ++i) {

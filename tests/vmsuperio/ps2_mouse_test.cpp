@@ -12,7 +12,7 @@
 using ps2::Bytes;
 using ps2::Pc;
 
-TEST_CASE("Mouse: each command is answered as the reference says, and all others refused", "[mouse]") {
+TEST_CASE("Mouse: each command is answered as in the reference, and all other bytes are refused", "[mouse]") {
     for (int command = 0; command < 256; ++command) {
         Pc pc;
         pc.command(0xD4, static_cast<std::uint8_t>(command));
@@ -66,7 +66,7 @@ TEST_CASE("Mouse: the second wrong byte in a row is an error", "[mouse]") {
     CHECK(pc.dev.state().mouse.sample_rate == 100);
 }
 
-TEST_CASE("Mouse: its queues take a whole message or none of it", "[mouse]") {
+TEST_CASE("Mouse: its queues take a message completely or not at all", "[mouse]") {
     vmsuperio::detail::ByteQueue<3> queue;
     const std::array<std::uint8_t, 4> four{1, 2, 3, 4};
     CHECK_FALSE(queue.push(four));
@@ -98,7 +98,7 @@ TEST_CASE("Mouse: nothing is reported until reporting is enabled", "[mouse]") {
     CHECK_FALSE(pc.output_full());
 }
 
-TEST_CASE("Mouse: no movement and no button, no packet", "[mouse]") {
+TEST_CASE("Mouse: without a movement or a button there is no packet", "[mouse]") {
     Pc pc;
     pc.mouse({0xF4});
     pc.dev.move_mouse({});
@@ -112,7 +112,7 @@ TEST_CASE("Mouse: no movement and no button, no packet", "[mouse]") {
     CHECK(pc.drain() == Bytes{0x08, 0x00, 0x00});
 }
 
-TEST_CASE("Mouse: a long way is told in several packets, without overflow", "[mouse]") {
+TEST_CASE("Mouse: a long distance is reported in several packets, without overflow", "[mouse]") {
     Pc pc;
     pc.mouse({0xF4});
     pc.dev.move_mouse({.x = 600, .y = -256});
@@ -127,7 +127,7 @@ TEST_CASE("Mouse: while the guest does not read, motion adds up and stays bounde
     }
     CHECK(pc.dev.state().mouse.x == 0x7FFF);
     CHECK(pc.dev.state().mouse.y == -0x7FFF);
-    CHECK(pc.dev.state().mouse.packets.size() == 14);  // five packets, less the byte in the controller
+    CHECK(pc.dev.state().mouse.packets.size() == 14);  // five packets without the byte in the controller
 }
 
 TEST_CASE("Mouse: a click between two reads is not lost while there is room", "[mouse]") {
@@ -145,7 +145,7 @@ TEST_CASE("Mouse: a command ends the packet that was being sent", "[mouse]") {
     pc.dev.move_mouse({.x = 2});
     CHECK(pc.data() == 0x08);
     CHECK(pc.data() == 0x01);
-    // One byte is in the controller already and cannot be called back.
+    // One byte is already in the controller and cannot be removed.
     CHECK(pc.mouse({0xF2}) == Bytes{0x00, 0xFA, 0x00});
 }
 
@@ -162,7 +162,7 @@ TEST_CASE("Mouse: remote mode reports on request only", "[mouse]") {
     CHECK(pc.drain() == Bytes{0x0C, 0x01, 0x00});
 }
 
-TEST_CASE("Mouse: wrap mode echoes all but its end and a reset", "[mouse]") {
+TEST_CASE("Mouse: wrap mode echoes all bytes except its end and a reset", "[mouse]") {
     Pc pc;
     CHECK(pc.mouse({0xEE, 0xF2, 0x00, 0xFE, 0xF4}) == Bytes{0xFA, 0xF2, 0x00, 0xFE, 0xF4});
     CHECK(pc.mouse({0xEC, 0xF2}) == Bytes{0xFA, 0xFA, 0x00});
@@ -197,7 +197,7 @@ TEST_CASE("Mouse: scaling 2:1 follows the reference's table in stream mode and n
     CHECK(pc.mouse({0xEB}) == Bytes{0xFA, 0x08, 0x05, 0x00});
 }
 
-TEST_CASE("Mouse: the IntelliMouse knock gives a wheel, and only the exact one", "[mouse]") {
+TEST_CASE("Mouse: only the exact IntelliMouse knock enables the wheel", "[mouse]") {
     Pc pc;
     pc.mouse({0xF3, 200, 0xF3, 100, 0xF3, 60});
     CHECK(pc.mouse({0xF2}) == Bytes{0xFA, 0x00});
@@ -237,7 +237,7 @@ TEST_CASE("Mouse: 0xFE sends the last packet again, without an acknowledgement",
         CHECK(pc.drain() == Bytes{0x29, 0x01, 0xFE});
         CHECK(pc.mouse({0xFE}) == Bytes{0x29, 0x01, 0xFE});
         CHECK(pc.mouse({0xFE}) == Bytes{0x29, 0x01, 0xFE});
-        // It was motion once.
+        // The movement is reported only once.
         pc.dev.move_mouse({.x = 4, .buttons = 1});
         CHECK(pc.drain() == Bytes{0x09, 0x04, 0x00});
         CHECK(pc.mouse({0xFE}) == Bytes{0x09, 0x04, 0x00});
@@ -250,7 +250,7 @@ TEST_CASE("Mouse: 0xFE sends the last packet again, without an acknowledgement",
         CHECK(packet == Bytes{0x08, 0x03, 0x00, 0x2F});
         CHECK(pc.mouse({0xFE}) == packet);
     }
-    SECTION("answers: what follows the acknowledgement, or that where nothing does") {
+    SECTION("answers: the bytes after the acknowledgement, or the acknowledgement alone") {
         Pc pc;
         CHECK(pc.mouse({0xE9, 0xFE}) == Bytes{0xFA, 0x00, 0x02, 0x64, 0x00, 0x02, 0x64});
         CHECK(pc.mouse({0xF2, 0xFE}) == Bytes{0xFA, 0x00, 0x00});
@@ -258,7 +258,7 @@ TEST_CASE("Mouse: 0xFE sends the last packet again, without an acknowledgement",
         CHECK(pc.mouse({0xFF, 0xFE}) == Bytes{0xFA, 0xAA, 0x00, 0xAA, 0x00});
         CHECK(pc.mouse({0xEB, 0xFE}) == Bytes{0xFA, 0x08, 0x00, 0x00, 0x08, 0x00, 0x00});
     }
-    SECTION("not its own request to resend, but what came before") {
+    SECTION("not its own request to resend, but the message before it") {
         Pc pc;
         CHECK(pc.mouse({0xF2}) == Bytes{0xFA, 0x00});
         CHECK(pc.mouse({0x05}) == Bytes{0xFE});
@@ -276,9 +276,9 @@ TEST_CASE("Mouse: 0xFE in the middle of a packet sends it from its beginning, an
     pc.dev.move_mouse({.x = 2, .buttons = 1});
     CHECK(pc.data() == 0x09);
     pc.command(0xD4, 0xFE);
-    // The second byte is in the controller already and cannot be called back.
+    // The second byte is already in the controller and cannot be removed.
     CHECK(pc.drain() == Bytes{0x01, 0x09, 0x01, 0x00, 0x09, 0x02, 0x00});
-    // The host knows of the button: no packet for that alone.
+    // The guest already knows the state of the button: it alone causes no packet.
     pc.dev.move_mouse({.buttons = 1});
     CHECK_FALSE(pc.output_full());
 }
@@ -291,7 +291,7 @@ TEST_CASE("Mouse: 0xFE does not answer a command that waits for its parameter", 
     CHECK(pc.dev.state().mouse.sample_rate == 40);
 }
 
-TEST_CASE("Mouse: the last packet is part of what is saved", "[mouse][resend][snapshot]") {
+TEST_CASE("Mouse: the last packet is part of the saved state", "[mouse][resend][snapshot]") {
     Pc pc;
     pc.mouse({0xF4});
     pc.dev.move_mouse({.x = 1, .y = 2});
@@ -329,7 +329,7 @@ TEST_CASE("Mouse: a button that the protocol cannot show sends nothing", "[mouse
             CHECK_FALSE(pc.output_full());
         }
         CHECK(pc.irq12 == 0);
-        // With one that it can show there is a packet, and it has no trace of the others.
+        // With a button that the protocol can show there is a packet, which does not contain the others.
         pc.dev.move_mouse({.buttons = 0x19});
         const Bytes packet = pc.drain();
         CHECK(packet == (id == 3 ? Bytes{0x09, 0x00, 0x00, 0x00} : Bytes{0x09, 0x00, 0x00}));
@@ -350,7 +350,8 @@ TEST_CASE("Mouse: a wheel that the protocol cannot show is not kept for one that
     CHECK(pc.drain() == Bytes{0x08, 0x00, 0x00, 0x01});
 }
 
-TEST_CASE("Mouse: a click that comes and goes while there is no room sends nothing", "[mouse][silent]") {
+TEST_CASE("Mouse: a button that is pressed and released while there is no room sends nothing",
+          "[mouse][silent]") {
     Pc pc;
     pc.mouse({0xF4});
     for (int i = 0; i < 6; ++i) {
@@ -371,7 +372,7 @@ TEST_CASE("Mouse: a click that comes and goes while there is no room sends nothi
     }
 }
 
-TEST_CASE("Mouse: in no protocol and mode is a packet sent that says nothing new", "[mouse][silent]") {
+TEST_CASE("Mouse: no protocol and mode sends a packet without new information", "[mouse][silent]") {
     for (const int id : {0, 3, 4}) {
         for (const bool scaled : {false, true}) {
             Pc pc;
@@ -430,11 +431,11 @@ TEST_CASE("Mouse: no packet comes between a command and its parameter", "[mouse]
         pc.dev.move_mouse({.x = 5, .buttons = 1});
         pc.dev.move_mouse({.x = 5, .buttons = 0});
         CHECK_FALSE(pc.output_full());
-        // The motion comes behind the answer.
+        // The movement is reported after the answer.
         CHECK(pc.mouse({static_cast<std::uint8_t>(command == 0xE8 ? 2 : 100)}) ==
               Bytes{0xFA, 0x08, 0x0A, 0x00});
     }
-    // A wrong parameter changes nothing in that.
+    // The same applies after a wrong parameter.
     CHECK(pc.mouse({0xE8, 0x09}) == Bytes{0xFA, 0xFE});
     pc.dev.move_mouse({.x = 1});
     CHECK_FALSE(pc.output_full());
@@ -449,7 +450,7 @@ TEST_CASE("Mouse: a byte from the host ends the packet that was being sent, what
         CHECK(pc.data() == 0x08);
         pc.command(0xD4, byte);
         const Bytes rest = pc.drain();
-        // The byte that was in the controller, then the answer, and nothing of the packet behind it.
+        // The byte that was in the controller, then the answer, and nothing of the following packet.
         REQUIRE(rest.size() >= 2);
         CHECK(rest[0] == 0x01);
         CHECK(rest[1] == (byte == 0x00 || byte == 0xED ? 0xFE : 0xFA));
@@ -464,13 +465,13 @@ TEST_CASE("Mouse: a release that a command dropped is reported after it", "[mous
     CHECK(pc.drain() == Bytes{0x09, 0x00, 0x00});
     pc.command(0xA7);
     pc.dev.move_mouse({.buttons = 0});
-    // The command turns the port on again, and drops the packet.
+    // The command enables the port again, and drops the packet.
     CHECK(pc.mouse({0xE6}) == Bytes{0xFA, 0x08, 0x00, 0x00});
     pc.dev.move_mouse({.buttons = 0});
     CHECK_FALSE(pc.output_full());
 }
 
-TEST_CASE("Mouse: enabling takes the buttons as they are", "[mouse]") {
+TEST_CASE("Mouse: enabling reads the present state of the buttons", "[mouse]") {
     Pc pc;
     pc.dev.move_mouse({.buttons = 1});
     CHECK(pc.mouse({0xF4}) == Bytes{0xFA});

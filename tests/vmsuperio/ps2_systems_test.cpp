@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What systems other than those in ps2_drivers_test.cpp do to the controller and its devices, step by step as
-// their sources have it. A wait that the driver would spend in a loop is a failure here.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The accesses of systems other than those in
+// ps2_drivers_test.cpp to the controller and its devices, step by step as in their sources. A wait that the
+// driver would spend in a loop is a failure here.
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -27,7 +27,7 @@ std::uint8_t ask(Pc& pc, std::uint8_t command) {
 }
 
 /// One byte to a device and its first answer, which must come from that device.
-std::uint8_t tell(Pc& pc, bool mouse, std::uint8_t byte) {
+std::uint8_t send_to(Pc& pc, bool mouse, std::uint8_t byte) {
     if (mouse) {
         REQUIRE(pc.command(0xD4));
     }
@@ -39,7 +39,7 @@ std::uint8_t tell(Pc& pc, bool mouse, std::uint8_t byte) {
 /// Bytes that must all be acknowledged, then an answer.
 void expect(Pc& pc, bool mouse, const Bytes& sent, const Bytes& answer = {}) {
     for (const std::uint8_t byte : sent) {
-        REQUIRE(tell(pc, mouse, byte) == 0xFA);
+        REQUIRE(send_to(pc, mouse, byte) == 0xFA);
     }
     CHECK(pc.drain() == answer);
 }
@@ -58,10 +58,10 @@ bool drain_output_buffer(Pc& pc) {
     }
     return false;
 }
-/// I8042Controller::do_write_to_device: the byte again for as long as the device asks for it.
+/// I8042Controller::do_write_to_device: repeats the byte while the device requests that.
 std::uint8_t write_to_device(Pc& pc, bool mouse, std::uint8_t byte) {
     for (int attempts = 0; attempts < 250; ++attempts) {
-        const std::uint8_t response = tell(pc, mouse, byte);
+        const std::uint8_t response = send_to(pc, mouse, byte);
         if (response != 0xFE) {
             return response;
         }
@@ -86,7 +86,7 @@ TEST_CASE("I8042: SerenityOS finds both ports and a mouse with five buttons", "[
         // I8042Controller::check_existence_via_probing
         REQUIRE(serenity::drain_output_buffer(pc));
         std::uint8_t configuration = ask(pc, 0x20);
-        REQUIRE(ask(pc, 0xAA) == 0x55);  // it reads the answer at once, without a look at the status
+        REQUIRE(ask(pc, 0xAA) == 0x55);  // it reads the answer at once, without checking the status
         pc.set_ctr(configuration);
         // I8042Controller::detect_devices
         REQUIRE(serenity::drain_output_buffer(pc));
@@ -97,7 +97,7 @@ TEST_CASE("I8042: SerenityOS finds both ports and a mouse with five buttons", "[
         pc.set_ctr(configuration);
         REQUIRE(ask(pc, 0xAA) == 0x55);
         pc.set_ctr(configuration);
-        REQUIRE((configuration & 0x20) != 0);  // "dual channel": the second port's clock is seen off
+        REQUIRE((configuration & 0x20) != 0);  // "dual channel": the second port's clock is disabled
         REQUIRE(ask(pc, 0xAB) == 0x00);
         pc.command(0xAE);
         REQUIRE(serenity::drain_output_buffer(pc));
@@ -111,16 +111,16 @@ TEST_CASE("I8042: SerenityOS finds both ports and a mouse with five buttons", "[
         const auto send = [&](std::uint8_t byte) { return serenity::write_to_device(pc, true, byte); };
         CHECK(send(0xF6) == 0xFA);
         CHECK(send(0xF4) == 0xFA);
-        // It turns the stream on before it knocks. A mouse that moves now must not get between a command and
-        // its parameter, or the driver takes a packet's byte for the answer.
+        // It enables the stream before it knocks. A movement of the mouse must not send a packet between a
+        // command and its parameter, because the driver would take a byte of the packet for the answer.
         const auto set_sample_rate = [&](std::uint8_t rate) {
             REQUIRE(send(0xF3) == 0xFA);
             pc.dev.move_mouse({.x = 1});
             REQUIRE(send(rate) == 0xFA);
         };
         const auto id = [&] {
-            // What moved meanwhile is behind the answer of the last rate and goes with the next command,
-            // but for the byte that the controller holds already.
+            // The movement in between is queued after the answer to the last rate, and the next command drops
+            // it, except the byte that the controller already holds.
             pc.drain();
             REQUIRE(send(0xF2) == 0xFA);
             return pc.next();
@@ -149,7 +149,7 @@ TEST_CASE("I8042: SerenityOS finds both ports and a mouse with five buttons", "[
 namespace bsd {
 
 /// sys/dev/ic/pckbc.c of OpenBSD and NetBSD: pckbc_poll_cmd1. A byte that is refused is sent again, at most
-/// five times in a command; other bytes are lost.
+/// five times per command; other bytes are lost.
 bool poll_cmd(Pc& pc, bool mouse, const Bytes& command, std::size_t length, Bytes& response) {
     int retries = 0;
     for (std::size_t at = 0; at < command.size();) {
@@ -215,7 +215,7 @@ TEST_CASE("I8042: OpenBSD's and NetBSD's pckbc and pms find the keyboard and a w
     REQUIRE(bsd::poll_cmd(pc, mouse, {0xE9}, 3, response));
     CHECK(response == Bytes{0x00, 0x00, 80});
     REQUIRE(bsd::poll_cmd(pc, mouse, {0xF4}, 0, response));
-    // A parameter that no mouse takes: the driver sends that byte again and gives up in the end.
+    // A parameter that no mouse accepts: the driver repeats that byte and finally gives up.
     CHECK_FALSE(bsd::poll_cmd(pc, mouse, {0xF3, 99}, 0, response));
     pc.drain();
     // pmsinput
@@ -244,8 +244,9 @@ TEST_CASE("I8042: ReactOS' i8042prt finds the mouse, then the keyboard", "[i8042
     pc.drain();
     pc.command(0xD4, 0xFF);
     CHECK(pc.drain() == Bytes{0xFA, 0xAA, 0x00});
-    // i8042DetectMouseType: IsrWritePort does not wait for an answer. What is not fetched is forgotten with
-    // the next byte, but for the one that the controller holds. MOU_NO_ERROR_REPORT is 0xC0: no command.
+    // i8042DetectMouseType: IsrWritePort does not wait for an answer. The next byte drops the part of the
+    // answer that has not been read, except the byte in the controller. MOU_NO_ERROR_REPORT is 0xC0, which is
+    // not a command.
     for (const std::uint8_t byte : Bytes{0xEA, 0xC0, 0xF3, 0xC8, 0xF3, 0x64, 0xF3, 0x50, 0xF2}) {
         pc.command(0xD4, byte);
     }
@@ -272,8 +273,8 @@ TEST_CASE("I8042: ReactOS' i8042prt finds the mouse, then the keyboard", "[i8042
 
 TEST_CASE("I8042: the mouse reset of Windows' and ReactOS' interrupt routine runs to its end",
           "[i8042][windows][reactos]") {
-    // mouse.c: i8042MouResetIsr, the states of the i8042prt sample: each interrupt brings one byte, most of
-    // which are answered with the next one.
+    // mouse.c: i8042MouResetIsr, the states of the i8042prt sample: each interrupt delivers one byte, and the
+    // routine answers most of them with the next command byte.
     Pc pc({.command_byte = 0x47});
     const auto isr = [&pc](std::uint8_t expected, std::optional<std::uint8_t> then) {
         REQUIRE(pc.output_from_aux());
@@ -311,7 +312,8 @@ TEST_CASE("I8042: the mouse reset of Windows' and ReactOS' interrupt routine run
     CHECK(pc.drain() == Bytes{0x08, 0x00, 0x01, 0x10});
 }
 
-TEST_CASE("I8042: FreeBSD's psm tells the mouse from a Logitech and leaves it disabled", "[i8042][freebsd]") {
+TEST_CASE("I8042: FreeBSD's psm distinguishes the mouse from a Logitech and leaves it disabled",
+          "[i8042][freebsd]") {
     Pc pc;
     const bool mouse = true;
     // psm.c: psmprobe
@@ -405,8 +407,8 @@ bool flush(Pc& pc) {
     }
     return false;
 }
-/// __ps2_command: only the port that is spoken to is on, both interrupts are off. ps2_recvbyte discards what
-/// is neither the device's nor, while it waits for one, an acknowledgement.
+/// __ps2_command: only the addressed port is enabled, and both interrupts are off. ps2_recvbyte discards
+/// bytes of the other device and, while it waits for an acknowledgement, every other byte.
 std::optional<Bytes> command(Pc& pc, std::uint8_t ctr, bool aux, const Bytes& sent, std::size_t length) {
     const auto off = static_cast<std::uint8_t>((ctr | 0x30) & ~0x03);
     pc.set_ctr(off);
@@ -441,7 +443,7 @@ std::optional<Bytes> command(Pc& pc, std::uint8_t ctr, bool aux, const Bytes& se
     pc.set_ctr(ctr);
     return answer;
 }
-/// ps2_keyboard_setup; false where it returns early.
+/// ps2_keyboard_setup; returns false if it returns early.
 bool keyboard_setup(Pc& pc) {
     if (!flush(pc) || ask(pc, 0xAA) != 0x55 || ask(pc, 0xAB) != 0x00) {
         return false;
@@ -476,14 +478,14 @@ TEST_CASE("I8042: SeaBIOS sets the keyboard up after power-on, and after a user 
         const auto reset = seabios::command(pc, 0x61, true, {0xFF}, 2);
         CHECK(reset == Bytes{0xAA, 0x00});
         CHECK(seabios::command(pc, 0x61, true, {0xF4}, 0).has_value());
-        // The mouse's port is off until the BIOS turns it on.
+        // The mouse's port is disabled until the BIOS enables it.
         pc.dev.move_mouse({.x = 1});
         CHECK_FALSE(pc.output_full());
     }
 }
 
 TEST_CASE("I8042: Linux of the 2.6 series finds the controller after a user has typed", "[i8042][linux]") {
-    // i8042_controller_check: "No controller found" where i8042_flush has read I8042_BUFFER_SIZE bytes.
+    // i8042_controller_check: "No controller found" if i8042_flush has read I8042_BUFFER_SIZE bytes.
     for (const bool direct : {false, true}) {
         Pc pc({.command_byte = static_cast<std::uint8_t>(direct ? 0x05 : 0x65)});
         for (int i = 0; i < 100; ++i) {

@@ -75,7 +75,7 @@ TEST_CASE("Register: a guest write changes the writable fields only", "[register
     }
 }
 
-TEST_CASE("Register: each field takes a guest's write as its access says", "[register]") {
+TEST_CASE("Register: a guest's write affects each field according to its access", "[register]") {
     for (unsigned before = 0; before <= 0x0FFF; ++before) {
         for (const unsigned written : {0x0000U, 0x0001U, 0x0100U, 0x0200U, 0x0400U, 0x0800U, 0xFFFFU}) {
             Flags flags(static_cast<std::uint16_t>(before));
@@ -105,7 +105,7 @@ TEST_CASE("Register: the names of the modem status are the datasheet's bits", "[
     CHECK(ModemStatus::data_carrier_detect.mask == 0x80);
 }
 
-TEST_CASE("Register: the CMOS places of memory sizes follow one another", "[register]") {
+TEST_CASE("Register: the CMOS bytes of memory sizes are consecutive", "[register]") {
     namespace mc146818 = vmsuperio::mc146818;
     CHECK(mc146818::memory_above_4g_low == 0x5B);
     CHECK(mc146818::memory_above_4g_middle == 0x5C);

@@ -66,7 +66,7 @@ TEST_CASE("ResetControl: only a change of RST_CPU from 0 to 1 resets", "[reset_c
     }
 }
 
-TEST_CASE("ResetControl: the event says which reset it is", "[reset_control]") {
+TEST_CASE("ResetControl: the event reports the kind of the reset", "[reset_control]") {
     std::vector<ResetKind> kinds;
     int resets = 0;
     ResetControl port(CountingTrigger{&resets}, ResetEvents{&kinds});
@@ -79,8 +79,8 @@ TEST_CASE("ResetControl: the event says which reset it is", "[reset_control]") {
 }
 
 TEST_CASE("ResetControl: Linux's and EDK2's sequence resets once", "[reset_control]") {
-    // Linux native_machine_emergency_restart, BOOT_CF9_FORCE: 0x02 and then 0x06 (or 0x0E), over what was
-    // read.
+    // Linux native_machine_emergency_restart, BOOT_CF9_FORCE: sets 0x02 and then 0x06 (or 0x0E) in the value
+    // that it has read.
     int resets = 0;
     ResetControl port(CountingTrigger{&resets});
     const auto cf9 = static_cast<std::uint8_t>(port.read(0) & ~0x06);
@@ -97,7 +97,7 @@ TEST_CASE("ResetControl: other offsets, errors, reset and saved states", "[reset
     CHECK(port.read(1) == 0xFF);
     CHECK(resets == 0);
     CHECK((port.write(0, 0x06) == std::unexpected(5)));
-    CHECK(port.read(0) == 0x06);  // the write has taken effect all the same
+    CHECK(port.read(0) == 0x06);  // the write has taken effect nevertheless
     const auto decoded = vmsuperio::decode<vmsuperio::ResetControlState>(vmsuperio::encode(port.state()));
     REQUIRE(decoded.has_value());
     const auto restored = ResetControl<CountingTrigger>::from_state(*decoded, CountingTrigger{&resets});
@@ -170,7 +170,7 @@ TEST_CASE("SystemControlPortA: other offsets, errors and saved states", "[reset_
     REQUIRE(restored.has_value());
     CHECK_SAME_STATE(restored->state(), port.state());
     CHECK(resets == 1);
-    CHECK(gate.size() == 1);  // the restored device tells nothing
+    CHECK(gate.size() == 1);  // the restored device reports nothing
     CHECK(Port::from_state({0x04}, CountingTrigger{&resets}, GateEvents{&gate}).error().field == "value");
 }
 
@@ -241,7 +241,7 @@ TEST_CASE("Callback: it holds, copies and moves callables, and can be empty", "[
     CHECK(seen == 1);
     Callback<int(int)> from_function(std::function<int(int)>([](int value) { return value * 2; }));
     CHECK(from_function(21) == 42);
-    // Each copy has its own state, as those of std::function.
+    // Each copy has its own state, as with std::function.
     Callback<int()> counter([count = 0]() mutable { return ++count; });
     CHECK(counter() == 1);
     Callback<int()> second(counter);

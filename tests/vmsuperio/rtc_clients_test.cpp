@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What systems do with the MC146818, access by access. Each case names the driver and the function that it
-// follows; they were written from the published sources, not copied.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The accesses of systems to the MC146818. Each case
+// names the driver and the function that it follows; the cases were written from the published sources, not
+// copied.
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -39,7 +39,7 @@ struct Pc {
     Pc(const Pc&) = delete;
     Pc& operator=(const Pc&) = delete;
 
-    // Each access takes a guest about a microsecond.
+    // Each access of a guest takes about a microsecond.
     std::uint8_t get(int index) {
         clock.advance(1us);
         CHECK(dev.write(0, static_cast<std::uint8_t>(index)));
@@ -78,7 +78,7 @@ TEST_CASE("SerenityOS: the RTC timer sets its rate with the NMI masked and gets 
     }
     CHECK(interrupts >= 1023);
     CHECK(interrupts <= 1024);
-    // An unserved one holds the line: no further interrupt, and none is lost for good.
+    // An unserved interrupt keeps the line high: there is no further interrupt, and none is lost permanently.
     pc.clock.advance(10s);
     CHECK(pc.dev.tick());
     CHECK(pc.irqs == interrupts + 1);
@@ -88,8 +88,8 @@ TEST_CASE("SerenityOS: the RTC timer sets its rate with the NMI masked and gets 
 }
 
 TEST_CASE("SerenityOS: the boot time is read between updates", "[rtc_cmos][client][serenity]") {
-    // Kernel/Arch/x86_64/RTC.cpp: update_in_progress, read_registers: waits while UIP, reads, and decodes as
-    // register B says.
+    // Kernel/Arch/x86_64/RTC.cpp: update_in_progress, read_registers: waits while UIP is set, reads, and
+    // decodes according to register B.
     Pc pc;
     pc.clock.set(start + 1s - 100us);  // within the window
     unsigned looks = 0;
@@ -108,10 +108,10 @@ TEST_CASE("SerenityOS: the boot time is read between updates", "[rtc_cmos][clien
     CHECK(Pc::from_bcd(pc.get(0x00)) == 31);
 }
 
-TEST_CASE("NetBSD: mc146818_gettime meets UIP within its million looks, mc146818_settime keeps the second",
+TEST_CASE("NetBSD: mc146818_gettime sees UIP within its million reads, mc146818_settime keeps the second",
           "[rtc_cmos][client][netbsd]") {
-    // sys/dev/ic/mc146818.c, mc146818_gettime and mc146818_settime as of 2006: both wait until UIP rises, as
-    // there are 244 us left then, and give up after 1,000,000 reads.
+    // sys/dev/ic/mc146818.c, mc146818_gettime and mc146818_settime as of 2006: both wait until UIP rises,
+    // because 244 us are left then, and give up after 1,000,000 reads.
     Pc pc;
     const auto wait = [&pc] {
         int left = 1'000'000;
@@ -159,7 +159,7 @@ TEST_CASE("NetBSD: rtcinit and the valid bit", "[rtc_cmos][client][netbsd]") {
 TEST_CASE("Linux: mc146818_get_time reads a second that does not change under it",
           "[rtc_cmos][client][linux]") {
     // drivers/rtc/rtc-mc146818-lib.c, mc146818_avoid_UIP: reads seconds, UIP, the rest, UIP and seconds, and
-    // tries again where UIP was set or the second moved; a clock that never lets it through is refused.
+    // tries again if UIP was set or the seconds changed; a clock with which it never succeeds is refused.
     Pc pc;
     for (int round = 0; round < 5000; ++round) {
         pc.clock.advance(777us);
@@ -192,10 +192,10 @@ TEST_CASE("Linux: mc146818_get_time reads a second that does not change under it
     }
 }
 
-TEST_CASE("Linux: hpet-less update interrupts come once a second and are acknowledged by register C",
+TEST_CASE("Linux: update interrupts without an HPET occur once a second and are acknowledged by register C",
           "[rtc_cmos][client][linux]") {
-    // drivers/rtc/rtc-cmos.c: cmos_irq_enable reads C after it set the bit in B, cmos_interrupt reads C and
-    // keeps what is enabled.
+    // drivers/rtc/rtc-cmos.c: cmos_irq_enable reads C after it has set the bit in B; cmos_interrupt reads C
+    // and keeps the enabled flags.
     Pc pc;
     pc.put(0x0B, pc.get(0x0B) | 0x10);
     pc.get(0x0C);

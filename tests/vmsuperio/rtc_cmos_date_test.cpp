@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What chips after the MC146818A added: an alarm on a day and a month, and a second bank of memory.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The additions of later chips than the MC146818A: an
+// alarm on a day and a month, and a second bank of memory.
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -62,7 +62,7 @@ struct Pc {
         put(0x0B, 0x22);
     }
     std::optional<std::chrono::nanoseconds> deadline() { return dev.next_deadline(); }
-    // Runs to the deadline, and checks that the line rises there and not a nanosecond before.
+    // Advances to the deadline, and checks that the line rises then and not a nanosecond earlier.
     void expect_alarm(seconds when) {
         REQUIRE(deadline().has_value());
         CHECK(*deadline() == when);
@@ -101,14 +101,14 @@ TEST_CASE("RtcCmos: the alarm waits for its day and its month", "[rtc_cmos][alar
     pc.expect_alarm(at(2025, 12, 2, 6, 30));
 }
 
-TEST_CASE("RtcCmos: an alarm of today is met today, one that has passed in its next month",
+TEST_CASE("RtcCmos: an alarm of today occurs today, one that has passed in the next month that has it",
           "[rtc_cmos][alarm]") {
     Pc pc(via);
     pc.put(0x7D, 0x11);
     pc.alarm(0x13, 0x45, 0x31);
     pc.expect_alarm(at(2024, 6, 11, 13, 45, 31));
     pc.expect_alarm(at(2024, 7, 11, 13, 45, 31));
-    pc.put(0x7D, 0x31);  // months with 30 days have none
+    pc.put(0x7D, 0x31);  // months with 30 days have no such day
     pc.expect_alarm(at(2024, 7, 31, 13, 45, 31));
     pc.expect_alarm(at(2024, 8, 31, 13, 45, 31));
     pc.expect_alarm(at(2024, 10, 31, 13, 45, 31));
@@ -124,7 +124,7 @@ TEST_CASE("RtcCmos: an alarm on 29 February waits for a leap year, eight years a
     pc.expect_alarm(at(2104, 2, 29));
 }
 
-TEST_CASE("RtcCmos: dates that never come give no alarm and no deadline", "[rtc_cmos][alarm]") {
+TEST_CASE("RtcCmos: dates that do not exist cause no alarm and no deadline", "[rtc_cmos][alarm]") {
     for (const auto& [day, month] : {std::pair{0x30, 0x02},
                                      {0x31, 0x04},
                                      {0x32, 0x00},
@@ -145,14 +145,14 @@ TEST_CASE("RtcCmos: dates that never come give no alarm and no deadline", "[rtc_
     }
 }
 
-TEST_CASE("RtcCmos: a day alarm in register D has its six bits, VRT stays", "[rtc_cmos][alarm]") {
+TEST_CASE("RtcCmos: a day alarm in register D has six bits, and VRT stays", "[rtc_cmos][alarm]") {
     Pc pc(piix4);
     CHECK(pc.get(0x0D) == 0x80);
     for (int value = 0; value <= 0xFF; ++value) {
         pc.put(0x0D, value);
         REQUIRE(pc.get(0x0D) == (0x80 | (value & 0x3F)));
     }
-    pc.put(0x0D, 0xFF);  // Linux' "any": what six bits keep of it
+    pc.put(0x0D, 0xFF);  // Linux' "any", of which six bits are kept
     pc.alarm(0x14, 0x00, 0x00);
     pc.expect_alarm(at(2024, 6, 11, 14));
     pc.put(0x0D, 0x20);
@@ -160,14 +160,15 @@ TEST_CASE("RtcCmos: a day alarm in register D has its six bits, VRT stays", "[rt
     const RtcCmosState saved = pc.dev.state();
     CHECK(saved.ram[0x0D] == 0xA0);
     CHECK(Device::from_state(saved, CountingTrigger{&pc.irqs}, {}, ClockRef(pc.clock), piix4).has_value());
-    // A device without this alarm has nothing but VRT there.
+    // A device without this alarm has only VRT there.
     const auto refused = Device::from_state(saved, CountingTrigger{&pc.irqs}, {}, ClockRef(pc.clock));
     REQUIRE_FALSE(refused.has_value());
     CHECK(refused.error().field == "ram");
 }
 
-TEST_CASE("RtcCmos: without the options day and month are memory, and no byte of the clock can be one",
-          "[rtc_cmos][alarm]") {
+TEST_CASE(
+    "RtcCmos: without the options day and month are memory, and no byte of the clock can be used for them",
+    "[rtc_cmos][alarm]") {
     for (const int index : {0x00, 0x07, 0x08, 0x0A, 0x0C, 0x32, 0x80, 0xFF}) {
         CAPTURE(index);
         Pc pc({.utc_offset = seconds(0),
@@ -182,9 +183,9 @@ TEST_CASE("RtcCmos: without the options day and month are memory, and no byte of
     }
 }
 
-TEST_CASE("RtcCmos: Linux' alarms of a month and a year ahead come", "[rtc_cmos][alarm][linux]") {
+TEST_CASE("RtcCmos: Linux' alarms a month and a year ahead occur", "[rtc_cmos][alarm][linux]") {
     // drivers/rtc/rtc-cmos.c, cmos_set_alarm: AIE off, hour, minute, second, then day_alrm and mon_alrm, AIE
-    // on. cmos_validate_alarm lets a day up to a month ahead, with mon_alrm up to a year.
+    // on. cmos_validate_alarm permits a day up to a month ahead, with mon_alrm up to a year.
     Pc pc(via);
     pc.put(0x0B, 0x02);
     pc.put(0x05, 0x13);
@@ -199,7 +200,7 @@ TEST_CASE("RtcCmos: Linux' alarms of a month and a year ahead come", "[rtc_cmos]
     CHECK(pc.get(0x7E) == 0x06);
 }
 
-TEST_CASE("RtcCmos: deadlines of alarms with a date are those of a search day by day",
+TEST_CASE("RtcCmos: deadlines of alarms with a date equal those of a search day by day",
           "[rtc_cmos][alarm][property]") {
     std::mt19937 random(7);
     const auto number = [&random](unsigned below) { return static_cast<unsigned>(random() % below); };
@@ -259,11 +260,11 @@ TEST_CASE("RtcCmos: the second bank holds 128 bytes of its own", "[rtc_cmos][ext
         REQUIRE(pc.dev.extended_cmos(static_cast<std::uint8_t>(index)) == 255 - index);
     }
     CHECK(pc.dev.read(2) == 0xFF);
-    CHECK_FALSE(pc.dev.nmi_masked());  // the mask is bit 7 of port 0x70 alone
+    CHECK_FALSE(pc.dev.nmi_masked());  // only bit 7 of port 0x70 is the mask
     CHECK(pc.get(0x40) == 0x11);
     CHECK(pc.get(0x0D) == 0x80);
     CHECK(pc.get(0x0A) == 0x26);
-    // Saved and restored; a state of version 1 has none, and its bank is empty.
+    // Save and restore it. A state of version 1 has no second bank, which is then empty.
     const auto encoded = vmsuperio::encode(saved);
     const auto decoded = vmsuperio::decode<RtcCmosState>(encoded);
     REQUIRE(decoded.has_value());

@@ -103,7 +103,7 @@ struct Pc {
         put(0x03, minute);
         put(0x01, second);
     }
-    /// What an event loop does: moves the clock to the next deadline and calls the device.
+    /// Acts as an event loop: advances the clock to the next deadline and calls the device.
     bool run_to_deadline() {
         const auto deadline = dev.next_deadline();
         if (!deadline) {
@@ -123,7 +123,7 @@ using Time = std::array<int, 7>;
 
 }  // namespace
 
-TEST_CASE("RtcCmos: it can be made from nothing, a trigger, a clock, or both", "[rtc_cmos]") {
+TEST_CASE("RtcCmos: it can be constructed from nothing, a trigger, a clock, or both", "[rtc_cmos]") {
     int irqs = 0;
     const ManualClock clock(0ns);
     RtcCmos nothing;
@@ -207,7 +207,7 @@ TEST_CASE("RtcCmos: the index port reads 0xFF and its bit 7 masks NMI", "[rtc_cm
     pc.get(0x8F);
     pc.get(0x0F);
     CHECK(pc.nmi == std::vector<bool>{true, false});
-    // Other offsets are not ports of ours.
+    // Other offsets are not ports of the device.
     CHECK(pc.dev.write(2, 0x77));
     CHECK(pc.get(0x10) == 0x5A);
 }
@@ -238,7 +238,7 @@ TEST_CASE("RtcCmos: all other bytes are memory", "[rtc_cmos]") {
     CHECK(pc.shutdown == std::vector<int>{0x0F ^ 0xA5});
 }
 
-TEST_CASE("RtcCmos: the shutdown byte is told, with and without the NMI bit", "[rtc_cmos]") {
+TEST_CASE("RtcCmos: the shutdown byte is reported, with and without the NMI bit", "[rtc_cmos]") {
     Pc pc;
     pc.put(0x8F, 0x0A);
     pc.put(0x0F, 0x00);
@@ -295,7 +295,7 @@ TEST_CASE("RtcCmos: the calendar rolls over at its boundaries", "[rtc_cmos][time
         CHECK(pc.time() == row.before);
         pc.clock.advance(1ns);
         CHECK(pc.time() == row.after);
-        // The same when the guest has set that time, by its own registers.
+        // The same if the guest has set that time through the registers.
         Pc other(at(2001, 1, 1));
         other.put(0x0B, 0x82);
         other.set_time(row.before);
@@ -327,8 +327,7 @@ TEST_CASE("RtcCmos: every day from 1970 to 2261 has its date and weekday", "[rtc
     }
 }
 
-TEST_CASE("RtcCmos: a year that four hundred divides is a leap year, other centuries are not",
-          "[rtc_cmos][time]") {
+TEST_CASE("RtcCmos: a century is a leap year only if it is divisible by 400", "[rtc_cmos][time]") {
     for (const auto& [century, leap] :
          {std::pair{0x16, true}, {0x17, false}, {0x24, true}, {0x25, false}, {0x99, false}}) {
         Pc pc;
@@ -339,7 +338,7 @@ TEST_CASE("RtcCmos: a year that four hundred divides is a leap year, other centu
         CHECK(pc.time() ==
               (leap ? Time{century, 0x00, 0x02, 0x29, 0, 0, 0} : Time{century, 0x00, 0x03, 0x01, 0, 0, 0}));
     }
-    // The end of the years that two BCD bytes hold.
+    // The last year that two BCD bytes can hold.
     Pc pc;
     pc.put(0x0B, 0x82);
     pc.set_time({0x99, 0x99, 0x12, 0x31, 0x23, 0x59, 0x59});
@@ -395,7 +394,7 @@ TEST_CASE("RtcCmos: noon is 12 PM and midnight 12 AM", "[rtc_cmos][time]") {
 TEST_CASE("RtcCmos: the time stays right when a running clock changes its format, as in QEMU",
           "[rtc_cmos][time]") {
     Pc pc;
-    pc.put(0x06, 0x05);  // the weekday is the guest's own
+    pc.put(0x06, 0x05);  // the guest determines the weekday
     pc.put(0x0B, 0x06);  // binary
     CHECK(pc.get(0x04) == 13);
     CHECK(pc.get(0x02) == 45);
@@ -416,10 +415,10 @@ TEST_CASE("RtcCmos: the time stays right when a running clock changes its format
     CHECK(pc.get(0x00) == 0x31);
 }
 
-TEST_CASE("RtcCmos: with SET the bytes are the guest's, whatever the format becomes", "[rtc_cmos][time]") {
+TEST_CASE("RtcCmos: with SET the bytes are not converted when the format changes", "[rtc_cmos][time]") {
     Pc pc;
     pc.put(0x0B, 0x82);
-    pc.put(0x04, 17);  // in the format to come
+    pc.put(0x04, 17);  // in the later format
     pc.put(0x0B, 0x86);
     CHECK(pc.get(0x04) == 17);
     CHECK(pc.get(0x02) == 0x45);
@@ -428,11 +427,11 @@ TEST_CASE("RtcCmos: with SET the bytes are the guest's, whatever the format beco
     CHECK(pc.get(0x04) == 17);
     CHECK(pc.get(0x02) == 59);
     pc.put(0x0B, 0x82);
-    pc.put(0x0B, 0x06);  // both at once: still the guest's
+    pc.put(0x0B, 0x06);  // both at once: not converted either
     CHECK(pc.get(0x02) == 59);
 }
 
-TEST_CASE("RtcCmos: the day of the week counts on from what the guest set", "[rtc_cmos][time]") {
+TEST_CASE("RtcCmos: the day of the week continues from the value that the guest set", "[rtc_cmos][time]") {
     Pc pc(at(2024, 6, 11, 23, 59, 59));
     pc.put(0x06, 0x07);
     pc.clock.advance(1s);
@@ -462,7 +461,7 @@ TEST_CASE("RtcCmos: a local time is UTC and an offset", "[rtc_cmos][time]") {
     CHECK(dev.time_offset() == 3600s);
 }
 
-TEST_CASE("RtcCmos: SET holds the time, and the update goes on from what was written", "[rtc_cmos][set]") {
+TEST_CASE("RtcCmos: SET holds the time, and the update continues from the written bytes", "[rtc_cmos][set]") {
     Pc pc;
     pc.put(0x0B, 0x82);
     pc.clock.advance(10s);
@@ -471,9 +470,9 @@ TEST_CASE("RtcCmos: SET holds the time, and the update goes on from what was wri
     CHECK(pc.set.empty());
     pc.clock.advance(10s + 500ms);
     CHECK(pc.time() == Time{0x19, 0x85, 0x10, 0x26, 0x01, 0x21, 0x00});
-    CHECK(pc.get(0x0C) == 0x40);  // the periodic flag goes on, update-ended does not
+    CHECK(pc.get(0x0C) == 0x40);  // the periodic flag continues, update-ended does not
     pc.put(0x0B, 0x02);
-    // The divider was not reset: the second ends when it would have.
+    // The divider was not reset, so the second ends at the same time as without SET.
     pc.clock.advance(499ms);
     CHECK(pc.get(0x00) == 0x00);
     pc.clock.advance(1ms);
@@ -526,7 +525,7 @@ TEST_CASE("RtcCmos: a divider in reset stops time, updates and periodic interrup
     }
 }
 
-TEST_CASE("RtcCmos: UIP rises 244 us before an update and falls with it", "[rtc_cmos][uip]") {
+TEST_CASE("RtcCmos: UIP rises 244 us before an update and falls at its end", "[rtc_cmos][uip]") {
     Pc pc;
     const nanoseconds second = at(2024, 6, 11, 13, 45, 31);
     const auto uip_at = [&](nanoseconds time) {
@@ -549,7 +548,7 @@ TEST_CASE("RtcCmos: UIP rises 244 us before an update and falls with it", "[rtc_
     CHECK_FALSE(uip_at(second + 5s - 1ns));
 }
 
-TEST_CASE("RtcCmos: update-ended interrupts come once a second, and reading C drops the line",
+TEST_CASE("RtcCmos: update-ended interrupts occur once a second, and reading C drops the line",
           "[rtc_cmos][irq]") {
     Pc pc;
     pc.get(0x0C);
@@ -559,7 +558,7 @@ TEST_CASE("RtcCmos: update-ended interrupts come once a second, and reading C dr
         CHECK(pc.dev.next_deadline() == start + seconds(i));
         CHECK(pc.run_to_deadline());
         CHECK(pc.irqs == i);
-        // Until C is read no further interrupt comes, and none is waited for.
+        // Until C is read there is no further interrupt, and no deadline.
         CHECK_FALSE(pc.dev.next_deadline().has_value());
         CHECK(pc.get(0x0C) == (0xD0));
         CHECK(pc.get(0x0C) == 0x00);
@@ -650,7 +649,7 @@ TEST_CASE("RtcCmos: alarm wildcards match every second, minute or hour", "[rtc_c
     }
 }
 
-TEST_CASE("RtcCmos: an alarm that no time is written as never fires", "[rtc_cmos][alarm]") {
+TEST_CASE("RtcCmos: an alarm that equals no valid time never fires", "[rtc_cmos][alarm]") {
     for (const auto& [hour, minute, second] : std::vector<std::array<int, 3>>{{0x24, 0xFF, 0xFF},
                                                                               {0x0A, 0xFF, 0xFF},
                                                                               {0xFF, 0x60, 0xFF},
@@ -773,7 +772,7 @@ TEST_CASE("RtcCmos: periodic interrupts at each rate", "[rtc_cmos][periodic]") {
     }
 }
 
-TEST_CASE("RtcCmos: periods that nobody served become one interrupt", "[rtc_cmos][periodic]") {
+TEST_CASE("RtcCmos: periods that were not served become one interrupt", "[rtc_cmos][periodic]") {
     Pc pc;
     pc.put(0x0A, 0x2A);
     pc.get(0x0C);
@@ -803,14 +802,14 @@ TEST_CASE("RtcCmos: the earliest of several events is the deadline", "[rtc_cmos]
     CHECK_FALSE(pc.dev.next_deadline().has_value());
 }
 
-TEST_CASE("RtcCmos: the clock set back does not set the chip back", "[rtc_cmos][clock]") {
+TEST_CASE("RtcCmos: setting the clock back does not set the chip back", "[rtc_cmos][clock]") {
     Pc pc;
     pc.put(0x0B, 0x12);
     pc.clock.advance(500ms);
     CHECK(pc.dev.tick());
     pc.clock.advance(-1h);
     CHECK(pc.time() == Time{0x20, 0x24, 0x06, 0x11, 0x13, 0x45, 0x30});
-    // It counts on from there, and the deadline is told on the clock as it is now.
+    // It continues from there, and the deadline is relative to the present time of the clock.
     CHECK(pc.dev.next_deadline() == at(2024, 6, 11, 12, 45, 31));
     pc.clock.advance(500ms);
     CHECK(pc.get(0x00) == 0x31);
@@ -844,7 +843,7 @@ TEST_CASE("RtcCmos: a jump of centuries lands on the right date", "[rtc_cmos][cl
     CHECK(pc.time() == Time{0x22, 0x62, 0x04, 0x11, 0x23, 0x47, 0x16});
 }
 
-TEST_CASE("RtcCmos: any bytes in the time registers are carried on from somehow", "[rtc_cmos][time]") {
+TEST_CASE("RtcCmos: any bytes in the time registers lead to valid times again", "[rtc_cmos][time]") {
     std::mt19937 random(11);
     for (int round = 0; round < 20'000; ++round) {
         Pc pc;
@@ -911,7 +910,7 @@ TEST_CASE("RtcCmos: memory sizes as firmware stores them", "[rtc_cmos][memory]")
     }
 }
 
-TEST_CASE("RtcCmos: set_cmos leaves the clock's own bytes alone", "[rtc_cmos][memory]") {
+TEST_CASE("RtcCmos: set_cmos does not change the clock's own bytes", "[rtc_cmos][memory]") {
     Pc pc;
     const auto before = pc.dev.state();
     for (int index = 0; index <= 0x0D; ++index) {
@@ -938,7 +937,8 @@ TEST_CASE("RtcCmos: peek and cmos have no side effect", "[rtc_cmos]") {
     CHECK(pc.irqs == 1);
 }
 
-TEST_CASE("RtcCmos: trigger errors reach write and tick, and are counted for reads", "[rtc_cmos][irq]") {
+TEST_CASE("RtcCmos: trigger errors are returned by write and tick, and counted for reads",
+          "[rtc_cmos][irq]") {
     Pc pc;
     pc.put(0x0B, 0x12);
     pc.irq_fails = true;
@@ -955,7 +955,7 @@ TEST_CASE("RtcCmos: trigger errors reach write and tick, and are counted for rea
     CHECK_FALSE(pc.dev.write(1, 0x10).has_value());
 }
 
-TEST_CASE("RtcCmos: a saved clock goes on with the time that passed", "[rtc_cmos][snapshot]") {
+TEST_CASE("RtcCmos: a saved clock continues with the time that passed", "[rtc_cmos][snapshot]") {
     Pc pc;
     pc.alarm(0x13, 0x46, 0x00);
     pc.put(0x0B, 0x22);
@@ -970,7 +970,7 @@ TEST_CASE("RtcCmos: a saved clock goes on with the time that passed", "[rtc_cmos
     pc.clock.advance(1h);
     CHECK(restored->tick());
     CHECK(pc.irqs == 1);
-    // The line is raised again where it was high.
+    // The line is raised again if it was high.
     auto again = pc.restored(restored->state());
     REQUIRE(again.has_value());
     CHECK(pc.irqs == 2);
@@ -1013,7 +1013,7 @@ void random_step(Device& dev, ManualClock& clock, std::mt19937& random) {
 
 }  // namespace
 
-TEST_CASE("RtcCmos: hostile sequences leave a state that the device can be in", "[rtc_cmos][fuzz]") {
+TEST_CASE("RtcCmos: hostile sequences always lead to a valid state", "[rtc_cmos][fuzz]") {
     STATIC_REQUIRE(std::is_trivially_copyable_v<RtcCmosState>);
     Pc pc;
     std::mt19937 random(3);
@@ -1030,7 +1030,7 @@ TEST_CASE("RtcCmos: hostile sequences leave a state that the device can be in", 
                 FAIL("wrong line at step " << step);
             }
         }
-        // Where a deadline is told, the line is low, and at the deadline it rises.
+        // If there is a deadline, the line is low, and at the deadline it rises.
         if (const auto deadline = pc.dev.next_deadline(); deadline && step % 64 == 0) {
             const int irqs = pc.irqs;
             pc.clock.set(*deadline);
@@ -1043,7 +1043,7 @@ TEST_CASE("RtcCmos: hostile sequences leave a state that the device can be in", 
     CHECK(pc.irqs > 1000);
 }
 
-TEST_CASE("RtcCmos: a saved and restored device goes on as the original, at every step",
+TEST_CASE("RtcCmos: a saved and restored device continues like the original, at every step",
           "[rtc_cmos][snapshot]") {
     Pc original;
     std::mt19937 random(17);

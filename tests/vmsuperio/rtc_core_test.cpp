@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// The clocks' cores at compile time, their validators, and what people read of them: names and inspect().
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The clocks' cores at compile time, their validators,
+// and their texts: names and inspect().
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -29,7 +29,7 @@ std::string lines(const std::string& text, int count) {
     return text.substr(0, end);
 }
 
-// A core needs no host: update-ended interrupts come once a second and are acknowledged by register C.
+// A core needs no host: update-ended interrupts occur once a second and are acknowledged by register C.
 constexpr bool cmos_core_works() {
     detail::RtcCmosCore core(june, {});
     core.write_port(0, 0x0B);
@@ -81,7 +81,7 @@ constexpr bool pl031_core_works() {
 static_assert(cmos_core_works());
 static_assert(pl031_core_works());
 
-// So does a whole device, with a clock that is a constant expression.
+// A whole device also works at compile time, with a clock that is a constant expression.
 constexpr std::uint8_t seconds_at(std::chrono::nanoseconds time) {
     ManualClock clock;
     RtcCmos rtc(NullTrigger{}, ClockRef{clock});
@@ -100,7 +100,7 @@ TEST_CASE("RtcCmos: validate() takes the options that the state was saved with",
     CHECK(validate(state).error().field == "ram");
     CHECK(validate(state, {.day_alarm = 0x7D}).error().field == "ram");
     CHECK(validate(state, {.day_alarm = 0x0D}).has_value());
-    state.ram[mc146818::register_d] = 0x80 | 0x40;  // no bit of the alarm
+    state.ram[mc146818::register_d] = 0x80 | 0x40;  // not a bit of the alarm
     CHECK(validate(state, {.day_alarm = 0x0D}).error().field == "ram");
 }
 
@@ -151,7 +151,7 @@ TEST_CASE("RtcCmos: the bytes of the CMOS have their names", "[rtc_cmos][registe
     CHECK(mc146818::index_name(0x5D) == "memory_above_4g_high");
     CHECK(mc146818::index_name(0x0E).empty());
     CHECK(mc146818::index_name(0x7F).empty());
-    // Each name is there once.
+    // Each name occurs once.
     for (unsigned i = 0; i < 128; ++i) {
         for (unsigned j = 0; j < i; ++j) {
             const std::string_view name = mc146818::index_name(static_cast<std::uint8_t>(i));
@@ -169,7 +169,7 @@ TEST_CASE("RtcPl031: the registers have their names, and nothing else has", "[rt
     const RtcPl031<> rtc;
     for (std::uint64_t offset = 0; offset < 0x1010; ++offset) {
         CAPTURE(offset);
-        // What can be read or written has a name.
+        // A register that can be read or written has a name.
         CHECK(pl031::register_name(offset).empty() ==
               (!rtc.peek(offset).has_value() && offset != pl031::interrupt_clear));
     }

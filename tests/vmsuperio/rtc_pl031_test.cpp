@@ -90,7 +90,7 @@ struct Board {
 
 }  // namespace
 
-TEST_CASE("RtcPl031: it can be made from nothing, a trigger, events, a clock, or all", "[rtc_pl031]") {
+TEST_CASE("RtcPl031: it can be constructed from nothing, a trigger, events, a clock, or all", "[rtc_pl031]") {
     int irqs = 0;
     const ManualClock clock(5s);
     const RtcPl031 nothing;
@@ -131,7 +131,8 @@ TEST_CASE("RtcPl031: reset values of every register", "[rtc_pl031]") {
     CHECK_FALSE(board.dev.next_deadline().has_value());
 }
 
-TEST_CASE("RtcPl031: every offset and width: what is no register reads 0 and is told", "[rtc_pl031]") {
+TEST_CASE("RtcPl031: every offset and width: an access that is not a register reads 0 and is reported",
+          "[rtc_pl031]") {
     for (std::uint32_t offset = 0; offset < 0x1010; ++offset) {
         for (std::size_t width = 0; width <= 8; ++width) {
             Board board;
@@ -158,7 +159,7 @@ TEST_CASE("RtcPl031: every offset and width: what is no register reads 0 and is 
     }
 }
 
-TEST_CASE("RtcPl031: peek knows the registers and nothing between or behind them", "[rtc_pl031]") {
+TEST_CASE("RtcPl031: peek returns the registers and nothing between or after them", "[rtc_pl031]") {
     Board board;
     for (std::uint32_t offset = 0; offset < 0x1100; ++offset) {
         const bool readable = offset % 4 == 0 && (offset < 0x1C || (offset >= 0xFE0 && offset < 0x1000));
@@ -169,7 +170,7 @@ TEST_CASE("RtcPl031: peek knows the registers and nothing between or behind them
     CHECK(board.dev.peek(0xFFFC) == std::nullopt);
 }
 
-TEST_CASE("RtcPl031: device time stops at the ends of what can be counted", "[rtc_pl031][clock]") {
+TEST_CASE("RtcPl031: device time stops at the ends of its range", "[rtc_pl031][clock]") {
     using vmsuperio::detail::saturating_add;
     constexpr std::int64_t least = std::numeric_limits<std::int64_t>::min();
     constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
@@ -218,7 +219,7 @@ TEST_CASE("RtcPl031: the load register sets the counter and reads back", "[rtc_p
     }
 }
 
-TEST_CASE("RtcPl031: the guest's change of the time is told as an offset", "[rtc_pl031]") {
+TEST_CASE("RtcPl031: the guest's change of the time is reported as an offset", "[rtc_pl031]") {
     Board board;
     board.put(lr, 1'700'000'060U);
     board.put(lr, 1'699'999'990U);
@@ -240,7 +241,7 @@ TEST_CASE("RtcPl031: the counter wraps from 2^32 - 1 to 0, in 2106", "[rtc_pl031
     CHECK(before.get(dr) == 0U);
 }
 
-TEST_CASE("RtcPl031: the match interrupt fires when the counter gets there, and not before",
+TEST_CASE("RtcPl031: the match interrupt fires when the counter reaches the value, and not before",
           "[rtc_pl031][irq]") {
     Board board(1'700'000'000s + 300ms);
     board.put(mr, 1'700'000'002U);
@@ -257,7 +258,7 @@ TEST_CASE("RtcPl031: the match interrupt fires when the counter gets there, and 
     CHECK(board.get(ris) == 1);
     CHECK(board.get(mis) == 1);
     CHECK_FALSE(board.dev.next_deadline().has_value());
-    // It stays until it is cleared, and does not come again in the same second.
+    // It stays until it is cleared, and does not occur again in the same second.
     board.clock.advance(500ms);
     CHECK(board.put(icr, 0));
     CHECK(board.get(mis) == 1);
@@ -265,7 +266,7 @@ TEST_CASE("RtcPl031: the match interrupt fires when the counter gets there, and 
     CHECK(board.get(ris) == 0);
     CHECK(board.get(mis) == 0);
     CHECK(board.irqs == 1);
-    // The next match is a whole turn of the counter away.
+    // The next match occurs after the counter has wrapped.
     CHECK(board.dev.next_deadline() == 1'700'000'002s + 4'294'967'296s);
 }
 
@@ -298,7 +299,7 @@ TEST_CASE("RtcPl031: a match or load value equal to the other fires at once", "[
     CHECK(board.irqs == 2);
 }
 
-TEST_CASE("RtcPl031: a match passed over by a jump of the clock is not lost, one ahead is not met",
+TEST_CASE("RtcPl031: a match passed over by a jump of the clock is not lost, a later one does not occur",
           "[rtc_pl031][irq]") {
     Board board;
     board.put(imsc, 1);
@@ -309,7 +310,7 @@ TEST_CASE("RtcPl031: a match passed over by a jump of the clock is not lost, one
     board.clock.advance(1000s);
     CHECK(board.dev.tick());
     CHECK(board.irqs == 1);
-    // A whole turn meets every match.
+    // A jump by the whole range passes every match value.
     board.put(icr, 1);
     board.put(mr, 5);
     board.clock.advance(4'294'967'296s);
@@ -351,7 +352,7 @@ TEST_CASE("RtcPl031: the control register reads 1 and cannot stop the clock", "[
     CHECK(board.bad_writes == 0);
 }
 
-TEST_CASE("RtcPl031: the clock set back does not set the counter back", "[rtc_pl031][clock]") {
+TEST_CASE("RtcPl031: setting the clock back does not set the counter back", "[rtc_pl031][clock]") {
     Board board;
     board.put(imsc, 1);
     board.put(mr, 1'700'000'003U);
@@ -386,7 +387,8 @@ TEST_CASE("RtcPl031: jumps to the ends of time are harmless", "[rtc_pl031][clock
     }
 }
 
-TEST_CASE("RtcPl031: trigger errors reach write and tick, and are counted for reads", "[rtc_pl031][irq]") {
+TEST_CASE("RtcPl031: trigger errors are returned by write and tick, and counted for reads",
+          "[rtc_pl031][irq]") {
     Board board;
     board.irq_fails = true;
     board.put(imsc, 1);
@@ -403,7 +405,7 @@ TEST_CASE("RtcPl031: trigger errors reach write and tick, and are counted for re
     CHECK(board.dev.interrupt_errors() == 3);
 }
 
-TEST_CASE("RtcPl031: Linux sets an alarm and hears of it", "[rtc_pl031][linux]") {
+TEST_CASE("RtcPl031: Linux sets an alarm and gets its interrupt", "[rtc_pl031][linux]") {
     Board board;
     // Probe: the ids, then the clock is started if it is not, and the interrupt masked and cleared.
     CHECK((board.get(0xFE0) | board.get(0xFE4) << 8U | board.get(0xFE8) << 16U) == 0x041031U);
@@ -447,7 +449,7 @@ void random_step(Device& dev, ManualClock& clock, std::mt19937& random) {
             (void)dev.write(offsets[random() % offsets.size()], std::span(bytes).first(4));
             break;
         case 4: {
-            // A match that is near, so that it happens.
+            // A match in the near future, so that it occurs.
             const std::uint32_t match = dev.peek(dr).value_or(0) + static_cast<std::uint32_t>(random() % 4);
             bytes = {static_cast<std::uint8_t>(match), static_cast<std::uint8_t>(match >> 8U),
                      static_cast<std::uint8_t>(match >> 16U), static_cast<std::uint8_t>(match >> 24U)};
@@ -470,7 +472,7 @@ void random_step(Device& dev, ManualClock& clock, std::mt19937& random) {
 
 }  // namespace
 
-TEST_CASE("RtcPl031: hostile sequences leave a state that the device can be in", "[rtc_pl031][fuzz]") {
+TEST_CASE("RtcPl031: hostile sequences always lead to a valid state", "[rtc_pl031][fuzz]") {
     STATIC_REQUIRE(std::is_trivially_copyable_v<RtcPl031State>);
     Board board;
     std::mt19937 random(23);
@@ -498,7 +500,7 @@ TEST_CASE("RtcPl031: hostile sequences leave a state that the device can be in",
     CHECK(board.irqs > 1000);
 }
 
-TEST_CASE("RtcPl031: a saved and restored device goes on as the original, at every step",
+TEST_CASE("RtcPl031: a saved and restored device continues like the original, at every step",
           "[rtc_pl031][snapshot]") {
     Board original;
     std::mt19937 random(29);

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// The port where a VMM puts it: on the port bus, and in memory with spread registers.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The port on the buses of a VMM: on the port bus, and in
+// memory with spaced registers.
 #include <array>
 #include <memory>
 
@@ -43,7 +43,7 @@ TEST_CASE("Serial: on the port bus the guest finds it at 0x3F8", "[serial][bus]"
     REQUIRE(io.pio_read(vmdevice::PioAddress{0x3F8}, byte).has_value());
     CHECK(byte[0] == 'o');
 
-    // A wide access is bytes in ascending order; none reaches past the eighth register.
+    // A wide access is split into bytes in ascending order; none goes past the eighth register.
     std::array<std::uint8_t, 2> word{0x34, 0x12};
     byte[0] = 0x83;
     REQUIRE(io.pio_write(vmdevice::PioAddress{0x3FB}, byte).has_value());
@@ -53,7 +53,7 @@ TEST_CASE("Serial: on the port bus the guest finds it at 0x3F8", "[serial][bus]"
     CHECK(world.invalid == 0);
 }
 
-TEST_CASE("Serial: a REP OUTSB arrives whole, in one call of the writer",
+TEST_CASE("Serial: a REP OUTSB arrives completely, in one call of the writer",
           "[serial][bus][peers]") {  // PEERS 1.15, 1.16
     World world;
     BusUart uart(make(world));
@@ -61,7 +61,7 @@ TEST_CASE("Serial: a REP OUTSB arrives whole, in one call of the writer",
     uart.pio_write_repeated(vmdevice::PioAddress{0x3F8}, 0, 1, bytes(text));
     CHECK(world.output == text);
     CHECK(world.writer_calls == 1);
-    // And a REP INSB empties the FIFO.
+    // A REP INSB empties the FIFO.
     REQUIRE(uart.with_lock([](auto& device) { return device.device().enqueue_raw_bytes(bytes("abc")); }) ==
             std::size_t{3});
     std::array<std::uint8_t, 4> got{};
@@ -69,7 +69,7 @@ TEST_CASE("Serial: a REP OUTSB arrives whole, in one call of the writer",
     CHECK(got == std::array<std::uint8_t, 4>{'a', 'b', 'c', 0});
 }
 
-TEST_CASE("Serial: in memory its registers may lie four bytes apart", "[serial][bus]") {
+TEST_CASE("Serial: in memory its registers may be four bytes apart", "[serial][bus]") {
     World world;
     vmdevice::IoManager io;
     const auto uart = std::make_shared<BusUart>(

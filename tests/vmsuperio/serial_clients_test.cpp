@@ -1,7 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What systems do with a 16550, access by access. Each case names the driver and the function that it
-// follows; they were written from the published sources, not copied. Linux, FreeBSD, NetBSD and OpenBSD
-// probes are in serial_driver_test.cpp.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The accesses of systems to a 16550. Each case names the
+// driver and the function that it follows; the cases were written from the published sources, not copied. The
+// probes of Linux, FreeBSD, NetBSD and OpenBSD are in serial_driver_test.cpp.
 #include <cstdint>
 #include <deque>
 #include <string>
@@ -17,7 +16,7 @@ using vmsuperio::InterruptGate;
 
 namespace {
 
-// A port as a VMM makes it: nothing set up but what the constructor does.
+// A port as a VMM creates it, with the settings of the constructor.
 struct Console {
     World world;
     Serial<Edge, Events, Sink> uart{Edge{&world}, Events{&world}, Sink{&world}};
@@ -31,11 +30,11 @@ struct Console {
         REQUIRE(uart.write(offset, static_cast<std::uint8_t>(value)).has_value());
     }
     void type(std::string_view text) { REQUIRE(uart.enqueue_raw_bytes(bytes(text)) == text.size()); }
-    // As an interrupt controller: whether an edge has come since the last time.
+    // Acts as an interrupt controller: whether an edge has occurred since the last call.
     bool interrupted() { return world.take_edges() != 0; }
 };
 
-// mit-pdos/xv6-riscv, kernel/uart.c. Its PLIC looks at the line's level.
+// mit-pdos/xv6-riscv, kernel/uart.c. Its PLIC uses the line's level.
 struct Xv6 {
     Console& c;
     bool busy{false};
@@ -50,7 +49,7 @@ struct Xv6 {
         c.out(fcr, 0x07);
         c.out(ier, 0x03);
     }
-    void interrupt() {  // uartintr: one read of ISR, then all that LSR tells
+    void interrupt() {  // uartintr: one read of ISR, then everything that LSR reports
         c.in(iir);
         if ((c.in(lsr) & 0x20) != 0) {
             busy = false;
@@ -63,7 +62,7 @@ struct Xv6 {
 
 }  // namespace
 
-TEST_CASE("xv6-riscv: one byte a THRE interrupt is sent, and typing arrives", "[serial][client][xv6]") {
+TEST_CASE("xv6-riscv: one byte per THRE interrupt is sent, and typing arrives", "[serial][client][xv6]") {
     Console c;
     Xv6 os{c};
     os.init();
@@ -85,15 +84,15 @@ TEST_CASE("xv6-riscv: one byte a THRE interrupt is sent, and typing arrives", "[
         }
         CHECK_FALSE(c.uart.interrupt_line());
         c.type(std::string_view(&key, 1));
-        REQUIRE(c.uart.interrupt_line());  // each key by itself: FCR has the trigger at one byte
+        REQUIRE(c.uart.interrupt_line());  // for each key: FCR sets the trigger to one byte
         os.interrupt();
     }
     CHECK(os.got == "ls\n");
-    // uartputc_sync polls LSR and meets no wait.
+    // uartputc_sync polls LSR and does not have to wait.
     CHECK((c.in(lsr) & 0x20) != 0);
 }
 
-TEST_CASE("xv6-riscv: keys that come while it prints are not lost", "[serial][client][xv6]") {
+TEST_CASE("xv6-riscv: keys that are typed while it prints are not lost", "[serial][client][xv6]") {
     Console c;
     Xv6 os{c};
     os.init();
@@ -116,8 +115,8 @@ TEST_CASE("xv6-riscv: keys that come while it prints are not lost", "[serial][cl
 
 TEST_CASE("xv6-x86: MCR 0 leaves the interrupt unconnected, as on a PC, unless the gate is off",
           "[serial][client][xv6]") {
-    // mit-pdos/xv6-public, uart.c, uartinit: writes 0 to MCR and enables the receive interrupt; written on
-    // QEMU, which has no OUT2 gate.
+    // mit-pdos/xv6-public, uart.c, uartinit: writes 0 to MCR and enables the receive interrupt. It was
+    // developed on QEMU, which has no OUT2 gate.
     for (const InterruptGate gate : {InterruptGate::out2, InterruptGate::none}) {
         Console c;
         REQUIRE(c.uart.set_interrupt_gate(gate).has_value());
@@ -166,7 +165,7 @@ TEST_CASE("Zephyr: uart_ns16550 with its interrupt API echoes what is typed", "[
     std::deque<std::uint8_t> echo;
     const auto isr = [&] {
         for (;;) {
-            const int iirc = c.in(iir);  // irq_update keeps it, as reading it clears THRE
+            const int iirc = c.in(iir);  // irq_update stores it, because reading it clears THRE
             if ((iirc & 0x01) != 0) {    // irq_is_pending
                 return;
             }
@@ -212,7 +211,7 @@ TEST_CASE("Zephyr: poll_in and poll_out", "[serial][client][zephyr]") {
 
 TEST_CASE("SerenityOS: SerialDevice sets up the port and polls it both ways", "[serial][client][serenity]") {
     // SerialDevice::initialize: interrupts off, the divisor, 8N1, FCR enable with both clears and a trigger
-    // of 4 bytes (0x47), MCR RTS|DTR. can_read and put_char look at LSR; a byte at a time.
+    // of 4 bytes (0x47), MCR RTS|DTR. can_read and put_char read LSR and transfer a byte at a time.
     Console c;
     c.out(ier, 0x00);
     c.out(lcr, c.in(lcr) | 0x80);
@@ -288,7 +287,7 @@ TEST_CASE("NetBSD: comintr drains the receiver, then refills the transmitter by 
     REQUIRE(c.interrupted());
     REQUIRE(comintr());
     CHECK(got == "root\n");
-    // comstart: THRE is switched on, and the first piece goes at once.
+    // comstart: THRE is enabled, and the first part is sent at once.
     to_send = std::string(100, 'x');
     c.out(ier, 0x0F);
     for (int n = 0; n < 16; ++n) {
@@ -307,11 +306,11 @@ TEST_CASE("NetBSD: comintr drains the receiver, then refills the transmitter by 
     CHECK_FALSE(c.uart.interrupt_line());
 }
 
-TEST_CASE("Windows: SerialISR serves every cause by its identification and leaves the line low",
+TEST_CASE("Windows: SerialISR serves every cause that IIR identifies and leaves the line low",
           "[serial][client][windows]") {
-    // Windows-driver-samples, serial/serial/isr.c, SerialISR: IIR masked to its cause, one case for each;
-    // RDA and CTI read until LSR has no data; THR sends up to the FIFO's length; MS reads MSR. It asserts
-    // that there is no other cause. SerialProcessLSR collects the errors.
+    // Windows-driver-samples, serial/serial/isr.c, SerialISR: IIR masked to its cause, one case for each; RDA
+    // and CTI read until LSR has no data; THR sends up to the FIFO's length; MS reads MSR. It asserts that
+    // there is no other cause. SerialProcessLSR accumulates the errors.
     Console c;
     c.out(ier, 0x00);
     c.out(mcr, 0x0B);
@@ -386,7 +385,7 @@ TEST_CASE("Windows: SerialISR serves every cause by its identification and leave
     CHECK_FALSE(isr());
 }
 
-TEST_CASE("BIOS: INT 14h initialises, sends, receives and gives the status", "[serial][client][bios]") {
+TEST_CASE("BIOS: INT 14h initialises, sends, receives and returns the status", "[serial][client][bios]") {
     // IBM PC/AT Technical Reference, BIOS listing RS232_IO; SeaBIOS src/serial.c handle_1400 to handle_1403;
     // DOS's AUX device is on top of it.
     Console c;
@@ -398,7 +397,7 @@ TEST_CASE("BIOS: INT 14h initialises, sends, receives and gives the status", "[s
     c.out(lcr, 0x03);
     c.out(ier, 0x00);
     CHECK(status() == std::pair<std::uint8_t, std::uint8_t>{0x60, 0xB0});
-    // AH=1: DTR and RTS on, DSR and CTS wanted, then the holding register empty.
+    // AH=1: sets DTR and RTS, waits for DSR and CTS, then for an empty holding register.
     for (const char letter : std::string("AUX")) {
         c.out(mcr, 0x03);
         REQUIRE((c.in(msr) & 0x30) == 0x30);
@@ -406,7 +405,7 @@ TEST_CASE("BIOS: INT 14h initialises, sends, receives and gives the status", "[s
         c.out(thr, letter);
     }
     CHECK(c.world.output == "AUX");
-    // AH=2: DTR alone, DSR wanted, then data; AH returns the errors.
+    // AH=2: sets only DTR, waits for DSR, then for data; AH returns the errors.
     c.type("Q");
     c.out(mcr, 0x01);
     REQUIRE((c.in(msr) & 0x20) == 0x20);
@@ -414,7 +413,7 @@ TEST_CASE("BIOS: INT 14h initialises, sends, receives and gives the status", "[s
     REQUIRE((line & 0x01) == 0x01);
     CHECK((line & 0x1E) == 0);
     CHECK(c.in(rbr) == 'Q');
-    // A terminal that is switched off: the BIOS times out on DSR.
+    // If the terminal is switched off, the BIOS times out on DSR.
     REQUIRE(c.uart.set_data_set_ready(false).has_value());
     CHECK((c.in(msr) & 0x20) == 0);
     CHECK_FALSE(c.interrupted());  // OUT2 is off and IER is 0

@@ -1,6 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What real drivers do to the port: their probes as sequences of accesses, and interrupt-driven drivers run
-// by an interrupt controller that sees edges only.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The accesses of real drivers: their probes as sequences
+// of accesses, and interrupt-driven drivers with an interrupt controller that sees only edges.
 #include <array>
 #include <deque>
 #include <functional>
@@ -25,7 +24,7 @@ void linux_clear_fifos(auto& m) {
     m.out(fcr, 0x00);
 }
 
-// size_fifo(): how many bytes come back through loopback.
+// size_fifo(): counts the bytes that return through loopback.
 unsigned linux_fifo_size(auto& m) {
     m.out(lcr, 0x00);
     const std::uint8_t old_fcr = 0x00;
@@ -55,7 +54,7 @@ unsigned linux_fifo_size(auto& m) {
     return count;
 }
 
-// autoconfig() with all variants probed: the name Linux gives to the port.
+// autoconfig() with all variants probed: returns Linux' name for the port.
 std::string linux_autoconfig(auto& m) {
     const std::uint8_t old_ier = m.in(ier);
     m.out(ier, 0x00);
@@ -325,7 +324,7 @@ std::string openbsd_attach(auto& m) {
     return name;
 }
 
-// com_fifo_probe(): how many of 256 bytes come back in order.
+// com_fifo_probe(): counts how many of 256 bytes return in order.
 unsigned openbsd_fifo_depth(auto& m, bool large) {
     m.out(ier, 0x00);
     m.out(lcr, 0x80);
@@ -347,7 +346,7 @@ unsigned openbsd_fifo_depth(auto& m, bool large) {
 
 }  // namespace
 
-TEST_CASE("Serial: Linux takes the port for a plain 16550A", "[serial][linux][peers]") {  // PEERS 1.4
+TEST_CASE("Serial: Linux identifies the port as a plain 16550A", "[serial][linux][peers]") {  // PEERS 1.4
     Machine m;
     CHECK(linux_autoconfig(m) == "16550A");
     CHECK(m.world.output.empty());
@@ -356,7 +355,7 @@ TEST_CASE("Serial: Linux takes the port for a plain 16550A", "[serial][linux][pe
     CHECK(linux_fifo_size(m) == 16);
 }
 
-TEST_CASE("Serial: Linux takes the 64-byte mode for a TI16750", "[serial][linux]") {
+TEST_CASE("Serial: Linux identifies the 64-byte mode as a TI16750", "[serial][linux]") {
     Machine m;
     REQUIRE(m.uart.allow_64_byte_fifo(true).has_value());
     CHECK(linux_autoconfig(m) == "TI16750");
@@ -395,7 +394,7 @@ TEST_CASE("Serial: FreeBSD finds a 16550 with FIFOs of 16 bytes", "[serial][free
     CHECK(m.world.output.empty());
 }
 
-TEST_CASE("Serial: NetBSD finds a 16550A, and a 16750 where that is allowed", "[serial][netbsd]") {
+TEST_CASE("Serial: NetBSD finds a 16550A, and a 16750 if that is allowed", "[serial][netbsd]") {
     Machine m;
     m.type("typed ahead");
     CHECK(netbsd_probe(m));
@@ -407,7 +406,7 @@ TEST_CASE("Serial: NetBSD finds a 16550A, and a 16750 where that is allowed", "[
     CHECK(netbsd_attach(large) == "16750");
 }
 
-TEST_CASE("Serial: OpenBSD finds a 16550A with 16 bytes, and a 16750 where that is allowed",
+TEST_CASE("Serial: OpenBSD finds a 16550A with 16 bytes, and a 16750 if that is allowed",
           "[serial][openbsd]") {
     Machine m;
     m.type("typed ahead");
@@ -417,11 +416,11 @@ TEST_CASE("Serial: OpenBSD finds a 16550A with 16 bytes, and a 16750 where that 
     Machine large;
     REQUIRE(large.uart.allow_64_byte_fifo(true).has_value());
     CHECK(openbsd_attach(large) == "16750");
-    // It asks for 64 bytes without DLAB, which the chip ignores: 16 are what it is to find.
+    // It requests 64 bytes without DLAB, which the chip ignores, so it must find 16.
     CHECK(openbsd_fifo_depth(large, true) == 16);
 }
 
-TEST_CASE("Serial: FreeBSD's transmitter goes on beyond the first 16 bytes", "[serial][freebsd][peers]") {
+TEST_CASE("Serial: FreeBSD's transmitter continues after the first 16 bytes", "[serial][freebsd][peers]") {
     Machine m;  // PEERS 1.1, 1.3
     static_cast<void>(freebsd_probe(m));
     m.out(fcr, 0x81);
@@ -466,8 +465,8 @@ TEST_CASE("Serial: FreeBSD's transmitter goes on beyond the first 16 bytes", "[s
 
 namespace {
 
-// A guest with an interrupt-driven driver: the handler runs once per edge that was latched, as on an 8259 or
-// an IO-APIC in edge mode. A lost edge is a hung guest.
+// A guest with an interrupt-driven driver: the handler runs once per latched edge, as with an 8259 or an
+// IO-APIC in edge mode. If an edge is lost, the guest hangs.
 struct Guest {
     Machine<>& m;
     std::function<void(Guest&)> handler;
@@ -537,7 +536,7 @@ void windows_handler(Guest& guest) {
     }
 }
 
-// One source and one byte per interrupt, and no second look at IIR.
+// One source and one byte per interrupt, without reading IIR again.
 void one_byte_handler(Guest& guest) {
     switch (guest.m.in(iir) & 0x0F) {
         case 0x04:
@@ -552,7 +551,8 @@ void one_byte_handler(Guest& guest) {
     }
 }
 
-// On "data available" as many bytes as the trigger level promises, unseen; on the timeout whatever is there.
+// On "data available" it reads as many bytes as the trigger level without checking LSR; on the timeout, all
+// bytes.
 void fifo_handler(Guest& guest) {
     for (std::uint8_t id = guest.m.in(iir) & 0x0F; id != 0x01; id = guest.m.in(iir) & 0x0F) {
         if (id == 0x04) {
@@ -737,7 +737,7 @@ TEST_CASE("Serial: Linux input survives a printk flood", "[serial][linux][peers]
     CHECK(m.world.output == printed);
 }
 
-TEST_CASE("Serial: TIOCM_LOOP brings random data back through Linux' driver", "[serial][linux][loopback]") {
+TEST_CASE("Serial: TIOCM_LOOP returns random data through Linux' driver", "[serial][linux][loopback]") {
     Machine m;
     static_cast<void>(linux_autoconfig(m));
     static_cast<void>(linux_startup(m));

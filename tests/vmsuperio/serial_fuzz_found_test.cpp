@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// What fuzz/serial_fuzz.cpp has found, one test each.
+// The faults that fuzz/serial_fuzz.cpp has found, with one test each.
 
 #include <chrono>
 #include <cstdint>
@@ -14,12 +14,12 @@
 
 using namespace serial_test;
 
-TEST_CASE("Serial: a looped-back byte is a new edge where the write took THRE down", "[serial][loopback]") {
+TEST_CASE("Serial: a looped-back byte causes a new edge if the write lowered THRE", "[serial][loopback]") {
     Machine m;
     m.out(ier, 0x03);
     m.out(mcr, out2 | loop);
-    REQUIRE(m.world.take_edges() == 1);  // THRE, which nobody acknowledges
-    m.out(thr, 0x55);                    // THRE falls; then the byte arrives and THRE comes again
+    REQUIRE(m.world.take_edges() == 1);  // THRE, which is not acknowledged
+    m.out(thr, 0x55);                    // THRE falls; then the byte arrives and THRE rises again
     CHECK(m.world.take_edges() == 1);
     CHECK(m.in(iir) == 0x04);
 
@@ -27,7 +27,7 @@ TEST_CASE("Serial: a looped-back byte is a new edge where the write took THRE do
     CHECK(m.world.take_edges() == 0);
 }
 
-TEST_CASE("Serial: an overrun in loopback is a new edge where the write took THRE down",
+TEST_CASE("Serial: an overrun in loopback causes a new edge if the write lowered THRE",
           "[serial][loopback]") {
     Machine m;
     m.out(mcr, out2 | loop);
@@ -41,7 +41,8 @@ TEST_CASE("Serial: an overrun in loopback is a new edge where the write took THR
     CHECK(m.in(iir) == 0x06);
 }
 
-TEST_CASE("SerialTimeout: bytes that come after a FIFO reset start the timeout anew", "[serial][timeout]") {
+TEST_CASE("SerialTimeout: bytes that arrive after a FIFO reset start the timeout again",
+          "[serial][timeout]") {
     vmsuperio::ManualClock clock;
     Machine m;
     vmsuperio::SerialTimeout timeout{vmsuperio::ClockRef(clock)};
@@ -62,7 +63,8 @@ TEST_CASE("SerialTimeout: bytes that come after a FIFO reset start the timeout a
     CHECK(m.in(iir) == 0xCC);
 }
 
-TEST_CASE("SerialTimeout: bytes that come after a device reset start the timeout anew", "[serial][timeout]") {
+TEST_CASE("SerialTimeout: bytes that arrive after a device reset start the timeout again",
+          "[serial][timeout]") {
     vmsuperio::ManualClock clock;
     Machine m;
     vmsuperio::SerialTimeout timeout{vmsuperio::ClockRef(clock)};
@@ -95,7 +97,7 @@ TEST_CASE("Serial: errors stay with their bytes over a restore", "[serial][snaps
     CHECK(restored->read(rbr) == 'y');
 }
 
-TEST_CASE("SerialTimeout: one with a clock that has no default can be kept in an optional",
+TEST_CASE("SerialTimeout: one whose clock has no default constructor can be stored in an optional",
           "[serial][timeout]") {
     const vmsuperio::ManualClock clock;
     std::optional<vmsuperio::SerialTimeout<vmsuperio::ClockRef<vmsuperio::ManualClock>>> timeout(clock);
@@ -103,7 +105,7 @@ TEST_CASE("SerialTimeout: one with a clock that has no default can be kept in an
     CHECK_FALSE(timeout->poll(m.uart).value().has_value());
 }
 
-TEST_CASE("SerialTimeout: a restored port waits its whole time, whatever the clock shows",
+TEST_CASE("SerialTimeout: a restored port waits the full time, whatever the clock shows",
           "[serial][timeout]") {
     vmsuperio::ManualClock clock;
     clock.set(std::chrono::hours(1));
@@ -119,7 +121,7 @@ TEST_CASE("SerialTimeout: a restored port waits its whole time, whatever the clo
     CHECK(restored->read(iir) == 0xC1);
 }
 
-TEST_CASE("SerialTimeout: a time that stopped starts anew", "[serial][timeout]") {
+TEST_CASE("SerialTimeout: a time that was stopped starts again", "[serial][timeout]") {
     vmsuperio::ManualClock clock;
     clock.set(std::chrono::hours(1));
     Machine m;

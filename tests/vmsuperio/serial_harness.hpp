@@ -20,12 +20,13 @@ using vmsuperio::Serial;
 using vmsuperio::SerialErrorKind;
 using vmsuperio::SerialState;
 
-// Offsets and bits as drivers name them, so that the tests do not lean on the dictionary they test.
+// Offsets and bits with the names that drivers use, so that the tests do not depend on the dictionary that
+// they test.
 inline constexpr std::uint8_t rbr = 0, thr = 0, dll = 0, ier = 1, dlm = 1, iir = 2, fcr = 2, lcr = 3, mcr = 4,
                               lsr = 5, msr = 6, scr = 7;
 inline constexpr std::uint8_t dlab = 0x80, loop = 0x10, out2 = 0x08;
 
-/// What the world around a device has seen of it.
+/// The host's side of a device, which records the calls of the device.
 struct World {
     int edges{0};  // trigger() calls
     bool trigger_fails{false};
@@ -116,14 +117,14 @@ struct Events {
 
 inline std::vector<std::uint8_t> bytes(std::string_view text) { return {text.begin(), text.end()}; }
 
-/// A device and its world. What a guest does never fails here unless a test asks for it.
+/// A device and its host's side. Accesses of the guest never return errors unless a test requests that.
 template <class T = Edge>
 struct Machine {
     World world;
     Serial<T, Events, Sink> uart{T{&world}, Events{&world}, Sink{&world}};
 
-    /// The character timeout is the test's own affair: with the default policy each byte would interrupt, and
-    /// trigger levels and the timeout could not be told apart.
+    /// Tests cause the character timeout themselves: with the default policy each byte would interrupt, so
+    /// that trigger levels and the timeout could not be distinguished.
     Machine() { static_cast<void>(uart.set_receive_timeout(vmsuperio::ReceiveTimeout::manual)); }
     Machine(const Machine&) = delete;
     Machine& operator=(const Machine&) = delete;

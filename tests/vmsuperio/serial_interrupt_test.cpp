@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// Interrupts: priority, what raises and clears each, the line, edges and levels, the character timeout.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause Interrupts: priorities, set and clear conditions, the
+// line, edges and levels, the character timeout.
 #include <array>
 #include <chrono>
 
@@ -46,7 +46,7 @@ TEST_CASE("Serial: IIR names the highest enabled source and never two at once",
                 Machine m;
                 m.out(fcr, fifo ? 0x01 : 0x00);
                 raise(m, raised);
-                // A line error comes with a byte, which is data as well. Enabling THRE on an empty
+                // A line error belongs to a byte, which is data as well. Enabling THRE on an empty
                 // transmitter raises it.
                 const unsigned pending =
                     (raised | ((raised & 0x04) != 0 ? 0x01U : 0U) | ((enabled & 0x02) != 0 ? 0x02U : 0U)) &
@@ -68,7 +68,7 @@ TEST_CASE("Serial: IIR names the highest enabled source and never two at once",
 }
 
 TEST_CASE("Serial: each source is cleared by its own action and by no other", "[serial][interrupt][peers]") {
-    // PEERS 1.1: with all four pending, serve them by priority; each must still be there in its turn.
+    // PEERS 1.1: with all four pending, serve them by priority; each must still be pending in its turn.
     Machine m;
     m.enable_fifo();
     raise(m, 0x0C);
@@ -111,8 +111,8 @@ TEST_CASE("Serial: RDA stays while data remains", "[serial][interrupt][peers]") 
     }
 }
 
-TEST_CASE("Serial: without FIFOs each further byte is an edge of its own", "[serial][interrupt][edge]") {
-    // The chip has one holding register: reading it takes the interrupt down, the next byte raises it. A
+TEST_CASE("Serial: without FIFOs each further byte causes an edge of its own", "[serial][interrupt][edge]") {
+    // The chip has one holding register: reading it lowers the interrupt, and the next byte raises it. A
     // driver that reads one byte per interrupt depends on that.
     Machine m;
     m.out(ier, 0x01);
@@ -165,7 +165,7 @@ TEST_CASE("Serial: enabling THRE again asserts it again", "[serial][interrupt][t
     CHECK(m.in(iir) == 0x02);
 }
 
-TEST_CASE("Serial: THRE that was acknowledged does not come back by rewriting IER",
+TEST_CASE("Serial: THRE that was acknowledged is not set again by rewriting IER",
           "[serial][interrupt][thre][peers]") {
     Machine m;  // PEERS 1.5
     m.out(ier, 0x02);
@@ -178,7 +178,7 @@ TEST_CASE("Serial: THRE that was acknowledged does not come back by rewriting IE
     }
 }
 
-TEST_CASE("Serial: a byte sent at once acknowledges THRE and raises it anew",
+TEST_CASE("Serial: a byte that is sent at once acknowledges THRE and raises it again",
           "[serial][interrupt][thre][edge]") {
     Machine m;
     m.out(ier, 0x02);
@@ -195,7 +195,7 @@ TEST_CASE("Serial: a byte sent at once acknowledges THRE and raises it anew",
     m.out(ier, 0x00);
     m.out(thr, 'i');
     CHECK(m.world.take_edges() == 0);
-    // While another source holds the line it does not fall, and there is no edge.
+    // While another source keeps the line high it does not fall, and there is no edge.
     m.type("x");
     m.out(ier, 0x03);
     CHECK(m.world.take_edges() == 1);
@@ -206,8 +206,7 @@ TEST_CASE("Serial: a byte sent at once acknowledges THRE and raises it anew",
     CHECK(m.in(iir) == 0x02);
 }
 
-TEST_CASE("Serial: reading IIR acknowledges THRE only where it is what IIR reports",
-          "[serial][interrupt][thre]") {
+TEST_CASE("Serial: reading IIR acknowledges THRE only if IIR reports it", "[serial][interrupt][thre]") {
     Machine m;
     m.type("x");
     m.out(ier, 0x03);
@@ -259,7 +258,7 @@ TEST_CASE("Serial: modem interrupts in loopback come from MCR", "[serial][interr
     CHECK(m.in(iir) == 0x01);
 }
 
-TEST_CASE("Serial: a level trigger hears each change of the line once", "[serial][interrupt][level]") {
+TEST_CASE("Serial: a level trigger receives each change of the line once", "[serial][interrupt][level]") {
     Machine<Level> m;
     m.out(ier, 0x03);
     m.type("ab");
@@ -317,7 +316,7 @@ TEST_CASE("Serial: bytes below the trigger level wait for the character timeout"
     CHECK(m.in(iir) == 0xCC);
     CHECK_FALSE(m.uart.character_timeout_armed());
     CHECK(m.in(rbr) == 'a');
-    CHECK(m.in(iir) == 0xC1);  // any read of RBR clears it, and starts it anew
+    CHECK(m.in(iir) == 0xC1);  // any read of RBR clears it, and starts it again
     CHECK(m.uart.character_timeout_armed());
     CHECK(m.world.edges == 0);
     REQUIRE(m.uart.character_timeout().has_value());
@@ -327,7 +326,7 @@ TEST_CASE("Serial: bytes below the trigger level wait for the character timeout"
     REQUIRE(m.uart.character_timeout().has_value());  // nothing waits
     CHECK(m.world.edges == 0);
     CHECK(m.in(iir) == 0xC1);
-    // RDA goes before it.
+    // RDA has priority over it.
     m.type("abcdefgh");
     REQUIRE(m.uart.character_timeout().has_value());
     CHECK(m.in(iir) == 0xC4);
@@ -360,7 +359,7 @@ TEST_CASE("Serial: with the immediate timeout no byte waits below the trigger le
     CHECK(m.world.take_edges() == 0);
     CHECK(m.in(rbr) == 'a');
     CHECK(m.in(iir) == 0xCC);
-    CHECK(m.world.take_edges() == 1);  // the timeout fell and came up again
+    CHECK(m.world.take_edges() == 1);  // the timeout fell and rose again
     for (const std::uint8_t expected : bytes("bcdefg")) {
         CHECK(m.in(rbr) == expected);
         CHECK(m.in(iir) == 0xCC);
@@ -369,7 +368,7 @@ TEST_CASE("Serial: with the immediate timeout no byte waits below the trigger le
     CHECK(m.in(rbr) == 'h');
     CHECK(m.in(iir) == 0xC1);
     CHECK(m.world.take_edges() == 0);
-    // A higher trigger level, and switching the policy on, find what already waits.
+    // Raising the trigger level and enabling the policy also affect bytes that already wait.
     m.enable_fifo(0x00);
     m.type("a");
     m.world.edges = 0;
@@ -381,7 +380,7 @@ TEST_CASE("Serial: with the immediate timeout no byte waits below the trigger le
     CHECK(m.in(iir) == 0xC1);
     REQUIRE(m.uart.set_receive_timeout(ReceiveTimeout::immediate).has_value());
     CHECK(m.in(iir) == 0xCC);
-    // Bytes looped back count as any others.
+    // Looped-back bytes count like any others.
     CHECK(m.in(rbr) == 'b');
     m.out(mcr, loop | out2);
     m.out(thr, 'l');

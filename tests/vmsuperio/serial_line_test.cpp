@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What the host learns and decides of the line: the default of the character timeout, the gate of the
-// interrupt, changes of format, speed and modem outputs, automatic flow control, and the text of errors.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The host's view of the line and its settings: the
+// default of the character timeout, the gate of the interrupt, changes of format, speed and modem outputs,
+// automatic flow control, and the text of errors.
 #include <cstdint>
 #include <expected>
 #include <string>
@@ -102,7 +102,7 @@ TEST_CASE("Serial: OUT2 gates the interrupt unless the host connects it always",
     p.in(rbr);
     p.type("b");
     CHECK(p.line.world.take_edges() == 1);
-    // It survives a reset and a snapshot, as the other settings of the host.
+    // It survives a reset and a snapshot, like the other settings of the host.
     REQUIRE(p.uart.reset().has_value());
     CHECK(p.uart.interrupt_gate() == InterruptGate::none);
     const auto decoded = vmsuperio::decode<SerialState>(vmsuperio::encode(p.uart.state()));
@@ -118,20 +118,20 @@ TEST_CASE("Serial: OUT2 gates the interrupt unless the host connects it always",
     CHECK(p.line.world.take_edges() == 1);
 }
 
-TEST_CASE("Serial: the host hears of line format, divisor, DTR and RTS when they change and only then",
+TEST_CASE("Serial: line format, divisor, DTR and RTS are reported when they change and only then",
           "[serial][events]") {
     Port p;
-    p.out(lcr, 0x03);  // as it was
-    p.out(lcr, 0x83);  // DLAB is no part of the format
+    p.out(lcr, 0x03);  // no change
+    p.out(lcr, 0x83);  // DLAB is not part of the format
     CHECK(p.line.formats.empty());
-    p.out(dll, 12);  // as it was
+    p.out(dll, 12);  // no change
     CHECK(p.line.divisors.empty());
     p.out(dll, 1);
     p.out(dlm, 1);
     CHECK(p.line.divisors == std::vector<int>{1, 0x101});
     CHECK(p.uart.divisor() == 0x101);
     p.out(lcr, 0x1A);
-    p.out(lcr, 0x5A);  // a break is no part of the format
+    p.out(lcr, 0x5A);  // a break is not part of the format
     CHECK(p.line.formats == std::vector<std::uint8_t>{0x1A});
     CHECK(p.line.world.break_control == std::vector<bool>{true});
     p.out(dll, 7);  // THR, as DLAB is 0
@@ -143,9 +143,9 @@ TEST_CASE("Serial: the host hears of line format, divisor, DTR and RTS when they
     CHECK(p.take_outputs() == Outputs{"DTR"});
     p.out(mcr, out2 | dtr | rts);
     CHECK(p.take_outputs() == Outputs{"RTS"});
-    p.out(mcr, dtr | rts | 0x04);  // OUT1 and OUT2 are not told
+    p.out(mcr, dtr | rts | 0x04);  // OUT1 and OUT2 are not reported
     CHECK(p.take_outputs().empty());
-    p.out(mcr, dtr | rts | loop);  // the outputs leave the chip no more
+    p.out(mcr, dtr | rts | loop);  // the outputs are disconnected
     CHECK(p.take_outputs() == Outputs{"dtr", "rts"});
     p.out(mcr, loop);
     CHECK(p.take_outputs().empty());
@@ -185,20 +185,20 @@ TEST_CASE("Serial: a plain 16550A has no automatic flow control", "[serial][flow
     CHECK(p.in(msr) == 0xA1);  // DCTS
 }
 
-TEST_CASE("Serial: CTS holds the TL16C750's transmitter and starts it again", "[serial][flow]") {
+TEST_CASE("Serial: CTS stops the TL16C750's transmitter and starts it again", "[serial][flow]") {
     Port p;
     REQUIRE(p.uart.allow_64_byte_fifo(true).has_value());
     p.out(fcr, 0x01);
     p.out(mcr, out2 | afe);
     CHECK(p.in(mcr) == (out2 | afe));
-    CHECK(p.uart.modem_outputs().value() == out2);  // AFE is no pin
+    CHECK(p.uart.modem_outputs().value() == out2);  // AFE is not a pin
     p.out(ier, 0x0A);
     p.in(iir);
     p.line.world.take_edges();
     p.out(thr, 'a');
     CHECK(p.line.world.output == "a");
     REQUIRE(p.uart.set_clear_to_send(false).has_value());
-    CHECK(p.in(msr) == 0xA0);  // no delta, no interrupt: the chip sees to CTS itself
+    CHECK(p.in(msr) == 0xA0);  // no delta, no interrupt: the chip handles CTS itself
     p.line.world.take_edges();
     p.in(iir);
     REQUIRE(p.uart.write_data(bytes("bcd")).has_value());
@@ -212,17 +212,17 @@ TEST_CASE("Serial: CTS holds the TL16C750's transmitter and starts it again", "[
     CHECK(p.line.world.output == "abcd");
     CHECK(p.line.world.take_edges() == 1);  // THRE
     CHECK(p.in(iir) == 0xC2);
-    // To switch it off starts the transmitter, too.
+    // Disabling flow control starts the transmitter, too.
     REQUIRE(p.uart.set_clear_to_send(false).has_value());
     p.out(thr, 'e');
     CHECK(p.line.world.output == "abcd");
     p.out(mcr, out2);
     CHECK(p.line.world.output == "abcde");
-    // A change that comes with nothing to send is still seen in MSR when flow control is off.
+    // A change while there is nothing to send is visible in MSR when flow control is off.
     CHECK(p.in(msr) == 0xA0);
     REQUIRE(p.uart.set_clear_to_send(true).has_value());
     CHECK(p.in(msr) == 0xB1);
-    // And so does taking the profile away.
+    // Disallowing the profile starts it as well.
     p.out(mcr, out2 | afe);
     REQUIRE(p.uart.set_clear_to_send(false).has_value());
     p.out(thr, 'f');
@@ -232,7 +232,7 @@ TEST_CASE("Serial: CTS holds the TL16C750's transmitter and starts it again", "[
     CHECK(p.in(mcr) == out2);
 }
 
-TEST_CASE("Serial: the TL16C750 takes RTS back at the trigger level until its FIFO is empty",
+TEST_CASE("Serial: the TL16C750 deasserts RTS at the trigger level until its FIFO is empty",
           "[serial][flow]") {
     Port p;
     REQUIRE(p.uart.allow_64_byte_fifo(true).has_value());
@@ -244,12 +244,12 @@ TEST_CASE("Serial: the TL16C750 takes RTS back at the trigger level until its FI
     p.type("d");
     CHECK(p.take_outputs() == Outputs{"rts"});
     CHECK(p.uart.modem_outputs().value() == out2);
-    CHECK((p.in(mcr)&rts) == rts);  // the register keeps what was written
+    CHECK((p.in(mcr)&rts) == rts);  // the register keeps the written value
     p.in(rbr);
     p.in(rbr);
     p.in(rbr);
     CHECK(p.take_outputs().empty());
-    // The hold is in the saved state, where it makes sense only.
+    // The hold is part of the saved state, which is valid only if the hold is possible.
     const SerialState held = p.uart.state();
     CHECK(held.auto_rts_held);
     Line other;
@@ -279,7 +279,7 @@ TEST_CASE("Serial: the TL16C750 takes RTS back at the trigger level until its FI
     CHECK(p.take_outputs() == Outputs{"rts", "RTS"});
 }
 
-TEST_CASE("Serial: the text of an error says what failed and why", "[serial][errors]") {
+TEST_CASE("Serial: the text of an error names what failed and the reason", "[serial][errors]") {
     using vmsuperio::SerialError;
     using WithCode = SerialError<std::error_code>;
     CHECK(to_string(WithCode(SerialErrorKind::full_fifo)) == "the receive FIFO is full");

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// The serial port as a device of the common shape: events see the device as after the access, host errors
-// have one sink, inspect() shows registers and state, and its time is a deadline and a tick.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The serial port as a device of the common shape: event
+// handlers see the state after the access, host errors are counted in one place, inspect() shows registers
+// and state, and its time is a deadline and a tick.
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -22,7 +22,7 @@ using vmsuperio::HostErrorSource;
 
 namespace {
 
-/// Asks the device what it is within each event.
+/// Reads the state of the device within each event.
 struct Curious {
     struct Seen {
         std::string event;
@@ -62,7 +62,7 @@ struct CuriousMachine {
     CuriousMachine(const CuriousMachine&) = delete;
     CuriousMachine& operator=(const CuriousMachine&) = delete;
 
-    /// The events of one access, each of which must have seen the device as it is now.
+    /// The events of one access, each of which must have seen the present state.
     std::vector<std::string> take() {
         std::vector<std::string> names;
         for (const Curious::Seen& one : std::exchange(seen, {})) {
@@ -100,7 +100,7 @@ struct ErrorMachine {
 
 }  // namespace
 
-TEST_CASE("Serial: an event finds the device as it is after the access", "[serial][events]") {
+TEST_CASE("Serial: an event handler sees the state after the access", "[serial][events]") {
     CuriousMachine m;
     m.out(thr, 'a');
     CHECK(m.take() == Names{"out_byte"});
@@ -142,7 +142,8 @@ TEST_CASE("Serial: an event finds the device as it is after the access", "[seria
     CHECK(m.take() == Names{"divisor_changed", "in_buffer_empty", "data_terminal_ready", "request_to_send"});
 }
 
-TEST_CASE("Serial: events of bytes that waited come when all have been offered", "[serial][events]") {
+TEST_CASE("Serial: events of bytes that waited are reported after all have been offered",
+          "[serial][events]") {
     CuriousMachine m;
     m.world.room = 0;
     m.out(fcr, 0x01);
@@ -155,7 +156,7 @@ TEST_CASE("Serial: events of bytes that waited come when all have been offered",
     CHECK(m.take() == Names{"out_byte", "out_byte"});
     CHECK(m.world.output == "ab");
 
-    // Automatic flow control: the write that ends it also sends what waited.
+    // Automatic flow control: the write that ends it also sends the waiting bytes.
     REQUIRE(m.uart.allow_64_byte_fifo(true));
     REQUIRE(m.uart.set_clear_to_send(false));
     m.out(mcr, 0x22);
@@ -170,7 +171,7 @@ TEST_CASE("Serial: events of bytes that waited come when all have been offered",
     CHECK(m.take() == Names{"tx_lost_byte"});
 }
 
-TEST_CASE("Serial: host errors have one sink, in reads and in writes", "[serial][errors]") {
+TEST_CASE("Serial: host errors are counted in one place, in reads and in writes", "[serial][errors]") {
     ErrorMachine m;
     CHECK(m.uart.host_errors() == HostErrors{});
     m.world.writer_error = std::make_error_code(std::errc::broken_pipe);
@@ -180,7 +181,7 @@ TEST_CASE("Serial: host errors have one sink, in reads and in writes", "[serial]
     CHECK(m.uart.host_errors() == HostErrors{.output = 1});
     CHECK(m.errors == std::vector{HostErrorSource::output});
 
-    // Both fail: each is counted, the writer's is returned.
+    // If both fail, each is counted, and the writer's error is returned.
     REQUIRE(m.uart.write(fcr, 0x00));
     m.world.trigger_fails = true;
     REQUIRE_FALSE(m.uart.write(ier, 0x03));
@@ -190,7 +191,7 @@ TEST_CASE("Serial: host errors have one sink, in reads and in writes", "[serial]
     CHECK(m.uart.host_errors() == HostErrors{.interrupt = 2, .output = 2});
     CHECK(m.failed_reads == 0);
 
-    // In a read, FIFOs off: the next byte interrupts again.
+    // In a read with FIFOs off, the next byte interrupts again.
     m.world.writer_error.clear();
     m.errors.clear();
     REQUIRE(m.uart.read(iir) == 0x02);
@@ -211,7 +212,7 @@ TEST_CASE("Serial: host errors have one sink, in reads and in writes", "[serial]
     CHECK(m.uart.host_errors() == HostErrors{.interrupt = 4, .output = 3});
 }
 
-TEST_CASE("EventsRef: host errors reach the events that are shared", "[serial][errors]") {
+TEST_CASE("EventsRef: host errors are reported to the shared events", "[serial][errors]") {
     World world;
     std::vector<HostErrorSource> errors;
     int failed_reads = 0;
@@ -237,7 +238,7 @@ TEST_CASE("Serial: inspect() shows the registers without side effects, then the 
     REQUIRE(m.uart.set_ring_indicator(true));
     REQUIRE(m.uart.set_clear_to_send(false));
     m.out(scr, 0x5A);
-    m.out(lcr, 0x9B);  // DLAB hides nothing here
+    m.out(lcr, 0x9B);  // independent of DLAB
     const SerialState before = m.uart.state();
     const std::string text = m.uart.inspect();
     CHECK(m.uart.state() == before);
@@ -281,10 +282,10 @@ TEST_CASE("Serial: settings have names", "[serial][inspect]") {
     CHECK(vmsuperio::difference(SerialState{}, changed) == "interrupt_gate: out2 -> none\n");
 }
 
-TEST_CASE("Serial: the saved form of the FIFOs does not depend on where they were", "[serial][snapshot]") {
+TEST_CASE("Serial: the saved form of the FIFOs does not depend on their positions", "[serial][snapshot]") {
     Machine moved;
     Machine fresh;
-    // Many rounds through the rings of one; then both hold the same.
+    // Advance the rings of one device many times; then both hold the same bytes.
     for (int i = 0; i < 37; ++i) {
         CHECK(moved.type("abc") == 3);
         CHECK(moved.drain() == "abc");
@@ -310,7 +311,7 @@ TEST_CASE("Serial: the saved form of the FIFOs does not depend on where they wer
     CHECK(vmsuperio::encode(moved.uart.state()) == vmsuperio::encode(fresh.uart.state()));
 }
 
-TEST_CASE("SerialTimeout: the next deadline is a time of its clock, and tick() meets it",
+TEST_CASE("SerialTimeout: the next deadline is a time of its clock, at which tick() acts",
           "[serial][timeout]") {
     Machine m;
     vmsuperio::ManualClock clock(std::chrono::seconds(100));
@@ -323,7 +324,7 @@ TEST_CASE("SerialTimeout: the next deadline is a time of its clock, and tick() m
     const nanoseconds deadline = std::chrono::seconds(100) + length;
     CHECK(timeout.next_deadline(m.uart) == deadline);
     clock.advance(length - nanoseconds(1));
-    CHECK(timeout.next_deadline(m.uart) == deadline);  // asking does not move it
+    CHECK(timeout.next_deadline(m.uart) == deadline);  // calling it again does not change it
     REQUIRE(timeout.tick(m.uart));
     CHECK(m.world.edges == 0);
     CHECK(timeout.poll(m.uart).value() == nanoseconds(1));
@@ -333,7 +334,7 @@ TEST_CASE("SerialTimeout: the next deadline is a time of its clock, and tick() m
     CHECK((m.in(iir) & 0x0F) == 0x0C);
     CHECK_FALSE(timeout.next_deadline(m.uart).has_value());
 
-    // A byte that comes starts the time again; a clock that goes back ends it at once.
+    // A byte that arrives starts the time again; a clock that is set back ends it at once.
     CHECK(m.in(rbr) == 'a');
     CHECK(m.type("bc") == 2);
     CHECK(timeout.next_deadline(m.uart) == deadline + length);
@@ -344,7 +345,7 @@ TEST_CASE("SerialTimeout: the next deadline is a time of its clock, and tick() m
     CHECK(m.world.edges == 2);
     CHECK_FALSE(timeout.next_deadline(m.uart).has_value());
 
-    // A deadline behind the end of the clock's time is none.
+    // A deadline past the end of the clock's range does not exist.
     m.world.trigger_fails = false;
     CHECK(m.in(rbr) == 'b');
     clock.set(nanoseconds::max());

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// Saving and restoring: complete to the last latch, at any point, and safe with hostile states.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause Saving and restoring: including every latch, at any
+// point, and safe with hostile states.
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
@@ -35,7 +35,7 @@ unsigned long size_from(const char* variable, unsigned long fallback) {
     return text == nullptr ? fallback : std::strtoul(text, nullptr, 10);
 }
 
-// One random thing that can happen to a device. What is seen of it comes back as a number.
+// A random operation on a device. Returns its observable result as a number.
 std::uint64_t step(Uart& uart, World& world, std::mt19937& random) {
     const auto byte = [&random] { return static_cast<std::uint8_t>(random()); };
     const auto some = [&](std::size_t most) {
@@ -138,7 +138,8 @@ SerialState busy_state() {
 
 }  // namespace
 
-TEST_CASE("Serial: a state made by default is a device just reset", "[serial][snapshot]") {
+TEST_CASE("Serial: a default-constructed state is that of a device that has just been reset",
+          "[serial][snapshot]") {
     World world;
     const Uart fresh(Edge{&world}, Events{&world}, Sink{&world});
     CHECK_SAME_STATE(fresh.state(), SerialState{});
@@ -197,8 +198,7 @@ TEST_CASE("Serial: the encoding of a state never changes for a version", "[seria
     CHECK(encoded[12 + 170] == 0);             // auto_rts_held, since version 2
 }
 
-TEST_CASE("Serial: a state of version 1 is read, and the policy it was saved with stays",
-          "[serial][snapshot]") {
+TEST_CASE("Serial: a state of version 1 is read, and its policy is kept", "[serial][snapshot]") {
     SerialState saved = busy_state();
     saved.receive_timeout = ReceiveTimeout::manual;
     auto encoded = vmsuperio::encode(saved);
@@ -213,7 +213,7 @@ TEST_CASE("Serial: a state of version 1 is read, and the policy it was saved wit
 }
 
 TEST_CASE("Serial: a restored device interrupts again for what was pending", "[serial][snapshot][peers]") {
-    // PEERS 1.11: data pending, IIR already read, the edge possibly lost on the way.
+    // PEERS 1.11: data is pending, IIR was already read, and the edge may have been lost in between.
     Machine m;
     m.out(ier, 0x01);
     m.type("a");
@@ -242,7 +242,7 @@ TEST_CASE("Serial: a restored device interrupts again for what was pending", "[s
     CHECK(level.levels == std::vector<bool>{true, false});
 }
 
-TEST_CASE("Serial: a device saved while transmitting goes on",
+TEST_CASE("Serial: a device saved while transmitting continues",
           "[serial][snapshot][transmit][peers]") {  // PEERS 1.10
     Machine m;
     m.enable_fifo();
@@ -259,7 +259,7 @@ TEST_CASE("Serial: a device saved while transmitting goes on",
     CHECK(world.edges == 1);
     CHECK(waiting->read(iir) == 0xC2);
 
-    // And with the byte gone, but THRE not yet seen by the guest.
+    // The same after the byte has been sent, but before the guest has seen THRE.
     m.world.room = SIZE_MAX;
     REQUIRE(m.uart.resume_transmit().has_value());
     World idle;
@@ -344,7 +344,7 @@ TEST_CASE("Serial: the extremes of a valid state are accepted", "[serial][snapsh
         static_cast<void>(restored->read(rbr));
     }
     CHECK(restored->read(lsr) == 0x00);
-    // Bytes behind the counts are no part of the device.
+    // Bytes beyond the counts are not part of the device.
     SerialState dusty;
     dusty.receive_data[5] = 1;
     dusty.transmit_data[5] = 1;
@@ -353,10 +353,9 @@ TEST_CASE("Serial: the extremes of a valid state are accepted", "[serial][snapsh
     CHECK_SAME_STATE(clean->state(), SerialState{});
 }
 
-TEST_CASE("Serial: cut at any step, saved and restored, a trace goes on the same",
+TEST_CASE("Serial: a device saved and restored at any step of a trace continues in the same way",
           "[serial][snapshot][property]") {
-    // Two devices live through the same trace; one of them is saved, encoded, decoded and restored before
-    // every single step.
+    // Two devices run the same trace; one of them is saved, encoded, decoded and restored before every step.
     const unsigned long cuts = size_from("VMSUPERIO_SNAPSHOT_CUTS", 200'000);
     constexpr unsigned long trace_length = 2'000;
     unsigned long line_high = 0;
@@ -400,7 +399,7 @@ TEST_CASE("Serial: cut at any step, saved and restored, a trace goes on the same
         REQUIRE(whole.world.output == world.output);
         REQUIRE(whole.world.dropped == world.dropped);
     }
-    // The traces must have been worth it.
+    // The traces must have reached the interesting states.
     CHECK(line_high > cuts / 10);
     CHECK(transmit_waiting > cuts / 50);
 }
@@ -448,7 +447,7 @@ TEST_CASE("Serial: hostile states neither crash nor restore to nonsense",
     unsigned long refused = 0;
     for (unsigned long i = 0; i < states; ++i) {
         auto bytes = seeds[random() % seeds.size()];
-        // Mostly the registers and counts: the data bytes are free anyway.
+        // Mostly the registers and counts, because the data bytes may have any value.
         constexpr std::size_t interesting[] = {12, 13, 15, 19,  20,  21,  22,  23,
                                                24, 89, 97, 105, 113, 178, 179, 180};
         for (unsigned long mutations = 1 + (random() % 3); mutations != 0; --mutations) {
@@ -468,7 +467,7 @@ TEST_CASE("Serial: hostile states neither crash nor restore to nonsense",
         }
         const auto state = vmsuperio::decode<SerialState>(bytes);
         if (!state) {
-            continue;  // a boolean that is none
+            continue;  // not a valid boolean
         }
         World world;
         auto uart = restore(*state, world);
@@ -497,7 +496,7 @@ TEST_CASE("Serial: hostile states neither crash nor restore to nonsense",
 
 #if __has_include(<nlohmann/json.hpp>)
 
-TEST_CASE("Serial: a state survives JSON", "[serial][snapshot][json]") {
+TEST_CASE("Serial: a state is the same after conversion to JSON and back", "[serial][snapshot][json]") {
     const SerialState state = busy_state();
     const nlohmann::json json = state;
     CHECK(json.at("receive").size() == 3);
@@ -535,7 +534,7 @@ TEST_CASE("Serial: hostile JSON is refused or harmless", "[serial][snapshot][jso
     SerialState wild;
     wild.receive_count = 255;
     CHECK(nlohmann::json(wild).at("receive").size() == 64);
-    // In range, but for no device.
+    // In range, but not valid for a device.
     const auto state = nlohmann::json::parse(R"({"transmit_policy": 7, "unknown": []})").get<SerialState>();
     World world;
     CHECK_FALSE(restore(state, world).has_value());

@@ -87,7 +87,7 @@ TEST_CASE("Serial: DLAB moves offsets 0 and 1 to the divisor and leaves the othe
     CHECK(m.in(lcr) == 0x83);
     CHECK(m.in(lsr) == 0x60);
     CHECK(m.type("x") == 1);
-    CHECK(m.in(0) == 0x34);  // not RBR: the byte is still there
+    CHECK(m.in(0) == 0x34);  // this did not read RBR: the byte is still there
     CHECK(m.world.buffer_reads == 0);
     m.out(lcr, 0x03);
     CHECK(m.in(ier) == 0x05);
@@ -114,7 +114,7 @@ TEST_CASE("Serial: offsets above 7 read 0, ignore writes, and are reported", "[s
     CHECK(m.world.output.empty());
 }
 
-TEST_CASE("Serial: peek has no side effect where read has one", "[serial][peek]") {
+TEST_CASE("Serial: peek has no side effect if read has one", "[serial][peek]") {
     Machine m;
     m.enable_fifo();
     m.out(ier, 0x0F);
@@ -152,7 +152,7 @@ TEST_CASE("Serial: reading RBR clears LSR.data_ready", "[serial][fifo]") {
     CHECK(m.world.buffer_reads == 2);
 }
 
-TEST_CASE("Serial: input beyond the FIFO is not taken, and nothing of it is lost", "[serial][fifo]") {
+TEST_CASE("Serial: input that does not fit into the FIFO is not taken, and not lost", "[serial][fifo]") {
     Machine m;
     const std::string text(100, 'x');
     REQUIRE(m.uart.enqueue_raw_bytes({}) == std::size_t{0});
@@ -211,7 +211,7 @@ TEST_CASE("Serial: switching the FIFOs on or off clears both", "[serial][fifo]")
         m.world.room = 10;
         REQUIRE(m.uart.resume_transmit().has_value());
         CHECK(m.world.output.empty());
-        CHECK(m.world.lost_bytes == 0);  // thrown away on the guest's own order
+        CHECK(m.world.lost_bytes == 0);  // discarded because the guest requested it
     }
 }
 
@@ -232,7 +232,7 @@ TEST_CASE("Serial: FCR resets one FIFO and leaves the other", "[serial][fifo]") 
     m.out(fcr, 0x07);  // nothing to clear
     CHECK(m.world.emptied == emptied);
     CHECK(m.world.dropped == 4);
-    // Without bit 0 the reset bits do nothing of their own.
+    // Without bit 0 the reset bits have no effect.
     Machine off;
     off.type("abc");
     off.out(fcr, 0x06);
@@ -240,7 +240,7 @@ TEST_CASE("Serial: FCR resets one FIFO and leaves the other", "[serial][fifo]") 
     CHECK(off.world.resets == 0);
 }
 
-TEST_CASE("Serial: LCR has no part in resetting the FIFOs", "[serial][fifo][peers]") {  // PEERS 1.14
+TEST_CASE("Serial: writing LCR does not reset the FIFOs", "[serial][fifo][peers]") {  // PEERS 1.14
     Machine m;
     m.enable_fifo();
     m.world.room = 0;
@@ -256,7 +256,8 @@ TEST_CASE("Serial: LCR has no part in resetting the FIFOs", "[serial][fifo][peer
     CHECK(m.in(lsr) == 0x60);
 }
 
-TEST_CASE("Serial: the receive trigger level decides when data is available", "[serial][fifo][interrupt]") {
+TEST_CASE("Serial: the receive trigger level determines when data is available",
+          "[serial][fifo][interrupt]") {
     const std::array<std::size_t, 4> levels{1, 4, 8, 14};
     for (unsigned i = 0; i < 4; ++i) {
         Machine m;
@@ -297,7 +298,7 @@ TEST_CASE("Serial: changing the trigger level re-evaluates the interrupt", "[ser
     CHECK_FALSE(m.uart.interrupt_line());
 }
 
-TEST_CASE("Serial: the 64-byte mode exists only where the host allows it", "[serial][fifo]") {
+TEST_CASE("Serial: the 64-byte mode exists only if the host allows it", "[serial][fifo]") {
     Machine m;
     m.out(lcr, 0x83);
     m.out(fcr, 0xE1);
@@ -328,7 +329,7 @@ TEST_CASE("Serial: the 64-byte mode exists only where the host allows it", "[ser
     CHECK(m.uart.transmit_capacity() == 16);
 }
 
-TEST_CASE("Serial: the errors of a byte show when it becomes the oldest", "[serial][errors]") {
+TEST_CASE("Serial: the errors of a byte appear in LSR when it becomes the oldest", "[serial][errors]") {
     using vmsuperio::uart16550::LineStatus;
     Machine m;
     m.enable_fifo();
@@ -344,7 +345,7 @@ TEST_CASE("Serial: the errors of a byte show when it becomes the oldest", "[seri
     CHECK(m.in(iir) == 0xC6);
     CHECK(m.in(lsr) == 0xE5);
     CHECK(m.in(iir) == 0xC1);
-    CHECK(m.in(lsr) == 0xE1);  // bits 4:1 were cleared; 'c' keeps bit 7 up
+    CHECK(m.in(lsr) == 0xE1);  // bits 4:1 were cleared; 'c' keeps bit 7 set
     CHECK(m.in(rbr) == 'b');
     CHECK(m.in(lsr) == 0xE9);
     CHECK(m.in(lsr) == 0x61);
@@ -423,12 +424,12 @@ TEST_CASE("Serial: each modem line sets its delta, reading MSR clears them", "[s
     REQUIRE(m.uart.set_data_carrier_detect(false).has_value());
     CHECK(m.in(msr) == 0x08);
     REQUIRE(m.uart.set_ring_indicator(true).has_value());
-    CHECK(m.in(msr) == 0x40);  // only the end of a ring counts
+    CHECK(m.in(msr) == 0x40);  // only the end of a ring sets a delta
     REQUIRE(m.uart.set_ring_indicator(false).has_value());
     CHECK(m.in(msr) == 0x04);
     REQUIRE(m.uart.set_modem_lines(vmsuperio::uart16550::ModemStatus(0xFF)).has_value());
     CHECK(m.in(msr) == 0xFB);
-    CHECK(m.world.take_edges() == 4);  // CTS's came before
+    CHECK(m.world.take_edges() == 4);  // the edge of CTS was earlier
 }
 
 TEST_CASE("Serial: loopback connects the modem outputs to the inputs", "[serial][loopback][modem]") {
@@ -445,7 +446,7 @@ TEST_CASE("Serial: loopback connects the modem outputs to the inputs", "[serial]
         CHECK((m.in(msr) & 0xF0) == row.input);
         m.out(mcr, loop);
         CHECK((m.in(msr) & 0x0F) == (row.input >> 4));
-        // The host's lines are disconnected, and come back.
+        // The host's lines are disconnected, and connected again afterwards.
         REQUIRE(m.uart.set_clear_to_send(false).has_value());
         CHECK(m.in(msr) == 0x00);
         m.out(mcr, 0x08);
@@ -463,7 +464,8 @@ TEST_CASE("Serial: the outside sees the modem outputs, and none of them in loopb
     CHECK(m.in(mcr) == 0x1F);
 }
 
-TEST_CASE("Serial: loopback returns what is sent, and the host hears nothing", "[serial][loopback]") {
+TEST_CASE("Serial: loopback returns the bytes that are sent, and the host receives nothing",
+          "[serial][loopback]") {
     Machine m;
     m.out(mcr, loop | out2);
     m.out(ier, 0x03);
@@ -514,7 +516,7 @@ TEST_CASE("Serial: loopback beyond the receive FIFO sets LSR.overrun_error",
         CHECK(m.world.take_edges() == 1);
         CHECK((m.in(iir) & 0x0F) == 0x06);
         CHECK(m.world.overruns == 1);
-        CHECK(m.in(lsr) == 0x63);  // an overrun is no error of a byte in the FIFO
+        CHECK(m.in(lsr) == 0x63);  // an overrun is not an error of a byte in the FIFO
         CHECK(m.in(lsr) == 0x61);
         for (unsigned i = 0; i < row.depth; ++i) {
             REQUIRE(m.in(rbr) == i);
@@ -540,7 +542,7 @@ TEST_CASE("Serial: bytes that wait when loopback begins still reach the writer",
     CHECK(m.in(rbr) == 'b');
 }
 
-TEST_CASE("Serial: a reset brings the reset values back and keeps what the host set", "[serial][reset]") {
+TEST_CASE("Serial: a reset restores the reset values and keeps the host's settings", "[serial][reset]") {
     Machine m;
     m.enable_fifo(0x80);
     for (const std::uint8_t offset : {ier, lcr, mcr, scr}) {
@@ -571,7 +573,7 @@ TEST_CASE("Serial: a reset ends a break that the guest sends", "[serial][reset]"
     CHECK(m.world.break_control.size() == 2);
 }
 
-TEST_CASE("Serial: class template arguments are deduced, and the parts can be reached", "[serial][api]") {
+TEST_CASE("Serial: class template arguments are deduced, and the parts are accessible", "[serial][api]") {
     vmsuperio::Serial plain(vmsuperio::NullTrigger{}, vmsuperio::BufferWriter{});
     static_assert(
         std::is_same_v<decltype(plain), vmsuperio::Serial<vmsuperio::NullTrigger, vmsuperio::NoEvents,
@@ -617,7 +619,7 @@ struct MoveOnlyWriter {
 
 }  // namespace
 
-TEST_CASE("Serial: triggers and writers that only move are fine", "[serial][api]") {
+TEST_CASE("Serial: move-only triggers and writers work", "[serial][api]") {
     vmsuperio::Serial uart(MoveOnlyTrigger{}, MoveOnlyWriter{});
     REQUIRE(uart.write(ier, 0x02).has_value());
     REQUIRE(uart.write(thr, 'x').has_value());
@@ -642,7 +644,7 @@ TEST_CASE("Serial: it works at compile time", "[serial][api]") {
     CHECK(echoed == 0x42);
 }
 
-TEST_CASE("SerialError: every error has a text of its own", "[serial][error]") {
+TEST_CASE("SerialError: every error has its own text", "[serial][error]") {
     std::vector<std::string_view> seen;
     for (const auto kind : {SerialErrorKind::trigger, SerialErrorKind::write, SerialErrorKind::full_fifo,
                             SerialErrorKind::invalid_state}) {
@@ -656,7 +658,7 @@ TEST_CASE("SerialError: every error has a text of its own", "[serial][error]") {
     CHECK_FALSE(to_string(vmsuperio::StateError{"ram"}).empty());
 }
 
-TEST_CASE("Serial: without events it does all that it does with them", "[serial]") {
+TEST_CASE("Serial: it behaves the same with and without events", "[serial]") {
     vmsuperio::Serial<vmsuperio::NullTrigger, vmsuperio::NoEvents, vmsuperio::BufferWriter> uart({}, {}, {});
     const std::array<std::uint8_t, 2> input{'i', 'n'};
     REQUIRE(uart.enqueue_raw_bytes(input) == std::size_t{2});
@@ -667,7 +669,7 @@ TEST_CASE("Serial: without events it does all that it does with them", "[serial]
     CHECK(uart.writer().text() == "o");
 }
 
-TEST_CASE("EventsRef: the guest's break is told", "[serial]") {
+TEST_CASE("EventsRef: the guest's break is reported", "[serial]") {
     World world;
     Events events{&world};
     vmsuperio::Serial uart(Edge{&world}, vmsuperio::EventsRef(events), Sink{&world});
@@ -676,7 +678,7 @@ TEST_CASE("EventsRef: the guest's break is told", "[serial]") {
     CHECK(world.break_control == std::vector<bool>{true, false});
 }
 
-TEST_CASE("Serial: the host's settings can be asked for", "[serial]") {
+TEST_CASE("Serial: the host's settings can be read", "[serial]") {
     const vmsuperio::Serial fresh(vmsuperio::NullTrigger{}, vmsuperio::NullWriter{});
     CHECK(fresh.transmit_policy() == vmsuperio::TransmitPolicy::back_pressure);
     CHECK(fresh.receive_timeout() == vmsuperio::ReceiveTimeout::immediate);

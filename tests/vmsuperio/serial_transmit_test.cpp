@@ -13,7 +13,8 @@
 using namespace serial_test;
 using vmsuperio::TransmitPolicy;
 
-TEST_CASE("Serial: a full sink holds the guest by LSR and loses nothing", "[serial][transmit][peers]") {
+TEST_CASE("Serial: if the sink is full, LSR makes the guest wait and nothing is lost",
+          "[serial][transmit][peers]") {
     Machine m;  // PEERS 1.9
     m.enable_fifo();
     m.out(ier, 0x02);
@@ -31,7 +32,7 @@ TEST_CASE("Serial: a full sink holds the guest by LSR and loses nothing", "[seri
     }
     CHECK(m.uart.transmit_capacity() == 0);
     CHECK(m.world.lost_bytes == 0);
-    m.out(thr, 'X');  // a guest that does not look at LSR loses this one, and only this one
+    m.out(thr, 'X');  // a guest that does not check LSR loses this byte, and only this one
     CHECK(m.world.lost_bytes == 1);
     m.world.room = 5;
     REQUIRE(m.uart.resume_transmit().has_value());
@@ -84,7 +85,7 @@ TEST_CASE("Serial: enabling THRE while bytes wait interrupts only when they are 
     CHECK(m.in(iir) == 0x02);
 }
 
-TEST_CASE("Serial: a write finds the sink open again, and the order is kept", "[serial][transmit]") {
+TEST_CASE("Serial: a write after the sink has room again keeps the order", "[serial][transmit]") {
     Machine m;
     m.enable_fifo();
     m.world.room = 0;
@@ -110,7 +111,7 @@ TEST_CASE("Serial: a write finds the sink open again, and the order is kept", "[
     CHECK(m.world.output == "abcABCDEFGHIJKLMNOPQ");
 }
 
-TEST_CASE("Serial: drop-and-count never holds the guest", "[serial][transmit][policy]") {
+TEST_CASE("Serial: drop-and-count never makes the guest wait", "[serial][transmit][policy]") {
     Machine m;
     REQUIRE(m.uart.set_transmit_policy(TransmitPolicy::drop_and_count).has_value());
     m.enable_fifo();
@@ -132,7 +133,7 @@ TEST_CASE("Serial: drop-and-count never holds the guest", "[serial][transmit][po
     CHECK(m.in(lsr) == 0x60);
 }
 
-TEST_CASE("Serial: switching to drop-and-count lets a held guest go", "[serial][transmit][policy]") {
+TEST_CASE("Serial: switching to drop-and-count ends the guest's wait", "[serial][transmit][policy]") {
     Machine m;
     m.enable_fifo();
     m.out(ier, 0x02);
@@ -148,7 +149,7 @@ TEST_CASE("Serial: switching to drop-and-count lets a held guest go", "[serial][
     CHECK(m.in(iir) == 0xC2);
 }
 
-TEST_CASE("Serial: a failing sink is reported, counted, and never holds the guest",
+TEST_CASE("Serial: a failing sink is reported, counted, and never makes the guest wait",
           "[serial][transmit][error][peers]") {
     Machine m;  // PEERS 1.9
     m.out(ier, 0x02);
@@ -176,7 +177,7 @@ TEST_CASE("Serial: a failing sink is reported, counted, and never holds the gues
     CHECK(m.world.output == "z");
 }
 
-TEST_CASE("Serial: a sink that fails while bytes wait loses them and frees the guest",
+TEST_CASE("Serial: a sink that fails while bytes wait loses them and ends the guest's wait",
           "[serial][transmit][error]") {
     for (const bool by_resume : {true, false}) {
         Machine m;
@@ -199,7 +200,7 @@ TEST_CASE("Serial: a sink that fails while bytes wait loses them and frees the g
     }
 }
 
-TEST_CASE("Serial: a writer that claims too much is believed no further than it was asked",
+TEST_CASE("Serial: if a writer claims to have taken more than it was offered, the number is limited to that",
           "[serial][transmit]") {
     struct Liar {
         std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t>) { return SIZE_MAX; }
@@ -212,7 +213,7 @@ TEST_CASE("Serial: a writer that claims too much is believed no further than it 
     CHECK(uart.read(lsr) == 0x60);
 }
 
-TEST_CASE("Serial: many bytes go with one call of the writer", "[serial][transmit][bulk][peers]") {
+TEST_CASE("Serial: many bytes are sent with one call of the writer", "[serial][transmit][bulk][peers]") {
     Machine m;  // PEERS 1.15, 1.16: REP OUTSB and coalesced port I/O
     m.out(ier, 0x02);
     m.world.edges = 0;
@@ -233,7 +234,7 @@ TEST_CASE("Serial: many bytes go with one call of the writer", "[serial][transmi
     CHECK(m.world.output == text);
 }
 
-TEST_CASE("Serial: write_data keeps what the sink leaves, as far as the FIFO goes",
+TEST_CASE("Serial: write_data keeps the bytes that the sink does not take, as far as they fit into the FIFO",
           "[serial][transmit][bulk]") {
     Machine m;
     m.enable_fifo();
@@ -246,7 +247,7 @@ TEST_CASE("Serial: write_data keeps what the sink leaves, as far as the FIFO goe
     CHECK(m.world.output == text.substr(0, 10));
     CHECK(m.uart.transmit_capacity() == 0);
     CHECK(m.world.lost_bytes == 14);
-    m.world.room = 3;  // room again, but behind those that wait
+    m.world.room = 3;  // room again, but after the waiting bytes
     REQUIRE(m.uart.write_data(bytes("AB")).has_value());
     m.world.room = SIZE_MAX;
     REQUIRE(m.uart.write_data(bytes("CD")).has_value());
@@ -254,7 +255,8 @@ TEST_CASE("Serial: write_data keeps what the sink leaves, as far as the FIFO goe
     CHECK(m.world.lost_bytes == 14);
 }
 
-TEST_CASE("Serial: write_data equals single writes but for the number of calls", "[serial][transmit][bulk]") {
+TEST_CASE("Serial: write_data equals single writes except for the number of calls",
+          "[serial][transmit][bulk]") {
     for (const std::size_t room :
          {std::size_t{0}, std::size_t{1}, std::size_t{7}, std::size_t{20}, SIZE_MAX}) {
         for (const std::uint8_t mode : {std::uint8_t{0x00}, std::uint8_t{0x01}}) {
@@ -292,7 +294,7 @@ TEST_CASE("Serial: input is bounded whatever the guest does", "[serial][receive]
     static_assert(sizeof(m.uart) < 320);
 }
 
-TEST_CASE("Serial: the device is small and takes no memory of its own", "[serial][size]") {
+TEST_CASE("Serial: the device is small and allocates no memory", "[serial][size]") {
     using Smallest = vmsuperio::Serial<vmsuperio::NullTrigger>;
     static_assert(sizeof(Smallest) <= 216);
     static_assert(std::is_trivially_copyable_v<Smallest>);
@@ -324,8 +326,8 @@ TEST_CASE("Serial: metrics count every event", "[serial][metrics]") {
     REQUIRE(uart.write(mcr, out2).has_value());
     REQUIRE(uart.write(ier, 0x01).has_value());
     world.trigger_fails = true;
-    static_cast<void>(uart.enqueue_raw_bytes(bytes("ab")));  // interrupt; told to the caller
-    static_cast<void>(uart.read(rbr));                       // interrupt; told to nobody
+    static_cast<void>(uart.enqueue_raw_bytes(bytes("ab")));  // interrupt; returned to the caller
+    static_cast<void>(uart.read(rbr));                       // interrupt; not returned
     const vmsuperio::SerialCounts expected{.bytes_read = 3,
                                            .bytes_written = 3,
                                            .bytes_lost = 1,
@@ -344,7 +346,8 @@ TEST_CASE("Serial: metrics count every event", "[serial][metrics]") {
     CHECK(metrics.counts() == expected);
 }
 
-TEST_CASE("SerialTimeout: the timeout comes after four characters of silence", "[serial][timeout]") {
+TEST_CASE("SerialTimeout: the timeout occurs after four character times without a byte",
+          "[serial][timeout]") {
     using std::chrono::nanoseconds;
     Machine m;
     vmsuperio::ManualClock clock;
@@ -358,7 +361,7 @@ TEST_CASE("SerialTimeout: the timeout comes after four characters of silence", "
     clock.advance(length - nanoseconds(1));
     CHECK(timeout.poll(m.uart).value() == nanoseconds(1));
     CHECK(m.world.edges == 0);
-    m.type("b");  // starts it anew
+    m.type("b");  // starts it again
     CHECK(timeout.poll(m.uart).value() == length);
     clock.advance(length);
     CHECK(timeout.poll(m.uart).value() == std::nullopt);
@@ -367,7 +370,7 @@ TEST_CASE("SerialTimeout: the timeout comes after four characters of silence", "
     CHECK(timeout.poll(m.uart).value() == std::nullopt);  // pending already
     CHECK(m.in(rbr) == 'a');
     CHECK(timeout.poll(m.uart).value() == length);
-    clock.set(nanoseconds(-5));  // backwards: rather early than never
+    clock.set(nanoseconds(-5));  // backwards: early is better than never
     CHECK(timeout.poll(m.uart).value() == std::nullopt);
     CHECK(m.in(iir) == 0xCC);
     CHECK(m.in(rbr) == 'b');

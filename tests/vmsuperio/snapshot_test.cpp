@@ -8,8 +8,8 @@ using vmsuperio::SnapshotError;
 
 namespace {
 
-// Of every state of the library. Here and not beside the states, because it costs a tenth of the time that
-// including the library takes.
+// Checks every state of the library. The check is here and not with the states, because it costs a tenth of
+// the time that including the library takes.
 template <class... States>
 constexpr bool all_complete =
     ((vmsuperio::SnapshotState<States> && vmsuperio::visits_every_member<States>()) && ...);
@@ -70,7 +70,7 @@ constexpr StateV1 sample{
 
 }  // namespace
 
-TEST_CASE("Snapshot: a state comes back as it was", "[snapshot]") {
+TEST_CASE("Snapshot: a decoded state equals the encoded one", "[snapshot]") {
     const auto bytes = vmsuperio::encode(sample);
     const auto back = vmsuperio::decode<StateV1>(bytes);
     REQUIRE(back.has_value());
@@ -92,7 +92,7 @@ TEST_CASE("Snapshot: older bytes leave added fields at their default", "[snapsho
     CHECK(*back == StateV2{.old = sample, .added = 42});
 }
 
-TEST_CASE("Snapshot: fields that a version added come back with it", "[snapshot]") {
+TEST_CASE("Snapshot: fields that a version added are decoded with that version", "[snapshot]") {
     const StateV2 newer{.old = sample, .added = 7};
     const auto back = vmsuperio::decode<StateV2>(vmsuperio::encode(newer));
     REQUIRE(back.has_value());
@@ -130,7 +130,7 @@ TEST_CASE("Snapshot: malformed bytes are refused with the reason", "[snapshot]")
         REQUIRE_FALSE(back.has_value());
         return back.error();
     };
-    SECTION("a byte too many") {
+    SECTION("one byte too many") {
         bytes.push_back(0);
         CHECK(error_of(bytes) == SnapshotError::trailing_bytes);
     }
@@ -166,7 +166,7 @@ TEST_CASE("Snapshot: malformed bytes are refused with the reason", "[snapshot]")
     }
 }
 
-TEST_CASE("Snapshot: every error has a text of its own", "[snapshot]") {
+TEST_CASE("Snapshot: every error has its own text", "[snapshot]") {
     std::vector<std::string_view> seen;
     CHECK(to_string(static_cast<SnapshotError>(0xFF)) == "unknown snapshot error");
     for (const auto error :

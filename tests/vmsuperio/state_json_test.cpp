@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// States as JSON: nothing is lost, and nothing hostile is taken for something else.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause States as JSON: nothing is lost, and hostile values are
+// not misinterpreted.
 
 #if __has_include(<nlohmann/json.hpp>)
 
@@ -26,7 +26,7 @@ namespace mine {
 
 enum class Mode : std::uint16_t { off, on };
 
-/// A user's own state, which has all that a `visit` can say.
+/// A user's own state, which uses everything that a `visit` can contain.
 struct TimerState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("TIME"), .version = 3, .readable_since = 1};
@@ -67,7 +67,7 @@ static_assert(SnapshotState<TimerState> && visits_every_member<TimerState>());
 using vmsuperio::from_json;
 using vmsuperio::to_json;
 
-/// One that has its own form: the library's is not used.
+/// A state with its own JSON form, which replaces the library's.
 struct OwnState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("OWN "), .version = 1, .readable_since = 1};
@@ -86,7 +86,7 @@ void to_json(json& own, const OwnState& state) { own = state.value; }
 
 namespace {
 
-/// Gives each member any value that its type can have. Slots behind a count stay 0.
+/// Sets each member to any value that its type can have. Slots beyond a count stay 0.
 class Randomizer : public vmsuperio::detail::PlainArchive<Randomizer> {
 public:
     explicit Randomizer(unsigned seed) : random_(seed) {}
@@ -146,7 +146,7 @@ bool refused(const json& hostile) {
     try {
         from_json(hostile, state);
     } catch (const std::exception&) {
-        return state == before;  // and nothing of it was taken
+        return state == before;  // no member was changed
     }
     return false;
 }
@@ -162,8 +162,8 @@ void each_member(const json& value, const json::json_pointer& at, const Visit& v
     }
 }
 
-// Deep enough to show a recursion of our own. nlohmann-json itself copies values recursively, so that a much
-// deeper one ends on the stack of a 32-bit build without optimization.
+// Deep enough to detect a recursion of our own. nlohmann-json itself copies values recursively, so that a
+// much deeper array overflows the stack of a 32-bit build without optimization.
 json deep_array() {
     std::string text(1'000, '[');
     text.append(1'000, ']');
@@ -172,9 +172,9 @@ json deep_array() {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("JSON: a state survives it", "[json][snapshot]", SerialState, I8042State, RtcCmosState,
-                   RtcPl031State, AcpiPmState, DebugPortState, ExitPortState, PvpanicState, ResetControlState,
-                   SystemControlPortAState, mine::TimerState) {
+TEMPLATE_TEST_CASE("JSON: a state is the same after conversion and back", "[json][snapshot]", SerialState,
+                   I8042State, RtcCmosState, RtcPl031State, AcpiPmState, DebugPortState, ExitPortState,
+                   PvpanicState, ResetControlState, SystemControlPortAState, mine::TimerState) {
     const json fresh = TestType{};
     CHECK(fresh.at("version") == TestType::snapshot_format.version);
     CHECK_SAME_STATE(fresh.get<TestType>(), TestType{});
@@ -191,8 +191,8 @@ TEMPLATE_TEST_CASE("JSON: a state survives it", "[json][snapshot]", SerialState,
         const nlohmann::ordered_json ordered = state;
         REQUIRE(ordered.get<TestType>() == state);
         REQUIRE(json::parse(ordered.dump()) == value);
-        // CBOR and the like are other spellings of the same.
-        // nlohmann-json 3.11.2 needs char_traits<unsigned char>, which libc++ 19 does not have.
+        // CBOR and similar formats are other encodings of the same values. nlohmann-json 3.11.2 needs
+        // char_traits<unsigned char>, which libc++ 19 does not have.
 #if !defined(_LIBCPP_VERSION)
         REQUIRE(json::from_cbor(json::to_cbor(value)).get<TestType>() == state);
 #endif
@@ -201,7 +201,7 @@ TEMPLATE_TEST_CASE("JSON: a state survives it", "[json][snapshot]", SerialState,
     CHECK(changed > 100);
 }
 
-TEMPLATE_TEST_CASE("JSON: each member may be missing, and others may be there", "[json][snapshot]",
+TEMPLATE_TEST_CASE("JSON: each member may be missing, and unknown ones may be present", "[json][snapshot]",
                    SerialState, I8042State, RtcCmosState, RtcPl031State, AcpiPmState, DebugPortState,
                    mine::TimerState) {
     const TestType state = random_state<TestType>(7);
@@ -221,7 +221,7 @@ TEMPLATE_TEST_CASE("JSON: each member may be missing, and others may be there", 
     CHECK_SAME_STATE(more.get<TestType>(), state);
 }
 
-TEMPLATE_TEST_CASE("JSON: hostile values are refused, and the state keeps what it had", "[json][hostile]",
+TEMPLATE_TEST_CASE("JSON: hostile values are refused, and the state is not changed", "[json][hostile]",
                    SerialState, I8042State, RtcCmosState, RtcPl031State, AcpiPmState, DebugPortState,
                    ExitPortState, PvpanicState, ResetControlState, SystemControlPortAState,
                    mine::TimerState) {
@@ -244,7 +244,7 @@ TEMPLATE_TEST_CASE("JSON: hostile values are refused, and the state keeps what i
                                   json({{"a", 1}}), deep, json::binary({1})}) {
             CHECK(refused<TestType>(with(wrong)));
         }
-        // More than any number of 64 bits; nlohmann-json reads it as a floating-point number.
+        // Larger than any number of 64 bits; nlohmann-json reads it as a floating-point number.
         CHECK(refused<TestType>(with(json::parse("18446744073709551616"))));
         CHECK(refused<TestType>(with(json::parse("-9223372036854775809"))));
         if (here.is_array()) {
@@ -303,25 +303,25 @@ TEST_CASE("JSON: each number has the bounds of its type", "[json][hostile]") {
     CHECK(takes(R"({"queue": [0, 255, 0, 0]})"));
     CHECK_FALSE(takes(R"({"queue": [0, 256]})"));
     CHECK_FALSE(takes(R"({"queue": [0, 0, 0, 0, 0]})"));
-    // What a program writes as `int` is no unsigned number to nlohmann-json.
+    // nlohmann-json does not treat an `int` as an unsigned number.
     CHECK(json({{"mode", 5}}).get<mine::TimerState>().mode == mine::Mode{5});
-    // The message says where.
+    // The message names the position.
     CHECK_THROWS_WITH(json::parse(R"({"keyboard": {"leds": 256}})").get<I8042State>(),
                       Catch::Matchers::Contains("keyboard.leds"));
 }
 
-TEST_CASE("JSON: an empty queue replaces what a state has by default", "[json]") {
+TEST_CASE("JSON: an empty queue replaces the default content of a state", "[json]") {
     const auto state = json::parse(R"({"queue": []})").get<mine::TimerState>();
     CHECK(state.queued == 0);
     CHECK(state.queue == std::array<std::uint8_t, 4>{});
 }
 
-TEST_CASE("JSON: the form of a state is what it was", "[json]") {
+TEST_CASE("JSON: the form of a state has not changed", "[json]") {
     SerialState state;
     state.receive_count = 2;
     state.receive_data[0] = 0x41;
     state.receive_data[1] = 0xFF;
-    state.receive_data[2] = 0x77;  // behind the count: no part of the device
+    state.receive_data[2] = 0x77;  // beyond the count: not part of the device
     state.receive_breaks = 2;
     state.thr_empty_pending = true;
     state.receive_timeout = ReceiveTimeout::manual;
@@ -342,7 +342,7 @@ TEST_CASE("JSON: the form of a state is what it was", "[json]") {
     CHECK(json(RtcCmosState{}).at("time").at("shift") == 0);
 }
 
-TEST_CASE("JSON: a type's own form comes first", "[json]") {
+TEST_CASE("JSON: a type's own form has priority", "[json]") {
     mine::OwnState state;
     state.value = 9;
     CHECK(json(state) == json(9));

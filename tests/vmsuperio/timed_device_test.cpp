@@ -1,6 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What next_deadline(), tick(), state() and from_state() promise, over every device with time in one harness
-// (tests/support/timed_device.hpp).
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The guarantees of next_deadline(), tick(), state() and
+// from_state(), for every device with time in one harness (tests/support/timed_device.hpp).
 
 #include "timed_device.hpp"
 
@@ -56,7 +55,7 @@ struct CmosSubject {
             static_cast<void>(device.write(0, 0x0C));
             return device.read(1);
         }
-        if (kind == 2) {  // an alarm with few numbers, so that it is met
+        if (kind == 2) {  // an alarm with small numbers, so that it occurs
             static_cast<void>(device.write(0, static_cast<std::uint8_t>(random() % 3 * 2 + 1)));
             static_cast<void>(
                 device.write(1, random() % 2 == 0 ? 0xFF : static_cast<std::uint8_t>(random())));
@@ -106,7 +105,7 @@ struct Pl031Subject {
                 put(device, 0x1C, 1);
                 return 0;
             case 2:
-            case 3:  // a match ahead, or behind
+            case 3:  // a match in the future or in the past
                 put(device, 0x04, device.peek(0).value_or(0) + random() % 64 - 4);
                 return 0;
             case 4:
@@ -204,12 +203,12 @@ struct I8042Subject {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("Timed devices: a deadline is neither earlier nor later than what it is for",
+TEMPLATE_TEST_CASE("Timed devices: a deadline is neither earlier nor later than its event",
                    "[devices][time][property]", CmosSubject, Pl031Subject, PmSubject, I8042Subject) {
     deadlines_are_exact<TestType>(11, 200);
 }
 
-TEMPLATE_TEST_CASE("Timed devices: saved in the middle and restored, a device goes on as the original",
+TEMPLATE_TEST_CASE("Timed devices: a device saved in the middle and restored continues like the original",
                    "[devices][time][snapshot][property]", CmosSubject, Pl031Subject, PmSubject,
                    I8042Subject) {
     restored_continues<TestType>(12, 2'000);
@@ -241,7 +240,7 @@ TEST_CASE("Timed devices: restored on a clock that is behind, a device has the r
     CHECK(timer_behind.device.next_deadline() == *deadline - 1'000'000s + 5s);
 }
 
-TEMPLATE_TEST_CASE("Timed devices: a hostile state is refused by name, or makes a device that works",
+TEMPLATE_TEST_CASE("Timed devices: each hostile state is refused by name, or restores a device that works",
                    "[devices][time][snapshot][property]", CmosSubject, Pl031Subject, PmSubject,
                    I8042Subject) {
     hostile_states_are_refused_or_work<TestType>(13, 10'000);

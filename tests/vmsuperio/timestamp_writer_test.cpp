@@ -24,7 +24,7 @@ namespace {
 
 std::vector<std::uint8_t> bytes(std::string_view text) { return {text.begin(), text.end()}; }
 
-// Takes `room` bytes a call, as long as there are any.
+// Takes at most `room` bytes per call.
 struct Narrow {
     std::string* out;
     const std::size_t* room;
@@ -75,7 +75,7 @@ TEST_CASE("TimestampWriter: UTC is written in ISO 8601", "[writer][timestamp]") 
           "1970-01-01T00:00:00.000000Z c\n");
 }
 
-TEST_CASE("TimestampWriter: whatever the sink takes at a time, what arrives is the same",
+TEST_CASE("TimestampWriter: the output does not depend on how many bytes the sink takes at a time",
           "[writer][timestamp][property]") {
     const std::string text = "first\n\nthird line\r\nlast";
     std::string expected;
@@ -106,7 +106,8 @@ TEST_CASE("TimestampWriter: whatever the sink takes at a time, what arrives is t
           "[    0.000000] first\n[    0.000000] \n[    0.000000] third line\r\n[    0.000000] last");
 }
 
-TEST_CASE("TimestampWriter: an error comes after what was taken before it", "[writer][timestamp]") {
+TEST_CASE("TimestampWriter: an error is returned after the bytes that were taken before it",
+          "[writer][timestamp]") {
     std::string out;
     std::size_t room = 100;
     bool fails = true;
@@ -132,7 +133,7 @@ TEST_CASE("TimestampWriter: an error comes after what was taken before it", "[wr
     CHECK(later.write(bytes("b\n")).error() == std::errc::io_error);
 }
 
-TEST_CASE("TimestampWriter: no clock breaks it", "[writer][timestamp][hostile]") {
+TEST_CASE("TimestampWriter: it works with any clock", "[writer][timestamp][hostile]") {
     constexpr auto lowest = std::chrono::nanoseconds::min();
     constexpr auto highest = std::chrono::nanoseconds::max();
     for (const auto start : {lowest, lowest + 1ns, -1ns, 0ns, highest}) {

@@ -55,14 +55,14 @@ TEST_CASE("InterruptLine: an edge trigger is called on each rise, and on a pulse
     CHECK(line.update(false, LinePulse::again).has_value());
     CHECK(line.update(false, LinePulse::dropped).has_value());
     CHECK(count == 3);
-    // A rise is one edge, whatever happened in between.
+    // A rise is one edge, even with a pulse.
     CHECK(line.update(true, LinePulse::dropped).has_value());
     CHECK(count == 4);
     CHECK(line.update(false).has_value());
     CHECK_FALSE(line.level());
 }
 
-TEST_CASE("InterruptLine: a level trigger hears each change once and never an edge", "[trigger]") {
+TEST_CASE("InterruptLine: a level trigger receives each change once and never an edge", "[trigger]") {
     std::vector<bool> levels;
     int edges = 0;
     vmsuperio::InterruptLine line(RecordingLevel{&levels, &edges});
@@ -95,7 +95,7 @@ TEST_CASE("InterruptLine: a failing trigger is reported and the level is kept", 
     CHECK(line.level());
 }
 
-TEST_CASE("TriggerRef: it is an edge or a level trigger as the one it refers to", "[trigger]") {
+TEST_CASE("TriggerRef: it is an edge or a level trigger like the one that it refers to", "[trigger]") {
     int count = 0;
     EdgeTrigger edge{&count};
     vmsuperio::TriggerRef edge_ref(edge);

@@ -19,7 +19,7 @@ namespace {
 std::vector<std::uint8_t> bytes(std::string_view text) { return {text.begin(), text.end()}; }
 std::string text(const std::vector<std::uint8_t>& data) { return {data.begin(), data.end()}; }
 
-// Takes `room` bytes, then none; fails where it is told to.
+// Takes `room` bytes, then none; fails if a test sets that.
 struct Limited {
     std::size_t room{SIZE_MAX};
     bool fails{false};
@@ -84,7 +84,8 @@ TEST_CASE("RingWriter: it keeps the newest bytes and counts the others", "[write
     CHECK(none.dropped() == 3);
 }
 
-TEST_CASE("RingWriter: any sequence leaves the end of the whole", "[writer][ring][property]") {
+TEST_CASE("RingWriter: after any sequence of writes it contains the end of all bytes",
+          "[writer][ring][property]") {
     std::mt19937 random(1);
     for (const std::size_t capacity : {1U, 2U, 7U, 64U}) {
         vmsuperio::RingWriter ring(capacity);
@@ -145,7 +146,8 @@ TEST_CASE("TeeWriter: only the leader's error counts", "[writer][tee]") {
     CHECK(alone.write(bytes("ab")) == std::size_t{1});
 }
 
-TEST_CASE("RateLimitedWriter: a burst passes, then the rate holds; the excess is counted", "[writer][rate]") {
+TEST_CASE("RateLimitedWriter: a burst passes, then the rate applies; the excess is counted",
+          "[writer][rate]") {
     vmsuperio::ManualClock clock;
     vmsuperio::RateLimitedWriter writer(Limited{}, RateLimit{.bytes_per_second = 10, .burst = 5},
                                         vmsuperio::ClockRef(clock));
@@ -161,13 +163,13 @@ TEST_CASE("RateLimitedWriter: a burst passes, then the rate holds; the excess is
     CHECK(writer.ready_in() == 0ns);
     CHECK(writer.write(bytes("jk")) == std::size_t{2});
     CHECK(writer.inner().taken == "abcdej");
-    clock.advance(1h);  // the bucket overflows: no more than a burst
+    clock.advance(1h);  // the bucket is full: no more than a burst
     CHECK(writer.write(bytes("0123456789")) == std::size_t{10});
     CHECK(writer.inner().taken == "abcdej01234");
     CHECK(writer.dropped() == 10);
 }
 
-TEST_CASE("RateLimitedWriter: no byte is a nanosecond early", "[writer][rate]") {
+TEST_CASE("RateLimitedWriter: no byte is written a nanosecond too early", "[writer][rate]") {
     vmsuperio::ManualClock clock;
     vmsuperio::RateLimitedWriter writer(
         Limited{}, RateLimit{.bytes_per_second = 3, .burst = 1, .mode = RateLimitMode::hold},
@@ -203,11 +205,11 @@ TEST_CASE("RateLimitedWriter: holding takes nothing beyond the rate and loses no
     CHECK(clock.now().time_since_epoch() == 2100ms);
 }
 
-TEST_CASE("RateLimitedWriter: what the inner writer leaves is not charged", "[writer][rate]") {
+TEST_CASE("RateLimitedWriter: bytes that the inner writer does not take cost nothing", "[writer][rate]") {
     const vmsuperio::ManualClock clock;
     vmsuperio::RateLimitedWriter writer(Limited{.room = 2}, RateLimit{.bytes_per_second = 1, .burst = 5},
                                         vmsuperio::ClockRef(clock));
-    CHECK(writer.write(bytes("abcdefgh")) == std::size_t{2});  // full, so held, not dropped
+    CHECK(writer.write(bytes("abcdefgh")) == std::size_t{2});  // full, so the bytes are held, not dropped
     CHECK(writer.dropped() == 0);
     writer.inner().fails = true;
     CHECK_FALSE(writer.write(bytes("c")).has_value());
@@ -218,7 +220,7 @@ TEST_CASE("RateLimitedWriter: what the inner writer leaves is not charged", "[wr
     CHECK(writer.dropped() == 1);
 }
 
-TEST_CASE("RateLimitedWriter: no clock and no limit breaks it", "[writer][rate][hostile]") {
+TEST_CASE("RateLimitedWriter: it works with any clock and any limit", "[writer][rate][hostile]") {
     constexpr auto most = std::numeric_limits<std::uint32_t>::max();
     const std::chrono::nanoseconds times[] = {0ns,
                                               1ns,
@@ -248,7 +250,7 @@ TEST_CASE("RateLimitedWriter: no clock and no limit breaks it", "[writer][rate][
             }
         }
     }
-    // Backwards adds nothing.
+    // A clock that goes backwards adds nothing.
     vmsuperio::ManualClock clock(10s);
     vmsuperio::RateLimitedWriter writer(
         Limited{}, RateLimit{.bytes_per_second = 1, .burst = 1, .mode = RateLimitMode::hold},
