@@ -2,8 +2,10 @@
 #pragma once
 
 /// Fuzzes any `vmdevice::DevicePio` or `DeviceMmio`, and any composition of them on the buses of an
-/// `IoManager`, so that authors of a VMM can fuzz their own devices. A complete target is ```cpp #include
-/// "fuzz_any_device.hpp"
+/// `IoManager`, so that authors of a VMM can fuzz their own devices. A complete target is
+///
+/// ```cpp
+/// #include "fuzz_any_device.hpp"
 ///
 /// void fuzz::run_target(fuzz::Input& input, const fuzz::Trace& trace) {
 ///     MyMachine machine;  // owns the devices; a new one for each input
@@ -15,6 +17,7 @@
 ///     any.run(input);
 /// }
 /// ```
+///
 /// With the directory of this file as an include directory, it is linked with support/report.cpp and
 /// support/target_main.cpp and, for Clang's libFuzzer, -fsanitize=fuzzer; or, without a fuzzing engine, with
 /// support/replay_main.cpp as well. The installed package has a CMake function for both:

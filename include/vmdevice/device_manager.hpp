@@ -100,8 +100,10 @@ public:
 
     /// Registers a device that implements the interface of its bus, under a name:
     ///
-    ///     manager.register_device("COM1", com1, {PioConstraint::at(pio_range), LegacyIrqConstraint{.irq =
-    ///     4}});
+    /// ```cpp
+    /// const auto id = manager.register_device(
+    ///     "COM1", com1, {PioConstraint::at(pio_range(0x3F8, 8)), LegacyIrqConstraint{.irq = 4}});
+    /// ```
     ///
     /// If it has a member set_resources(const DeviceResources&), that is called like Device::set_resources.
     template <class D>

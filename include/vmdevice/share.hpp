@@ -51,9 +51,16 @@ template <RegisterModel Model, class... Args>
 }
 
 /// Moves a model into a device that can be registered with an IoManager, and that other threads of the VMM
-/// access with `device->lock()`: ```cpp const auto com1 = vmdevice::share(vmsuperio::Serial(trigger,
-/// writer)); io.register_pio(vmdevice::pio_range(0x3F8, 8), com1); com1->lock()->enqueue_raw_bytes(typed);
-/// ``` For a model of byte registers, the layout of the registers in the range may be specified. Throws
+/// access with `device->lock()`:
+///
+/// ```cpp
+/// const auto com1 = vmdevice::share(vmsuperio::Serial(trigger, writer));
+/// if (io.register_pio(vmdevice::pio_range(0x3F8, 8), com1)) {
+///     const auto fitted = com1->lock()->enqueue_raw_bytes(typed);
+/// }
+/// ```
+///
+/// For a model of byte registers, the layout of the registers in the range may be specified. Throws
 /// std::bad_alloc.
 template <RegisterModel Model>
 [[nodiscard]] std::shared_ptr<SharedDevice<Model>> share(Model model) {

@@ -17,7 +17,10 @@
 
 /// Saving device state as bytes.
 ///
-/// A state is plain data. Two members specify how it is saved: ```cpp struct FooState {
+/// A state is plain data. Two members specify how it is saved:
+///
+/// ```cpp
+/// struct FooState {
 ///     static constexpr SnapshotFormat snapshot_format{
 ///         .tag = snapshot_tag("FOO "), .version = 2, .readable_since = 1};
 ///     std::uint8_t control{};
@@ -32,8 +35,11 @@
 ///         archive.since(2, "since_version_2", since_version_2);
 ///     }
 ///     friend bool operator==(const FooState&, const FooState&) = default;
-/// }; static_assert(SnapshotState<FooState> && visits_every_member<FooState>()); ``` The bytes (here), the
-/// text (`inspect.hpp`), the difference of two states (`inspect.hpp`) and JSON (`state_json.hpp`) are derived
+/// };
+/// static_assert(SnapshotState<FooState> && visits_every_member<FooState>());
+/// ```
+///
+/// The bytes (here), the text (`inspect.hpp`), the difference of two states (`inspect.hpp`) and JSON (`state_json.hpp`) are derived
 /// from this description. The structured binding names every member, so that a member that was added and
 /// forgotten in `visit` does not compile; `visits_every_member` detects one that is bound and not visited. An
 /// archive accepts:

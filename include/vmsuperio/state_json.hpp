@@ -4,8 +4,12 @@
 /// The state of every device as JSON, for programs that use nlohmann-json. Only `serial_json.hpp` includes
 /// this header.
 ///
-/// ```cpp const nlohmann::json json = device.state(); const auto state = json.get<vmsuperio::I8042State>();
-/// ``` A state is an object with "version" and each member under the name that the state's `visit` gives it:
+/// ```cpp
+/// const nlohmann::json json = device.state();
+/// const auto state = json.get<vmsuperio::I8042State>();
+/// ```
+///
+/// A state is an object with "version" and each member under the name that the state's `visit` gives it:
 /// numbers and enumerations as numbers, booleans as booleans, arrays and queues of bytes as arrays of numbers
 /// (a queue without unused slots), a state within the state as an object. With `nlohmann::ordered_json` the
 /// members are in the order of `visit`. Numbers of 64 bits are written in full; a reader that stores numbers
@@ -15,10 +19,10 @@
 /// nlohmann-json looks for them:
 /// ```cpp
 /// namespace mine {
-/// struct TimerState { ... };  // satisfies vmsuperio::SnapshotState
+/// struct TimerState { /* satisfies vmsuperio::SnapshotState */ };
 /// using vmsuperio::from_json;
 /// using vmsuperio::to_json;
-/// }
+/// }  // namespace mine
 /// ```
 
 #include <array>

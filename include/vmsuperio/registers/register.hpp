@@ -57,7 +57,7 @@ struct FieldInfo {
 ///     static constexpr FieldInfo fields[]{{"data_ready", data_ready.bits}, {"errors", errors.bits}};
 /// };
 /// LineStatus lsr{0x61};
-/// if (lsr[LineStatus::data_ready]) ...
+/// if (lsr[LineStatus::data_ready]) { /* a received byte waits */ }
 /// ```
 /// A field belongs to the register that names it: to use it on another one does not compile. `fields`
 /// must cover every implemented bit exactly once; bits that it does not list are reserved, and a guest's

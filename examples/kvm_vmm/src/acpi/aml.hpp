@@ -11,7 +11,7 @@
 /// term, and terms nest as they do in ASL.
 ///
 /// ```cpp
-/// aml::scope("\\_SB_", {aml::device("RTC0", {aml::name("_HID", aml::eisa_id("PNP0B00"))})});
+/// const aml::Bytes clock = aml::scope("\\_SB_", {aml::device("RTC0", {aml::name("_HID", aml::eisa_id("PNP0B00"))})});
 /// ```
 /// Its input is the VMM's own, not the guest's: a malformed name or id throws std::invalid_argument.
 namespace kvm_vmm::aml {

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// What the fragments of examples/kvm_vmm/src/acpi/aml.hpp refer to.
+#pragma once
+
+#include "acpi/aml.hpp"
+
+using namespace kvm_vmm;

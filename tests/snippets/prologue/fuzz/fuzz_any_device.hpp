@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// What the fragments of fuzz/fuzz_any_device.hpp refer to.
+#pragma once
+
+#include <cstdint>
+
+#include <vmdevice/vmdevice.hpp>
+
+struct MyMachine {
+    vmdevice::IoManager& io_manager();
+    void type(std::uint8_t byte);
+    bool is_sane() const;
+};

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// What the fragments of include/vmsuperio/registers/register.hpp refer to.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include <vmsuperio/registers/register.hpp>
+
+using namespace vmsuperio;
