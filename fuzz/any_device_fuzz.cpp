@@ -83,7 +83,7 @@ public:
     }
     void check_all() const {
         check_equal(world.level, uart->interrupt_line(), "the line's level is reported");
-        check(uart->fifo_capacity() <= 64, "the receive FIFO's bounds");
+        check(uart->receive_fifo_room() <= 64, "the receive FIFO's bounds");
         check(vmsuperio::validate(keyboard->state()).has_value(), "the keyboard's state");
     }
 

@@ -50,7 +50,7 @@ struct SerialSubject {
     void write(std::uint8_t offset, std::uint8_t value) {
         static_cast<void>(device->write(offset, value));
         static_cast<void>(device->enqueue_raw_bytes(std::span(&value, 1)));
-        check(device->fifo_capacity() <= 64, "the FIFO's bounds");
+        check(device->receive_fifo_room() <= 64, "the FIFO's bounds");
     }
     // The bytes beyond the counts have no meaning and are not preserved.
     static void normalize(State& state) {

@@ -131,7 +131,7 @@ void fetch_input(Uart& uart) {
     std::array<std::uint8_t, Uart::receive_fifo_size> input{end_of_input};
     ssize_t count = 0;
     do {
-        count = ::read(STDIN_FILENO, input.data(), uart.fifo_capacity());
+        count = ::read(STDIN_FILENO, input.data(), uart.receive_fifo_room());
     } while (count < 0 && errno == EINTR);
     check(static_cast<int>(count), "cannot read the input");
     (void)uart.enqueue_raw_bytes(std::span(input).first(count == 0 ? 1 : static_cast<std::size_t>(count)));

@@ -149,8 +149,11 @@ public:
         }
         return count;
     }
-    /// How many bytes the receive FIFO has room for.
-    [[nodiscard]] constexpr std::size_t fifo_capacity() const noexcept { return core().receive_room(); }
+    /// The free room of the receive FIFO, in bytes: 0 (full) to 64 (empty), in every mode. In loopback,
+    /// `enqueue_raw_bytes` takes nothing although there may be room.
+    [[nodiscard]] constexpr std::size_t receive_fifo_room() const noexcept { return core().receive_room(); }
+    /// The same as `receive_fifo_room()`, under the name that vm-superio uses. It is not the FIFO's size.
+    [[nodiscard]] constexpr std::size_t fifo_capacity() const noexcept { return receive_fifo_room(); }
 
     /// Offers the waiting bytes to the writer again. Errors: `write`, `trigger`.
     [[nodiscard]] constexpr std::expected<void, Error> resume_transmit() {
@@ -172,7 +175,7 @@ public:
         if (core().looped()) {
             return {};
         }
-        if (fifo_capacity() == 0) {
+        if (receive_fifo_room() == 0) {
             return std::unexpected(Error(SerialErrorKind::full_fifo));
         }
         return finish(core().receive_with_errors(byte, errors));

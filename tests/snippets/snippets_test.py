@@ -24,7 +24,7 @@ FRAGMENT = """\
     int twice(int number) { return 2 * number; }
     vmsuperio::Serial uart(vmsuperio::NullTrigger{}, vmsuperio::NullWriter{});  // a device
     uart.write(0, 'x');
-    if (uart.fifo_capacity() == 0'0) { uart.reset(); } else { uart.read(twice(1) != 2); }
+    if (uart.receive_fifo_room() == 0x4'0) { uart.reset(); } else { uart.read(twice(1) != 2); }
     const Device device{.value = 1};
     ```
     """

@@ -291,7 +291,7 @@ TEST_CASE("Serial: a failing trigger is reported and changes nothing else", "[se
     const auto received = m.uart.enqueue_raw_bytes(bytes("ab"));
     REQUIRE_FALSE(received.has_value());
     CHECK(received.error().kind() == SerialErrorKind::trigger);
-    CHECK(m.uart.fifo_capacity() == 62);
+    CHECK(m.uart.receive_fifo_room() == 62);
     CHECK(m.world.failed_triggers == 0);
     CHECK(m.in(rbr) == 'a');  // an edge for 'b', within a read
     CHECK(m.world.failed_triggers == 1);

@@ -54,7 +54,7 @@ struct CuriousMachine {
     World world;
     std::vector<Curious::Seen> seen;
     std::function<void(const char*)> look = [this](const char* event) {
-        seen.push_back({event, uart.state(), uart.peek(lsr), uart.fifo_capacity()});
+        seen.push_back({event, uart.state(), uart.peek(lsr), uart.receive_fifo_room()});
     };
     Serial<Edge, Curious, Sink> uart{Edge{&world}, Curious{&seen, &look}, Sink{&world}};
 
@@ -69,7 +69,7 @@ struct CuriousMachine {
             CAPTURE(one.event);
             CHECK(one.state == uart.state());
             CHECK(one.lsr == uart.peek(lsr));
-            CHECK(one.room == uart.fifo_capacity());
+            CHECK(one.room == uart.receive_fifo_room());
             names.push_back(one.event);
         }
         return names;

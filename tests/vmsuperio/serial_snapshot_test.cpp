@@ -337,7 +337,7 @@ TEST_CASE("Serial: the extremes of a valid state are accepted", "[serial][snapsh
     auto restored = restore(full, world);
     REQUIRE(restored.has_value());
     CHECK_SAME_STATE(restored->state(), full);
-    CHECK(restored->fifo_capacity() == 0);
+    CHECK(restored->receive_fifo_room() == 0);
     CHECK(restored->transmit_capacity() == 0);
     for (int i = 0; i < 64; ++i) {
         CHECK((restored->read(lsr) & 0x01) != 0);
@@ -422,7 +422,7 @@ TEST_CASE("Serial: invariants hold through any trace", "[serial][property]") {
         const std::uint8_t status = m.uart.peek(lsr);
         if (m.uart.interrupt_line() != line || ((status & 0x01) != 0) != (state.receive_count != 0) ||
             ((status & 0x60) == 0x60) != (state.transmit_count == 0) ||
-            m.uart.fifo_capacity() != 64U - state.receive_count) {
+            m.uart.receive_fifo_room() != 64U - state.receive_count) {
             FAIL("registers and state disagree at step " << i);
         }
     }

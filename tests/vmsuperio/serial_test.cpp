@@ -25,7 +25,7 @@ TEST_CASE("Serial: every register has its reset value", "[serial][reset]") {
     m.out(lcr, 0x83);
     CHECK(m.in(dll) == 0x0C);
     CHECK(m.in(dlm) == 0x00);
-    CHECK(m.uart.fifo_capacity() == 64);
+    CHECK(m.uart.receive_fifo_room() == 64);
     CHECK(m.uart.state().line_control == 0x83);
     CHECK(m.world.edges == 0);
     CHECK(m.world.buffer_reads == 0);
@@ -157,18 +157,40 @@ TEST_CASE("Serial: input that does not fit into the FIFO is not taken, and not l
     const std::string text(100, 'x');
     REQUIRE(m.uart.enqueue_raw_bytes({}) == std::size_t{0});
     REQUIRE(m.uart.enqueue_raw_bytes(bytes(text)) == std::size_t{64});
-    CHECK(m.uart.fifo_capacity() == 0);
+    CHECK(m.uart.receive_fifo_room() == 0);
     const auto full = m.uart.enqueue_raw_bytes(bytes("y"));
     REQUIRE_FALSE(full.has_value());
     CHECK(full.error().kind() == SerialErrorKind::full_fifo);
     CHECK(m.uart.enqueue_raw_bytes({}) == std::size_t{0});
     CHECK((m.in(lsr) & 0x02) == 0);  // no overrun: the host keeps its bytes
     CHECK(m.in(rbr) == 'x');
-    CHECK(m.uart.fifo_capacity() == 1);
+    CHECK(m.uart.receive_fifo_room() == 1);
     REQUIRE(m.uart.enqueue_raw_bytes(bytes("yz")) == std::size_t{1});
     const std::string rest(63, 'x');
     CHECK(m.drain() == rest + "y");
+    CHECK(m.uart.receive_fifo_room() == 64);
+}
+
+TEST_CASE("Serial: fifo_capacity() is the free room of the receive FIFO, not its size", "[serial][fifo]") {
+    Machine m;
+    for (std::size_t held = 0; held <= 64; ++held) {
+        CHECK(m.uart.receive_fifo_room() == 64 - held);
+        CHECK(m.uart.fifo_capacity() == 64 - held);
+        CHECK(m.uart.enqueue_raw_bytes(bytes("x")).has_value() == (held < 64));
+    }
+    m.in(rbr);
+    CHECK(m.uart.receive_fifo_room() == 1);
+    CHECK(m.uart.fifo_capacity() == 1);
+
+    // Neither the FIFO mode nor loopback changes the size that the room is counted from.
+    m.out(fcr, 0x07);
+    CHECK(m.uart.receive_fifo_room() == 64);
+    m.out(mcr, 0x10);
+    CHECK(m.uart.enqueue_raw_bytes(bytes("x")) == std::size_t{0});
+    CHECK(m.uart.receive_fifo_room() == 64);
     CHECK(m.uart.fifo_capacity() == 64);
+    m.out(thr, 'y');
+    CHECK(m.uart.receive_fifo_room() == 63);
 }
 
 TEST_CASE("Serial: bytes keep their order across the end of the receive buffer", "[serial][fifo]") {
@@ -180,10 +202,10 @@ TEST_CASE("Serial: bytes keep their order across the end of the receive buffer",
                                 static_cast<char>('a' + (round % 26)));
         REQUIRE(m.type(chunk) == chunk.size());
         sent += chunk;
-        for (int i = 0; i < 3 && m.uart.fifo_capacity() < 64; ++i) {
+        for (int i = 0; i < 3 && m.uart.receive_fifo_room() < 64; ++i) {
             got += static_cast<char>(m.in(rbr));
         }
-        if (m.uart.fifo_capacity() < 20) {
+        if (m.uart.receive_fifo_room() < 20) {
             got += m.drain();
         }
     }
@@ -203,7 +225,7 @@ TEST_CASE("Serial: switching the FIFOs on or off clears both", "[serial][fifo]")
         CHECK(m.in(lsr) == 0x01);
         m.out(fcr, on ? 0x01 : 0x00);
         CHECK(m.in(lsr) == 0x60);
-        CHECK(m.uart.fifo_capacity() == 64);
+        CHECK(m.uart.receive_fifo_room() == 64);
         CHECK(m.world.resets == 1);
         CHECK(m.world.dropped == 4);
         CHECK(m.world.emptied == 1);       // the host may send again
