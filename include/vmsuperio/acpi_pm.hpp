@@ -21,9 +21,12 @@
 /// ACPI fixed hardware: the PM1a event and control registers with a power button, and the power management
 /// timer, in one block of 12 ports.
 ///
-/// | offset | register | read | write | |---|---|---|---| | 0, 1 | PM1_STS | status | each bit written as 1
-/// is cleared | | 2, 3 | PM1_EN | enables of the SCI | the same | | 4, 5 | PM1_CNT | SCI_EN, BM_RLD, SLP_TYP
-/// | BM_RLD, SLP_TYP; SLP_EN requests the sleep state | | 8-11 | PM_TMR | the timer | no effect |
+/// | offset | register | read | write |
+/// |---|---|---|---|
+/// | 0, 1 | PM1_STS | status | each bit written as 1 is cleared |
+/// | 2, 3 | PM1_EN | enables of the SCI | the same |
+/// | 4, 5 | PM1_CNT | SCI_EN, BM_RLD, SLP_TYP | BM_RLD, SLP_TYP; SLP_EN requests the sleep state |
+/// | 8-11 | PM_TMR | the timer | no effect |
 ///
 /// Other offsets read 0 and ignore writes. Reading the timer's lowest byte latches the other three, so that
 /// an access that is split into bytes reads a consistent value.
@@ -32,8 +35,8 @@
 ///
 /// Source: ACPI 6.5, 4.8.3 (registers), 4.8.2.1 (timer), 4.8.2.2.1.1 (power button). Not modelled: the power
 /// button override (4 seconds), the sleep button, wake events (WAK_STS), the global lock (GBL_RLS has no
-/// effect), bus master status, legacy mode with its SMIs. Thread safety: none; one lock around the device, or
-/// one thread.
+/// effect), bus master status, legacy mode with its SMIs.
+/// Thread safety: none; one lock around the device, or one thread.
 namespace vmsuperio {
 
 /// The events of the power management block. `sleep(std::uint8_t type)` is an optional member: the guest set

@@ -40,7 +40,7 @@ namespace detail {
 /// The difference, or the end of the range that it would exceed.
 [[nodiscard]] constexpr std::int64_t saturating_subtract(std::int64_t a, std::int64_t b) noexcept {
     using Limits = std::numeric_limits<std::int64_t>;
-    // The smallest number has no negative.
+    // The smallest number cannot be negated.
     return b == Limits::min() ? saturating_add(saturating_add(a, Limits::max()), 1) : saturating_add(a, -b);
 }
 

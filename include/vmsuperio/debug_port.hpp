@@ -17,15 +17,15 @@
 #include <vmsuperio/state_error.hpp>
 #include <vmsuperio/writer.hpp>
 
-/// One-byte ports that firmware and kernels write progress and text to.
+/// One-byte ports to which firmware and kernels write progress and text.
 ///
-/// | port | who | a read gives |
+/// | port | use | a read returns |
 /// |---|---|---|
 /// | 0x80 | power-on self-test codes, and Linux's I/O delay | the last byte written |
-/// | 0xE9 | Bochs' "port E9 hack": text | 0xE9, which is how software finds it |
-/// | 0x402 | the same as SeaBIOS and OVMF use it | 0xE9, as QEMU's `isa-debugcon` |
+/// | 0xE9 | Bochs' "port E9 hack": text | 0xE9, by which software detects it |
+/// | 0x402 | the same, used by SeaBIOS and OVMF | 0xE9, like QEMU's `isa-debugcon` |
 ///
-/// Port 0x80 reads back as the latch of IBM's and Intel's DMA page register 0 does.
+/// Port 0x80 reads back its last byte, like the latch of IBM's and Intel's DMA page register 0.
 ///
 /// Sources: Bochs, "Advanced debugger usage" and `iodev/unmapped.cc`; QEMU `isa-debugcon` (property
 /// `readback`). Not modelled: other bytes of the DMA page register file around port 0x80. Thread safety:
@@ -50,8 +50,8 @@ struct DebugPortState {
     friend constexpr bool operator==(const DebugPortState&, const DebugPortState&) = default;
 };
 
-/// Whether a port can be in this state; the error names the member that is wrong: "dropped" where more bytes
-/// were dropped than written, "last" where there is a last byte and none was written.
+/// Checks whether a port can be in this state. The error names the invalid member: "dropped" if more bytes
+/// were dropped than written, "last" if there is a last byte although none was written.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const DebugPortState& state) {
     if (state.dropped > state.written) {
         return std::unexpected(StateError{"dropped"});
@@ -71,7 +71,7 @@ public:
         : PortCore(state), readback_(readback) {}
 
     [[nodiscard]] constexpr std::uint8_t read() const noexcept { return readback_.value_or(state_.last); }
-    /// `bytes` is not empty.
+    /// `bytes` must not be empty.
     constexpr void write(std::span<const std::uint8_t> bytes) noexcept {
         state_.last = bytes.back();
         state_.written += bytes.size();
@@ -83,25 +83,25 @@ private:
     std::optional<std::uint8_t> readback_;  // of a console; a POST code port has none
 };
 
-/// A debug port has no events: all that happens there is output.
+/// A debug port has no events, only output.
 struct NoDebugPortEvents {};
 
 }  // namespace detail
 
-/// A debug port. Writes never fail towards the guest: bytes that the sink does not take are dropped and
-/// counted. Where the sink itself fails, that is counted in `host_errors().output` as well.
+/// A debug port. Writes of the guest never fail: bytes that the sink does not take are dropped and counted.
+/// If the sink itself fails, that is counted in `host_errors().output` as well.
 class DebugPort : public DeviceShell<detail::DebugPortCore, detail::NoDebugPortEvents> {
 public:
     static constexpr std::size_t register_count = 1;
 
-    /// Takes what the guest wrote, at least one byte at a time, and returns how many of them it took, or
-    /// nothing where it failed. It may as well return a plain number. Must not block and must not throw.
+    /// Takes bytes that the guest wrote, at least one at a time, and returns how many of them it took, or
+    /// nothing if it failed. It may also return a plain number. It must not block and must not throw.
     using Sink = Callback<std::optional<std::size_t>(std::span<const std::uint8_t>)>;
 
-    /// What both kinds of debug console answer when read.
+    /// The value that debug consoles return when they are read.
     static constexpr std::uint8_t console_id = 0xE9;
 
-    /// A POST code port: keeps the last byte, and passes each on to `sink` if there is one.
+    /// A POST code port: keeps the last byte, and passes each byte on to `sink` if there is one.
     explicit DebugPort(Sink sink = {}) : DebugPort(detail::DebugPortCore({}), std::move(sink)) {}
 
     /// A POST code port that calls `notify(code)` for each code.
@@ -137,7 +137,7 @@ public:
     /// A write by the guest.
     void write(std::uint8_t, std::uint8_t value) { write_data({&value, 1}); }
 
-    /// Many writes to the port at once, as REP OUTSB makes them.
+    /// Many writes to the port at once, as by REP OUTSB.
     void write_data(std::span<const std::uint8_t> bytes) {
         if (bytes.empty()) {
             return;
@@ -159,7 +159,7 @@ public:
     [[nodiscard]] std::uint64_t written() const noexcept { return core().state().written; }
     [[nodiscard]] std::uint64_t dropped() const noexcept { return core().state().dropped; }
 
-    /// The port as it was saved: a POST code port, or a console where there is a `readback`.
+    /// Restores a saved port: a POST code port, or a console if there is a `readback`.
     template <class Self = DebugPort>  // so that inclusion alone does not instantiate std::expected
     [[nodiscard]] static std::expected<Self, StateError> from_state(
         const DebugPortState& state, Sink sink = {}, std::optional<std::uint8_t> readback = {}) {
@@ -168,7 +168,7 @@ public:
         }
         return Self(detail::DebugPortCore(state, readback), std::move(sink));
     }
-    /// A hardware reset: the latch is 0 again. The counts are the host's and stay.
+    /// A hardware reset: sets the latch to 0. The counts are for the host and stay.
     void reset() noexcept { core().reset(); }
 
 private:

@@ -30,36 +30,36 @@
 ///
 /// | port | offset | read | write |
 /// |---|---|---|---|
-/// | 0x60 | 0 | output buffer | data: to the keyboard, or what the last command waits for |
+/// | 0x60 | 0 | output buffer | data: to the keyboard, or the data byte of the last command |
 /// | 0x64 | 4 | status | command |
 ///
 /// Not modelled: passwords (0xA5, 0xA6), the diagnostic dump (0xAC), the input port polls (0xC1, 0xC2), the
-/// multiplexing extension, time but for the hold-off: each command is carried out before the write returns,
-/// so IBF reads 0.
+/// multiplexing extension, time except for the hold-off: each command is carried out before the write
+/// returns, so IBF reads 0.
 /// Ignored bits: output port bits 4 and 5 (they follow the output buffer), pulse bits 1 to 3, command byte
 /// bit 7. Thread safety: none; one lock around the device, or one thread.
 namespace vmsuperio {
 
-/// What else the controller can tell its owner; each member is optional:
-/// `a20_changed(bool enabled)`, `leds_changed(std::uint8_t leds)` (see `ps2::Leds`: bit 0 Scroll Lock, 1 Num
-/// Lock, 2 Caps Lock), `host_error(HostErrorSource)`.
+/// The default events type of the controller, which ignores all events. Each member of an events type is
+/// optional: `a20_changed(bool enabled)`, `leds_changed(std::uint8_t leds)` (see `ps2::Leds`: bit 0 Scroll
+/// Lock, 1 Num Lock, 2 Caps Lock), `host_error(HostErrorSource)`.
 struct NoI8042Events {};
 
-/// How often things went wrong, since construction. Not part of the saved state.
+/// Counters since construction. They are not part of the saved state.
 struct I8042Counters {
     std::uint64_t interrupt_errors{};   ///< `host_errors().interrupt`: keyboard and mouse interrupt triggers
     std::uint64_t keyboard_overruns{};  ///< key movements that did not fit the keyboard's buffer
     std::uint64_t unknown_commands{};   ///< guest commands that the controller does not know
 };
 
-/// Errors: `write` returns what the reset trigger returned and nothing else, as neither the guest nor the
-/// code that dispatches its writes could act on an error of the keyboard's and mouse's triggers. All are
-/// counted in `host_errors()` and reported to the event `host_error`.
+/// Errors: `write` returns only the result of the reset trigger, because neither the guest nor the code that
+/// dispatches its writes could act on an error of the keyboard's and mouse's triggers. All errors are counted
+/// in `host_errors()` and reported to the event `host_error`.
 ///
-/// With `I8042Options::hold_off` a device's next byte comes that long after the last one was read, as `C`
-/// tells; until then port 0x60 shows the old byte. An access by the guest brings the device up to date by
-/// itself, `next_deadline()` tells when to call `tick()`. Without it, which is the default, `C` is never
-/// asked.
+/// With `I8042Options::hold_off`, a device's next byte arrives that time after the last one was read,
+/// measured with `C`; until then port 0x60 shows the old byte. `next_deadline()` returns the time at which to
+/// call `tick()`; guest accesses update the device implicitly. Without a hold-off, which is the default, `C`
+/// is never read.
 template <Trigger T, Trigger KeyboardTrigger = NullTrigger, Trigger AuxTrigger = NullTrigger,
           class Events = NoI8042Events, Clock C = SteadyClock>
 class I8042 : public DeviceShell<detail::I8042Core, Events, KeyboardTrigger, AuxTrigger> {
@@ -75,7 +75,7 @@ class I8042 : public DeviceShell<detail::I8042Core, Events, KeyboardTrigger, Aux
 
 public:
     using error_type = typename T::error_type;
-    /// Offsets 0 to 4; 1 to 3 are not the controller's and read 0.
+    /// Offsets 0 to 4; 1 to 3 do not belong to the controller and read 0.
     static constexpr std::size_t register_count = 5;
 
     /// `reset_evt` is triggered when the guest resets the CPU.
@@ -97,9 +97,9 @@ public:
         : I8042(Core(options), std::move(reset_evt), std::move(keyboard_interrupt), std::move(aux_interrupt),
                 std::move(events), std::move(clock)) {}
 
-    /// The device as it was saved, with the options it had but for the hold-off, which is the new owner's
-    /// choice. An interrupt line that was high is raised again. A hold-off that was running goes on from
-    /// where the last access or `tick()` left it.
+    /// Restores a saved device with its options, except the hold-off, which the new owner specifies. An
+    /// interrupt line that was high is raised again. A hold-off in progress continues with the remaining time
+    /// as of the last access or `tick()`.
     [[nodiscard]] static constexpr std::expected<I8042, StateError> from_state(
         const I8042State& state, T reset_evt, KeyboardTrigger keyboard_interrupt = KeyboardTrigger(),
         AuxTrigger aux_interrupt = AuxTrigger(), Events events = Events(), C clock = C(),
@@ -111,7 +111,7 @@ public:
                      std::move(aux_interrupt), std::move(events), std::move(clock));
     }
 
-    /// A read by the guest. Offsets other than 0 and 4 give 0 (0xFF when absent).
+    /// A read by the guest. Offsets other than 0 and 4 return 0 (0xFF if the controller is absent).
     constexpr std::uint8_t read(std::uint8_t offset) {
         tick();
         const std::uint8_t value = peek(offset);
@@ -123,12 +123,12 @@ public:
         return value;
     }
 
-    /// What `read` would give, without its effects, as of the last access or `tick()`.
+    /// The result of `read` without its effects, as of the last access or `tick()`.
     [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset) const noexcept {
         return this->core().peek(offset);
     }
 
-    /// A write by the guest. Fails only where the CPU was to be reset and the reset trigger failed.
+    /// A write by the guest. Fails only if it resets the CPU and the reset trigger fails.
     constexpr std::expected<void, error_type> write(std::uint8_t offset, std::uint8_t value) {
         tick();
         const auto effects = this->core().write(offset, value);
@@ -139,8 +139,8 @@ public:
         return this->checked(HostErrorSource::reset, pulse(reset_evt_));
     }
 
-    /// A key of the keyboard goes down or up. False when it was lost because the guest does not read its
-    /// keyboard: it then finds an overrun code.
+    /// Presses or releases a key of the keyboard. Returns false if it was lost because the guest does not
+    /// read the keyboard; the guest then finds an overrun code.
     constexpr bool key(Key key, bool down) {
         if (!this->core().has_keyboard()) {
             return true;
@@ -154,8 +154,8 @@ public:
     constexpr bool press(Key k) { return key(k, true); }
     constexpr bool release(Key k) { return key(k, false); }
 
-    /// Ctrl-Alt-Del, pressed and released. All of it, or (false) nothing where the keyboard's buffer has no
-    /// room for it now.
+    /// Presses and releases Ctrl-Alt-Del. Queues all codes, or returns false and queues none if the
+    /// keyboard's buffer has no room for them.
     [[nodiscard]] constexpr bool ctrl_alt_del() {
         if (!this->core().has_keyboard()) {
             return true;
@@ -166,7 +166,7 @@ public:
         return !effects.key_lost;
     }
 
-    /// The mouse moves, or its buttons change. What the guest has not yet read adds up.
+    /// Moves the mouse or changes its buttons. Motion that the guest has not read yet adds up.
     constexpr void move_mouse(const MouseMotion& motion) {
         if (this->core().has_mouse()) {
             tick();
@@ -174,19 +174,20 @@ public:
         }
     }
 
-    /// Brings the device up to its clock: where the hold-off is over, the next byte comes.
+    /// Updates the device to its clock: if the hold-off has passed, the next byte arrives.
     constexpr void tick() {
         if (!holding()) {
             return;
         }
         const std::int64_t before = std::exchange(looked_, clock_ns());
-        // Where the clock was set back nothing has passed. Two's complement distance: no sum overflows.
+        // If the clock was set back, no time has passed. The distance is in two's complement, so no sum
+        // overflows.
         act(this->core().advance(looked_ > before ? static_cast<std::uint64_t>(looked_) -
                                                         static_cast<std::uint64_t>(before)
                                                   : 0U));
     }
-    /// When `tick()` is to be called, on the clock's own time line; nothing while no byte is held back. To be
-    /// asked again after every access, every `tick()` and everything that the host types or moves.
+    /// The time on the device's clock at which to call `tick()`, or nothing while no byte is held back. Call
+    /// it again after every access, every `tick()`, and every key and movement.
     [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> next_deadline() const noexcept {
         if (!this->core().held_back()) {
             return std::nullopt;
@@ -195,7 +196,7 @@ public:
         return std::chrono::nanoseconds(detail::saturating_add(looked_, left));
     }
 
-    /// Back to the state after power-on, as when the machine is reset. Triggers and options stay.
+    /// Restores the state after power-on, as when the machine is reset. Triggers and options stay.
     constexpr void reset() { act(this->core().reset()); }
 
     /// The device as text for people: the status register as the guest reads it, then a line for each member
@@ -248,7 +249,7 @@ private:
 
     [[nodiscard]] constexpr bool holding() const noexcept { return this->core().state().hold_left != 0; }
     [[nodiscard]] constexpr std::int64_t clock_ns() const { return time_since_epoch(clock_).count(); }
-    /// The hold-off is counted from now on.
+    /// Starts the hold-off at the present time.
     constexpr void start_hold() {
         if (holding()) {
             looked_ = clock_ns();
@@ -257,7 +258,7 @@ private:
 
     T reset_evt_;
     [[no_unique_address]] C clock_;
-    std::int64_t looked_{};  ///< the clock's time at the last look; matters while a hold-off runs
+    std::int64_t looked_{};  ///< the clock's time when it was last read; used while a hold-off runs
     I8042Counters counters_;
 };
 

@@ -15,12 +15,12 @@
 
 namespace vmsuperio {
 
-/// How much of the controller there is.
+/// Which parts of the controller exist.
 enum class I8042Profile : std::uint8_t {
     full,     ///< controller, keyboard and mouse
-    minimal,  ///< CPU reset only and every read gives 0, as rust-vmm's vm-superio has it. A Linux guest that
-              ///< is not told with i8042.noprobe or ACPI waits half a second for it.
-    absent,   ///< nothing there: reads give 0xFF, writes do nothing
+    minimal,  ///< only the CPU reset; every read returns 0, as in rust-vmm's vm-superio. A Linux guest waits
+              ///< half a second for the controller unless i8042.noprobe or ACPI reports that it is absent.
+    absent,   ///< no controller: reads return 0xFF, writes have no effect
 };
 
 [[nodiscard]] constexpr std::string_view to_string(I8042Profile profile) noexcept {
@@ -35,29 +35,31 @@ enum class I8042Profile : std::uint8_t {
     return "unknown profile";
 }
 
-/// What the controller is made of.
+/// The configuration of the controller.
 struct I8042Options {
     I8042Profile profile{I8042Profile::full};
     bool keyboard{true};  ///< a keyboard is plugged in
     bool mouse{true};     ///< a mouse is plugged in
-    /// The command byte at reset: as a PC's firmware leaves it, since most VMMs start the kernel without any
-    /// (keyboard with its interrupt and translation on, mouse port off, system flag set).
+    /// The command byte at reset. The default is the value that a PC's firmware leaves (keyboard with its
+    /// interrupt and translation enabled, mouse port disabled, system flag set), because most VMMs start the
+    /// kernel without firmware.
     std::uint8_t command_byte{i8042::CommandByte()
                                   .set(i8042::CommandByte::keyboard_interrupt)
                                   .set(i8042::CommandByte::system_flag)
                                   .set(i8042::CommandByte::aux_disabled)
                                   .set(i8042::CommandByte::translate)
                                   .value()};
-    bool a20{true};  ///< address line 20 is let through at reset
+    bool a20{true};  ///< address line 20 is enabled at reset
     bool self_tests{
-        false};  ///< at reset the devices' self-test results wait: 0xAA, and 0xAA 0x00 of the mouse
-    /// How long after a byte was read from port 0x60 the next one of a device comes, at most 1 s. 0: at once.
-    /// A real device takes about a millisecond, and chained keyboard handlers rely on that: see `tick()`.
+        false};  ///< at reset the self-test results wait: 0xAA of the keyboard, 0xAA 0x00 of the mouse
+    /// The time from the read of a byte at port 0x60 until the next byte of a device arrives, at most 1 s; 0
+    /// means at once. A real device takes about a millisecond, and chained keyboard handlers rely on that:
+    /// see `tick()`.
     std::chrono::nanoseconds hold_off{0};
 
-    /// As the machine is when power comes on, for those who run firmware of their own: A20 is held low, both
-    /// ports and their interrupts are off, translation is off, no self-test has passed, and the devices'
-    /// results wait behind their ports.
+    /// The state after power-on, for VMMs that run firmware: A20 is held low, both ports and their interrupts
+    /// are disabled, translation is off, no self-test has passed, and the devices' self-test results wait
+    /// behind their ports.
     [[nodiscard]] static constexpr I8042Options power_on() noexcept {
         return {.command_byte = i8042::CommandByte()
                                     .set(i8042::CommandByte::keyboard_disabled)
@@ -80,7 +82,7 @@ struct I8042State {
     bool mouse_present{true};
     std::uint8_t reset_command_byte{I8042Options{}.command_byte};
     std::array<std::uint8_t, i8042::ram_size> ram{I8042Options{}.command_byte};  ///< byte 0: command byte
-    /// No CPU reset, A20 on, and the lines to the devices as an open collector leaves them. The bits that
+    /// No CPU reset, A20 enabled, and the lines to the devices high as with open collectors. The bits that
     /// follow the output buffer are 0 here.
     std::uint8_t output_port{i8042::OutputPort()
                                  .set(i8042::OutputPort::not_reset)
@@ -103,7 +105,7 @@ struct I8042State {
     // Since version 2.
     bool reset_a20{true};
     bool reset_self_tests{false};
-    std::uint64_t hold_left{};  ///< what is left of the hold-off, as of the last access or `tick()`, in ns
+    std::uint64_t hold_left{};  ///< the rest of the hold-off, as of the last access or `tick()`, in ns
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -125,7 +127,8 @@ struct I8042State {
         archive("response", response);
         archive("response_flags", response_flags, as<i8042::Status>);
         for (const int version : {1, 2}) {
-            // By copies of the references: not every compiler captures a structured binding in a constant.
+            // Captures copies of the references: not every compiler captures a structured binding in a
+            // constant.
             archive.nested("keyboard", [version, &state = keyboard](auto& nested) {
                 Ps2KeyboardState::visit_version(version, state, nested);
             });
@@ -140,8 +143,8 @@ struct I8042State {
     friend constexpr bool operator==(const I8042State&, const I8042State&) = default;
 };
 
-/// Whether a controller can be in this state. The error names the member found wrong, one of a device as
-/// "keyboard.leds".
+/// Checks whether a controller can be in this state. The error names the invalid member; a member of a device
+/// has the form "keyboard.leds".
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const I8042State& state) {
     using Status = i8042::Status;
     using CommandByte = i8042::CommandByte;
@@ -165,7 +168,7 @@ struct I8042State {
     if (state.waiting_for != 0 && !i8042::takes_data(i8042::Command{state.waiting_for})) {
         return std::unexpected(StateError{"waiting_for"});
     }
-    // Without the ports nothing could ever read what waits.
+    // Without the ports the guest could never read a waiting byte.
     if (state.profile != I8042Profile::full && state.output_full) {
         return std::unexpected(StateError{"output_full"});
     }

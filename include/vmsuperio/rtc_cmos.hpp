@@ -27,40 +27,41 @@
 /// | 0x72 | 2 | 0xFF, as 0x70 | bits 0-6 index in the second bank; bit 7 is ignored |
 /// | 0x73 | 3 | the second bank's byte at its index | the same |
 ///
-/// A machine that puts only two ports on its bus has the first bank alone.
+/// A machine with only two ports on its bus has only the first bank.
 ///
-/// Models: the whole data sheet but for its pins: BCD and binary, 12 and 24 hours, alarm with wildcards,
+/// Models: the whole data sheet except its pins: BCD and binary, 12 and 24 hours, alarm with wildcards,
 /// periodic rates, update-ended, UIP, SET, the divider's reset, and the century byte at 0x32 that PCs added;
-/// on request an alarm on a day of the month and a month, at bytes that the FADT names (ACPI 4.8.2.4).
-/// The periodic flag follows the divider chain, which only DV and the updates touch, as on the chip: after a
+/// on request an alarm on a day of the month and a month, at bytes that the FADT names (ACPI 4.8.2.4). The
+/// periodic flag follows the divider chain, which only DV and the updates touch, as on the chip: after a
 /// write of register A the first period may be shorter than the others, where QEMU starts a whole one.
 /// Not modelled: daylight savings (DSE is kept without effect), the square wave, standby pins, the 1984 us
 /// that an update takes (it is done at once, when the UIP window ends), time bases other than 32.768 kHz
-/// (they run at the same rate). Deviation: leap years are those of the Gregorian calendar, with the century
-/// byte; the chip itself takes every fourth year. Ignored bits: register A bit 7, registers C and D as a
-/// whole (a day alarm at 0x0D has bits 5:0 there). Thread safety: none; one lock around the device, or one
-/// thread.
+/// (they run at the same rate).
+/// Deviation: leap years are those of the Gregorian calendar, with the century byte; for the chip itself
+/// every fourth year is a leap year.
+/// Ignored bits: register A bit 7, registers C and D as a whole (a day alarm at 0x0D has bits 5:0 there).
+/// Thread safety: none; one lock around the device, or one thread.
 namespace vmsuperio {
 
-/// The events of a clock that nobody listens to. Each member of an events type is optional:
-/// `time_changed(std::chrono::seconds ahead)`: the guest set the time, `ahead` of the clock that the device
-/// was given; `shutdown_status(std::uint8_t code)`: the guest wrote CMOS byte 0x0F; `nmi_masked(bool
-/// masked)`: bit 7 of the index register changed.
+/// The default events type of the clock, which ignores all events. Each member of an events type is optional:
+/// `time_changed(std::chrono::seconds ahead)`: the guest set the time, which is `ahead` of the device's
+/// clock; `shutdown_status(std::uint8_t code)`: the guest wrote CMOS byte 0x0F; `nmi_masked(bool masked)`:
+/// bit 7 of the index register changed.
 struct NoRtcCmosEvents {};
 
 /// The device is passive: it owns no thread and no timer. `next_deadline()` returns the time at which the
 /// interrupt line will next rise; call `tick()` then. Guest accesses update the device implicitly. The epoch
 /// of `C` is the Unix epoch in UTC.
 ///
-/// Arguments come in one order, as for every device: trigger, events, clock, options. Each may be left out
-/// where its type has a default. The trigger is IRQ 8. The clock starts with the time of `C`, in BCD and 24
+/// The arguments are in the same order as for every device: trigger, events, clock, options. Each may be left
+/// out if its type has a default. The trigger is IRQ 8. The clock starts with the time of `C`, in BCD and 24
 /// hours, no interrupt enabled.
 ///
 /// `reset()` is the RESET pin: PIE, AIE, UIE, SQWE and all flags of register C are cleared and the interrupt
 /// line falls (data sheet, "RESET"). Clock, calendar, alarm and memory stay, as the battery keeps them; so do
-/// the index registers, which are no part of the chip's reset.
+/// the index registers, which are not part of the chip's reset.
 ///
-/// Errors: `write`, `tick` and `reset` return what the interrupt trigger returned. `host_errors().interrupt`,
+/// Errors: `write`, `tick` and `reset` return the result of the interrupt trigger. `host_errors().interrupt`,
 /// which is also `interrupt_errors()`, counts all failures, including those in reads and in `from_state`.
 template <Trigger T = NullTrigger, detail::RtcEvents Events = NoRtcCmosEvents, Clock C = SystemClock>
 class RtcCmos : public detail::RtcShell<detail::RtcCmosCore, T, Events, C> {
@@ -84,9 +85,9 @@ public:
     using Shell::Shell;
 
     /// Restores a saved device. The time that has passed on `clock` since then has also passed for the
-    /// device. The restored device is up to date with `clock`: an interrupt line that was high, or is due by
-    /// now, is raised. The options must be those of the saved device; `utc_offset` has no effect, because the
-    /// saved time includes it.
+    /// device. The restored device is up to date with `clock`: its interrupt line is raised if it was high in
+    /// the saved state or has become due since. The options must be those of the saved device; `utc_offset`
+    /// has no effect, because the saved time includes it.
     [[nodiscard]] static constexpr std::expected<RtcCmos, StateError> from_state(
         const RtcCmosState& state, T interrupt = T(), Events events = Events(), C clock = C(),
         RtcCmosOptions options = {}) {
@@ -94,12 +95,12 @@ public:
                                                  std::move(clock), options);
     }
 
-    /// A read by the guest. The index registers, and offsets above 3, give 0xFF.
+    /// A read by the guest. The index registers, and offsets above 3, return 0xFF.
     constexpr std::uint8_t read(std::uint8_t offset) {
         if (offset != mc146818::data_offset) {
             return peek(offset);
         }
-        // An interrupt that is due is seen before the guest takes its flag.
+        // An interrupt that is due is raised before the read clears its flag.
         const std::int64_t now = this->now();
         this->core().advance(now);
         static_cast<void>(this->update_interrupt());
@@ -108,7 +109,7 @@ public:
         return value;
     }
 
-    /// What `read` would give, without its effects, as of the last access or `tick()`.
+    /// The result of `read` without its effects, as of the last access or `tick()`.
     [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset) const noexcept {
         return this->core().peek(offset);
     }
@@ -124,7 +125,7 @@ public:
         return this->core().cmos(index);
     }
     /// Sets a byte as firmware would before the guest starts. The clock's own bytes (0x00 to 0x0D and 0x32)
-    /// stay as they are; the checksum of 0x10 to 0x2D is kept right.
+    /// do not change; the checksum of 0x10 to 0x2D is updated.
     constexpr void set_cmos(std::uint8_t index, std::uint8_t value) noexcept {
         this->core().set_cmos(index, value);
     }
@@ -137,8 +138,8 @@ public:
         this->core().set_extended_cmos(index, value);
     }
 
-    /// Tells the guest's firmware how much memory there is: bytes below 4 GiB (from address 0, holes
-    /// included) and from 4 GiB on. Fills the bytes at 0x15-0x18, 0x30, 0x31, 0x34, 0x35 and 0x5B-0x5D.
+    /// Stores the memory sizes for the guest's firmware: bytes below 4 GiB (from address 0, holes included)
+    /// and from 4 GiB on. Fills the bytes at 0x15-0x18, 0x30, 0x31, 0x34, 0x35 and 0x5B-0x5D.
     constexpr void set_memory_size(std::uint64_t below_4g, std::uint64_t above_4g = 0) noexcept {
         this->core().set_memory_size(below_4g, above_4g);
     }
@@ -156,7 +157,7 @@ public:
     }
 };
 
-// A clock is made of what it is given, in the order of the constructors.
+// Deduces the parameters from the arguments of the constructors.
 template <Trigger T = NullTrigger, detail::RtcEvents Events = NoRtcCmosEvents, Clock C = SystemClock>
 RtcCmos(T = {}, Events = {}, C = {}, RtcCmosOptions = {}) -> RtcCmos<T, Events, C>;
 template <Trigger T, Clock C>

@@ -32,35 +32,34 @@
 /// | 0x01C | RTCICR | invalid | bit 0 clears the match |
 /// | 0xFE0-0xFFC | ids | one byte each | invalid |
 ///
-/// Accesses are 4 bytes wide and aligned, as the APB bus makes them. Any other access, and any not in the
-/// table, is invalid: it changes nothing, reads give 0, and the events hear of it.
+/// Accesses are 4 bytes wide and aligned, as on the APB bus. Any other access, and any not in the table, is
+/// invalid: it changes nothing, a read returns 0, and an event reports it.
 ///
 /// Deviations: the counter runs from reset and starts with the clock's time (firmware would have set both),
-/// so RTCCR reads 1 at once; a load or a match value takes effect at once and not at the next 1 Hz edge, as
-/// drivers read back what they wrote; a match that a jump of the clock passed over counts as met.
+/// so RTCCR reads 1 at once; a load or a match value takes effect at once and not at the next 1 Hz edge,
+/// because drivers read back what they wrote; a match that a jump of the clock passed over counts as a match.
 /// Not modelled: the test registers (0x080-0x08C), reset through RTCCR.
 /// Thread safety: none; one lock around the device, or one thread.
 namespace vmsuperio {
 
-/// The events of a clock that nobody listens to. Each member of an events type is optional:
-/// `invalid_read()`, `invalid_write()`: the guest made an access that the device does not have;
-/// `time_changed(std::chrono::seconds ahead)`: the guest set the time, `ahead` of the clock that the device
-/// was given.
+/// The default events type of the clock, which ignores all events. Each member of an events type is optional:
+/// `invalid_read()`, `invalid_write()`: the guest made an invalid access; `time_changed(std::chrono::seconds
+/// ahead)`: the guest set the time, which is `ahead` of the device's clock.
 struct NoRtcPl031Events {};
 
 /// The device is passive: it owns no thread and no timer. `next_deadline()` returns the time at which the
 /// interrupt line will next rise; call `tick()` then. Guest accesses update the device implicitly. The epoch
 /// of `C` is the Unix epoch in UTC.
 ///
-/// Arguments come in one order, as for every device: trigger, events, clock. Each may be left out where its
-/// type has a default.
+/// The arguments are in the same order as for every device: trigger, events, clock. Each may be left out if
+/// its type has a default.
 ///
-/// `reset()` is the reset line of the bus (PRESETn): RTCMR, RTCLR, RTCIMSC and RTCRIS are 0 again (DDI 0224,
+/// `reset()` is the reset line of the bus (PRESETn): RTCMR, RTCLR, RTCIMSC and RTCRIS return to 0 (DDI 0224,
 /// table 3-1) and the interrupt line falls. The counter is in the domain of the 1 Hz clock, which a battery
-/// keeps: it runs on with the time that the guest has set. For its power-on reset (nPOR) make a new device.
-/// `time_offset()` is by the nearest way around the 32-bit counter.
+/// supplies: it continues with the time that the guest has set. For a power-on reset (nPOR), construct a new
+/// device. `time_offset()` is the shorter distance around the 32-bit counter.
 ///
-/// Errors: `write`, `tick` and `reset` return what the interrupt trigger returned. `host_errors().interrupt`,
+/// Errors: `write`, `tick` and `reset` return the result of the interrupt trigger. `host_errors().interrupt`,
 /// which is also `interrupt_errors()`, counts all failures, including those in reads and in `from_state`.
 template <Trigger T = NullTrigger, detail::RtcEvents Events = NoRtcPl031Events, Clock C = SystemClock>
 class RtcPl031 : public detail::RtcShell<detail::RtcPl031Core, T, Events, C> {
@@ -82,9 +81,9 @@ public:
     using Shell::Shell;
 
     /// Restores a saved device. The time that has passed on `clock` since then has also passed for the
-    /// device. The restored device is up to date with `clock`: an interrupt line that was high, or is due by
-    /// now, is raised. A default-constructed state is a device that has just been reset at the start of 1970:
-    /// when it is restored, it has the time of `clock`.
+    /// device. The restored device is up to date with `clock`: its interrupt line is raised if it was high in
+    /// the saved state or has become due since. A default-constructed state is a device that has just been
+    /// reset at the start of 1970: when it is restored, it has the time of `clock`.
     [[nodiscard]] static constexpr std::expected<RtcPl031, StateError> from_state(const RtcPl031State& state,
                                                                                   T interrupt = T(),
                                                                                   Events events = Events(),
@@ -102,7 +101,7 @@ public:
         }
     }
 
-    /// The register at `offset`, without bringing it up to date; nothing where none can be read.
+    /// The register at `offset` without updating it, or nothing if no register can be read there.
     [[nodiscard]] constexpr std::optional<std::uint32_t> peek(std::uint64_t offset) const noexcept {
         return this->core().peek(offset);
     }
@@ -131,7 +130,7 @@ public:
     }
 };
 
-// A clock is made of what it is given, in the order of the constructors.
+// Deduces the parameters from the arguments of the constructors.
 template <Trigger T = NullTrigger, detail::RtcEvents Events = NoRtcPl031Events, Clock C = SystemClock>
 RtcPl031(T = {}, Events = {}, C = {}) -> RtcPl031<T, Events, C>;
 template <Trigger T, Clock C>

@@ -33,21 +33,23 @@ namespace vmsuperio {
 /// with deltas; loopback of data and modem lines; the character timeout, at once or driven by the caller; on
 /// request a TL16C750 with its 64-byte mode and automatic flow control (MCR bit 5).
 ///
-/// Not modelled: the time a byte takes (it is sent as soon as the writer takes it), DMA mode, 5 to 7 bit
-/// words (bytes pass whole), parity generation. LCR and the divisor only set the timeout's length.
+/// Not modelled: the time that sending a byte takes (it is sent as soon as the writer takes it), DMA mode,
+/// words of 5 to 7 bits (all eight bits pass), parity generation. LCR and the divisor only determine the
+/// length of the timeout.
 ///
 /// Deviations: the receive FIFO holds 64 bytes in every mode, so that host input is not lost before the
 /// guest enables the FIFOs; with FIFOs on, loopback holds as many bytes as the chip does. MCR and LCR reset
 /// to 0x08 and 0x03, the divisor to 12, the modem lines are on: a guest that sets up nothing can use the
 /// port.
 ///
-/// The interrupt is on a PC's wiring: MCR.OUT2 gates the line (not IIR), in loopback too, where the chip
-/// itself would take the pin OUT2 away (a deviation: drivers test their interrupts in loopback). Guests that
-/// were written on QEMU, which has no such gate, may never set OUT2: see `set_interrupt_gate`.
+/// The interrupt is wired as on a PC: MCR.OUT2 gates the line (not IIR). It does so in loopback as well,
+/// where the chip itself would deassert the pin OUT2 (a deviation, because drivers test their interrupts in
+/// loopback). Guests that were developed on QEMU, which has no such gate, may never set OUT2: see
+/// `set_interrupt_gate`.
 ///
 /// Thread safety: none. One thread at a time, or wrap it (`vmdevice::Locked`).
 ///
-/// Nothing here blocks, throws or allocates, as long as the trigger, the events and the writer do not.
+/// No function blocks, throws or allocates, provided that the trigger, the events and the writer do not.
 template <Trigger T, SerialEvents E = NoEvents, Writer W = NullWriter>
 class Serial : public DeviceShell<SerialCore, E, T> {
     using Shell = DeviceShell<SerialCore, E, T>;
@@ -62,18 +64,18 @@ public:
     /// The device answers at offsets 0 to 7.
     static constexpr std::size_t register_count = uart16550::offset::count;
     static constexpr std::size_t receive_fifo_size = SerialCore::receive_fifo_size;
-    /// The oscillator of a PC's UART, in Hz: the divisor 1 gives 115200 baud.
+    /// The oscillator of a PC's UART, in Hz: the divisor 1 means 115200 baud.
     static constexpr std::uint64_t clock_frequency = SerialCore::clock_frequency;
 
     constexpr Serial(T trigger, E given_events, W writer)
         : Serial(SerialCore(), std::move(trigger), std::move(given_events), std::move(writer)) {}
     constexpr Serial(T trigger, W writer) : Serial(std::move(trigger), E{}, std::move(writer)) {}
 
-    /// A device as it was saved. If an interrupt is due, the trigger is called: an edge that was on its way
-    /// when the state was saved is not lost. Bytes that waited for the writer wait on: call
-    /// `resume_transmit()`. Errors: `invalid_state`, naming the field as `validate` does. If the trigger
-    /// fails, that is only counted in `host_errors()`, as in every device: the state is valid, and a VMM that
-    /// lost its port because of one failed notification could not resume the guest.
+    /// Restores a saved device. If an interrupt is pending, the trigger is called, so that an edge that had
+    /// not been delivered when the state was saved is not lost. Bytes that waited for the writer still wait:
+    /// call `resume_transmit()`. Errors: `invalid_state`, which names the field as `validate` does. A failure
+    /// of the trigger is only counted in `host_errors()`, as in every device: the state is valid, and a VMM
+    /// that lost its port because of one failed notification could not resume the guest.
     [[nodiscard]] static constexpr std::expected<Serial, Error> from_state(const SerialState& state,
                                                                            T trigger, E events, W writer) {
         if (const auto valid = validate(state); !valid) {
@@ -87,7 +89,7 @@ public:
 
     // --- The guest
 
-    /// The guest reads the register at `offset`. Above 7 there is none: 0.
+    /// The guest reads the register at `offset`. Offsets above 7 return 0.
     constexpr std::uint8_t read(std::uint8_t offset) {
         using namespace uart16550;
         switch (offset) {
@@ -104,8 +106,8 @@ public:
         }
     }
 
-    /// The guest writes the register at `offset`; above 7 there is none. An error tells of the host's side
-    /// only, and the guest's access has taken effect all the same. Errors: `write`; `trigger`.
+    /// The guest writes the register at `offset`. Offsets above 7 have no effect. An error concerns only the
+    /// host's side; the guest's access has taken effect nevertheless. Errors: `write`; `trigger`.
     constexpr std::expected<void, Error> write(std::uint8_t offset, std::uint8_t value) {
         if (offset == uart16550::offset::transmitter_holding && !core().divisor_latch_access()) [[likely]] {
             return transmit_byte(value);
@@ -113,9 +115,9 @@ public:
         return write_register(offset, value);
     }
 
-    /// As if each byte had been written to offset 0, with as few calls of the writer and the trigger as
-    /// possible: for REP OUTSB and coalesced port I/O. What neither the writer nor the transmit FIFO takes
-    /// is lost and counted, as with any guest that does not look at LSR. Errors: as `write`.
+    /// Has the effect of writing each byte to offset 0, with as few calls of the writer and the trigger as
+    /// possible, for REP OUTSB and coalesced port I/O. Bytes that neither the writer nor the transmit FIFO
+    /// takes are lost and counted, as with any guest that does not check LSR. Errors: as `write`.
     constexpr std::expected<void, Error> write_data(std::span<const std::uint8_t> bytes) {
         if (bytes.empty()) {
             return {};
@@ -132,8 +134,9 @@ public:
 
     // --- The host
 
-    /// Offers input to the guest, and returns how many bytes fitted. Empty input: 0. In loopback the line
-    /// is disconnected: 0. Errors: `full_fifo`; `trigger`, the bytes being taken all the same.
+    /// Offers input to the guest, and returns how many bytes fitted. The result is 0 for empty input, and in
+    /// loopback, in which the line is disconnected. Errors: `full_fifo`; `trigger`, in which case the bytes
+    /// have been taken.
     [[nodiscard]] constexpr std::expected<std::size_t, Error> enqueue_raw_bytes(
         std::span<const std::uint8_t> bytes) {
         if (bytes.empty() || core().looped()) {
@@ -161,7 +164,7 @@ public:
     }
     /// Whether bytes wait for the writer, so that `resume_transmit()` has something to do.
     [[nodiscard]] constexpr bool transmit_pending() const noexcept { return !core().transmit_empty(); }
-    /// How many bytes the guest may send before one is lost, should the writer take nothing.
+    /// How many bytes the guest may send before one is lost, if the writer takes nothing.
     [[nodiscard]] constexpr std::size_t transmit_capacity() const noexcept { return core().transmit_room(); }
 
     /// The host sends a break: a 0x00 byte with LSR.BI. In loopback nothing arrives.
@@ -181,26 +184,27 @@ public:
         return finish(core().receive_with_errors(byte, errors));
     }
 
-    /// The line was idle for four character times (PC16550D, "FIFO interrupt mode operation"): with the
-    /// FIFOs on and bytes waiting, the character timeout interrupt becomes pending. For
-    /// `ReceiveTimeout::manual`; with the other policy there is nothing left to do. Errors: `trigger`.
+    /// Reports that the line was idle for four character times (PC16550D, "FIFO interrupt mode operation"):
+    /// if the FIFOs are on and bytes wait, the character timeout interrupt becomes pending. For
+    /// `ReceiveTimeout::manual`; with the other policy this has no effect. Errors: `trigger`.
     constexpr std::expected<void, Error> character_timeout() { return finish(core().character_timeout()); }
-    /// Whether `character_timeout()` would do anything.
+    /// Whether `character_timeout()` would have an effect.
     [[nodiscard]] constexpr bool character_timeout_armed() const noexcept {
         return core().character_timeout_armed();
     }
-    /// Four character times, from LCR and the divisor. The divisor 0, which has no meaning, counts as 1.
+    /// Four character times, computed from LCR and the divisor. The divisor 0, which has no meaning, counts
+    /// as 1.
     [[nodiscard]] constexpr std::chrono::nanoseconds character_timeout_length() const noexcept {
         return core().character_timeout_length();
     }
-    /// Changes whenever a byte arrives or is read, which starts the timeout again.
+    /// Changes whenever a byte arrives or is read, either of which starts the timeout again.
     [[nodiscard]] constexpr std::uint32_t receive_activity() const noexcept {
         return core().receive_activity();
     }
 
-    /// The levels of CTS, DSR, RI and DCD, as bits 7:4 of MSR; other bits are ignored. While the guest is
-    /// in loopback it sees its own outputs instead. Where the guest has automatic flow control on, CTS stops
-    /// the transmitter, and its return sends what waited. Errors: `trigger`; `write`.
+    /// Sets the levels of CTS, DSR, RI and DCD, as bits 7:4 of MSR; other bits are ignored. In loopback the
+    /// guest sees its own outputs instead. If the guest has enabled automatic flow control, deasserting CTS
+    /// stops the transmitter, and asserting it sends the waiting bytes. Errors: `trigger`; `write`.
     constexpr std::expected<void, Error> set_modem_lines(uart16550::ModemStatus lines) {
         return finish(core().set_modem_inputs(lines));
     }
@@ -216,15 +220,16 @@ public:
     constexpr std::expected<void, Error> set_data_carrier_detect(bool on) {
         return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::data_carrier_detect, on));
     }
-    /// DTR, RTS, OUT1 and OUT2 as the outside sees them: in loopback all are off, and automatic flow control
-    /// (TL16C750) takes RTS back while the receive FIFO is at its trigger level.
+    /// DTR, RTS, OUT1 and OUT2 as driven on the pins: in loopback all are off, and automatic flow control
+    /// (TL16C750) deasserts RTS from the time at which the receive FIFO reaches its trigger level until it is
+    /// empty.
     [[nodiscard]] constexpr uart16550::ModemControl modem_outputs() const noexcept {
         return core().modem_outputs();
     }
-    /// The baud rate is 115200 divided by it.
+    /// The baud rate is 115200 divided by the divisor.
     [[nodiscard]] constexpr std::uint16_t divisor() const noexcept { return core().divisor(); }
 
-    /// From now on; bytes that wait are dropped and counted when the policy no longer lets them wait.
+    /// Sets the policy. Waiting bytes are dropped and counted if the new policy does not let them wait.
     /// Errors, here and below: `trigger`.
     constexpr std::expected<void, Error> set_transmit_policy(TransmitPolicy policy) {
         return finish(core().set_transmit_policy(policy));
@@ -238,29 +243,30 @@ public:
     [[nodiscard]] constexpr ReceiveTimeout receive_timeout() const noexcept {
         return core().receive_timeout();
     }
-    /// Whether it is a TL16C750: the guest may switch on the 64-byte mode (FCR bit 5 while DLAB=1) and
-    /// automatic flow control (MCR bit 5). Off by default: then it is a plain 16550A, whose MCR bits 7:5 read
-    /// 0, and what of the two was on is switched off. Errors also: `write`, for bytes that flow control held.
+    /// Selects whether the device is a TL16C750, on which the guest may enable the 64-byte mode (FCR bit 5
+    /// while DLAB=1) and automatic flow control (MCR bit 5). By default it is a plain 16550A, whose MCR bits
+    /// 7:5 read 0; disallowing the TL16C750 disables both. Errors also: `write`, for bytes that flow control
+    /// held back.
     constexpr std::expected<void, Error> allow_64_byte_fifo(bool allow) {
         return finish(core().allow_64_byte_fifo(allow));
     }
     [[nodiscard]] constexpr bool is_64_byte_fifo_allowed() const noexcept { return core().fifo_64_allowed(); }
-    /// Whether MCR.OUT2 enables the interrupt, as the wiring of a PC has it (the default), or nothing does.
+    /// Selects whether MCR.OUT2 gates the interrupt, as on a PC (the default), or nothing does.
     constexpr std::expected<void, Error> set_interrupt_gate(InterruptGate gate) {
         return finish(core().set_interrupt_gate(gate));
     }
     [[nodiscard]] constexpr InterruptGate interrupt_gate() const noexcept { return core().interrupt_gate(); }
 
-    /// A hardware reset. What the host has set stays: policies and modem lines. Bytes in the FIFOs are gone.
+    /// A hardware reset. The host's settings stay: policies and modem lines. Bytes in the FIFOs are dropped.
     constexpr std::expected<void, Error> reset() { return finish(core().reset()); }
 
-    // --- What it shows
+    // --- Observation
 
-    using Shell::events;       // the events that it was given
+    using Shell::events;       // the events that were passed to the constructor
     using Shell::host_errors;  // how often trigger and writer failed
-    using Shell::state;        // all that it remembers, between any two calls
+    using Shell::state;        // the complete state, between any two calls
 
-    /// What the guest would read at `offset`, with no side effect: for debuggers and tests.
+    /// The value that the guest would read at `offset`, without a side effect: for debuggers and tests.
     [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset) const { return core().peek(offset); }
     /// The device as text for people: a line for each register as the guest sees it, whatever DLAB is, then
     /// a line for each member of the state; see `inspect.hpp`.
@@ -301,7 +307,7 @@ private:
     [[gnu::always_inline]] constexpr std::expected<void, Error> finish(SerialEffects effects) {
         return finish(effects, effects.transmitter_resumed ? send_waiting(effects) : Output{});
     }
-    // The writer's error goes before the trigger's.
+    // The writer's error has priority over the trigger's.
     [[gnu::always_inline]] constexpr std::expected<void, Error> finish(const SerialEffects& effects,
                                                                        const Output& output) {
         if (!output) [[unlikely]] {
@@ -315,14 +321,14 @@ private:
         effects.report(events());
         return update_interrupt(effects.rearmed);
     }
-    // A read has nobody to return an error to.
+    // A read cannot return an error.
     [[gnu::always_inline]] constexpr void apply_in_read(const SerialEffects& effects) {
         if (!apply(effects)) [[unlikely]] {
             calls().trigger_failed();
         }
     }
-    // Brings the interrupt line to the level that follows from the core. The first test is for guests that
-    // poll, which leave IER at zero.
+    // Sets the interrupt line to the level that follows from the core. The first test is a fast path for
+    // guests that poll, which leave IER at zero.
     [[gnu::always_inline]] constexpr std::expected<void, Error> update_interrupt(std::uint8_t rearmed = 0) {
         if (!interrupt_line() && !core().interrupts_enabled()) [[likely]] {
             return {};
@@ -333,7 +339,7 @@ private:
         }
         return drive_line(level, pulse);
     }
-    // The rest of it, out of line to keep the common path short.
+    // The rest of update_interrupt(), out of line to keep the common path short.
     [[gnu::noinline]] constexpr std::expected<void, Error> drive_line(bool level, LinePulse pulse) {
         if (level) {
             calls().interrupt_raised();
@@ -346,9 +352,9 @@ private:
     }
     [[nodiscard]] constexpr detail::SerialEventCaller<E> calls() noexcept { return {events()}; }
 
-    // --- Reads and writes that do more
+    // --- Reads and writes outside the common path
 
-    // Out of line, as the rest below: each of them is a small part of what `read` does.
+    // Out of line, like the following functions, because each is a rare case of `read`.
     [[gnu::noinline]] constexpr std::uint8_t read_receiver_buffer() {
         if (core().receive_empty()) [[unlikely]] {
             return 0;
@@ -378,11 +384,11 @@ private:
         apply_in_read({.invalid_access = true});
         return 0;
     }
-    // Out of line: nearly all writes are bytes to send.
+    // Out of line, because nearly all writes are bytes to send.
     [[gnu::noinline]] constexpr std::expected<void, Error> write_register(std::uint8_t offset,
                                                                           std::uint8_t value) {
         if (offset == uart16550::offset::interrupt_enable && !core().divisor_latch_access()) {
-            core().write_interrupt_enable(value);  // has no effects but on the line
+            core().write_interrupt_enable(value);  // affects only the line
             return update_interrupt();
         }
         return finish(core().write_register(offset, value));
@@ -421,14 +427,14 @@ private:
         }
         return keep_or_lose(bytes, taken, effects);
     }
-    // The writer took no more of `bytes`.
+    // Called when the writer takes no more of `bytes`.
     [[gnu::noinline]] constexpr std::expected<void, Error> keep_or_lose(std::span<const std::uint8_t> bytes,
                                                                         const WriteResult& taken,
                                                                         SerialEffects effects = {}) {
         core().keep_or_lose(bytes, taken.has_value(), effects);
         return finish(effects, taken ? Output{} : std::unexpected(taken.error()));
     }
-    // Offers what waits until nothing does or the writer is full.
+    // Offers the waiting bytes until none is left or the writer is full.
     constexpr Output send_waiting(SerialEffects& effects) {
         while (!core().transmit_empty() && !core().transmitter_stopped()) {
             const std::span<const std::uint8_t> waiting = core().waiting();

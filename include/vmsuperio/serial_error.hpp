@@ -15,7 +15,7 @@
 namespace vmsuperio {
 
 enum class SerialErrorKind : std::uint8_t {
-    trigger,        ///< the trigger failed; the device's own state is as if it had not
+    trigger,        ///< the trigger failed; the device's own state is not affected
     write,          ///< the writer failed; the bytes offered to it are lost and counted
     full_fifo,      ///< no room in the receive FIFO
     invalid_state,  ///< a saved state that no device can be in
@@ -37,7 +37,7 @@ enum class SerialErrorKind : std::uint8_t {
 
 namespace detail {
 
-/// What a trigger's error says of itself, in the forms that are usual; nothing where it has none of them.
+/// The text of a trigger's error, if it has one in one of the usual forms; otherwise empty.
 template <class E>
 [[nodiscard]] std::string describe_error(const E& error) {
     if constexpr (requires { std::string(error.message()); }) {
@@ -55,11 +55,11 @@ template <class E>
 
 }  // namespace detail
 
-/// What went wrong on the host's side. A guest's mistake is never an error.
+/// An error on the host's side. A guest's mistake is never an error.
 template <class TriggerError>
 class SerialError {
 public:
-    // NOLINTNEXTLINE(google-explicit-constructor): full_fifo says all there is
+    // NOLINTNEXTLINE(google-explicit-constructor): full_fifo has no details
     constexpr SerialError(SerialErrorKind kind) noexcept : kind_(kind) {}
 
     [[nodiscard]] static constexpr SerialError from_trigger(TriggerError error) {
@@ -80,14 +80,14 @@ public:
     }
 
     [[nodiscard]] constexpr SerialErrorKind kind() const noexcept { return kind_; }
-    /// What the trigger returned, where the kind is `trigger`.
+    /// The error of the trigger, if the kind is `trigger`.
     [[nodiscard]] constexpr const std::optional<TriggerError>& trigger_error() const noexcept {
         return trigger_error_;
     }
-    /// What the writer returned, where the kind is `write`.
+    /// The error of the writer, if the kind is `write`.
     [[nodiscard]] constexpr const std::error_code& write_error() const noexcept { return write_error_; }
 
-    /// Which member of the saved state is wrong, where the kind is `invalid_state`; otherwise empty.
+    /// The invalid member of the saved state, if the kind is `invalid_state`; otherwise empty.
     [[nodiscard]] constexpr std::string_view field() const noexcept { return field_; }
 
     friend constexpr bool operator==(const SerialError& error, SerialErrorKind kind) noexcept {
@@ -101,7 +101,7 @@ private:
     std::string_view field_;
 };
 
-/// One line for a log: what failed, and what the trigger, the writer or the saved state said.
+/// One line for a log: what failed, with the error of the trigger or the writer or the invalid member.
 template <class TriggerError>
 [[nodiscard]] std::string to_string(const SerialError<TriggerError>& error) {
     std::string text(to_string(error.kind()));

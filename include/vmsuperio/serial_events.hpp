@@ -10,16 +10,16 @@
 
 namespace vmsuperio {
 
-/// What a `Serial` reports to its owner, for flow control and metrics.
+/// The events that a `Serial` reports to its owner, for flow control and metrics.
 ///
 /// - `buffer_read()`: the guest read a received byte.
 /// - `out_byte()`: a byte reached the writer.
-/// - `tx_lost_byte()`: a byte that the guest sent is lost: the writer failed or may not hold the guest, or
-///   the guest wrote to a full transmitter.
-/// - `in_buffer_empty()`: the receive FIFO went from holding bytes to empty: offer more input.
+/// - `tx_lost_byte()`: a byte that the guest sent is lost, because the writer failed, because the policy does
+///   not let bytes wait, or because the guest wrote to a full transmitter.
+/// - `in_buffer_empty()`: the receive FIFO has become empty: offer more input.
 ///
-/// Further members are called where the type has them; one of these names that cannot be called so does not
-/// compile:
+/// Further members are called if the type has them; a member with one of these names and another signature
+/// does not compile:
 /// - `input_resumed()`: loopback ended, so that `enqueue_raw_bytes` takes input again.
 /// - `overrun()`: a byte was lost because the receive FIFO had no room (LSR.OE).
 /// - `break_received()`: a break entered the receive FIFO.
@@ -27,21 +27,21 @@ namespace vmsuperio {
 /// - `line_format_changed(uart16550::LineControl format)`: the guest, or a reset, changed word length, stop
 ///   bits or parity (LCR bits 5:0).
 /// - `divisor_changed(std::uint16_t divisor)`: the guest, or a reset, changed the divisor; the baud rate is
-///   115200 divided by it. A driver writes its two bytes one after the other, which are two changes.
-/// - `data_terminal_ready(bool on)`, `request_to_send(bool on)`: DTR, RTS changed as the outside sees them:
-///   by a write of MCR, with loopback, by automatic flow control, by a reset.
-/// - `dropped_bytes(std::size_t count)`: a FIFO reset by the guest threw away that many bytes.
+///   115200 divided by it. A driver writes its two bytes separately, which are two changes.
+/// - `data_terminal_ready(bool on)`, `request_to_send(bool on)`: the pin DTR or RTS changed, by a write of
+///   MCR, with loopback, by automatic flow control, or by a reset.
+/// - `dropped_bytes(std::size_t count)`: a FIFO reset by the guest discarded that many bytes.
 /// - `fifo_reset()`: the guest cleared one or both FIFOs.
 /// - `invalid_access()`: the guest accessed an offset above 7.
 /// - `interrupt_raised()`: the interrupt line rose, or fell and rose at once.
 /// - `trigger_failed()`: the trigger failed within a read, which cannot return the error.
 /// - `host_error(HostErrorSource source)`: the trigger or the writer failed, in reads and in writes alike.
 ///
-/// An access is over for the registers and FIFOs when its events come; only the interrupt line follows later.
-/// So an event may read the device (`state()`, `peek()` and all else that is `const`) and finds it as after
-/// the access, except for `interrupt_line()`, which still has the level of before. An event must not call
-/// members that change the device, must not block and must not throw. A writer is called in the middle of an
-/// access and a trigger at its end: neither may call the device.
+/// Events are reported after the registers and FIFOs have changed; only the interrupt line changes later. So
+/// an event handler may read the device (`state()`, `peek()` and all other `const` members) and sees the
+/// state after the access, except for `interrupt_line()`, which still returns the earlier level. It must not
+/// call members that change the device, must not block and must not throw. A writer is called in the middle
+/// of an access and a trigger at its end: neither may call the device.
 template <class E>
 concept SerialEvents = requires(E events) {
     events.buffer_read();
@@ -50,7 +50,7 @@ concept SerialEvents = requires(E events) {
     events.in_buffer_empty();
 };
 
-/// The contract of `SerialEvents`, doing nothing.
+/// Events that do nothing.
 struct NoEvents {
     static constexpr void buffer_read() noexcept {}
     static constexpr void out_byte() noexcept {}
@@ -61,7 +61,7 @@ static_assert(SerialEvents<NoEvents>);
 
 namespace detail {
 
-/// Calls the events, the optional ones only where they exist.
+/// Calls the events, the optional ones only if they exist.
 template <SerialEvents E>
 struct SerialEventCaller {
     E& events;
@@ -150,7 +150,7 @@ struct SerialEventCaller {
     }
 };
 
-/// Refuses events with an optional member that would never be called, as its signature is another.
+/// Refuses events with an optional member that would never be called because it has another signature.
 template <class E>
 consteval bool check_optional_serial_events() {
     static_assert(
@@ -204,7 +204,8 @@ consteval bool check_optional_serial_events() {
 
 }  // namespace detail
 
-/// Events that live elsewhere, so that several devices can share them. They must outlive every copy.
+/// A reference to events, so that several devices can share them. The events must outlive every copy of the
+/// reference.
 template <SerialEvents E>
 class EventsRef {
     static_assert(detail::check_optional_serial_events<E>());

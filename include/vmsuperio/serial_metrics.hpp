@@ -8,25 +8,25 @@
 
 namespace vmsuperio {
 
-/// The counts of a `SerialMetrics` at one moment. Each is right; together they may straddle an access that
-/// is under way.
+/// The counts of a `SerialMetrics` at one moment. Each number is correct, but an access in progress may be
+/// included in some of them and not in others.
 struct SerialCounts {
     std::uint64_t bytes_read{};        ///< received bytes that the guest read
     std::uint64_t bytes_written{};     ///< bytes that reached the writer
-    std::uint64_t bytes_lost{};        ///< sent bytes that did not
+    std::uint64_t bytes_lost{};        ///< sent bytes that did not reach the writer
     std::uint64_t input_emptied{};     ///< times the receive FIFO was drained
-    std::uint64_t overruns{};          ///< bytes lost for want of room in the receive FIFO
+    std::uint64_t overruns{};          ///< bytes lost because the receive FIFO was full
     std::uint64_t breaks{};            ///< breaks received
-    std::uint64_t bytes_dropped{};     ///< bytes that the guest threw away by resetting a FIFO
+    std::uint64_t bytes_dropped{};     ///< bytes that the guest discarded by resetting a FIFO
     std::uint64_t fifo_resets{};       ///< resets of one or both FIFOs
     std::uint64_t invalid_accesses{};  ///< accesses to offsets above 7
     std::uint64_t interrupts{};        ///< rises of the interrupt line
-    std::uint64_t trigger_failures{};  ///< failures of the trigger that no caller was told of
+    std::uint64_t trigger_failures{};  ///< failures of the trigger that were not returned to a caller
 
     friend constexpr bool operator==(const SerialCounts&, const SerialCounts&) = default;
 };
 
-/// Counts all events of one or more serial devices. Give each device an `EventsRef<SerialMetrics>`; the
+/// Counts all events of one or more serial devices. Pass an `EventsRef<SerialMetrics>` to each device; the
 /// counts may be read from any thread at any time.
 class SerialMetrics {
 public:
@@ -61,13 +61,13 @@ public:
     }
 
 private:
-    // As std::atomic<std::uint64_t>, which is these two operations of GCC and Clang behind a header that
-    // costs as much to compile as all devices.
+    // Replaces std::atomic<std::uint64_t>, which consists of these two operations of GCC and Clang but needs
+    // a header that costs as much to compile as all devices.
     struct alignas(8) Counter {
         std::uint64_t value;
     };
 
-    // Relaxed: a count orders nothing.
+    // Relaxed, because a count does not order other accesses.
     static void add(Counter& counter, std::uint64_t by = 1) noexcept {
         __atomic_fetch_add(&counter.value, by, __ATOMIC_RELAXED);
     }

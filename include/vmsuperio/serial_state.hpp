@@ -13,22 +13,22 @@
 
 namespace vmsuperio {
 
-/// What happens to bytes that the writer does not take at once.
+/// The treatment of bytes that the writer does not take at once.
 enum class TransmitPolicy : std::uint8_t {
-    back_pressure,   ///< they wait in the transmit FIFO, and LSR tells the guest to wait too
+    back_pressure,   ///< they wait in the transmit FIFO, and LSR makes the guest wait too
     drop_and_count,  ///< they are lost and counted: the guest never waits
 };
 
-/// When the character timeout interrupt (CTI) comes, for received bytes below the trigger level.
+/// When the character timeout interrupt (CTI) occurs for received bytes below the trigger level.
 enum class ReceiveTimeout : std::uint8_t {
-    manual,     ///< when the caller says that the time has passed: `character_timeout()`, `SerialTimeout`
+    manual,     ///< when the caller reports that the time has passed: `character_timeout()`, `SerialTimeout`
     immediate,  ///< at once, the default: each received byte interrupts, whatever the trigger level is
 };
 
-/// What connects the interrupt to the interrupt controller.
+/// What gates the interrupt between the UART and the interrupt controller.
 enum class InterruptGate : std::uint8_t {
     out2,  ///< MCR.OUT2 enables it, as on a PC
-    none,  ///< it is always connected, for guests that were written on an emulator without this gate
+    none,  ///< it is always connected, for guests that were developed on an emulator without this gate
 };
 
 [[nodiscard]] constexpr std::string_view to_string(TransmitPolicy policy) noexcept {
@@ -59,8 +59,9 @@ enum class InterruptGate : std::uint8_t {
     return "unknown interrupt gate";
 }
 
-/// All that a `Serial` remembers, as plain data. What is made by default is a device just reset.
-/// Everything else (IIR, LSR, MSR, the interrupt line) follows from it, so that it cannot contradict it.
+/// The complete state of a `Serial`, as plain data. A default-constructed state is that of a device that has
+/// just been reset. All other values (IIR, LSR, MSR, the interrupt line) follow from it and cannot contradict
+/// it.
 struct SerialState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("UART"), .version = 2, .readable_since = 1};
@@ -80,7 +81,8 @@ struct SerialState {
     bool character_timeout{false};        ///< a CTI not yet served
     std::uint8_t receive_count{0};
     std::array<std::uint8_t, fifo_size> receive_data{};  ///< the oldest first
-    std::uint64_t receive_parity_errors{0};  ///< bit n: of byte n; the oldest's are in `line_errors`
+    std::uint64_t receive_parity_errors{
+        0};  ///< bit n is for byte n; those of the oldest are in `line_errors`
     std::uint64_t receive_framing_errors{0};
     std::uint64_t receive_breaks{0};
     std::uint8_t transmit_count{0};
@@ -127,8 +129,8 @@ struct SerialState {
 
 namespace detail {
 
-/// How many received bytes make "data available", by FCR: the PC16550D's levels, and the TL16C750's in its
-/// 64-byte mode. 1 with the FIFOs off.
+/// The number of received bytes at which data is available, according to FCR: the PC16550D's levels, or the
+/// TL16C750's in its 64-byte mode; 1 with the FIFOs off.
 [[nodiscard]] constexpr std::uint8_t receive_trigger_level(uart16550::FifoControl control) noexcept {
     using uart16550::FifoControl;
     constexpr std::uint8_t levels[2][4] = {{1, 4, 8, 14}, {1, 16, 32, 56}};
@@ -139,8 +141,8 @@ namespace detail {
 
 }  // namespace detail
 
-/// Whether a `Serial` can be in this state. The bytes behind the counts do not matter. Errors: the first
-/// field that no device can have so, in view of the others.
+/// Checks whether a `Serial` can be in this state. The bytes beyond the counts have no meaning. The error
+/// names the first field whose value no device can have together with the others.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const SerialState& state) {
     using namespace uart16550;
     const auto only = [](std::uint8_t value, unsigned mask) { return (value & ~mask) == 0; };
@@ -150,7 +152,7 @@ namespace detail {
     if (!only(state.interrupt_enable, InterruptEnable::guest_mask())) {
         return std::unexpected(StateError{"interrupt_enable"});
     }
-    // FCR reads as nothing but 0 while the FIFOs are off.
+    // FCR is 0 while the FIFOs are off.
     if (!only(state.fifo_control, FifoControl::guest_mask() | FifoControl::fifo_64.mask) ||
         (!fifo && state.fifo_control != 0) || (fifo_64 && !state.fifo_64_allowed)) {
         return std::unexpected(StateError{"fifo_control"});
@@ -190,7 +192,7 @@ namespace detail {
     if (state.character_timeout && (!fifo || state.receive_count == 0)) {
         return std::unexpected(StateError{"character_timeout"});
     }
-    // Errors of bytes that are not there, or of the oldest, which has shown its own in LSR already.
+    // Errors of absent bytes, or of the oldest byte, whose errors are in LSR already.
     const std::uint64_t held =
         state.receive_count >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << state.receive_count) - 1;
     const std::uint64_t impossible = ~(held & ~std::uint64_t{1});

@@ -13,12 +13,13 @@
 
 namespace vmsuperio {
 
-/// Drives the character timeout of one `Serial` by a clock, for a VMM that has timers. It starts no timer
-/// and no thread of its own, and keeps nothing that must be saved: after a restore the time starts again. A
-/// clock that goes backwards lets the timeout pass at once, rather than hold the guest's input.
+/// Drives the character timeout of one `Serial` by a clock, for a VMM that has timers. It starts no timer and
+/// no thread, and has no state that must be saved: after a restore the time starts again. If the clock goes
+/// backwards, the timeout occurs at once instead of delaying the guest's input.
 ///
-/// Ask `next_deadline` after anything that may have moved received bytes (input enqueued, guest accesses) and
-/// after every `tick`, and call `tick` at that time. See `TimedSerial` for the two in one object.
+/// Call `next_deadline` after every operation that may add or remove received bytes (input, guest accesses)
+/// and after every `tick`, and call `tick` at that time. `TimedSerial` combines the port and its timeout in
+/// one object.
 template <Clock C = SteadyClock>
 class SerialTimeout {
 public:
@@ -27,15 +28,15 @@ public:
         : SerialTimeout(C{}) {}
     explicit constexpr SerialTimeout(C clock) : clock_(std::move(clock)) {}
 
-    /// When the timeout will happen, on the clock's own time line; nothing where no byte waits for it, or
-    /// where the clock ends before.
+    /// The time on the clock at which the timeout will occur, or nothing if no byte waits for it or if that
+    /// time is past the clock's range.
     template <Trigger T, SerialEvents E, Writer W>
     constexpr std::optional<std::chrono::nanoseconds> next_deadline(const Serial<T, E, W>& serial) {
         std::chrono::nanoseconds now{};
         return due(serial, now);
     }
 
-    /// Lets the timeout happen if its time is over. To be called at the deadline; harmless at any other time.
+    /// Causes the timeout if its time has passed. Call it at the deadline; it is harmless at any other time.
     /// Errors: those of `Serial::character_timeout`.
     template <Trigger T, SerialEvents E, Writer W>
     constexpr std::expected<void, SerialError<typename T::error_type>> tick(Serial<T, E, W>& serial) {
@@ -45,7 +46,7 @@ public:
         return {};
     }
 
-    /// `tick`, and how long until the next deadline, or nothing where there is none.
+    /// Calls `tick`, and returns the time until the next deadline, or nothing if there is none.
     template <Trigger T, SerialEvents E, Writer W>
     constexpr std::expected<std::optional<std::chrono::nanoseconds>, SerialError<typename T::error_type>>
     poll(Serial<T, E, W>& serial) {
@@ -67,8 +68,8 @@ public:
     [[nodiscard]] constexpr const C& clock() const noexcept { return clock_; }
 
 private:
-    // When the timeout happens; nothing where no byte waits for it, or where the clock ends before. `now` is
-    // what the clock shows, where it was asked.
+    // The time of the timeout, or nothing if no byte waits for it or if that time is past the clock's range.
+    // `now` is set to the clock's time if the clock was read.
     template <Trigger T, SerialEvents E, Writer W>
     constexpr std::optional<std::chrono::nanoseconds> due(const Serial<T, E, W>& serial,
                                                           std::chrono::nanoseconds& now) {
@@ -87,7 +88,7 @@ private:
         }
         return started_ + length;
     }
-    // The time starts with each byte that comes or goes.
+    // The time starts with each byte that arrives or is read.
     constexpr void follow(std::uint32_t activity, std::chrono::nanoseconds now) {
         if (!running_ || activity_ != activity) {
             running_ = true;
@@ -102,26 +103,25 @@ private:
     bool running_{false};
 };
 
-/// A `Serial` with the clock of its character timeout. Unlike the devices that are `Timed`, it learns that
-/// the line became idle when it is asked: call `next_deadline()` after every access, and the time starts
-/// then. It sets `ReceiveTimeout::manual`; the clock is not saved with the state, and a port that was
-/// restored is given one again.
+/// A `Serial` with the clock of its character timeout. Unlike with other `Timed` devices, the time starts
+/// when `next_deadline()` is called, so call it after every access. It sets `ReceiveTimeout::manual`. The
+/// clock is not saved with the state; pass one again when you restore a port.
 template <class Uart, Clock C = SteadyClock>
 class TimedSerial : public Uart {
 public:
     explicit constexpr TimedSerial(Uart uart, C clock = C{})
         : Uart(std::move(uart)), timeout_(std::move(clock)) {
-        // A trigger that fails here is counted in `host_errors()`.
+        // A failure of the trigger is counted in `host_errors()`.
         static_cast<void>(this->set_receive_timeout(ReceiveTimeout::manual));
     }
 
-    /// When the interrupt line may next rise by itself, on the clock's own time line; nothing while no
-    /// received byte waits for the timeout. To be asked again after every access and every `tick()`.
+    /// The time on the device's clock at which the interrupt line may next rise without an access, or nothing
+    /// while no received byte waits for the timeout. Call it again after every access and every `tick()`.
     [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> next_deadline() {
         return timeout_.next_deadline(*this);
     }
-    /// Brings the device up to date with its clock. To be called at the deadline; harmless at any other time.
-    /// Errors: `trigger`.
+    /// Updates the device to its clock. Call it at the deadline; it is harmless at any other time. Errors:
+    /// `trigger`.
     constexpr std::expected<void, typename Uart::Error> tick() { return timeout_.tick(*this); }
 
     [[nodiscard]] constexpr const C& clock() const noexcept { return timeout_.clock(); }

@@ -7,7 +7,7 @@
 
 namespace vmsuperio::detail {
 
-/// As std::clamp, whose header <algorithm> takes longer to compile than any device.
+/// Equals std::clamp, whose header <algorithm> takes longer to compile than any device.
 [[nodiscard]] constexpr std::int64_t clamp(std::int64_t value, std::int64_t least,
                                            std::int64_t most) noexcept {
     if (value < least) {

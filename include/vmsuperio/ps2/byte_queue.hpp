@@ -10,8 +10,8 @@
 
 namespace vmsuperio::detail {
 
-/// A short first-in first-out queue without heap, as plain data: unused slots are always 0, so that equal
-/// contents are equal states. Taking a byte moves the others down; N is a few bytes.
+/// A short first-in first-out queue without heap memory, as plain data: unused slots are always 0, so that
+/// equal contents are equal states. Removing a byte moves the others; N is a few bytes.
 template <std::size_t N>
 struct ByteQueue {
     static_assert(N > 0 && N < 256);
@@ -23,7 +23,7 @@ struct ByteQueue {
     [[nodiscard]] constexpr std::size_t free() const noexcept { return N - count; }
     [[nodiscard]] constexpr bool empty() const noexcept { return count == 0; }
 
-    /// All of `more`, or nothing where it does not fit.
+    /// Adds all of `more`, or returns false and adds nothing if it does not fit.
     constexpr bool push(std::span<const std::uint8_t> more) noexcept {
         if (more.size() > free()) {
             return false;
@@ -57,7 +57,7 @@ struct ByteQueue {
     [[nodiscard]] constexpr std::uint8_t back() const noexcept { return bytes[count - 1U]; }
     constexpr void clear() noexcept { *this = {}; }
 
-    /// Whether saved contents are possible; `normalize` then clears the unused slots.
+    /// Whether saved contents are valid; if so, `normalize` clears the unused slots.
     [[nodiscard]] constexpr bool valid() const noexcept { return count <= N; }
     constexpr void normalize() noexcept {
         for (std::size_t i = count; i < N; ++i) {

@@ -18,7 +18,7 @@
 
 namespace vmsuperio::detail {
 
-/// The controller without its wires, with keyboard and mouse: the core of `I8042` (see `device_shell.hpp`).
+/// The controller with keyboard and mouse, without connections: the core of `I8042` (see `device_shell.hpp`).
 class I8042Core {
     using Command = i8042::Command;
     using CommandByte = i8042::CommandByte;
@@ -30,19 +30,19 @@ public:
     static constexpr std::size_t keyboard_line = 0;
     static constexpr std::size_t aux_line = 1;
 
-    /// What an access did, beside what follows from the state.
+    /// The effects of an access that do not follow from the state.
     struct Effects {
-        /// `dropped` where a byte came into the output buffer, perhaps right after another one was read. The
-        /// line is the buffer's "full" and falls with each byte that is read; drivers read one for each
+        /// `dropped` if a byte entered the output buffer, perhaps right after another one was read. The line
+        /// is the buffer's "full" flag and falls with each byte that is read; drivers read one byte per
         /// interrupt.
         LinePulse pulse{LinePulse::none};
         bool resets_cpu{};
         bool key_lost{};
         bool unknown_command{};
         bool a20_changed{};
-        bool a20{};  // whether it is enabled now
+        bool a20{};  // whether A20 is enabled now
         bool leds_changed{};
-        std::uint8_t leds{};  // as they are now
+        std::uint8_t leds{};  // the present LEDs
 
         template <class Events>
         constexpr void report(Events& events) const {
@@ -71,7 +71,7 @@ public:
         power_on();
         refresh();
     }
-    /// `state` must be valid. The hold-off is no part of it: it goes with the owner's timers.
+    /// `state` must be valid. The hold-off is not part of it, because it depends on the owner's timers.
     constexpr I8042Core(const I8042State& state, std::chrono::nanoseconds hold_off) noexcept
         : state_(state), hold_off_(limited(hold_off)) {
         state_.keyboard.replies.normalize();
@@ -105,7 +105,7 @@ public:
         return OutputPort(state_.output_port)[OutputPort::a20_gate];
     }
 
-    /// What the guest reads at an offset, without the effects of that.
+    /// The value that the guest reads at an offset, without the effects of the read.
     [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset) const noexcept {
         switch (state_.profile) {
             case I8042Profile::full:
@@ -151,7 +151,7 @@ public:
         return complete(effects);
     }
 
-    /// A key moves. It is lost where the keyboard's buffer is full.
+    /// Presses or releases a key, which is lost if the keyboard's buffer is full.
     [[nodiscard]] constexpr Effects key(Key key, bool down) noexcept {
         Effects effects = begin();
         effects.key_lost = !keyboard().key(key, down, reserved());
@@ -168,18 +168,18 @@ public:
         return complete(before);
     }
 
-    /// Time passes, in ns.
+    /// Advances the time by `time` ns.
     [[nodiscard]] constexpr Effects advance(std::uint64_t time) noexcept {
         const Effects before = begin();
         state_.hold_left -= time < state_.hold_left ? time : state_.hold_left;
         return complete(before);
     }
-    /// Whether a device's byte waits for no more than the end of the hold-off.
+    /// Whether a device's byte waits only for the end of the hold-off.
     [[nodiscard]] constexpr bool held_back() const noexcept {
         return state_.hold_left != 0 && !state_.output_full && (keyboard_sends() || mouse_sends());
     }
 
-    /// Back to the state after power-on, with the options it was made with.
+    /// Restores the state after power-on, with the original options.
     [[nodiscard]] constexpr Effects reset() noexcept {
         const Effects before = begin();
         state_ = {.profile = state_.profile,
@@ -209,7 +209,7 @@ private:
     [[nodiscard]] constexpr bool mouse_sends() const noexcept {
         return !command_byte()[CommandByte::aux_disabled] && Ps2Mouse::has_byte(state_.mouse);
     }
-    /// What the output buffer holds counts with what the keyboard's buffer holds (Ps2KeyboardState::keys).
+    /// A byte in the output buffer counts as one of the keyboard's buffer (Ps2KeyboardState::keys).
     [[nodiscard]] constexpr std::size_t reserved() const noexcept { return state_.output_full ? 1 : 0; }
 
     [[nodiscard]] constexpr CommandByte command_byte() const noexcept { return CommandByte(state_.ram[0]); }
@@ -225,11 +225,11 @@ private:
             .set(Status::not_locked);
     }
 
-    /// Before a change of the state: what `complete` compares with.
+    /// Call this before a change of the state: returns the values with which `complete` compares.
     [[nodiscard]] constexpr Effects begin() const noexcept {
         return {.a20 = a20(), .leds = state_.keyboard.leds};
     }
-    /// After it.
+    /// Call this after a change of the state.
     [[nodiscard]] constexpr Effects complete(Effects effects) noexcept {
         effects.pulse = refresh() ? LinePulse::dropped : LinePulse::none;
         effects.a20_changed = effects.a20 != a20();
@@ -238,10 +238,10 @@ private:
         effects.leds = state_.keyboard.leds;
         return effects;
     }
-    /// Moves the next byte into the output buffer, where that is empty. Whether there was one.
+    /// Moves the next byte into the output buffer if that is empty. Returns whether it moved one.
     constexpr bool refresh() noexcept {
         if (state_.profile != I8042Profile::full) {
-            return false;  // whatever a saved state holds, there is no port that it could be read at
+            return false;  // whatever a saved state contains, there is no port to read it
         }
         if (state_.output_full) {
             return false;
@@ -250,7 +250,7 @@ private:
             state_.response_waiting = false;
             place(state_.response, state_.response_flags);
         } else if (state_.hold_left != 0) {
-            return false;  // a device's byte would be on its way
+            return false;  // a device's byte has not arrived yet
         } else if (keyboard_sends()) {
             place(from_keyboard(), 0);
         } else if (mouse_sends()) {
@@ -270,7 +270,7 @@ private:
             return code;
         }
         std::uint8_t released = 0;
-        // The keyboard queues codes whole, so what follows a release prefix is there.
+        // The keyboard queues codes as a whole, so the byte after a release prefix is present.
         while (code == release_prefix && keyboard.has_byte()) {
             released = set1_release;
             code = keyboard.send();
@@ -300,7 +300,7 @@ private:
         state_.last_write_command = false;
         const std::uint8_t waiting = std::exchange(state_.waiting_for, std::uint8_t{0});
         if (waiting == 0) {
-            // Talking to a device turns its port on, as common controllers do and drivers expect.
+            // A byte to a device enables its port, as in common controllers and as drivers expect.
             set_command_bit(CommandByte::keyboard_disabled, false);
             if (state_.keyboard_present) {
                 keyboard().receive(value);
@@ -365,7 +365,7 @@ private:
             case Command::read_ram:
                 return respond(state_.ram[i8042::ram_address(command)]);
             case Command::pulse_output:
-                // Bits 1 to 3 of the pulse are not modelled: A20 low for 6 us shows nothing but trouble.
+                // Bits 1 to 3 of the pulse are not modelled: no guest benefits from A20 being low for 6 us.
                 effects.resets_cpu = !OutputPort(value)[OutputPort::not_reset];
                 return;
             case Command::test_password:
@@ -406,7 +406,7 @@ private:
     }
 
     I8042State state_;
-    std::uint64_t hold_off_{};  // ns; the owner's choice, not saved
+    std::uint64_t hold_off_{};  // ns; specified by the owner, not saved
 };
 
 }  // namespace vmsuperio::detail

@@ -11,7 +11,7 @@
 /// The keys whose codes depend on other keys and on Num Lock, in sets 1 and 2; in set 3 no code does.
 ///
 /// Source: IBM PS/2 Hardware Interface Technical Reference, "Keyboard (101- and 102-key)", the tables of sets
-/// 1 and 2 behind the list of keys with one code: key numbers 75, 76, 79 to 81, 83 to 86 and 89 (the ten grey
+/// 1 and 2 after the list of keys with one code: key numbers 75, 76, 79 to 81, 83 to 86 and 89 (the ten grey
 /// cursor keys), 95 (keypad /), 124 (Print Screen) and 126 (Pause).
 ///
 /// | keys | alone | with Shift | with Num Lock | with Ctrl | with Alt |
@@ -21,11 +21,11 @@
 /// | Print Screen | E0 12, E0 7C | E0 7C | as alone | E0 7C | 84 |
 /// | Pause | E1 14 77 E1 F0 14 F0 77 | as alone | as alone | E0 7E, E0 F0 7E | as alone |
 ///
-/// The cursor keys send with Shift and Num Lock together what they send alone. The right Shift is taken away
-/// with E0 F0 59, both with both codes. A break code mirrors its make code.
+/// With both Shift and Num Lock the cursor keys send the same codes as alone. The right Shift is cancelled
+/// with E0 F0 59, both Shifts with both codes. A break code mirrors its make code.
 namespace vmsuperio::detail {
 
-/// The bit of a key that others' codes depend on; 0 for all others.
+/// The bit of a key on which the codes of other keys depend, or 0 for a key on which none depends.
 [[nodiscard]] constexpr ps2::HeldKeys held_key(Key key) noexcept {
     using Held = ps2::HeldKeys;
     switch (key) {
@@ -48,14 +48,14 @@ namespace vmsuperio::detail {
     }
 }
 
-/// How a key of the table above went down, as a bit mask. Its break code must answer to that, whatever has
-/// happened to the other keys since.
+/// The form in which a key of the table above was pressed, as a bit mask. Its break code must match that
+/// form, whatever has happened to the other keys since.
 namespace key_form {
-inline constexpr std::uint8_t up = 0x00;           ///< the host was sent no make code, or the break code too
-inline constexpr std::uint8_t down = 0x01;         ///< set in every form but `up`
-inline constexpr std::uint8_t hides_left = 0x02;   ///< the left Shift was taken away before it
-inline constexpr std::uint8_t hides_right = 0x04;  ///< the right Shift was
-inline constexpr std::uint8_t fakes_left = 0x08;   ///< a left Shift was added before it
+inline constexpr std::uint8_t up = 0x00;           ///< no make code was sent, or the break code as well
+inline constexpr std::uint8_t down = 0x01;         ///< set in every form except `up`
+inline constexpr std::uint8_t hides_left = 0x02;   ///< the left Shift was cancelled before the code
+inline constexpr std::uint8_t hides_right = 0x04;  ///< the right Shift was cancelled before the code
+inline constexpr std::uint8_t fakes_left = 0x08;   ///< a left Shift was added before the code
 inline constexpr std::uint8_t alternate = 0x10;    ///< Print Screen as SysRq, Pause as Break
 
 [[nodiscard]] constexpr bool valid(std::uint8_t form) noexcept {
@@ -68,7 +68,7 @@ inline constexpr std::uint8_t alternate = 0x10;    ///< Print Screen as SysRq, P
 /// How many keys have forms.
 inline constexpr std::size_t count = 13;
 
-/// The place of a key among those that have forms; `count` for all others.
+/// The index of a key among those that have forms, or `count` for all others.
 [[nodiscard]] constexpr std::size_t index_of(Key key) noexcept {
     switch (key) {
         case Key::insert:
@@ -102,7 +102,7 @@ inline constexpr std::size_t count = 13;
     }
 }
 
-/// The form in which a key goes down while the keys of `modifiers` are held.
+/// The form of a key that is pressed while the keys of `modifiers` are held.
 [[nodiscard]] constexpr std::uint8_t of(Key key, ps2::HeldKeys modifiers, bool num_lock) noexcept {
     using Held = ps2::HeldKeys;
     const bool shifted = modifiers[Held::shift] != 0;
@@ -145,12 +145,12 @@ public:
         code.append(bare(key, true, form));
         return code;
     }
-    /// The make code alone: what a held key repeats.
+    /// The make code alone, which a held key repeats.
     [[nodiscard]] constexpr ScanCode repeat(Key key, std::uint8_t form) const noexcept {
         return bare(key, true, form);
     }
-    /// The break code, with what brings the Shift keys back to what they are: one that was taken away comes
-    /// back only where it is still held, and one that was added goes unless it has gone down in truth.
+    /// The break code, with the codes that restore the Shift keys: a Shift that was cancelled is restored
+    /// only if it is still held, and one that was added is removed unless it has really been pressed.
     [[nodiscard]] constexpr ScanCode break_code(Key key, std::uint8_t form,
                                                 ps2::HeldKeys modifiers) const noexcept {
         ScanCode code = bare(key, false, form);

@@ -15,10 +15,10 @@
 
 namespace vmsuperio::detail {
 
-/// A PS/2 keyboard (IBM PS/2 Hardware Interface Technical Reference, "Keyboard (101- and 102-key)") seen
-/// from its cable: bytes in from the controller, bytes out to it.
+/// A PS/2 keyboard (IBM PS/2 Hardware Interface Technical Reference, "Keyboard (101- and 102-key)") at the
+/// end of its cable: it receives bytes from the controller and sends bytes to it.
 ///
-/// Not modelled: typematic repeat (the host's own repeat comes in as further presses), the key types of set 3
+/// Not modelled: typematic repeat (the host's own repeat arrives as further presses), the key types of set 3
 /// (0xF7 to 0xFD are acknowledged; every key is make/break), the 300-500 ms that the reset test takes.
 class Ps2Keyboard : public Ps2Port<Ps2Keyboard, Ps2KeyboardState, ps2::KeyboardCommand> {
     using Command = ps2::KeyboardCommand;
@@ -27,12 +27,12 @@ class Ps2Keyboard : public Ps2Port<Ps2Keyboard, Ps2KeyboardState, ps2::KeyboardC
 public:
     using Ps2Port::Ps2Port;
 
-    /// The result of the self-test at power-on waits to be fetched.
+    /// Queues the result of the self-test at power-on.
     constexpr void power_on() noexcept { answer({ps2::self_test_passed}); }
 
-    /// A key moves; of the buffer, `reserved` bytes are not to be used. False when nothing was sent because
-    /// the buffer is full; the guest then finds an overrun code. A key unknown to the keyboard, and any while
-    /// scanning is off, sends nothing and is no loss.
+    /// Presses or releases a key; `reserved` bytes of the buffer are not used. Returns false if nothing was
+    /// sent because the buffer is full; the guest then finds an overrun code. A key that the keyboard does
+    /// not have, and any key while scanning is off, sends nothing and counts as no loss.
     constexpr bool key(Key key, bool down, std::size_t reserved = 0) noexcept {
         const std::uint8_t bit = held_key(key).value();
         const bool repeated = down && (state_.modifiers & bit) != 0;
@@ -43,9 +43,9 @@ public:
         return type(key, down, key_form::of(key, modifiers(), num_lock()), reserved);
     }
 
-    /// Ctrl-Alt-Del, pressed and released; all of it, or (false) nothing where there is no room. Which keys
-    /// the user holds does not matter, nor does Num Lock: the Shift codes that it would add to Del tell the
-    /// software of today nothing, and would not fit.
+    /// Presses and releases Ctrl-Alt-Del. Queues all codes, or returns false and queues none if there is no
+    /// room. The keys that the user holds have no effect, nor does Num Lock: the Shift codes that it would
+    /// add to Del have no meaning for present software, and would not fit.
     constexpr bool ctrl_alt_del(std::size_t reserved) noexcept {
         Ps2KeyboardState after = state_;
         Ps2Keyboard typed(after);
@@ -60,7 +60,7 @@ public:
 
 private:
     static constexpr Command first_command = Command::set_leds;
-    // What the keyboard sends where keys were lost.
+    // The byte that the keyboard sends in place of lost keys.
     static constexpr std::uint8_t overrun_set1 = 0xFF;
     static constexpr std::uint8_t overrun_set2 = 0x00;  // and set 3
 
@@ -68,7 +68,7 @@ private:
         return state.keys;
     }
     constexpr std::uint8_t send_unasked() noexcept { return state_.keys.pop(); }
-    /// What stands before a request to resend is what the host can ask for.
+    /// The host can request the byte before the keyboard's own request to resend.
     [[nodiscard]] static constexpr bool can_resend(std::uint8_t byte) noexcept {
         return byte != ps2::resend_request;
     }
@@ -80,12 +80,12 @@ private:
     [[nodiscard]] constexpr ps2::HeldKeys modifiers() const noexcept {
         return ps2::HeldKeys(state_.modifiers);
     }
-    /// The keyboard has a Num Lock of its own: its key toggles it, and setting the LED sets it.
+    /// The keyboard has its own Num Lock state: the key toggles it, and setting the LED sets it.
     [[nodiscard]] constexpr bool num_lock() const noexcept {
         return ps2::Leds(state_.leds)[ps2::Leds::num_lock] != state_.num_lock_toggled;
     }
 
-    /// Sends what `key` sends. `form` is the one in which it goes down now, if it has forms and is not down.
+    /// Sends the codes of `key`. `form` is the form of a press now, if the key has forms and is not down.
     constexpr bool type(Key key, bool down, std::uint8_t form, std::size_t reserved) noexcept {
         const std::size_t index = key_form::index_of(key);
         if (!state_.scanning) {
@@ -107,7 +107,7 @@ private:
         } else if (before == form) {
             code = codes.repeat(key, form);
         } else {
-            // Held, and pressed again with other keys: for the guest it goes up and down.
+            // The key is held and pressed again with other keys: the guest sees it released and pressed.
             code = codes.break_code(key, before, modifiers());
             code.append(codes.make(key, form));
         }
@@ -119,7 +119,7 @@ private:
     }
 
     constexpr bool queue(const ScanCode& code, std::size_t reserved) noexcept {
-        // The last slot is kept for the overrun code.
+        // The last slot is reserved for the overrun code.
         if (code.count + 1U + reserved <= state_.keys.free() || code.count == 0) {
             return state_.keys.push(code.span());
         }
@@ -130,18 +130,18 @@ private:
         return false;
     }
 
-    /// Resend (0xFE): the last byte again, then what else there was to say.
+    /// Resend (0xFE): the last byte again, then the rest of the answer.
     constexpr void send_again() noexcept {
         const auto rest = state_.replies;
         if (rest.free() == 0) {
-            return;  // the answer to a Resend before this one has not been fetched
+            return;  // the answer to an earlier Resend has not been read
         }
         state_.replies.clear();
         answer({state_.last_sent});
         answer_bytes(rest.view());
     }
 
-    /// The defaults of default_disable, set_default and reset. The LEDs are left alone except by a reset.
+    /// The defaults of default_disable, set_default and reset. Only a reset changes the LEDs.
     constexpr void set_defaults(bool scanning) noexcept {
         state_.scanning = scanning;
         state_.scan_code_set = 2;
@@ -190,7 +190,7 @@ private:
         }
     }
 
-    /// False when the value is none that the command takes.
+    /// Returns false if the command does not accept the value.
     constexpr bool parameter(Command command, std::uint8_t value) noexcept {
         switch (command) {
             case Command::set_leds:

@@ -18,22 +18,23 @@ struct Ps2KeyboardState {
     bool scanning{true};            ///< key movements are sent (enable, default_disable)
     std::uint8_t scan_code_set{2};  ///< 1 to 3
     std::uint8_t leds{};            ///< see `ps2::Leds`
-    /// As set_typematic sets it: kept, without effect. 10.9 a second, after 500 ms.
+    /// The parameter of set_typematic, which has no effect. By default 10.9 per second, after 500 ms.
     std::uint8_t typematic{
         ps2::Typematic().set(ps2::Typematic::rate, 11).set(ps2::Typematic::delay, 1).value()};
     std::uint8_t waiting_for{};  ///< the command whose parameter comes next, or 0
-    std::uint8_t last_sent{};    ///< what resend sends again
+    std::uint8_t last_sent{};    ///< the byte that resend sends again
     detail::ByteQueue<4> replies;
-    /// 14 bytes of scan codes and one of overrun, less one while the controller's output buffer is full.
-    /// Deviation: a real keyboard has 16 and the overrun code. What a guest can read at once must stay below
-    /// 16 bytes: SeaBIOS (ps2port.c, i8042_flush) and Linux of the 2.6 series (i8042.c,
-    /// i8042_controller_check) take a controller that gives 16 for one that is not there, so a user who types
-    /// before the driver loads would lose the keyboard.
+    /// 14 bytes of scan codes and one of overrun, one less while the controller's output buffer is full.
+    /// Deviation: a real keyboard has 16 and the overrun code. A guest must be able to read fewer than 16
+    /// bytes in a row: if a controller returns 16, SeaBIOS (ps2port.c, i8042_flush) and Linux 2.6 (i8042.c,
+    /// i8042_controller_check) conclude that it is absent, so a user who types before the driver loads would
+    /// lose the keyboard.
     detail::ByteQueue<15> keys;
     // Since version 2.
-    std::uint8_t modifiers{};      ///< the keys held that others' codes depend on, see `ps2::HeldKeys`
+    std::uint8_t modifiers{};      ///< the held keys on which other codes depend, see `ps2::HeldKeys`
     bool num_lock_toggled{false};  ///< the keyboard's own Num Lock differs from the LED
-    /// How each of the cursor keys, keypad /, Print Screen and Pause went down; 0 for one that is up.
+    /// The form in which each of the cursor keys, keypad /, Print Screen and Pause was pressed; 0 if
+    /// released.
     std::array<std::uint8_t, detail::key_form::count> forms{};
 
     template <class Self, class Archive>
@@ -41,7 +42,7 @@ struct Ps2KeyboardState {
         visit_version(1, self, archive);
         visit_version(2, self, archive);
     }
-    /// What came with one version: a controller's state has all of version 1 before what came later.
+    /// Visits the members that one version added: a controller's state has all those of version 1 first.
     template <class Self, class Archive>
     static constexpr void visit_version(int version, Self& self, Archive& archive) {
         auto& [scanning, scan_code_set, leds, typematic, waiting_for, last_sent, replies, keys, modifiers,
@@ -64,7 +65,7 @@ struct Ps2KeyboardState {
     friend constexpr bool operator==(const Ps2KeyboardState&, const Ps2KeyboardState&) = default;
 };
 
-/// Whether a keyboard can be in this state. The error names the member as a controller's state has it:
+/// Checks whether a keyboard can be in this state. The error names the member as in a controller's state:
 /// "keyboard.leds".
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const Ps2KeyboardState& state) {
     if (state.scan_code_set < 1 || state.scan_code_set > ps2::last_scan_code_set) {

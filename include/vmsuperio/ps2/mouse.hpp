@@ -16,13 +16,14 @@
 
 namespace vmsuperio::detail {
 
-/// A PS/2 mouse with the IntelliMouse and IntelliMouse Explorer extensions, seen from its cable.
+/// A PS/2 mouse with the IntelliMouse and IntelliMouse Explorer extensions, at the end of its cable.
 ///
 /// Source: IBM PS/2 Hardware Interface Technical Reference, "Mouse"; Microsoft's IntelliMouse protocol for
 /// the wheel (sample rates 200, 100, 80 make it id 3; 200, 200, 80 make it id 4).
 ///
-/// Not modelled: the sample rate as a rate. A packet is made as soon as something changed that it can show
-/// and there is room; while the guest does not read, motion adds up as in a mouse whose report is held back.
+/// Not modelled: the effect of the sample rate. A packet is created as soon as something has changed that it
+/// can show and there is room; while the guest does not read, motion adds up as in a mouse whose report is
+/// held back.
 class Ps2Mouse : public Ps2Port<Ps2Mouse, Ps2MouseState, ps2::MouseCommand> {
     using Command = ps2::MouseCommand;
     using Buttons = ps2::MouseButtons;
@@ -31,10 +32,10 @@ class Ps2Mouse : public Ps2Port<Ps2Mouse, Ps2MouseState, ps2::MouseCommand> {
 public:
     using Ps2Port::Ps2Port;
 
-    /// The result of the self-test at power-on and the id wait to be fetched.
+    /// Queues the result of the self-test at power-on and the id.
     constexpr void power_on() noexcept { reply({}, {ps2::self_test_passed, state_.id}); }
 
-    /// A byte from the host. It ends what the mouse was sending; in wrap mode it is sent back.
+    /// A byte from the host. It ends the packet that the mouse was sending; in wrap mode it is sent back.
     constexpr void receive(std::uint8_t byte) noexcept {
         const Command command{byte};
         const bool wrapped = state_.wrap && command != Command::reset_wrap && command != Command::reset;
@@ -62,11 +63,11 @@ public:
 
 private:
     static constexpr Command first_command = Command::scaling_1_1;
-    // The numbers that a packet has room for.
+    // The largest numbers that a packet can contain.
     static constexpr std::int32_t max_motion = 255;
     static constexpr std::int32_t max_scaled_motion = 127;  // doubled by the scaling
     static constexpr std::int32_t max_wheel = 7;
-    // The sample rates that, set one after the other, turn on the wheel, and the fourth and fifth button.
+    // The sequences of sample rates that enable the wheel, and the fourth and fifth button.
     static constexpr std::array<std::uint8_t, 3> wheel_knock{200, 100, 80};
     static constexpr std::array<std::uint8_t, 3> explorer_knock{200, 200, 80};
 
@@ -86,7 +87,7 @@ private:
         make_packet();
         return byte;
     }
-    /// Resend gives a whole packet: `last_sent` counts only before there was one.
+    /// Resend sends a whole packet; `last_sent` is used only before there was one.
     [[nodiscard]] static constexpr bool can_resend(std::uint8_t) noexcept { return true; }
 
     [[nodiscard]] static constexpr std::int16_t add(std::int16_t count, std::int32_t more) noexcept {
@@ -100,11 +101,11 @@ private:
         return state_.id == ps2::explorer_mouse;
     }
     [[nodiscard]] constexpr std::size_t packet_size() const noexcept { return has_wheel() ? 4 : 3; }
-    /// Whether the oldest packet has been sent in part. The queue holds whole packets behind it.
+    /// Whether the oldest packet has been sent in part. The queue contains whole packets after it.
     [[nodiscard]] constexpr bool packet_begun() const noexcept {
         return state_.packets.size() % packet_size() != 0;
     }
-    /// What a packet says of the buttons.
+    /// The buttons that a packet shows.
     [[nodiscard]] constexpr std::uint8_t buttons_of(std::span<const std::uint8_t> packet) const noexcept {
         Buttons buttons;
         buttons.set(Buttons::standard, ps2::MousePacket(packet[0])[ps2::MousePacket::buttons]);
@@ -113,7 +114,7 @@ private:
         }
         return buttons.value();
     }
-    /// What the host knows of the buttons once it has fetched all that waits for it.
+    /// The buttons that the host will know after it has read all waiting bytes.
     [[nodiscard]] constexpr std::uint8_t shown_buttons() const noexcept {
         const std::size_t size = packet_size();
         if (state_.packets.size() >= size) {
@@ -129,9 +130,9 @@ private:
                state_.x != 0 || state_.y != 0 || (state_.wheel != 0 && has_wheel());
     }
 
-    /// An answer: the acknowledgement, if any, then what resend sends again. "Packet" means, for that
-    /// command, a movement packet, the three bytes of a status request, the two after a reset, or a single
-    /// byte.
+    /// Queues an answer: the acknowledgement, if any, then the packet that resend sends again. For that
+    /// command a packet is a movement packet, the three bytes of a status request, the two after a reset, or
+    /// a single byte.
     constexpr void reply_bytes(std::initializer_list<std::uint8_t> first,
                                std::span<const std::uint8_t> packet) noexcept {
         state_.resend_failed = false;
@@ -152,20 +153,19 @@ private:
             reply({}, {ps2::error});
             return false;
         }
-        // It is not kept for resend: what stands before a request to resend is what the host can ask for.
+        // It is not stored for resend: the host can request the byte before a request to resend.
         answer({ps2::resend_request});
         state_.resend_failed = true;
         return true;
     }
 
-    /// What is left of a packet whose beginning has been sent is not sent any more.
+    /// Drops the rest of a packet whose beginning has been sent.
     constexpr void abort_packet() noexcept {
         while (packet_begun()) {
             state_.packets.pop();
         }
     }
-    /// Resend (0xFE): the last packet again, without an acknowledgement. What waits behind that packet is
-    /// left alone.
+    /// Resend (0xFE): the last packet again, without an acknowledgement. The packets after it do not change.
     constexpr void send_again() noexcept {
         state_.replies.clear();
         if (packet_begun()) {
@@ -198,7 +198,7 @@ private:
             refuse();
             return;
         }
-        // Each command but this one drops what was counted and not yet reported.
+        // Each command except this one drops motion that has not been reported.
         if (command != Command::read_data) {
             clear_motion();
         }
@@ -234,7 +234,7 @@ private:
             case Command::identify:
                 return reply({ps2::acknowledge}, {state_.id});
             case Command::enable:
-                // From here on changes are reported, so what the buttons are now is none.
+                // From now on changes are reported, so the present state of the buttons counts as reported.
                 state_.reporting = true;
                 state_.reported_buttons = state_.buttons;
                 state_.buttons_changed = false;
@@ -257,7 +257,7 @@ private:
         }
     }
 
-    /// False when the value is none that the command takes.
+    /// Returns false if the command does not accept the value.
     constexpr bool parameter(Command command, std::uint8_t value) noexcept {
         if (command == Command::set_resolution) {
             if (value > ps2::finest_resolution) {
@@ -302,7 +302,7 @@ private:
         }
     };
 
-    /// Scaling 2:1 as the reference's table has it: 0 1 1 3 6 9, then twice the count.
+    /// Scaling 2:1 as in the reference's table: 0 1 1 3 6 9, then twice the count.
     [[nodiscard]] static constexpr std::int32_t scale(std::int32_t count) noexcept {
         constexpr std::array<std::int32_t, 6> small{0, 1, 1, 3, 6, 9};
         const std::int32_t size = count < 0 ? -count : count;
@@ -310,8 +310,8 @@ private:
         return count < 0 ? -scaled : scaled;
     }
 
-    /// Takes as much of the counted motion as one packet holds. The rest stays for the next one, so the
-    /// overflow bits are never needed.
+    /// Takes as much of the counted motion as fits into one packet. The rest stays for the next packet, so
+    /// the overflow bits are never needed.
     constexpr Packet next_packet(bool scaled) noexcept {
         const auto take = [](std::int16_t& count, std::int32_t most) {
             const auto part = static_cast<std::int32_t>(clamp(count, -most, most));

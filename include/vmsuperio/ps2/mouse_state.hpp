@@ -14,7 +14,7 @@ namespace vmsuperio {
 
 /// A PS/2 mouse as plain data.
 struct Ps2MouseState {
-    /// The farthest that motion adds up to, either way.
+    /// The limit of accumulated motion in each direction.
     static constexpr std::int16_t max_count = 0x7FFF;
 
     std::uint8_t id{
@@ -30,24 +30,23 @@ struct Ps2MouseState {
     std::uint8_t waiting_for{};  ///< the command whose parameter comes next, or 0
     bool resend_failed{false};   ///< the last byte was refused: the next refusal is `ps2::error`
     std::uint8_t last_sent{};
-    std::uint8_t buttons{};  ///< see `ps2::MouseButtons`
-    bool buttons_changed{
-        false};        ///< a report is due whatever the buttons are: version 1 kept no more than this
-    std::int16_t x{};  ///< counted and not yet in a packet
+    std::uint8_t buttons{};       ///< see `ps2::MouseButtons`
+    bool buttons_changed{false};  ///< a report is due whatever the buttons are; version 1 stored only this
+    std::int16_t x{};             ///< counted and not yet in a packet
     std::int16_t y{};
     std::int16_t wheel{};
     detail::ByteQueue<6> replies;
-    detail::ByteQueue<16> packets;  ///< whole packets, but for what has been sent of the oldest
+    detail::ByteQueue<16> packets;  ///< whole packets, except the oldest, of which a part may have been sent
     // Since version 2.
-    detail::ByteQueue<4> last_packet;  ///< what resend sends again; empty: last_sent
-    std::uint8_t reported_buttons{};   ///< as the last packet that was sent shows them
+    detail::ByteQueue<4> last_packet;  ///< the packet that resend sends again; if empty, last_sent
+    std::uint8_t reported_buttons{};   ///< the buttons in the last packet that was sent
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
         visit_version(1, self, archive);
         visit_version(2, self, archive);
     }
-    /// What came with one version: a controller's state has all of version 1 before what came later.
+    /// Visits the members that one version added: a controller's state has all those of version 1 first.
     template <class Self, class Archive>
     static constexpr void visit_version(int version, Self& self, Archive& archive) {
         auto& [id, reporting, remote, wrap, scaling_2_1, resolution, sample_rate, earlier_rates, waiting_for,
@@ -80,7 +79,7 @@ struct Ps2MouseState {
     friend constexpr bool operator==(const Ps2MouseState&, const Ps2MouseState&) = default;
 };
 
-/// Whether a mouse can be in this state. The error names the member as a controller's state has it:
+/// Checks whether a mouse can be in this state. The error names the member as in a controller's state:
 /// "mouse.id".
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const Ps2MouseState& state) {
     constexpr auto in_range = [](std::int16_t count) {

@@ -10,19 +10,19 @@
 
 namespace vmsuperio::detail {
 
-/// A device's end of a PS/2 cable: what keyboard and mouse have in common. It works on the device's part of
-/// the saved state and keeps nothing of its own.
+/// A device's end of a PS/2 cable: the common part of keyboard and mouse. It works on the device's part of
+/// the saved state and has no state of its own.
 ///
-/// The rules: an answer goes before what the device sends by itself, and while a command waits for its
-/// parameter the device sends nothing by itself. A byte from the host makes the device forget what it still
-/// had to answer; a command in the place of a parameter ends the command before it. Resend (0xFE) is outside
-/// of this: it is no answer to a command that waits for its parameter.
+/// The rules: answers are sent before unsolicited bytes, and while a command waits for its parameter the
+/// device sends no unsolicited bytes. A byte from the host makes the device drop the rest of its answer; a
+/// command instead of a parameter ends the command before it. Resend (0xFE) is an exception: it does not end
+/// a command that waits for its parameter.
 ///
 /// `Device` derives from this. It has `first_command`, below which a byte can only be a parameter;
-/// `unasked(state)`, the queue of what it sends by itself, and `send_unasked()`, which takes a byte of it;
-/// `can_resend(byte)`, whether a byte that was sent is what the host can ask for again, and `send_again()`;
-/// `execute(command)`; `parameter(command, value)`, false where the value is none that the command takes; and
-/// `refuse()`, which answers so and says whether the host may try again.
+/// `unasked(state)`, the queue of its unsolicited bytes, and `send_unasked()`, which removes a byte from it;
+/// `can_resend(byte)`, whether the host can request a sent byte again, and `send_again()`;
+/// `execute(command)`; `parameter(command, value)`, which returns false if the command does not accept the
+/// value; and `refuse()`, which answers an invalid byte and returns whether the host may try again.
 template <class Device, class State, class Command>
 class Ps2Port {
 public:

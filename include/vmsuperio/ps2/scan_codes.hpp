@@ -20,9 +20,9 @@ inline constexpr std::uint8_t extended_prefix = 0xE0;
 inline constexpr std::uint8_t release_prefix = 0xF0;  // of break codes in sets 2 and 3
 inline constexpr std::uint8_t set1_release = 0x80;    // the bit of break codes in set 1
 
-/// What the controller makes of a byte from the keyboard while translation is on. 0xF0 never gets here:
-/// the controller swallows it and sets bit 7 of the next byte. From 0x80 on only 0x83 (F7) and 0x84 (SysRq)
-/// change, since replies (0xFA, 0xFE, 0xAA, 0xEE, ...) and prefixes (0xE0, 0xE1) must pass.
+/// The controller's translation of a byte from the keyboard. 0xF0 is never passed to this function: the
+/// controller removes it and sets bit 7 of the next byte. From 0x80 on only 0x83 (F7) and 0x84 (SysRq)
+/// change, because replies (0xFA, 0xFE, 0xAA, 0xEE, ...) and prefixes (0xE0, 0xE1) must pass.
 [[nodiscard]] constexpr std::uint8_t translate_to_set1(std::uint8_t code) noexcept {
     constexpr std::array<std::uint8_t, 0x85> table{
         0xFF, 0x43, 0x41, 0x3F, 0x3D, 0x3B, 0x3C, 0x58, 0x64, 0x44, 0x42, 0x40, 0x3E, 0x0F, 0x29, 0x59,  // 00
@@ -37,8 +37,9 @@ inline constexpr std::uint8_t set1_release = 0x80;    // the bit of break codes 
     return code < table.size() ? table[code] : code;
 }
 
-/// The bytes that one key movement sends. The longest is a key that changes its form while it is held
-/// (key_forms.hpp): the break code of the old form and the make code of the new one, 14 bytes.
+/// The bytes that the press or release of a key sends. The longest sequence is that of a key whose form
+/// changes while it is held (key_forms.hpp): the break code of the old form and the make code of the new one,
+/// 14 bytes.
 struct ScanCode {
     std::array<std::uint8_t, 16> bytes{};
     std::uint8_t count{};
@@ -61,8 +62,8 @@ struct ScanCode {
     }
 };
 
-/// Key numbers 1 to 127 as (0xE0 prefix, set 1 code); 0 where there is no such key.
-/// Up to 88 Linux took its key numbers from set 1, so only the later ones need a list.
+/// Key numbers 1 to 127 as (0xE0 prefix, set 1 code); 0 if there is no such key. Up to 88, Linux' key numbers
+/// equal the codes of set 1, so only the later ones need a list.
 struct Set1Code {
     bool extended{};
     std::uint8_t code{};
@@ -131,7 +132,7 @@ struct Set1Code {
     return code;
 }
 
-/// Set 3 gives each key one byte. It keeps set 2's code for the typewriter keys; the others are listed.
+/// In set 3 each key has one byte. The typewriter keys have their code of set 2; the others are listed.
 [[nodiscard]] constexpr std::uint8_t set3_code(Key key) noexcept {
     switch (key) {
         case Key::esc:
@@ -225,9 +226,9 @@ struct Set1Code {
     }
 }
 
-/// What a keyboard sends in scan code set `set` (1 to 3) when `key` goes down or up, and no other key or lock
-/// has a part in it. Empty for a key that does not exist, and for the release of Pause in sets 1 and 2, which
-/// has no break code.
+/// The codes that a keyboard sends in scan code set `set` (1 to 3) when `key` is pressed or released and no
+/// other key or lock affects it. Empty for a key that does not exist, and for the release of Pause in sets 1
+/// and 2, which has no break code.
 [[nodiscard]] constexpr ScanCode scan_code(Key key, bool down, std::uint8_t set) noexcept {
     constexpr std::uint8_t extended = extended_prefix;
     constexpr std::uint8_t release = release_prefix;
@@ -245,7 +246,7 @@ struct Set1Code {
         return set == 1 ? ScanCode{0xE1, 0x1D, 0x45, 0xE1, 0x9D, 0xC5}
                         : ScanCode{0xE1, 0x14, 0x77, 0xE1, release, 0x14, release, 0x77};
     }
-    // Print Screen wraps its code in a left shift, as the 83-key keyboard needed it.
+    // Print Screen is sent with a left Shift, as on the 83-key keyboard.
     if (key == Key::print_screen) {
         if (set == 1) {
             return down ? ScanCode{extended, 0x2A, extended, 0x37} : ScanCode{extended, 0xB7, extended, 0xAA};

@@ -10,8 +10,8 @@
 /// The fixed power management registers of ACPI (ACPI 6.5, 4.8.3).
 namespace vmsuperio {
 
-/// The block of registers that `AcpiPm` answers at: PM1a_EVT_BLK, PM1a_CNT_BLK and PM_TMR_BLK of the FADT,
-/// one behind the other. Offsets and lengths in bytes.
+/// The block of registers of `AcpiPm`: PM1a_EVT_BLK, PM1a_CNT_BLK and PM_TMR_BLK of the FADT, one after the
+/// other. Offsets and lengths are in bytes.
 namespace acpi_pm {
 
 inline constexpr std::uint8_t status_offset = 0;   // PM1_STS
@@ -61,7 +61,7 @@ struct Pm1Enable : Register<Pm1Enable, std::uint16_t> {
                                         {"real_time_clock", real_time_clock.bits}};
 };
 
-/// PM1 Control (ACPI 6.5, 4.8.3.2.1). SCI_EN is not the guest's where there is no SMI mode to go back to.
+/// PM1 Control (ACPI 6.5, 4.8.3.2.1). SCI_EN is read-only, because there is no SMI mode to return to.
 struct Pm1Control : Register<Pm1Control, std::uint16_t> {
     using Register::Register;
     static constexpr std::string_view name = "PM1_CNT";
@@ -79,8 +79,8 @@ struct Pm1Control : Register<Pm1Control, std::uint16_t> {
 
 namespace acpi_pm {
 
-/// The name of the register that an access to the block goes to, for traces and debuggers; empty where there
-/// is none.
+/// The name of the register that an access to the block reaches, for traces and debuggers; empty if there is
+/// none.
 [[nodiscard]] constexpr std::string_view register_name(std::uint64_t offset) noexcept {
     switch (offset & ~std::uint64_t{1}) {
         case status_offset:

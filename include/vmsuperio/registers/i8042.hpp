@@ -64,7 +64,7 @@ struct OutputPort : Register<OutputPort, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "output_port";
     static constexpr Bit<0, Access::read_only> not_reset{};  // 0 resets the CPU
-    static constexpr Bit<1> a20_gate{};                      // 1 lets address line 20 through
+    static constexpr Bit<1> a20_gate{};                      // 1 enables address line 20
     static constexpr Bit<2> aux_data{};                      // the lines to the mouse
     static constexpr Bit<3> aux_clock{};
     static constexpr Bit<4, Access::read_only> keyboard_full{};  // IRQ 1's source: follows the output buffer
@@ -126,13 +126,13 @@ enum class Command : std::uint8_t {
     pulse_output = 0xF0,  ///< to 0xFF: the output port bits whose low bit here is 0 are pulsed low
 };
 
-/// Bytes of RAM, which commands of their own read and write.
+/// The size of the RAM in bytes, which separate commands read and write.
 inline constexpr std::size_t ram_size = 32;
-/// The RAM byte that a command of the ranges `read_ram` and `write_ram` means.
+/// The RAM byte to which a command of the ranges `read_ram` and `write_ram` refers.
 [[nodiscard]] constexpr std::size_t ram_address(Command command) noexcept {
     return static_cast<std::size_t>(command) % ram_size;
 }
-/// The command that a byte stands for: the first of its range where it is within one.
+/// The command that a byte encodes: the first of its range if it is within one.
 [[nodiscard]] constexpr Command without_operand(Command command) noexcept {
     constexpr auto in_range = [](Command byte, Command first, std::size_t count) {
         return byte >= first && static_cast<std::size_t>(byte) < static_cast<std::size_t>(first) + count;
@@ -159,7 +159,8 @@ inline constexpr std::size_t ram_size = 32;
     }
 }
 
-/// The name of a command as the enumeration has it, for all of a range; empty for a byte that is no command.
+/// The name of a command in the enumeration, for all bytes of a range; empty for a byte that is not a
+/// command.
 [[nodiscard]] constexpr std::string_view to_string(Command command) noexcept {
     switch (without_operand(command)) {
         case Command::read_ram:
@@ -210,9 +211,9 @@ inline constexpr std::uint8_t reset_cpu = 0xFE;  ///< pulses bit 0 of the output
 inline constexpr std::uint8_t self_test_passed = 0x55;
 inline constexpr std::uint8_t interface_test_passed = 0x00;
 inline constexpr std::uint8_t no_password = 0xF1;
-inline constexpr std::uint8_t no_device = 0xFE;  ///< with a timeout: what stands for a device's answer
+inline constexpr std::uint8_t no_device = 0xFE;  ///< with a timeout: replaces the answer of an absent device
 
-/// The name of the register that an access goes to, for traces and debuggers; empty where there is none.
+/// The name of the register that an access reaches, for traces and debuggers; empty if there is none.
 [[nodiscard]] constexpr std::string_view register_name(std::uint64_t offset, bool write) noexcept {
     switch (offset) {
         case data_offset:

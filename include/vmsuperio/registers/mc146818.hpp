@@ -6,7 +6,7 @@
 
 #include <vmsuperio/registers/register.hpp>
 
-/// The registers of the MC146818A real-time clock and the CMOS bytes around it that a PC gives a meaning.
+/// The registers of the MC146818A real-time clock and the CMOS bytes that have a meaning on a PC.
 ///
 /// Sources: Motorola MC146818A data sheet, "Address map", "Registers"; IBM PC/AT Technical Reference,
 /// "Real-time clock/CMOS RAM information".
@@ -17,7 +17,7 @@ inline constexpr std::uint8_t data_offset = 1;            ///< port 0x71
 inline constexpr std::uint8_t extended_index_offset = 2;  ///< port 0x72, of the second bank
 inline constexpr std::uint8_t extended_data_offset = 3;   ///< port 0x73
 
-// What is where, as the index register counts.
+// The bytes by their index.
 inline constexpr std::uint8_t seconds = 0x00;
 inline constexpr std::uint8_t seconds_alarm = 0x01;
 inline constexpr std::uint8_t minutes = 0x02;
@@ -32,7 +32,8 @@ inline constexpr std::uint8_t register_a = 0x0A;
 inline constexpr std::uint8_t register_b = 0x0B;
 inline constexpr std::uint8_t register_c = 0x0C;
 inline constexpr std::uint8_t register_d = 0x0D;
-inline constexpr std::uint8_t shutdown_status = 0x0F;  ///< tells the firmware what a CPU reset was for
+inline constexpr std::uint8_t shutdown_status =
+    0x0F;  ///< informs the firmware about the purpose of a CPU reset
 inline constexpr std::uint8_t checksum_first = 0x10;   ///< the checksum covers 0x10 to 0x2D
 inline constexpr std::uint8_t base_memory_low = 0x15;  ///< KiB below 640 KiB
 inline constexpr std::uint8_t base_memory_high = 0x16;
@@ -51,7 +52,7 @@ inline constexpr std::uint8_t memory_above_4g_middle = 0x5C;
 inline constexpr std::uint8_t memory_above_4g_high = 0x5D;
 
 /// The name of a byte, for traces and debuggers; empty for plain memory. Bit 7 of the index, which masks NMI,
-/// does not count.
+/// is ignored.
 [[nodiscard]] constexpr std::string_view index_name(std::uint8_t index) noexcept {
     switch (index & 0x7FU) {
         case seconds:
@@ -122,11 +123,11 @@ struct IndexRegister : Register<IndexRegister, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "index";
     static constexpr Field<0, 6> index{};
-    static constexpr Bit<7> nmi_masked{};  // wired on the PC's board, not a part of the chip
+    static constexpr Bit<7> nmi_masked{};  // implemented on the PC's board, not in the chip
     static constexpr FieldInfo fields[]{{"index", index.bits}, {"nmi_masked", nmi_masked.bits}};
 };
 
-/// Register A: UIP is the clock's own.
+/// Register A. The guest cannot write UIP.
 struct RegisterA : Register<RegisterA, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "A";
@@ -142,10 +143,10 @@ struct RegisterA : Register<RegisterA, std::uint8_t> {
 struct RegisterB : Register<RegisterB, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "B";
-    static constexpr Bit<0> daylight_savings{};  // DSE: kept, without effect
+    static constexpr Bit<0> daylight_savings{};  // DSE: stored, without effect
     static constexpr Bit<1> hours_24{};          // 24/12
     static constexpr Bit<2> binary{};            // DM
-    static constexpr Bit<3> square_wave{};       // SQWE: kept, no pin to drive
+    static constexpr Bit<3> square_wave{};       // SQWE: stored, without effect because there is no pin
     static constexpr Bit<4> update_ended_interrupt{};
     static constexpr Bit<5> alarm_interrupt{};
     static constexpr Bit<6> periodic_interrupt{};
@@ -187,8 +188,8 @@ struct RegisterD : Register<RegisterD, std::uint8_t> {
                                         {"valid_ram_and_time", valid_ram_and_time.bits}};
 };
 
-/// The name of the port that an access goes to, for traces and debuggers; empty where there is none. What
-/// is behind a data port depends on the index that was written last.
+/// The name of the port that an access reaches, for traces and debuggers; empty if there is none. The byte
+/// behind a data port depends on the index that was written last.
 [[nodiscard]] constexpr std::string_view register_name(std::uint64_t offset) noexcept {
     switch (offset) {
         case index_offset:

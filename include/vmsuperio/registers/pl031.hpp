@@ -27,10 +27,10 @@ inline constexpr std::uint16_t first_id = 0xFE0;          ///< RTCPeriphID0-3, t
     return offset >= first_id && offset < first_id + 0x20U && offset % 4 == 0;
 }
 /// One byte in each of the eight identification registers: part 0x031, designer 0x41 (ARM), revision 0; then
-/// the PrimeCell's own 0xB105F00D.
+/// the PrimeCell identification 0xB105F00D.
 inline constexpr std::array<std::uint8_t, 8> ids{0x31, 0x10, 0x04, 0x00, 0x0D, 0xF0, 0x05, 0xB1};
 
-/// The name of the register at an offset, for traces and debuggers; empty where there is none.
+/// The name of the register at an offset, for traces and debuggers; empty if there is none.
 [[nodiscard]] constexpr std::string_view register_name(std::uint64_t offset) noexcept {
     constexpr std::array<std::string_view, 8> id_names{"RTCPeriphID0", "RTCPeriphID1", "RTCPeriphID2",
                                                        "RTCPeriphID3", "RTCPCellID0",  "RTCPCellID1",
@@ -65,7 +65,7 @@ struct Data : Register<Data, std::uint32_t> {
     static constexpr FieldInfo fields[]{{"seconds", seconds.bits}};
 };
 
-/// RTCMR: the seconds at which the interrupt comes.
+/// RTCMR: the seconds at which the interrupt occurs.
 struct Match : Register<Match, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = register_name(match);
@@ -89,7 +89,7 @@ struct Control : Register<Control, std::uint32_t> {
     static constexpr FieldInfo fields[]{{"start", start.bits}};
 };
 
-/// RTCIMSC: 1 lets the interrupt through.
+/// RTCIMSC: 1 enables the interrupt.
 struct InterruptMask : Register<InterruptMask, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = register_name(interrupt_mask);
@@ -97,7 +97,7 @@ struct InterruptMask : Register<InterruptMask, std::uint32_t> {
     static constexpr FieldInfo fields[]{{"match", match.bits}};
 };
 
-/// RTCRIS: the match, whether or not its interrupt is let through.
+/// RTCRIS: the match, whether or not its interrupt is enabled.
 struct InterruptStatus : Register<InterruptStatus, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = register_name(raw_interrupt);
@@ -105,7 +105,7 @@ struct InterruptStatus : Register<InterruptStatus, std::uint32_t> {
     static constexpr FieldInfo fields[]{{"match", match.bits}};
 };
 
-/// RTCMIS: what the interrupt line shows.
+/// RTCMIS: the level of the interrupt line.
 struct MaskedInterruptStatus : Register<MaskedInterruptStatus, std::uint32_t> {
     using Register::Register;
     static constexpr std::string_view name = register_name(masked_interrupt);

@@ -13,11 +13,11 @@
 /// "Mouse"; Microsoft's IntelliMouse protocol.
 namespace vmsuperio::ps2 {
 
-/// What a keyboard is sent.
+/// The commands to a keyboard.
 enum class KeyboardCommand : std::uint8_t {
     set_leds = 0xED,         ///< the next byte: bit 0 Scroll Lock, 1 Num Lock, 2 Caps Lock
     echo = 0xEE,             ///< answered with itself
-    scan_code_set = 0xF0,    ///< the next byte: 1 to 3 selects a set, 0 asks for it
+    scan_code_set = 0xF0,    ///< the next byte: 1 to 3 selects a set, 0 requests its number
     identify = 0xF2,         ///< answered with AB 83
     set_typematic = 0xF3,    ///< the next byte: bits 0 to 4 the rate, 5 and 6 the delay
     enable = 0xF4,           ///< starts scanning
@@ -34,7 +34,7 @@ enum class KeyboardCommand : std::uint8_t {
     reset = 0xFF,
 };
 
-/// What a mouse is sent.
+/// The commands to a mouse.
 enum class MouseCommand : std::uint8_t {
     scaling_1_1 = 0xE6,
     scaling_2_1 = 0xE7,
@@ -46,7 +46,7 @@ enum class MouseCommand : std::uint8_t {
     set_wrap = 0xEE,
     set_remote = 0xF0,
     identify = 0xF2,         ///< answered with 0, 3 or 4
-    set_sample_rate = 0xF3,  ///< the next byte: 10, 20, 40, 60, 80, 100 or 200 a second
+    set_sample_rate = 0xF3,  ///< the next byte: 10, 20, 40, 60, 80, 100 or 200 per second
     enable = 0xF4,
     disable = 0xF5,
     set_default = 0xF6,
@@ -54,7 +54,7 @@ enum class MouseCommand : std::uint8_t {
     reset = 0xFF,
 };
 
-/// The name of a command as the enumeration has it; empty for a byte that is no command.
+/// The name of a command in the enumeration; empty for a byte that is not a command.
 [[nodiscard]] constexpr std::string_view to_string(KeyboardCommand command) noexcept {
     switch (command) {
         case KeyboardCommand::set_leds:
@@ -95,7 +95,7 @@ enum class MouseCommand : std::uint8_t {
     return {};
 }
 
-/// The name of a command as the enumeration has it; empty for a byte that is no command.
+/// The name of a command in the enumeration; empty for a byte that is not a command.
 [[nodiscard]] constexpr std::string_view to_string(MouseCommand command) noexcept {
     switch (command) {
         case MouseCommand::scaling_1_1:
@@ -145,10 +145,10 @@ enum class MouseCommand : std::uint8_t {
 }
 
 inline constexpr std::uint8_t acknowledge = 0xFA;
-inline constexpr std::uint8_t resend_request = 0xFE;  ///< the device asks for the byte again
-inline constexpr std::uint8_t error = 0xFC;           ///< a mouse was sent a second wrong byte in a row
+inline constexpr std::uint8_t resend_request = 0xFE;  ///< the device requests the byte again
+inline constexpr std::uint8_t error = 0xFC;           ///< a mouse received a second invalid byte in a row
 inline constexpr std::uint8_t self_test_passed = 0xAA;
-/// What a 101/102-key keyboard answers to identify, behind the acknowledgement.
+/// The answer of a 101/102-key keyboard to identify, after the acknowledgement.
 inline constexpr std::array<std::uint8_t, 2> keyboard_id{0xAB, 0x83};
 
 /// The number of the scan code sets, from 1.
@@ -156,7 +156,7 @@ inline constexpr std::uint8_t last_scan_code_set = 3;
 /// The exponent of the finest resolution of a mouse: 2^3 counts per mm.
 inline constexpr std::uint8_t finest_resolution = 3;
 
-/// Whether a mouse can report so many times a second.
+/// Whether a mouse supports this number of reports per second.
 [[nodiscard]] constexpr bool is_sample_rate(std::uint8_t rate) noexcept {
     switch (rate) {
         case 10:
@@ -172,7 +172,7 @@ inline constexpr std::uint8_t finest_resolution = 3;
     }
 }
 
-/// The ids of mice: what identify is answered with.
+/// The ids of mice, which are the answers to identify.
 inline constexpr std::uint8_t standard_mouse = 0;  ///< three buttons, packets of 3 bytes
 inline constexpr std::uint8_t wheel_mouse = 3;     ///< IntelliMouse: with a wheel, packets of 4 bytes
 inline constexpr std::uint8_t explorer_mouse = 4;  ///< IntelliMouse Explorer: five buttons as well
@@ -192,12 +192,12 @@ struct Leds : Register<Leds, std::uint8_t> {
 struct Typematic : Register<Typematic, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "typematic";
-    static constexpr Field<0, 4> rate{};   // 0 is 30 a second, 31 is 2
+    static constexpr Field<0, 4> rate{};   // 0 is 30 per second, 31 is 2
     static constexpr Field<5, 6> delay{};  // (delay + 1) * 250 ms
     static constexpr FieldInfo fields[]{{"rate", rate.bits}, {"delay", delay.bits}};
 };
 
-/// The keys held that the codes of others depend on. The cable never carries it.
+/// The held keys on which the codes of other keys depend. This value is never sent over the cable.
 struct HeldKeys : Register<HeldKeys, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "modifiers";
@@ -217,8 +217,8 @@ struct HeldKeys : Register<HeldKeys, std::uint8_t> {
                                         {"num_lock", num_lock.bits}};
 };
 
-/// The buttons of a mouse as its host tells them (`MouseMotion`). The lower three are where the first byte of
-/// a packet has them.
+/// The buttons of a mouse as reported by the host (`MouseMotion`). The lower three have the same positions as
+/// in the first byte of a packet.
 struct MouseButtons : Register<MouseButtons, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "buttons";
@@ -228,7 +228,7 @@ struct MouseButtons : Register<MouseButtons, std::uint8_t> {
     static constexpr Bit<3> fourth{};
     static constexpr Bit<4> fifth{};
     static constexpr Field<0, 2> standard{};  // those that every mouse has
-    static constexpr Field<3, 4> extra{};     // those of an IntelliMouse Explorer alone
+    static constexpr Field<3, 4> extra{};     // those that only an IntelliMouse Explorer has
     static constexpr FieldInfo fields[]{{"left", left.bits},
                                         {"right", right.bits},
                                         {"middle", middle.bits},
@@ -236,7 +236,7 @@ struct MouseButtons : Register<MouseButtons, std::uint8_t> {
                                         {"fifth", fifth.bits}};
 };
 
-/// The first byte that a mouse answers to status_request.
+/// The first byte of a mouse's answer to status_request.
 struct MouseStatus : Register<MouseStatus, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "mouse_status";
@@ -258,7 +258,7 @@ struct MousePacket : Register<MousePacket, std::uint8_t> {
     static constexpr Bit<0, Access::read_only> left{};
     static constexpr Bit<1, Access::read_only> right{};
     static constexpr Bit<2, Access::read_only> middle{};
-    static constexpr Bit<3, Access::read_only> always_set{};  // by which drivers find the first byte
+    static constexpr Bit<3, Access::read_only> always_set{};  // drivers identify the first byte by it
     static constexpr Bit<4, Access::read_only> x_negative{};
     static constexpr Bit<5, Access::read_only> y_negative{};
     static constexpr Bit<6, Access::read_only> x_overflow{};

@@ -8,7 +8,7 @@
 
 namespace vmsuperio {
 
-/// The events register of pvpanic (QEMU, "PVPANIC DEVICE" specification): a read gives the events that the
+/// The events register of pvpanic (QEMU, "PVPANIC DEVICE" specification): a read returns the events that the
 /// device supports, a write reports those that happened.
 struct PvpanicEvents : Register<PvpanicEvents, std::uint8_t> {
     using Register::Register;

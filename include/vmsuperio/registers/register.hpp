@@ -11,22 +11,22 @@
 
 namespace vmsuperio {
 
-/// What a guest's write to a field does.
+/// The effect of a guest's write on a field.
 enum class Access : std::uint8_t {
     read_write,          ///< the field takes the value
-    read_only,           ///< nothing
-    self_clearing,       ///< the device acts on a 1; the field is not kept and reads as 0
+    read_only,           ///< the write has no effect
+    self_clearing,       ///< the device acts on a 1; the field is not stored and reads as 0
     write_one_to_clear,  ///< each bit that is written as 1 becomes 0
 };
 
-/// Which bits a field has, and what a guest's write to them does.
+/// The bits of a field, and the effect of a guest's write on them.
 struct FieldBits {
     std::uint64_t mask;
     unsigned shift;
     Access access;
 };
 
-/// A field of a register at run time: for traces, for `inspect()` and for debuggers.
+/// A field of a register at run time, for traces, for `inspect()` and for debuggers.
 struct FieldInfo {
     std::string_view name;
     std::uint64_t mask;
@@ -46,7 +46,7 @@ struct FieldInfo {
     }
 };
 
-/// Base of the register dictionaries: one type per register, naming its fields as the datasheet does.
+/// Base of the register dictionaries: one type per register, with the field names of the datasheet.
 ///
 /// ```cpp
 /// struct LineStatus : Register<LineStatus, std::uint8_t> {
@@ -59,9 +59,9 @@ struct FieldInfo {
 /// LineStatus lsr{0x61};
 /// if (lsr[LineStatus::data_ready]) { /* a received byte waits */ }
 /// ```
-/// A field belongs to the register that names it: to use it on another one does not compile. `fields`
-/// must cover every implemented bit exactly once; bits that it does not list are reserved, and a guest's
-/// write does not change them. Further fields may overlap those of the list, to test several bits at once.
+/// A field belongs to the register that names it: using it with another one does not compile. `fields` must
+/// cover every implemented bit exactly once; bits that it does not list are reserved, and a guest's write
+/// does not change them. Further fields may overlap those of the list, to test several bits at once.
 template <class Derived, std::unsigned_integral Value>
 class Register {
 public:
@@ -113,14 +113,14 @@ public:
         return set(bit, false);
     }
 
-    /// Takes a value that the guest wrote: each field changes as its access says.
+    /// Applies a value that the guest wrote: each field changes according to its access.
     constexpr void guest_write(Value written) noexcept {
         constexpr Value writable = guest_mask();
         constexpr Value cleared = mask_of(Access::write_one_to_clear);
         value_ = static_cast<Value>((value_ & ~writable & ~(written & cleared)) | (written & writable));
     }
 
-    /// The bits that take the value which a guest writes.
+    /// The bits that take the value that a guest writes.
     [[nodiscard]] static consteval Value guest_mask() noexcept { return mask_of(Access::read_write); }
     /// The bits of all fields with this access.
     [[nodiscard]] static consteval Value mask_of(Access access) noexcept {

@@ -12,8 +12,8 @@ namespace vmsuperio {
 struct ResetControlRegister : Register<ResetControlRegister, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "RST_CNT";
-    static constexpr Bit<1> system_reset{};  // SYS_RST: the reset is that of the platform, not INIT
-    static constexpr Bit<2> reset_cpu{};     // RST_CPU: a change from 0 to 1 resets
+    static constexpr Bit<1> system_reset{};  // SYS_RST: resets the platform instead of INIT
+    static constexpr Bit<2> reset_cpu{};     // RST_CPU: a change from 0 to 1 causes a reset
     static constexpr Bit<3> full_reset{};    // FULL_RST: with SYS_RST, a power cycle
     static constexpr FieldInfo fields[]{
         {"system_reset", system_reset.bits}, {"reset_cpu", reset_cpu.bits}, {"full_reset", full_reset.bits}};

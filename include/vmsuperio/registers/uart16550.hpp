@@ -6,15 +6,15 @@
 
 #include <vmsuperio/registers/register.hpp>
 
-/// The registers of the 16550A UART, named as in the PC16550D datasheet (section 8.0, "Registers");
-/// what only the 64-byte version has is named as in the TL16C750 datasheet.
+/// The registers of the 16550A UART, named as in the PC16550D datasheet (section 8.0, "Registers"); parts
+/// that only the 64-byte version has are named as in the TL16C750 datasheet.
 ///
 /// offset | read, DLAB=0 | write, DLAB=0 | read and write, DLAB=1
 /// ------ | ------------ | ------------- | ----------------------
 /// 0      | RBR          | THR           | DLL
 /// 1      | IER          | IER           | DLM
 /// 2      | IIR          | FCR           | IIR / FCR
-/// 3..7   | LCR MCR LSR MSR SCR, whatever DLAB is; writes to LSR and MSR change nothing
+/// 3..7   | LCR MCR LSR MSR SCR, independent of DLAB; writes to LSR and MSR have no effect
 namespace vmsuperio::uart16550 {
 
 /// Offsets from the base address. RBR, THR and DLL share one, IER and DLM another, IIR and FCR a third.
@@ -34,7 +34,7 @@ inline constexpr std::uint8_t scratch = 7;                   // SCR
 inline constexpr std::uint8_t count = 8;
 }  // namespace offset
 
-/// RBR: Receiver Buffer, offset 0, DLAB=0, read only. Empty, this model reads 0x00.
+/// RBR: Receiver Buffer, offset 0, DLAB=0, read only. If it is empty, this model reads 0x00.
 struct ReceiverBuffer : Register<ReceiverBuffer, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "RBR";
@@ -72,7 +72,7 @@ struct InterruptEnable : Register<InterruptEnable, std::uint8_t> {
                                         {"modem_status", modem_status.bits}};
 };
 
-/// IIR[3:0]: what the highest pending interrupt is (PC16550D table IV).
+/// IIR[3:0]: the highest pending interrupt (PC16550D table IV).
 enum class InterruptId : std::uint8_t {
     modem_status = 0x0,  // MS, fourth priority
     none = 0x1,
@@ -94,8 +94,8 @@ struct InterruptIdentification : Register<InterruptIdentification, std::uint8_t>
         {"id", id.bits}, {"fifo_64", fifo_64.bits}, {"fifo_enabled", fifo_enabled.bits}};
 };
 
-/// FCR: FIFO Control, offset 2, write only, reset 0x00. The reset bits clear themselves; bit 3 (DMA mode)
-/// is kept and has no effect; bit 5 exists on the TL16C750 only and is writable while DLAB=1.
+/// FCR: FIFO Control, offset 2, write only, reset 0x00. The reset bits clear themselves; bit 3 (DMA mode) is
+/// stored and has no effect; bit 5 exists on the TL16C750 only and is writable while DLAB=1.
 struct FifoControl : Register<FifoControl, std::uint8_t> {
     using Register::Register;
     static constexpr std::string_view name = "FCR";
@@ -209,7 +209,7 @@ struct Scratch : Register<Scratch, std::uint8_t> {
     static constexpr FieldInfo fields[]{{"data", data.bits}};
 };
 
-/// The name of the register that an access goes to, for traces and debuggers; empty where there is none.
+/// The name of the register that an access reaches, for traces and debuggers; empty if there is none.
 /// `divisor_latch` is LCR.DLAB at the time of the access.
 [[nodiscard]] constexpr std::string_view register_name(std::uint64_t offset, bool write,
                                                        bool divisor_latch) noexcept {

@@ -8,12 +8,12 @@
 #include <vmsuperio/rtc/device_time.hpp>
 
 /// The calendar of the MC146818A: its bytes in BCD or binary and in 12 or 24 hours, how they advance, and
-/// when an alarm meets them. Nothing here loops over time: a jump of centuries costs the same as one second.
+/// when they match an alarm. No function loops over time: a jump of centuries costs the same as one second.
 namespace vmsuperio::detail {
 
 inline constexpr std::int64_t seconds_per_day = 86400;
 
-/// How the bytes are written: bits DM and 24/12 of register B.
+/// The format of the bytes: bits DM and 24/12 of register B.
 struct RtcFormat {
     bool binary{};
     bool hours_24{};
@@ -27,11 +27,11 @@ struct RtcFormat {
         }
         return static_cast<std::uint8_t>(((floor_mod(value, 100) / 10) << 4) | floor_mod(value, 10));
     }
-    /// Any byte gives some number: a guest may write digits that BCD does not have.
+    /// Every byte is converted to some number: a guest may write digits that are not BCD.
     [[nodiscard]] constexpr std::int64_t decode(std::uint8_t byte) const noexcept {
         return binary ? std::int64_t{byte} : std::int64_t{byte >> 4} * 10 + (byte & 0x0F);
     }
-    /// In 12-hour mode midnight is 12 AM, noon 12 PM, and bit 7 tells PM.
+    /// In 12-hour mode midnight is 12 AM, noon is 12 PM, and bit 7 means PM.
     [[nodiscard]] constexpr std::uint8_t encode_hour(std::int64_t hour) const noexcept {
         if (hours_24) {
             return encode(hour);
@@ -59,7 +59,8 @@ struct RtcBytes {
     std::uint8_t century{};
 };
 
-/// Seconds since 1970-01-01 00:00 that the bytes tell. Numbers beyond their range carry over into the next.
+/// The time of the bytes, in seconds since 1970-01-01 00:00. Numbers beyond their range carry into the next
+/// field.
 [[nodiscard]] constexpr std::int64_t rtc_seconds(const RtcBytes& bytes, RtcFormat format) noexcept {
     const std::int64_t month = format.decode(bytes.month) - 1;
     const std::int64_t year =
@@ -85,8 +86,8 @@ struct RtcBytes {
             .century = format.encode(floor_div(date.year, 100))};
 }
 
-/// The bytes `count` seconds later. The day of the week only counts on: the chip does not know which day a
-/// date was, and keeps whatever the guest has set.
+/// The bytes `count` seconds later. The day of the week only advances: the chip does not derive it from the
+/// date, and keeps the value that the guest has set.
 [[nodiscard]] constexpr RtcBytes rtc_advance(const RtcBytes& bytes, RtcFormat format,
                                              std::int64_t count) noexcept {
     const std::int64_t before = rtc_seconds(bytes, format);
@@ -97,7 +98,7 @@ struct RtcBytes {
     return after;
 }
 
-/// The alarm bytes of the chip. Day and month are 0 where it has none.
+/// The alarm bytes of the chip. Day and month are 0 if it has none.
 struct RtcAlarm {
     std::uint8_t second{};
     std::uint8_t minute{};
@@ -106,8 +107,8 @@ struct RtcAlarm {
     std::uint8_t month{};
 };
 
-/// The first day after `today` on which the alarm's day and month match, as days after it; nothing where
-/// there is none. 29 February may be eight years away, across a year like 2100.
+/// The first day after `today` on which the alarm's day and month match, as the number of days after it, or
+/// nothing if there is none. 29 February may be eight years away, across a year like 2100.
 [[nodiscard]] constexpr std::optional<std::int64_t> next_alarm_day(
     std::int64_t today, std::optional<std::int64_t> day, std::optional<std::int64_t> month) noexcept {
     CivilDate at = civil_from_days(today);
@@ -122,8 +123,8 @@ struct RtcAlarm {
     return std::nullopt;
 }
 
-/// Seconds from a time (since 1970) to the next match of the alarm, at least 1; nothing where it can never
-/// match. A byte with its two upper bits set matches every value; so does a day or a month of 0.
+/// The seconds from a time (since 1970) to the next match of the alarm, at least 1, or nothing if it can
+/// never match. A byte with its two upper bits set matches every value; so does a day or a month of 0.
 [[nodiscard]] constexpr std::optional<std::int64_t> next_alarm(const RtcAlarm& alarm, RtcFormat format,
                                                                std::int64_t time) noexcept {
     struct Match {
@@ -135,13 +136,13 @@ struct RtcAlarm {
     const Match hour{wildcard(alarm.hour), format.decode_hour(alarm.hour)};
     const Match minute{wildcard(alarm.minute), format.decode(alarm.minute)};
     const Match second{wildcard(alarm.second), format.decode(alarm.second)};
-    // The chip compares bytes, so a byte that no time is written as never matches.
+    // The chip compares bytes, so a byte that does not occur in a valid time never matches.
     if ((!hour.any && (hour.value > 23 || format.encode_hour(hour.value) != alarm.hour)) ||
         (!minute.any && (minute.value > 59 || format.encode(minute.value) != alarm.minute)) ||
         (!second.any && (second.value > 59 || format.encode(second.value) != alarm.second))) {
         return std::nullopt;
     }
-    // In register D the day has six bits, so that "any" is 0x3F there. Other upper bits of it have no
+    // In register D the day has six bits, so that "any" is 0x3F there. Its upper bits otherwise have no
     // meaning (ACPI 4.8.2.4).
     const std::uint8_t day_bits = alarm.day & 0x3FU;
     const bool any_day = day_bits == 0 || day_bits == 0x3F || wildcard(alarm.day);

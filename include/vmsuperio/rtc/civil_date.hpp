@@ -12,7 +12,7 @@ namespace vmsuperio::detail {
 [[nodiscard]] constexpr std::int64_t floor_div(std::int64_t a, std::int64_t b) noexcept {
     return a / b - (a % b < 0 ? 1 : 0);
 }
-/// What `floor_div` leaves, 0 to `b` - 1.
+/// The remainder of `floor_div`, 0 to `b` - 1.
 [[nodiscard]] constexpr std::int64_t floor_mod(std::int64_t a, std::int64_t b) noexcept {
     const std::int64_t rest = a % b;
     return rest < 0 ? rest + b : rest;
@@ -29,7 +29,8 @@ struct CivilDate {
 // A year that begins in March has its leap day at the end, and its months before a given one have
 // (153 * month + 2) / 5 days. 400 years have 146097 days, and 719468 lie between 0000-03-01 and 1970-01-01.
 
-/// Days from 1970-01-01 to a date. Month and day must be in range; a day too many is one of the next month.
+/// The days from 1970-01-01 to a date. Month and day must be in range; a day past the end of the month is one
+/// of the next month.
 [[nodiscard]] constexpr std::int64_t days_from_civil(const CivilDate& date) noexcept {
     const std::int64_t year = date.year - (date.month <= 2 ? 1 : 0);
     const std::int64_t era = floor_div(year, 400);
@@ -39,7 +40,7 @@ struct CivilDate {
     return era * 146097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719468;
 }
 
-/// The date so many days after 1970-01-01.
+/// The date that is `days` days after 1970-01-01.
 [[nodiscard]] constexpr CivilDate civil_from_days(std::int64_t days) noexcept {
     const std::int64_t shifted = days + 719468;
     const std::int64_t era = floor_div(shifted, 146097);

@@ -20,16 +20,16 @@ namespace vmsuperio {
 struct RtcCmosOptions {
     /// The guest's local time minus UTC, for guests that keep the clock in local time. At most a day.
     std::chrono::seconds utc_offset{0};
-    /// The bytes that hold the alarm's day of the month and its month, as DAY_ALRM and MON_ALRM of the FADT
-    /// name them; 0: none. Possible are 0x0D for the day (its bits 5:0, as on the PIIX4) and 0x0E to 0x7F
-    /// for both (VIA's chipsets: 0x7D and 0x7E); other numbers count as 0. The guest writes 0, or a byte
-    /// with both upper bits set, for any day or month (ACPI 4.8.2.4).
+    /// The bytes that hold the alarm's day of the month and its month, as named by DAY_ALRM and MON_ALRM of
+    /// the FADT; 0 for none. Valid are 0x0D for the day (its bits 5:0, as on the PIIX4) and 0x0E to 0x7F for
+    /// both (VIA's chipsets: 0x7D and 0x7E); other numbers count as 0. The guest writes 0, or a byte with
+    /// both upper bits set, for any day or month (ACPI 4.8.2.4).
     std::uint8_t day_alarm{0};
     std::uint8_t month_alarm{0};
 };
 
-/// The clock as plain data. By default: a clock just reset that stood at 1970; restored, it has the time of
-/// the clock that it is given.
+/// The clock as plain data. A default-constructed state is a device that was reset when its clock was at
+/// 1970: once restored, it has the time of its new clock.
 struct RtcCmosState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("CMOS"), .version = 2, .readable_since = 1};
@@ -62,7 +62,8 @@ private:
         ram[mc146818::month] = 1;
         ram[mc146818::year] = 0x70;
         ram[mc146818::century] = 0x19;
-        ram[mc146818::register_a] = 0x26;  // 32.768 kHz, 1024 Hz periodic: what a PC's firmware sets
+        ram[mc146818::register_a] =
+            0x26;  // 32.768 kHz, 1024 Hz periodic: the value that a PC's firmware sets
         ram[mc146818::register_b] = mc146818::RegisterB().set(mc146818::RegisterB::hours_24).value();
         ram[mc146818::register_d] =
             mc146818::RegisterD().set(mc146818::RegisterD::valid_ram_and_time).value();
@@ -72,8 +73,8 @@ private:
 
 namespace detail {
 
-/// Where the alarm's date is, as the options say: an index, 0 for none. The clock's own bytes cannot hold it
-/// as well.
+/// The indices of the alarm's date according to the options, or 0 for none. The clock's own bytes cannot be
+/// used for it.
 struct RtcAlarmDate {
     std::uint8_t day{};
     std::uint8_t month{};
@@ -99,7 +100,7 @@ private:
 
 }  // namespace detail
 
-/// Whether a clock with these options can have been in that state; names the first member found wrong.
+/// Checks whether a clock with these options can be in this state; the error names the first invalid member.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const RtcCmosState& state,
                                                                  const RtcCmosOptions& options = {}) {
     using namespace mc146818;
@@ -117,10 +118,10 @@ private:
 
 namespace detail {
 
-/// What an access to the clock caused outside it. The interrupt line follows from the state; it never rises
+/// The effects of an access outside the clock. The interrupt line follows from the state; it never rises
 /// again within one access.
 struct RtcCmosEffects {
-    bool time_changed{};             // by the guest; the clock is now `ahead` of the host's
+    bool time_changed{};             // by the guest; the device is now `ahead` of the host's clock
     bool shutdown_status_written{};  // with `shutdown_status`
     bool nmi_mask_changed{};         // to `nmi_masked`
     bool nmi_masked{};
@@ -148,8 +149,8 @@ struct RtcCmosEffects {
     }
 };
 
-/// The chip and its memory without its wires: what `RtcCmos` connects to a trigger, events and a clock.
-/// `now` is the time of that clock, in ns since its epoch.
+/// The chip and its memory without connections: `RtcCmos` connects it to a trigger, events and a clock. `now`
+/// is the time of that clock, in ns since its epoch.
 class RtcCmosCore : public SecondsCore<RtcCmosState> {
 public:
     using options_type = RtcCmosOptions;
@@ -174,7 +175,7 @@ public:
         return mc146818::IndexRegister(state_.index)[mc146818::IndexRegister::nmi_masked];
     }
 
-    /// Carries out what happened since the last look: updates, alarm, periodic flag. O(1) in the time passed.
+    /// Updates the state to `now`: updates of the time, alarm, periodic flag. O(1) in the time passed.
     constexpr void advance(std::int64_t now) noexcept {
         const std::int64_t before = state_.time.seen;
         const std::int64_t after = look(now);
@@ -183,7 +184,7 @@ public:
             return;
         }
         if (after == before) {
-            return;  // the second look within one access
+            return;  // the second call within one access
         }
         using mc146818::RegisterC;
         RegisterC flags = register_c();
@@ -207,7 +208,7 @@ public:
 
     /// The RESET pin: PIE, AIE, UIE, SQWE and all flags of register C are cleared (data sheet, "RESET").
     /// Clock, calendar, alarm and memory stay, as the battery keeps them; so do the index registers, which
-    /// are no part of the chip's reset.
+    /// are not part of the chip's reset.
     constexpr void reset(std::int64_t now) noexcept {
         advance(now);
         using mc146818::RegisterB;
@@ -216,7 +217,7 @@ public:
         set_register_c({});
     }
 
-    /// What a read at a port's offset gives, as of the last look.
+    /// The result of a read at a port's offset, as of the last `advance`.
     [[nodiscard]] constexpr std::uint8_t peek(std::uint8_t offset) const noexcept {
         switch (offset) {
             case mc146818::data_offset:
@@ -283,7 +284,7 @@ public:
         return effects;
     }
 
-    /// A write to any port but the data port. None of them has to do with time.
+    /// A write to any port except the data port. None of them depends on time.
     constexpr RtcCmosEffects write_port(std::uint8_t offset, std::uint8_t value) noexcept {
         RtcCmosEffects effects;
         switch (offset) {
@@ -306,10 +307,10 @@ public:
         return effects;
     }
 
-    /// When the line will next rise by itself, on the clock's time line, as of the last look.
+    /// The time on the clock at which the line will next rise without an access, as of the last `advance`.
     [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> next_deadline() const noexcept {
         if (interrupt_level() || !running()) {
-            return std::nullopt;  // a high line falls only by a read of register C
+            return std::nullopt;  // only an access lowers a high line
         }
         using mc146818::RegisterB;
         const RegisterB control = register_b();
@@ -366,7 +367,7 @@ public:
     constexpr void set_memory_size(std::uint64_t below_4g, std::uint64_t above_4g) noexcept {
         constexpr std::uint64_t kib = 1024;
         constexpr std::uint64_t mib = 1024 * kib;
-        // How much of the memory is from `base` on, in units, at most what the bytes can say.
+        // The size of the memory from `base` on, in units, limited to the range of the bytes.
         const auto from = [below_4g](std::uint64_t base, std::uint64_t unit, std::uint64_t most) {
             const std::uint64_t size = below_4g > base ? (below_4g - base) / unit : 0;
             return size < most ? size : most;
@@ -380,7 +381,7 @@ public:
         put(mc146818::memory_above_4g_low, high < 0xFF'FFFF ? high : 0xFF'FFFF, 3);
     }
 
-    /// The guest's time of day as seconds since 1970-01-01 00:00, in whatever zone it keeps.
+    /// The guest's time of day as seconds since 1970-01-01 00:00, in the guest's time zone.
     [[nodiscard]] constexpr std::int64_t time_of_day() const noexcept {
         return rtc_seconds(bytes(), format());
     }
@@ -390,7 +391,7 @@ public:
 
 private:
     static constexpr std::uint64_t ticks_per_second = 32768;
-    /// UIP rises this long before an update: 8 ticks, 244 us (data sheet, "Update cycle").
+    /// The time from the rise of UIP to the update: 8 ticks, 244 us (data sheet, "Update cycle").
     static constexpr std::uint64_t update_window = 244'140;
 
     [[nodiscard]] constexpr std::uint8_t selected() const noexcept {
@@ -442,7 +443,7 @@ private:
         ram[mc146818::year] = bytes.year;
         ram[mc146818::century] = bytes.century;
     }
-    /// Puts a number of several bytes, the lowest first, as firmware does.
+    /// Stores a number of several bytes, the lowest first, as firmware does.
     constexpr void put(std::uint8_t first, std::uint64_t value, std::uint8_t count) noexcept {
         for (std::uint8_t i = 0; i < count; ++i) {
             set_cmos(static_cast<std::uint8_t>(first + i), static_cast<std::uint8_t>(value >> (8U * i)));
@@ -462,7 +463,7 @@ private:
     [[nodiscard]] constexpr std::uint64_t ticks_until(std::int64_t time) const noexcept {
         return elapsed(state_.second_start, time) * ticks_per_second / ns_per_second;
     }
-    /// The first nanosecond at which that many ticks are over.
+    /// The first nanosecond at which that many ticks have passed.
     [[nodiscard]] static constexpr std::uint64_t ns_of_ticks(std::uint64_t ticks) noexcept {
         return (ticks * ns_per_second + ticks_per_second - 1) / ticks_per_second;
     }
@@ -486,14 +487,14 @@ private:
         a.guest_write(value);
         state_.ram[mc146818::register_a] = a.value();
         if (running() && !was_running) {
-            // The first update comes half a second after the divider starts (data sheet, "Divider control").
+            // The first update occurs half a second after the divider starts (data sheet, "Divider control").
             state_.second_start = state_.time.seen - ns_per_second / 2;
         } else if (!running()) {
             state_.second_start = state_.time.seen;
         }
     }
 
-    /// Returns whether the guest has set the time by it.
+    /// Returns whether the guest has set the time with this write.
     constexpr bool write_register_b(std::uint8_t value) noexcept {
         using mc146818::RegisterB;
         const bool was_set = register_b()[RegisterB::set_mode];
@@ -507,9 +508,9 @@ private:
         state_.ram[mc146818::register_b] = b.value();
         set_register_c(register_c());
         if (!was_set && !set && format() != old_format) {
-            // The data sheet leaves it to the guest to set the time again ("DM"). Until it does, or if it
-            // never does, the time is right in the new format, as QEMU has it. With SET the bytes are the
-            // guest's.
+            // According to the data sheet the guest has to set the time again ("DM"). Until it does, or if it
+            // never does, the time is correct in the new format, as in QEMU. With SET the bytes are not
+            // converted.
             RtcBytes converted = rtc_bytes(rtc_seconds(old_bytes, old_format), format());
             converted.weekday = format().encode(old_format.decode(old_bytes.weekday));
             store(converted);

@@ -15,8 +15,8 @@
 
 namespace vmsuperio {
 
-/// The clock as plain data. By default: a clock just reset that stood at 1970; restored, it has the time of
-/// the clock that it is given.
+/// The clock as plain data. A default-constructed state is a device that was reset when its clock was at
+/// 1970: once restored, it has the time of its new clock.
 struct RtcPl031State {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("PL31"), .version = 1, .readable_since = 1};
@@ -44,17 +44,17 @@ struct RtcPl031State {
     friend constexpr bool operator==(const RtcPl031State&, const RtcPl031State&) = default;
 };
 
-/// Whether a clock can have been in that state; names the first member found wrong.
+/// Checks whether a clock can be in this state; the error names the first invalid member.
 [[nodiscard]] constexpr std::expected<void, StateError> validate(const RtcPl031State& state) {
     return detail::validate_time(state);  // every value of the registers is possible
 }
 
 namespace detail {
 
-/// What an access to the clock caused outside it. The interrupt line follows from the state; it never rises
+/// The effects of an access outside the clock. The interrupt line follows from the state; it never rises
 /// again within one access.
 struct RtcPl031Effects {
-    bool time_changed{};  // by the guest; the clock is now `ahead` of the host's
+    bool time_changed{};  // by the guest; the device is now `ahead` of the host's clock
     bool invalid_read{};
     bool invalid_write{};
     std::chrono::seconds ahead{};
@@ -80,8 +80,8 @@ struct RtcPl031Effects {
     }
 };
 
-/// The chip without its wires: what `RtcPl031` connects to a trigger, events and a clock. `now` is the time
-/// of that clock, in ns since its epoch; the registers are those of the offsets 0 to 0xFFF.
+/// The chip without connections: `RtcPl031` connects it to a trigger, events and a clock. `now` is the time
+/// of that clock, in ns since its epoch; the registers are at the offsets 0 to 0xFFF.
 class RtcPl031Core : public SecondsCore<RtcPl031State> {
 public:
     using options_type = NoRtcOptions;
@@ -99,7 +99,7 @@ public:
         return state_.matched && state_.interrupt_enabled;
     }
 
-    /// Counts the seconds that passed since the last look. O(1) in the time passed.
+    /// Updates the state to `now`. O(1) in the time passed.
     constexpr void advance(std::int64_t now) noexcept {
         look(now);
         const std::uint64_t seconds = seconds_passed();
@@ -108,15 +108,15 @@ public:
         count_seconds(seconds);
     }
 
-    /// The reset line of the bus (PRESETn): RTCMR, RTCLR, RTCIMSC and RTCRIS are 0 again (DDI 0224, table
-    /// 3-1). The counter is in the domain of the 1 Hz clock, which a battery keeps: it runs on with the time
-    /// that the guest has set.
+    /// The reset line of the bus (PRESETn): RTCMR, RTCLR, RTCIMSC and RTCRIS return to 0 (DDI 0224, table
+    /// 3-1). The counter is in the domain of the 1 Hz clock, which a battery supplies: it continues with the
+    /// time that the guest has set.
     constexpr void reset(std::int64_t now) noexcept {
         advance(now);
         state_ = {.count = state_.count, .second_start = state_.second_start, .time = state_.time};
     }
 
-    /// The register at an offset as of the last look; nothing where none can be read.
+    /// The register at an offset as of the last `advance`, or nothing if no register can be read there.
     [[nodiscard]] constexpr std::optional<std::uint32_t> peek(std::uint64_t offset) const noexcept {
         switch (offset) {
             case pl031::data:
@@ -146,7 +146,7 @@ public:
         std::optional<std::uint32_t> value;
         RtcPl031Effects effects;
     };
-    /// A read of so many bytes. Nothing is read where no register has that offset and width.
+    /// A read of `size` bytes. Nothing is read if no register has that offset and width.
     constexpr Read read(std::int64_t now, std::uint64_t offset, std::size_t size) noexcept {
         advance(now);
         Read result{.value = size == register_width ? peek(offset) : std::nullopt, .effects = {}};
@@ -154,8 +154,7 @@ public:
         return result;
     }
 
-    /// A write of so many bytes with that value. Nothing is written where no register has that offset and
-    /// width.
+    /// A write of `value` with `size` bytes. Nothing is written if no register has that offset and width.
     constexpr RtcPl031Effects write(std::int64_t now, std::uint64_t offset, std::size_t size,
                                     std::uint32_t value) noexcept {
         advance(now);
@@ -177,7 +176,7 @@ public:
                 effects.ahead = time_offset();
                 break;
             case pl031::control:
-                break;  // once started, the clock stops only with a reset
+                break;  // once started, only a reset stops the clock
             case pl031::interrupt_mask: {
                 pl031::InterruptMask mask = interrupt_mask();
                 mask.guest_write(value);
@@ -197,7 +196,7 @@ public:
         return effects;
     }
 
-    /// When the line will next rise by itself, on the clock's time line, as of the last look.
+    /// The time on the clock at which the line will next rise without an access, as of the last `advance`.
     [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> next_deadline() const noexcept {
         if (state_.matched || !state_.interrupt_enabled) {
             return std::nullopt;
@@ -205,25 +204,25 @@ public:
         return on_clock(from_second_start(static_cast<std::int64_t>(seconds_to_match()) * ns_per_second));
     }
 
-    /// By the nearest way around the 32-bit counter.
+    /// The shorter distance around the 32-bit counter.
     [[nodiscard]] constexpr std::chrono::seconds time_offset() const noexcept {
         return std::chrono::seconds(
             static_cast<std::int32_t>(state_.count - static_cast<std::uint32_t>(clock_seconds())));
     }
 
 private:
-    /// Of every register, in bytes: accesses are whole and aligned, as the APB bus makes them.
+    /// The width of every register in bytes: accesses are whole and aligned, as on the APB bus.
     static constexpr std::size_t register_width = 4;
 
     [[nodiscard]] constexpr pl031::InterruptMask interrupt_mask() const noexcept {
         return pl031::InterruptMask().set(pl031::InterruptMask::match, state_.interrupt_enabled);
     }
-    /// Seconds until the counter next becomes the match value, 1 to 2^32.
+    /// The seconds until the counter next equals the match value, 1 to 2^32.
     [[nodiscard]] constexpr std::uint64_t seconds_to_match() const noexcept {
         const std::uint32_t distance = state_.match - state_.count;
         return distance == 0 ? std::uint64_t{1} << 32U : distance;
     }
-    /// The guest has made the counter and the match value equal, or not.
+    /// Sets the match if a write has made the counter and the match value equal.
     constexpr void compare() noexcept { state_.matched = state_.matched || state_.count == state_.match; }
 };
 

@@ -18,8 +18,8 @@
 
 namespace vmsuperio::detail {
 
-/// Any type may be the events of a clock, as all their members are optional. So that arguments in a wrong
-/// order do not compile, it must be none of the other things that a clock is given.
+/// Any type may be the events of a clock, because all its members are optional. It must not be a trigger or a
+/// clock, so that arguments in a wrong order do not compile.
 template <class E>
 concept RtcEvents = !Trigger<E> && !Clock<E>;
 
@@ -35,9 +35,8 @@ concept RtcEvents = !Trigger<E> && !Clock<E>;
            two_digits(of_day / 3600) + ":" + two_digits(of_day / 60 % 60) + ":" + two_digits(of_day % 60);
 }
 
-/// The part that is the same in all real-time clocks: how they are made, their time and their interrupt.
-/// `Core` takes the clock's time (ns since its epoch) as an argument; its `options_type` is what else it is
-/// made with.
+/// The common part of all real-time clocks: their construction, time and interrupt. The constructor of `Core`
+/// takes the clock's time (ns since its epoch) and an `options_type`.
 template <class Core, Trigger T, RtcEvents Events, Clock C>
 class RtcShell : public DeviceShell<Core, Events, T> {
     using Shell = DeviceShell<Core, Events, T>;
@@ -69,25 +68,26 @@ public:
         requires std::default_initializable<Events> && (!std::same_as<options_type, NoRtcOptions>)
         : RtcShell(std::move(interrupt), Events(), std::move(clock), options) {}
 
-    /// The chip's reset line: see the core's `reset`. What was due before it is not reported any more.
+    /// The chip's reset line: see the core's `reset`. An interrupt that was due before is not reported any
+    /// more.
     constexpr std::expected<void, error_type> reset() {
         this->core().reset(now());
         return this->update_interrupt();
     }
 
-    /// Brings the device up to date with its clock. To be called at the deadline; harmless at any other time.
+    /// Updates the device to its clock. Call it at the deadline; it is harmless at any other time.
     constexpr std::expected<void, error_type> tick() {
         this->core().advance(now());
         return this->update_interrupt();
     }
 
-    /// When the interrupt line will next rise by itself, on the clock's own time line; nothing while no event
-    /// can raise it. To be asked again after every access and every `tick()`.
+    /// The time on the device's clock at which the interrupt line will next rise without an access, or
+    /// nothing if no event can raise it. Call it again after every access and every `tick()`.
     [[nodiscard]] constexpr std::optional<std::chrono::nanoseconds> next_deadline() const noexcept {
         return this->core().next_deadline();
     }
 
-    /// How far the guest's clock is ahead of the clock that the device was given, as of the last access.
+    /// How far the guest's clock is ahead of the device's clock, as of the last access.
     [[nodiscard]] constexpr std::chrono::seconds time_offset() const noexcept {
         return this->core().time_offset();
     }
@@ -105,7 +105,7 @@ public:
 protected:
     [[nodiscard]] constexpr std::int64_t now() const { return time_since_epoch(clock_).count(); }
 
-    /// What `from_state` of `Device` does. An error of the trigger is counted.
+    /// Implements `from_state` of `Device`. An error of the trigger is counted.
     template <class Device, class State>
     [[nodiscard]] static constexpr std::expected<Device, StateError> restored(const State& state, T interrupt,
                                                                               Events events, C clock,

@@ -10,16 +10,16 @@
 #include <vmsuperio/registers/uart16550.hpp>
 #include <vmsuperio/serial_state.hpp>
 
-/// The FIFOs of a `SerialState` in use. Counts, bytes and errors are the state's own; what the classes here
-/// keep beside it is derived: where in the state's arrays the oldest byte is, so that no byte moves when the
-/// guest reads one. `put_in_order` gives the saved form, in which the oldest byte is the first.
+/// The FIFOs of a `SerialState` in use. Counts, bytes and errors are members of the state. The classes here
+/// add only a derived value: the position of the oldest byte in the state's arrays, so that no byte moves
+/// when the guest reads one. `put_in_order` produces the saved form, in which the oldest byte is the first.
 namespace vmsuperio::detail {
 
 /// 64 received bytes with the errors of each, in a ring.
 ///
-/// The errors of a byte show in LSR when it becomes the oldest (PC16550D 8.6.2, LSR bits 2 to 4). So the
-/// state's masks hold those of the others only; whoever moves a byte to the front takes them with
-/// `take_front_errors`.
+/// The errors of a byte appear in LSR when it becomes the oldest (PC16550D 8.6.2, LSR bits 2 to 4). So the
+/// state's masks hold only those of the other bytes; the caller must collect the errors of the new oldest
+/// byte with `take_front_errors` after every change of it.
 class SerialReceiveFifo {
 public:
     static constexpr std::size_t capacity = SerialState::fifo_size;
@@ -33,13 +33,13 @@ public:
     [[nodiscard]] constexpr std::uint8_t front(const SerialState& state) const noexcept {
         return state.receive_data[slot(0)];
     }
-    /// Changes with every byte that comes or goes, repeating itself after 256 of each.
+    /// Changes with every byte that arrives or is read; it repeats after 256 of each.
     [[nodiscard]] constexpr std::uint32_t position(const SerialState& state) const noexcept {
         return (std::uint32_t{head_} << 8U) | state.receive_count;
     }
     [[nodiscard]] constexpr bool has_errors() const noexcept { return has_errors_; }
 
-    /// There must be a byte.
+    /// The FIFO must not be empty.
     constexpr std::uint8_t pop(SerialState& state) noexcept {
         const std::uint8_t byte = front(state);
         ++head_;
@@ -47,7 +47,7 @@ public:
         return byte;
     }
 
-    /// There must be room. `errors` holds LSR bits 4:2.
+    /// There must be room. `errors` contains LSR bits 4:2.
     constexpr void push(SerialState& state, std::uint8_t byte, std::uint8_t errors) noexcept {
         using uart16550::LineStatus;
         const std::size_t at = slot(state.receive_count);
@@ -60,11 +60,11 @@ public:
         ++state.receive_count;
     }
 
-    /// Takes as many as fit, and returns their number.
+    /// Takes as many bytes as fit, and returns their number.
     constexpr std::size_t push(SerialState& state, std::span<const std::uint8_t> bytes) noexcept {
         const std::size_t count = smaller(bytes.size(), room(state));
         const std::size_t at = slot(state.receive_count);
-        if (count == 1) {  // a key pressed: not worth calling memmove
+        if (count == 1) {  // a pressed key is not worth a call of memmove
             state.receive_data[at] = bytes.front();
         } else {
             const std::size_t first = smaller(count, capacity - at);
@@ -75,7 +75,7 @@ public:
         return count;
     }
 
-    /// The errors of the oldest byte, LSR bits 4:2, which are then forgotten here.
+    /// Returns the errors of the oldest byte, LSR bits 4:2, and clears them here.
     constexpr std::uint8_t take_front_errors(SerialState& state) noexcept {
         if (!has_errors_) [[likely]] {
             return 0;
@@ -94,7 +94,7 @@ public:
     }
 
     constexpr void clear(SerialState& state) noexcept {
-        // As if all had been read: the position shows the change when as many bytes come again.
+        // As if all had been read, so that the position differs when the same number of bytes arrives again.
         head_ = static_cast<std::uint8_t>(head_ + state.receive_count);
         state.receive_count = 0;
         state.receive_parity_errors = 0;
@@ -103,8 +103,8 @@ public:
         has_errors_ = false;
     }
 
-    /// Writes the content in its saved form to `saved`: the oldest byte first, bit 0 of each mask its own,
-    /// zeros behind the last.
+    /// Writes the content in its saved form to `saved`: the oldest byte first, with bit 0 of each mask, and
+    /// zeros after the last byte.
     constexpr void put_in_order(const SerialState& state, SerialState& saved) const noexcept {
         saved.receive_data = {};
         for (std::size_t i = 0; i < state.receive_count; ++i) {
@@ -115,9 +115,9 @@ public:
         saved.receive_framing_errors = std::rotr(state.receive_framing_errors, shift);
         saved.receive_breaks = std::rotr(state.receive_breaks, shift);
     }
-    /// Follows a state that is in its saved form.
+    /// Adopts a state that is in its saved form.
     constexpr void restore(const SerialState& state) noexcept {
-        // The oldest is in slot 0, but not at the position that it was at.
+        // The oldest byte is in slot 0, but at another position than before.
         head_ = static_cast<std::uint8_t>((head_ / capacity + 1) * capacity);
         note_errors(state);
     }
@@ -131,7 +131,7 @@ private:
             (state.receive_parity_errors | state.receive_framing_errors | state.receive_breaks) != 0;
     }
 
-    std::uint8_t head_{0};  // of the oldest byte, running on past the end of the array
+    std::uint8_t head_{0};  // the position of the oldest byte; it increases past the end of the array
     bool has_errors_{false};
 };
 
@@ -144,7 +144,7 @@ public:
         return {state.transmit_data.data() + head_, state.transmit_count};
     }
 
-    /// Takes as many as fit below `depth` bytes in all, and returns their number.
+    /// Takes as many bytes as fit into a FIFO of `depth` bytes, and returns their number.
     constexpr std::size_t push(SerialState& state, std::span<const std::uint8_t> bytes,
                                std::size_t depth) noexcept {
         const std::size_t size = state.transmit_count;
@@ -158,23 +158,23 @@ public:
         state.transmit_count = static_cast<std::uint8_t>(size + count);
         return count;
     }
-    /// There must be that many.
+    /// There must be `count` bytes.
     constexpr void drop_front(SerialState& state, std::size_t count) noexcept {
         state.transmit_count = static_cast<std::uint8_t>(state.transmit_count - count);
         head_ = state.transmit_count == 0 ? std::uint8_t{0} : static_cast<std::uint8_t>(head_ + count);
     }
     constexpr void clear(SerialState& state) noexcept { drop_front(state, state.transmit_count); }
 
-    /// Writes the content in its saved form to `saved`: the oldest byte first, zeros behind the last.
+    /// Writes the content in its saved form to `saved`: the oldest byte first, zeros after the last.
     constexpr void put_in_order(const SerialState& state, SerialState& saved) const noexcept {
         saved.transmit_data = {};
         copy_bytes(state.transmit_data.data() + head_, state.transmit_count, saved.transmit_data.data());
     }
-    /// Follows a state that is in its saved form.
+    /// Adopts a state that is in its saved form.
     constexpr void restore() noexcept { head_ = 0; }
 
 private:
-    std::uint8_t head_{0};  // where in the array the oldest byte is
+    std::uint8_t head_{0};  // the index of the oldest byte in the array
 };
 
 }  // namespace vmsuperio::detail

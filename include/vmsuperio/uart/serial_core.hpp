@@ -15,10 +15,10 @@
 
 namespace vmsuperio {
 
-/// What an access to a `SerialCore` did beside changing the state.
+/// The effects of an access to a `SerialCore` other than the change of its state.
 struct SerialEffects {
     std::size_t bytes_sent{0};  ///< to the writer
-    std::size_t bytes_lost{0};  ///< sent by the guest, and gone
+    std::size_t bytes_lost{0};  ///< sent by the guest, and lost
     std::size_t bytes_dropped{0};
     std::size_t overruns{0};
     std::uint16_t divisor{0};
@@ -33,12 +33,12 @@ struct SerialEffects {
     bool receive_emptied{false};
     bool input_resumed{false};
     bool invalid_access{false};
-    /// The transmitter may send again: offer to the writer what waits. Not an event.
+    /// The transmitter may send again: offer the waiting bytes to the writer. This is not an event.
     bool transmitter_resumed{false};
-    /// The interrupt sources (bits of IER) that the access took down, whether or not they came up again.
+    /// The interrupt sources (bits of IER) that the access cleared, whether or not they were set again.
     std::uint8_t rearmed{0};
 
-    /// Calls the events, in this order.
+    /// Calls the events in a fixed order.
     template <SerialEvents E>
     [[gnu::always_inline]] constexpr void report(E& events) const {
         using uart16550::LineControl;
@@ -86,20 +86,20 @@ struct SerialEffects {
     }
 };
 
-/// The core of `Serial`, which knows nothing of the world outside: registers, FIFOs, and what follows from
-/// them. `Serial` documents what its members mean to the guest and to the host.
+/// The core of `Serial`, which is independent of the host: registers, FIFOs, and the values that follow from
+/// them. `Serial` documents the meaning of its members for the guest and the host.
 class SerialCore {
 public:
     static constexpr std::size_t receive_fifo_size = detail::SerialReceiveFifo::capacity;
-    /// The oscillator of a PC's UART, in Hz: the divisor 1 gives 115200 baud.
+    /// The oscillator of a PC's UART, in Hz: the divisor 1 means 115200 baud.
     static constexpr std::uint64_t clock_frequency = 1'843'200;
 
-    /// A device just reset.
+    /// A device that has just been reset.
     constexpr SerialCore() = default;
     /// The state must be valid.
     explicit constexpr SerialCore(const SerialState& state) noexcept { restore(state); }
 
-    /// In the saved form.
+    /// The state in its saved form.
     [[nodiscard]] constexpr SerialState state() const noexcept {
         SerialState saved = state_;
         receive_.put_in_order(state_, saved);
@@ -176,7 +176,7 @@ public:
         }
     }
 
-    // --- What follows from them
+    // --- Values that follow from the registers
 
     [[nodiscard]] constexpr bool divisor_latch_access() const noexcept {
         return line_control()[uart16550::LineControl::divisor_latch_access];
@@ -191,7 +191,7 @@ public:
         return static_cast<std::uint16_t>((static_cast<unsigned>(state_.divisor_high) << 8U) |
                                           state_.divisor_low);
     }
-    /// DTR, RTS, OUT1 and OUT2 as the outside sees them.
+    /// DTR, RTS, OUT1 and OUT2 as driven on the pins.
     [[nodiscard]] constexpr uart16550::ModemControl modem_outputs() const noexcept {
         using uart16550::ModemControl;
         if (looped()) {
@@ -235,12 +235,12 @@ public:
         const std::size_t depth = transmit_depth();
         return depth > state_.transmit_count ? depth - state_.transmit_count : 0;
     }
-    /// Auto-CTS: the other side is not ready. In loopback there is no other side.
+    /// Auto-CTS: whether the other side is not ready. In loopback there is no other side.
     [[nodiscard]] constexpr bool transmitter_stopped() const noexcept {
         return auto_flow_control() && !looped() &&
                (state_.modem_inputs & uart16550::ModemStatus::clear_to_send.mask) == 0;
     }
-    /// Whether bytes to send need more than the writer: loopback takes them, or flow control may stop them.
+    /// Whether bytes may not simply go to the writer: loopback takes them, or flow control may stop them.
     [[nodiscard]] constexpr bool transmits_specially() const noexcept {
         using uart16550::ModemControl;
         constexpr unsigned special = ModemControl::loopback.mask | ModemControl::auto_flow_control.mask;
@@ -255,11 +255,11 @@ public:
         return uart16550::ModemStatus(state_.modem_inputs);
     }
 
-    // --- Interrupts: all follows from the registers, here and nowhere else.
+    // --- Interrupts: computed from the registers, only here.
 
-    /// The interrupt line at the end of an access in which the sources `rearmed` were low at some moment.
-    /// Where no other source is pending and the line is high, an edge trigger must see a new edge. The chip's
-    /// line falls and rises then; a level trigger need not see that, because nothing happened in between.
+    /// The interrupt line at the end of an access in which the sources `rearmed` were cleared at some moment.
+    /// If no other source is pending and the line is high, an edge trigger must see a new edge. The chip's
+    /// line falls and rises then; a level trigger need not see that, because nothing happens in between.
     struct Interrupt {
         bool level;
         LinePulse pulse;
@@ -276,7 +276,7 @@ public:
     [[nodiscard]] constexpr bool interrupt_level(std::size_t = 0) const noexcept {
         return interrupt_after(0).level;
     }
-    /// Whether any source may interrupt; where none may, the level is low.
+    /// Whether any source may interrupt; if none may, the level is low.
     [[nodiscard]] constexpr bool interrupts_enabled() const noexcept { return state_.interrupt_enable != 0; }
 
     // --- The guest reads
@@ -285,7 +285,7 @@ public:
         std::uint8_t byte{0};
         SerialEffects effects{};
     };
-    /// RBR. There must be a byte.
+    /// RBR. The FIFO must not be empty.
     [[gnu::always_inline]] constexpr ByteRead read_receiver_buffer() noexcept {
         ByteRead read;
         read.byte = receive_.pop(state_);
@@ -296,14 +296,14 @@ public:
         read.effects.byte_read = true;
         read.effects.receive_emptied = receive_empty();
         note_received(read.effects);
-        // In FIFO mode "data available" stays up until the level falls below the trigger. Otherwise this read
-        // took it down, and it comes up again with the next byte.
+        // In FIFO mode "data available" stays set until the level falls below the trigger. Otherwise this
+        // read clears it, and the next byte sets it again.
         if (!fifo_enabled() || state_.receive_count < receive_trigger_) {
             read.effects.rearmed = received_data_source;
         }
         return read;
     }
-    /// IIR. Acknowledges THRE, and only where it is what IIR reported.
+    /// IIR. Acknowledges THRE, but only if IIR reports it.
     struct InterruptRead {
         uart16550::InterruptIdentification id;
         bool acknowledged;
@@ -339,7 +339,7 @@ public:
             state_.thr_empty_pending = true;
         }
     }
-    /// All but THR.
+    /// All registers except THR.
     [[gnu::always_inline]] constexpr SerialEffects write_register(std::uint8_t offset,
                                                                   std::uint8_t value) noexcept {
         using namespace uart16550;
@@ -379,12 +379,12 @@ public:
         return effects;
     }
 
-    /// In loopback the guest sends bytes, which are received at once (PC16550D 8.7, bit 4). Bytes that waited
-    /// for the writer when loopback began still go there.
+    /// In loopback the bytes that the guest sends are received at once (PC16550D 8.7, bit 4). Bytes that
+    /// waited for the writer when loopback began still go to the writer.
     ///
-    /// With the FIFOs on it holds no more than the chip would: guests count the bytes that fit to tell one
-    /// chip from another. Linux takes a 16550A that loops 64 bytes back for a U6_16550A, and then sends 64
-    /// at once into a transmit FIFO of 16 (8250_port.c, size_fifo).
+    /// With the FIFOs on the receiver holds no more bytes than the chip, because guests count the bytes that
+    /// fit to identify the chip. Linux identifies a 16550A that loops back 64 bytes as a U6_16550A, and then
+    /// sends 64 bytes at once into a transmit FIFO of 16 (8250_port.c, size_fifo).
     constexpr SerialEffects loop_back(std::span<const std::uint8_t> bytes) noexcept {
         SerialEffects effects;
         const unsigned pending = pending_sources();
@@ -398,14 +398,14 @@ public:
         }
         state_.thr_empty_pending = transmit_empty();
         note_received(effects);
-        // The write took THRE down, and what these bytes brought came up after that.
+        // The write cleared THRE, and the interrupts of these bytes were set after that.
         effects.rearmed = static_cast<std::uint8_t>(thr_empty_source | ~pending);
         return effects;
     }
 
-    // --- What the writer did with the bytes that the guest sent
+    // --- Results of the writer for the bytes that the guest sent
 
-    /// It took one at once, while nothing waited.
+    /// The writer took one byte at once, while no byte waited.
     [[gnu::always_inline]] constexpr SerialEffects byte_sent() noexcept {
         SerialEffects effects;
         effects.bytes_sent = 1;
@@ -413,17 +413,17 @@ public:
         effects.rearmed = thr_empty_source;
         return effects;
     }
-    /// Bytes that wait for it.
+    /// The bytes that wait for the writer.
     [[nodiscard]] constexpr std::span<const std::uint8_t> waiting() const noexcept {
         return transmit_.bytes(state_);
     }
-    /// It took `count` of those that waited.
+    /// The writer took `count` of the waiting bytes.
     constexpr void waiting_sent(std::size_t count, SerialEffects& effects) noexcept {
         transmit_.drop_front(state_, count);
         state_.thr_empty_pending = transmit_empty();
         effects.bytes_sent += count;
     }
-    /// It failed: those that waited are lost.
+    /// The writer failed: the waiting bytes are lost.
     constexpr void waiting_lost(SerialEffects& effects) noexcept {
         if (!transmit_empty()) {
             effects.bytes_lost += state_.transmit_count;
@@ -431,7 +431,7 @@ public:
             state_.thr_empty_pending = true;
         }
     }
-    /// It took no more: `bytes` wait, as many as may and fit; the others are lost.
+    /// The writer took no more: of `bytes`, as many wait as may and fit; the others are lost.
     constexpr void keep_or_lose(std::span<const std::uint8_t> bytes, bool may_wait,
                                 SerialEffects& effects) noexcept {
         std::size_t kept = 0;
@@ -442,7 +442,7 @@ public:
         state_.thr_empty_pending = transmit_empty();
         effects.rearmed = thr_empty_source;
     }
-    /// `count` bytes were lost after it failed.
+    /// `count` bytes were lost after the writer failed.
     constexpr void bytes_lost(std::size_t count, SerialEffects& effects) const noexcept {
         effects.bytes_lost += count;
         effects.rearmed = thr_empty_source;
@@ -456,7 +456,7 @@ public:
         note_received(effects);
         return count;
     }
-    /// There must be room.
+    /// The FIFO must have room.
     constexpr SerialEffects receive_with_errors(std::uint8_t byte, uart16550::LineStatus errors) noexcept {
         using uart16550::LineStatus;
         SerialEffects effects;
@@ -513,7 +513,7 @@ public:
         note_changes(before, effects);
         return effects;
     }
-    /// What the host has set stays.
+    /// A hardware reset. The host's settings stay.
     constexpr SerialEffects reset() noexcept {
         SerialEffects effects;
         const Visible before = visible();
@@ -536,13 +536,13 @@ public:
     }
 
 private:
-    // The sources of interrupts, each where IER has its enable bit.
+    // The sources of interrupts, each as its enable bit in IER.
     static constexpr std::uint8_t received_data_source = uart16550::InterruptEnable::received_data.mask;
     static constexpr std::uint8_t thr_empty_source = uart16550::InterruptEnable::thr_empty.mask;
     static constexpr std::uint8_t line_status_source = uart16550::InterruptEnable::line_status.mask;
     static constexpr std::uint8_t modem_status_source = uart16550::InterruptEnable::modem_status.mask;
 
-    // The enabled sources that want an interrupt.
+    // The enabled sources that are pending.
     [[nodiscard, gnu::always_inline]] constexpr std::uint8_t pending_sources() const noexcept {
         const unsigned received = state_.receive_count >= receive_interrupt_level_ || state_.character_timeout
                                       ? received_data_source
@@ -594,12 +594,12 @@ private:
             wire(ModemControl::out1, ModemStatus::ring_indicator) |
             wire(ModemControl::out2, ModemStatus::data_carrier_detect));
     }
-    // Without FIFOs there is the holding register alone.
+    // Without FIFOs there is only the holding register.
     [[nodiscard]] constexpr std::size_t transmit_depth() const noexcept {
         return !fifo_enabled() ? 1 : fifo_control()[uart16550::FifoControl::fifo_64] ? 64 : 16;
     }
 
-    // What the outside sees of the registers: to report what an access changed.
+    // The register values that are visible outside, to report the changes by an access.
     struct Visible {
         uart16550::LineControl line_control;
         uart16550::ModemControl outputs;
@@ -633,7 +633,7 @@ private:
     [[nodiscard]] static constexpr std::uint8_t changes(std::uint8_t before, std::uint8_t after) noexcept {
         return static_cast<std::uint8_t>(unsigned{before} ^ after);
     }
-    // After bytes came or went: automatic flow control may change RTS.
+    // Called after bytes arrived or were read: automatic flow control may change RTS.
     constexpr void note_received(SerialEffects& effects) noexcept {
         if (auto_flow_control()) [[unlikely]] {
             const uart16550::ModemControl before = modem_outputs();
@@ -656,7 +656,7 @@ private:
                                              (state_.auto_rts_held && !receive_empty()));
     }
 
-    // --- What writes do to the registers
+    // --- Effects of writes on the registers
 
     template <class R>
     static constexpr void guest_write(std::uint8_t& value, std::uint8_t written) noexcept {
@@ -680,7 +680,7 @@ private:
         }
         state_.fifo_control = control.value();
         update_receive_trigger();
-        // To switch the FIFOs on or off clears both.
+        // Enabling or disabling the FIFOs clears both.
         if (toggled || (enable && written[FifoControl::transmitter_reset])) {
             effects.fifo_reset = true;
             effects.bytes_dropped += state_.transmit_count;
@@ -694,7 +694,7 @@ private:
             effects.bytes_dropped += state_.receive_count;
             receive_.clear(state_);
             state_.character_timeout = false;
-            // The errors shown belong to a byte that is gone; an overrun is still to be read.
+            // These errors belong to a byte that was dropped; an overrun has still to be read.
             state_.line_errors &= uart16550::LineStatus::overrun_error.mask;
         }
     }
@@ -709,8 +709,8 @@ private:
         state_.modem_control = control.value();
         note_modem_change(lines_before);
     }
-    // The deltas: any change of CTS, DSR and DCD; only the end of a ring. With automatic flow control CTS is
-    // the transmitter's affair (TL16C750, MSR bit 0).
+    // Sets the deltas: any change of CTS, DSR and DCD, and only the end of a ring. With automatic flow
+    // control the transmitter handles CTS (TL16C750, MSR bit 0).
     constexpr void note_modem_change(std::uint8_t before) noexcept {
         using uart16550::ModemStatus;
         const std::uint8_t after = modem_lines();
@@ -722,13 +722,13 @@ private:
     }
     constexpr void update_receive_trigger() noexcept {
         receive_trigger_ = detail::receive_trigger_level(fifo_control());
-        // With the immediate timeout any byte interrupts: as "data available" or as the timeout.
+        // With the immediate timeout every byte interrupts, as "data available" or as the timeout.
         receive_interrupt_level_ =
             state_.receive_timeout == ReceiveTimeout::immediate ? std::uint8_t{1} : receive_trigger_;
     }
 
     SerialState state_;
-    // Derived from the state: `restore` computes it again.
+    // Derived from the state; `restore` recomputes them.
     detail::SerialReceiveFifo receive_;
     detail::SerialTransmitFifo transmit_;
     std::uint8_t receive_trigger_{1};          // bytes for "data available"; follows from FCR
