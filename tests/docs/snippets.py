@@ -177,7 +177,7 @@ def generate(root):
                 fragments.append(block)
                 blocks_of.append((name, block.line, "compiled"))
         if fragments:
-            prologue = root / "tests/snippets/prologue" / path.relative_to(root).with_suffix(".hpp")
+            prologue = root / "tests/docs/prologue" / path.relative_to(root).with_suffix(".hpp")
             include = ""
             if prologue.is_file():
                 include = prologue.relative_to(root).as_posix()

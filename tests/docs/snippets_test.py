@@ -100,7 +100,7 @@ class SnippetsTest(unittest.TestCase):
                 inline int one() { return 1; }
             }
             """
-        self.write('#include "include/a.hpp"\n', "tests/snippets/prologue/include/a.hpp")
+        self.write('#include "include/a.hpp"\n', "tests/docs/prologue/include/a.hpp")
         for text, status in ((header, 0), (header.replace("a::one()", "a::two()"), 1)):
             self.write(text, "include/a.hpp")
             self.assertEqual(self.tool("generate").returncode, 0)
