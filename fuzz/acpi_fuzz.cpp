@@ -14,13 +14,13 @@
 #include <string_view>
 #include <vector>
 
-#include "acpi/platform.hpp"
 #include "acpi/tables.hpp"
-#include "boot/layout.hpp"
-#include "boot/mptable.hpp"
-#include "error.hpp"
+#include "arch/x86_64/layout.hpp"
+#include "arch/x86_64/mptable.hpp"
+#include "machine/platform.hpp"
 #include "memory/guest_memory.hpp"
 #include "support/target.hpp"
+#include "util/error.hpp"
 
 namespace fuzz {
 namespace {
@@ -145,7 +145,9 @@ void run_target(Input& input, const Trace& trace) {
             check(text.find('\n') == std::string_view::npos && text.size() < 300, "with one clear line");
         }
     };
-    attempt("ACPI", [&] { check_tables(memory, kvm_vmm::write_acpi_tables(memory, platform), platform); });
+    attempt("ACPI", [&] {
+        check_tables(memory, kvm_vmm::write_acpi_tables(memory, layout::acpi_tables, platform), platform);
+    });
     attempt("MP table", [&] {
         kvm_vmm::write_mptable(memory, platform);
         // The table is written into its own area, and nothing before it.

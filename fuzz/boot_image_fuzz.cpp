@@ -17,11 +17,11 @@
 #include <vector>
 
 #include "../tests/kvm_vmm/boot_images.hpp"
-#include "boot/layout.hpp"
-#include "boot/loader.hpp"
-#include "error.hpp"
+#include "arch/x86_64/layout.hpp"
+#include "arch/x86_64/loader.hpp"
 #include "memory/guest_memory.hpp"
 #include "support/target.hpp"
+#include "util/error.hpp"
 
 namespace fuzz {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "acpi/aml.hpp"
 #include "acpi/tables.hpp"
-#include "boot/layout.hpp"
+#include "arch/x86_64/layout.hpp"
 #include "boot_images.hpp"
 #include "catch.hpp"
 
@@ -63,7 +63,7 @@ std::map<std::string, Bytes> walk(const GuestMemory& memory, std::uint64_t rsdp_
 
 std::map<std::string, Bytes> tables_of(const Platform& machine) {
     GuestMemory memory(1U << 20U);
-    return walk(memory, write_acpi_tables(memory, machine));
+    return walk(memory, write_acpi_tables(memory, layout::acpi_tables, machine));
 }
 
 bool contains(const Bytes& table, std::span<const std::uint8_t> part) {
@@ -280,7 +280,8 @@ TEST_CASE("ACPI: as many devices as have names fit; what does not fit is refused
     machine.virtio_mmio.assign(256, {0xD000'0000, 0x1000, 5});
     CHECK(contains(tables_of(machine).at("DSDT"), "VRFF"));
     GuestMemory small(0xE1000);
-    CHECK_THAT(boot_images::error_of(ExitCode::usage, [&] { write_acpi_tables(small, machine); }),
+    CHECK_THAT(boot_images::error_of(ExitCode::usage,
+                                     [&] { write_acpi_tables(small, layout::acpi_tables, machine); }),
                Catch::Matchers::Contains("do not fit"));
 }
 
@@ -288,10 +289,12 @@ TEST_CASE("ACPI: a machine that AML has no words for is refused as wrong usage",
     GuestMemory memory(0x10'0000);
     Platform machine;
     machine.serial_ports.assign(17, com1);
-    CHECK_THAT(boot_images::error_of(ExitCode::usage, [&] { write_acpi_tables(memory, machine); }),
+    CHECK_THAT(boot_images::error_of(ExitCode::usage,
+                                     [&] { write_acpi_tables(memory, layout::acpi_tables, machine); }),
                Catch::Matchers::Contains("too many devices"));
     machine.serial_ports = {{0x3F8, 16}};
-    CHECK_THAT(boot_images::error_of(ExitCode::usage, [&] { write_acpi_tables(memory, machine); }),
+    CHECK_THAT(boot_images::error_of(ExitCode::usage,
+                                     [&] { write_acpi_tables(memory, layout::acpi_tables, machine); }),
                Catch::Matchers::Contains("no interrupt 16"));
 }
 

@@ -18,7 +18,7 @@
 #include <unistd.h>
 #include <vector>
 
-#include "error.hpp"
+#include "util/error.hpp"
 
 namespace boot_images {
 

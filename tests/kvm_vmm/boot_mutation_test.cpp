@@ -7,8 +7,8 @@
 #include <string>
 #include <string_view>
 
-#include "boot/layout.hpp"
-#include "boot/loader.hpp"
+#include "arch/x86_64/layout.hpp"
+#include "arch/x86_64/loader.hpp"
 #include "boot_images.hpp"
 #include "catch.hpp"
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/bzimage.hpp"
+#include "arch/x86_64/bzimage.hpp"
 
 #include <functional>
 #include <string>
 
-#include "boot/initrd.hpp"
+#include "arch/x86_64/initrd.hpp"
 #include "boot_images.hpp"
 #include "catch.hpp"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // What a CPU finds at its first instruction, read by the guest itself or from KVM.
-#include "kvm/cpu_setup.hpp"
+#include "arch/x86_64/cpu_setup.hpp"
 
 #include <cstdint>
 #include <cstring>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include <algorithm>
 
+#include "arch/x86_64/cpu_setup.hpp"
 #include "catch.hpp"
-#include "kvm/cpu_setup.hpp"
 
 using kvm_vmm::guest_cpuid;
 

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "boot/kernel_image.hpp"
-#include "boot/layout.hpp"
+#include "arch/x86_64/kernel_image.hpp"
+#include "arch/x86_64/layout.hpp"
 #include "boot_images.hpp"
 #include "catch.hpp"
 

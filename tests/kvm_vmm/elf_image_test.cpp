@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/elf_image.hpp"
+#include "arch/x86_64/elf_image.hpp"
 
 #include <algorithm>
 #include <cstddef>

@@ -11,7 +11,7 @@
 #include <string>
 
 #include "catch.hpp"
-#include "error.hpp"
+#include "util/error.hpp"
 
 using kvm_vmm::GuestMemory;
 

@@ -17,8 +17,8 @@
 #include <vector>
 
 #include "child.hpp"
-#include "error.hpp"
 #include "scratch_directory.hpp"
+#include "util/error.hpp"
 
 using namespace kvm_vmm;
 using kvm_vmm::test::ScratchDirectory;

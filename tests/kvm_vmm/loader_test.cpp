@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/loader.hpp"
+#include "arch/x86_64/loader.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -11,10 +11,10 @@
 #include <unistd.h>
 #include <vector>
 
-#include "boot/layout.hpp"
-#include "boot/memory_map.hpp"
-#include "boot/pvh.hpp"
-#include "boot/zero_page.hpp"
+#include "arch/x86_64/layout.hpp"
+#include "arch/x86_64/memory_map.hpp"
+#include "arch/x86_64/pvh.hpp"
+#include "arch/x86_64/zero_page.hpp"
 #include "boot_images.hpp"
 #include "catch.hpp"
 

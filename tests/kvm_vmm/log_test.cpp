@@ -15,8 +15,8 @@
 #include <thread>
 #include <unistd.h>
 
-#include "error.hpp"
 #include "program.hpp"
+#include "util/error.hpp"
 #include "util/file_descriptor.hpp"
 #include "util/log_line.hpp"
 

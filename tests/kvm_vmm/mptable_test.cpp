@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/mptable.hpp"
+#include "arch/x86_64/mptable.hpp"
 
 #include <numeric>
 #include <string>
 #include <vector>
 
-#include "boot/layout.hpp"
+#include "arch/x86_64/layout.hpp"
 #include "boot_images.hpp"
 #include "catch.hpp"
 

@@ -7,8 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "error.hpp"
 #include "scratch_directory.hpp"
+#include "util/error.hpp"
 
 using namespace kvm_vmm;
 using kvm_vmm::test::ScratchDirectory;

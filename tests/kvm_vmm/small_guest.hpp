@@ -12,11 +12,11 @@
 
 #include <vmdevice/io_manager.hpp>
 
-#include "boot/boot_cpu.hpp"
+#include "arch/x86_64/boot_cpu.hpp"
+#include "arch/x86_64/boot_registers.hpp"
+#include "arch/x86_64/cpu_setup.hpp"
 #include "catch.hpp"
 #include "event/event_manager.hpp"
-#include "kvm/boot_registers.hpp"
-#include "kvm/cpu_setup.hpp"
 #include "kvm/kvm.hpp"
 #include "kvm/kvm_vcpu.hpp"
 #include "kvm/kvm_vm.hpp"

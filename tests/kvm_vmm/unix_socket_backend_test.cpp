@@ -15,10 +15,10 @@
 #include <vector>
 
 #include "catch.hpp"
-#include "error.hpp"
 #include "event/event_manager.hpp"
 #include "sanitizer.hpp"
 #include "scratch_directory.hpp"
+#include "util/error.hpp"
 #include "util/log.hpp"
 
 using namespace kvm_vmm;

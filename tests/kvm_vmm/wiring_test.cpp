@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "acpi/platform.hpp"
+#include "machine/platform.hpp"
 #include "program.hpp"
 
 using namespace kvm_vmm::test;

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "acpi/aml.hpp"
-#include "acpi/platform.hpp"
+#include "machine/platform.hpp"
 
 namespace kvm_vmm {
 

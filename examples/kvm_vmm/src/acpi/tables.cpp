@@ -9,8 +9,7 @@
 #include <string>
 
 #include "acpi/dsdt.hpp"
-#include "boot/layout.hpp"
-#include "error.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -253,12 +252,12 @@ AcpiTable checked_dsdt(const Platform& platform) {
 
 }  // namespace
 
-std::uint64_t write_acpi_tables(GuestMemory& memory, const Platform& platform) {
-    constexpr std::uint64_t alignment = 64;         // the FACS's; the others ask for less
-    std::uint64_t next = layout::acpi + alignment;  // after the RSDP
+std::uint64_t write_acpi_tables(GuestMemory& memory, GuestRange space, const Platform& platform) {
+    constexpr std::uint64_t alignment = 64;          // the FACS's; the others ask for less
+    std::uint64_t next = space.address + alignment;  // after the RSDP
     const auto place = [&](const AcpiTable& table) {
         const std::uint64_t address = next;
-        if (address + table.size() > layout::acpi_end || !memory.write(address, table)) {
+        if (address + table.size() > space.address + space.size || !memory.write(address, table)) {
             throw VmmError(ExitCode::usage, "the ACPI tables do not fit: too many devices or too little RAM");
         }
         next = (address + table.size() + alignment - 1) & ~(alignment - 1);
@@ -270,7 +269,7 @@ std::uint64_t write_acpi_tables(GuestMemory& memory, const Platform& platform) {
         place(make_fadt(platform, static_cast<std::uint32_t>(facs), static_cast<std::uint32_t>(dsdt)));
     const std::uint64_t madt = place(make_madt(platform));
     const std::uint64_t xsdt = place(make_xsdt({fadt, madt}));
-    next = layout::acpi;
+    next = space.address;
     return place(make_rsdp(xsdt));
 }
 

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "acpi/platform.hpp"
+#include "machine/platform.hpp"
 #include "memory/guest_memory.hpp"
 
 namespace kvm_vmm {
@@ -25,9 +25,9 @@ using AcpiTable = std::vector<std::uint8_t>;
 [[nodiscard]] AcpiTable make_xsdt(const std::vector<std::uint64_t>& tables);
 [[nodiscard]] AcpiTable make_rsdp(std::uint64_t xsdt);
 
-/// Writes RSDP, XSDT, FADT, FACS, DSDT and MADT into the BIOS area and returns the RSDP's address.
-/// Throws VmmError(ExitCode::usage) where they do not fit (too many devices, or too little RAM), and where
-/// ACPI cannot tell of a device.
-std::uint64_t write_acpi_tables(GuestMemory& memory, const Platform& platform);
+/// Writes RSDP, XSDT, FADT, FACS, DSDT and MADT into `space`, the RSDP first, and returns the RSDP's address.
+/// Throws VmmError(ExitCode::usage) if they do not fit (too many devices, or too little RAM), or if AML
+/// cannot describe a device.
+std::uint64_t write_acpi_tables(GuestMemory& memory, GuestRange space, const Platform& platform);
 
 }  // namespace kvm_vmm

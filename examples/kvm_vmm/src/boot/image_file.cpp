@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "boot/text.hpp"
-#include "error.hpp"
+#include "util/error.hpp"
 #include "util/quote.hpp"
 
 namespace kvm_vmm {

@@ -15,9 +15,9 @@
 #include <utility>
 
 #include "console/raw_terminal.hpp"
-#include "error.hpp"
 #include "event/notifier.hpp"
 #include "event/signals.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 namespace {

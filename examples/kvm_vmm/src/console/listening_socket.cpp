@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include <utility>
 
-#include "error.hpp"
+#include "util/error.hpp"
 #include "util/quote.hpp"
 
 namespace kvm_vmm {

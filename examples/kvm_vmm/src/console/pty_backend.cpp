@@ -14,7 +14,7 @@
 
 #include <vmsuperio/linux/fd_writer.hpp>
 
-#include "error.hpp"
+#include "util/error.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {

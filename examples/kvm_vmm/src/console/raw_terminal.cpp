@@ -15,6 +15,8 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "util/terminal_mode.hpp"
+
 namespace kvm_vmm {
 namespace {
 
@@ -25,14 +27,13 @@ constexpr std::size_t signal_stack_size = 64UL * 1024;
 constexpr std::array harmless_signals{SIGCHLD, SIGCONT, SIGURG,  SIGWINCH, SIGTSTP, SIGTTIN,
                                       SIGTTOU, SIGKILL, SIGSTOP, SIGPIPE,  SIGXFSZ};
 
-// What a signal handler needs lives outside any object. The modes are written only while `taken` is false.
+// What a signal handler needs lives outside any object. The modes are written only while `terminal_is_raw` is false.
 int terminal_fd = -1;
 termios cooked_mode{};
 termios raw_mode{};
-std::atomic<bool> taken{false};
 // The thread that is just making the terminal raw; 0 for none.
 std::atomic<pid_t> taker{0};
-static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<pid_t>::is_always_lock_free);
+static_assert(std::atomic<pid_t>::is_always_lock_free);
 
 pid_t this_thread() noexcept { return static_cast<pid_t>(::syscall(SYS_gettid)); }
 
@@ -54,10 +55,10 @@ void apply(const termios& mode) noexcept {
     pthread_sigmask(SIG_SETMASK, &previous, nullptr);
 }
 
-/// Gives back what was taken. In the background the terminal belongs to another job, which most often has set
+/// Gives back what was terminal_is_raw. In the background the terminal belongs to another job, which most often has set
 /// it by itself; only where it still is just as it was made here, nobody else has cared for it.
 void give_back() noexcept {
-    if (!taken.exchange(false)) {
+    if (!terminal_is_raw.exchange(false)) {
         return;
     }
     if (!RawTerminal::in_front(terminal_fd)) {
@@ -74,11 +75,11 @@ void take() noexcept {
     if (::tcgetattr(terminal_fd, &now) != 0) {
         return;
     }
-    if (taken.load()) {
+    if (terminal_is_raw.load()) {
         if (same_mode(now, raw_mode)) {
             return;
         }
-        taken.store(false);  // a shell has set it while this process was stopped
+        terminal_is_raw.store(false);  // a shell has set it while this process was stopped
     }
     // A shell may put back the modes that were in force when the job was stopped: then it is still raw.
     if (!same_mode(now, raw_mode)) {
@@ -88,7 +89,7 @@ void take() noexcept {
     }
     taker.store(this_thread());
     // Before the mode changes: a crash in between restores what is in force anyway.
-    taken.store(true);
+    terminal_is_raw.store(true);
     apply(raw_mode);
     // What the driver made of it, to know it again.
     if (::tcgetattr(terminal_fd, &now) == 0) {
@@ -198,8 +199,6 @@ bool RawTerminal::resume() noexcept {
     }
     return front;
 }
-
-bool RawTerminal::active() noexcept { return taken.load(std::memory_order_relaxed); }
 
 AlternateSignalStack::AlternateSignalStack()
     : stack_(::mmap(nullptr, signal_stack_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {

@@ -28,9 +28,6 @@ public:
     /// Takes the terminal where this process is in front of it, with the modes in force as those to give
     /// back; gives it back where another job is in front. Returns whether this process is in front.
     static bool resume() noexcept;
-
-    /// Whether lines on this process's terminal need a carriage return of their own.
-    [[nodiscard]] static bool active() noexcept;
 };
 
 /// A stack for signal handlers, so that even a stack overflow in this thread restores the terminal.

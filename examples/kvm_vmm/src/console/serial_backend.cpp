@@ -17,7 +17,7 @@
 #include "console/pty_backend.hpp"
 #include "console/raw_terminal.hpp"
 #include "console/unix_socket_backend.hpp"
-#include "error.hpp"
+#include "util/error.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {

@@ -15,9 +15,9 @@
 #include "console/input_queue.hpp"
 #include "console/listening_socket.hpp"
 #include "console/output_channel.hpp"
+#include "console/serial_config.hpp"
 #include "event/event_manager.hpp"
 #include "util/output_file.hpp"
-#include "vmm/config.hpp"
 
 namespace kvm_vmm {
 

@@ -6,8 +6,8 @@
 
 #include <vmsuperio/trigger.hpp>
 
-#include "error.hpp"
 #include "kvm/kvm_vm.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "devices/register_names.hpp"
-#include "error.hpp"
+#include "util/error.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {

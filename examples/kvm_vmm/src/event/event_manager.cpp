@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "error.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 

@@ -5,7 +5,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "error.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 

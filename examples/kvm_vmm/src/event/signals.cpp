@@ -8,7 +8,7 @@
 #include <unistd.h>
 #include <utility>
 
-#include "error.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 

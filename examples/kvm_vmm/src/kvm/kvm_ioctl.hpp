@@ -5,7 +5,7 @@
 #include <string>
 #include <sys/ioctl.h>
 
-#include "error.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 

@@ -9,8 +9,8 @@
 #include <utility>
 #include <variant>
 
-#include "error.hpp"
 #include "event/notifier.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <utility>
 
-#include "error.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 namespace {

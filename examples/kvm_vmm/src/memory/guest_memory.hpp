@@ -11,6 +11,12 @@
 
 namespace kvm_vmm {
 
+/// A part of the guest's physical address space.
+struct GuestRange {
+    std::uint64_t address;
+    std::uint64_t size;  ///< bytes
+};
+
 /// The guest's RAM: one region below the MMIO gap and, if there is more RAM, one from 4 GiB up.
 ///
 /// All accessors check bounds and work on whole ranges inside one region. Guest CPUs may write the same

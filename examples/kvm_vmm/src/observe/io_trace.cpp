@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <utility>
 
-#include "error.hpp"
+#include "util/error.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {

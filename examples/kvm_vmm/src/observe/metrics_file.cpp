@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include <utility>
 
-#include "error.hpp"
+#include "util/error.hpp"
 #include "util/file_identity.hpp"
 
 namespace kvm_vmm {

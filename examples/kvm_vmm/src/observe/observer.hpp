@@ -13,12 +13,12 @@
 
 #include <vmsuperio/serial_metrics.hpp>
 
-#include "error.hpp"
 #include "observe/device_directory.hpp"
 #include "observe/io_access.hpp"
 #include "observe/io_metrics.hpp"
 #include "observe/io_trace.hpp"
 #include "observe/metrics_file.hpp"
+#include "util/error.hpp"
 #include "util/log.hpp"
 #include "util/output_file.hpp"
 

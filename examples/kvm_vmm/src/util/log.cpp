@@ -14,11 +14,11 @@
 
 #include <vmsuperio/linux/fd_writer.hpp>
 
-#include "console/raw_terminal.hpp"
-#include "error.hpp"
+#include "util/error.hpp"
 #include "util/log_line.hpp"
 #include "util/message_limit.hpp"
 #include "util/output_file.hpp"
+#include "util/terminal_mode.hpp"
 
 namespace kvm_vmm {
 
@@ -53,7 +53,8 @@ std::atomic<bool> stderr_is_stuck{false};
 void write_stderr(LogLine& line, std::chrono::milliseconds patience) {
     using std::chrono::steady_clock;
     // In raw mode a newline alone does not return to the first column.
-    const std::string_view text = line.finish(RawTerminal::active() ? "\r\n" : "\n");
+    const std::string_view text =
+        line.finish(terminal_is_raw.load(std::memory_order_relaxed) ? "\r\n" : "\n");
     auto writer = vmsuperio::FdWriter::create(STDERR_FILENO);
     if (!writer) {
         return;

@@ -10,7 +10,7 @@
 #include <system_error>
 #include <unistd.h>
 
-#include "error.hpp"
+#include "util/error.hpp"
 #include "util/quote.hpp"
 
 namespace kvm_vmm {

@@ -9,16 +9,11 @@
 #include <vmsuperio/i8042.hpp>
 #include <vmsuperio/serial.hpp>
 
-#include "boot/kernel_image.hpp"
+#include "arch/x86_64/kernel_image.hpp"
+#include "console/serial_config.hpp"
 #include "observe/config.hpp"
 
 namespace kvm_vmm {
-
-/// Where the bytes of a serial port go to and come from.
-struct SerialConfig {
-    enum class Kind : std::uint8_t { stdio, file, pty, unix_socket, null } kind{Kind::stdio};
-    std::string path;  ///< of `file` and `unix_socket`
-};
 
 /// Everything that the user may choose.
 struct VmmConfig {

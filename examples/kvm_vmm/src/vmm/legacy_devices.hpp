@@ -14,7 +14,6 @@
 #include <vmsuperio/linux/eventfd.hpp>
 #include <vmsuperio/rtc_cmos.hpp>
 
-#include "acpi/platform.hpp"
 #include "console/serial_backend.hpp"
 #include "devices/irq_line.hpp"
 #include "devices/oscillator.hpp"
@@ -24,6 +23,7 @@
 #include "event/timer.hpp"
 #include "kvm/kvm_vm.hpp"
 #include "machine/end.hpp"
+#include "machine/platform.hpp"
 #include "memory/guest_memory.hpp"
 #include "observe/device_directory.hpp"
 #include "vmm/battery.hpp"

@@ -6,8 +6,8 @@
 
 #include "boot/image_file.hpp"
 #include "console/serial_backend.hpp"
-#include "error.hpp"
 #include "observe/observer.hpp"
+#include "util/error.hpp"
 #include "vmm/config.hpp"
 
 namespace kvm_vmm {

@@ -7,7 +7,7 @@
 #include <string>
 #include <variant>
 
-#include "error.hpp"
+#include "util/error.hpp"
 #include "vmm/config.hpp"
 
 namespace kvm_vmm {

@@ -8,11 +8,11 @@
 #include <sys/epoll.h>
 #include <utility>
 
-#include "acpi/platform.hpp"
+#include "arch/x86_64/boot_registers.hpp"
+#include "arch/x86_64/cpu_setup.hpp"
 #include "console/raw_terminal.hpp"
 #include "console/reader_patience.hpp"
-#include "kvm/boot_registers.hpp"
-#include "kvm/cpu_setup.hpp"
+#include "machine/platform.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {

@@ -11,7 +11,7 @@
 
 #include <vmdevice/io_manager.hpp>
 
-#include "boot/loader.hpp"
+#include "arch/x86_64/loader.hpp"
 #include "console/serial_backend.hpp"
 #include "devices/oscillator.hpp"
 #include "devices/serial_console.hpp"

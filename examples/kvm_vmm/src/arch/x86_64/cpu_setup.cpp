@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "kvm/cpu_setup.hpp"
+#include "arch/x86_64/cpu_setup.hpp"
 
 #include <algorithm>
 #include <array>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/initrd.hpp"
+#include "arch/x86_64/initrd.hpp"
 
 #include <algorithm>
 
-#include "boot/layout.hpp"
+#include "arch/x86_64/layout.hpp"
 #include "boot/text.hpp"
 
 namespace kvm_vmm {

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <optional>
 
-#include "boot/boot_info.hpp"
-#include "boot/elf_image.hpp"
+#include "arch/x86_64/boot_info.hpp"
+#include "arch/x86_64/elf_image.hpp"
 #include "boot/image_file.hpp"
 #include "memory/guest_memory.hpp"
 

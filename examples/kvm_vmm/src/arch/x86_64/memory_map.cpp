@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/memory_map.hpp"
+#include "arch/x86_64/memory_map.hpp"
 
-#include "boot/layout.hpp"
+#include "arch/x86_64/layout.hpp"
 
 namespace kvm_vmm {
 

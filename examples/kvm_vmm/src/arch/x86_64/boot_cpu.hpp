@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "boot/entry_point.hpp"
+#include "arch/x86_64/entry_point.hpp"
 #include "memory/guest_memory.hpp"
 
 namespace kvm_vmm {

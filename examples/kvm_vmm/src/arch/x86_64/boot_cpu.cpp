@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/boot_cpu.hpp"
+#include "arch/x86_64/boot_cpu.hpp"
 
 #include <array>
 
-#include "boot/layout.hpp"
-#include "error.hpp"
+#include "arch/x86_64/layout.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "boot/boot_info.hpp"
-#include "boot/kernel_image.hpp"
+#include "arch/x86_64/boot_info.hpp"
+#include "arch/x86_64/kernel_image.hpp"
 #include "memory/guest_memory.hpp"
 
 namespace kvm_vmm {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include "boot/boot_cpu.hpp"
+#include "arch/x86_64/boot_cpu.hpp"
 #include "kvm/kvm_vcpu.hpp"
 
 namespace kvm_vmm {

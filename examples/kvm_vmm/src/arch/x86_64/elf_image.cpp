@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/elf_image.hpp"
+#include "arch/x86_64/elf_image.hpp"
 
 #include <algorithm>
 #include <array>
@@ -10,9 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "boot/command_line.hpp"
-#include "boot/layout.hpp"
-#include "boot/pvh.hpp"
+#include "arch/x86_64/layout.hpp"
+#include "arch/x86_64/pvh.hpp"
 #include "boot/text.hpp"
 
 namespace kvm_vmm {
@@ -20,6 +19,9 @@ namespace {
 
 /// For kernels that do not specify it: the limit that 64-bit Linux has always had (initrd_addr_max).
 constexpr std::uint64_t default_initrd_limit = 0x7FFF'FFFF;
+
+/// What the kernel takes if its image does not specify it: COMMAND_LINE_SIZE of x86, less the final NUL.
+constexpr std::uint32_t default_command_line_limit = 2047;
 
 /// A kernel has about ten. The limit bounds the work that a file can cause.
 constexpr std::size_t most_program_headers = 256;

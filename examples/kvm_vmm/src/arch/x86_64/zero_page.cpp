@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/zero_page.hpp"
+#include "arch/x86_64/zero_page.hpp"
 
 #include <algorithm>
 #include <asm/bootparam.h>
 #include <cstring>
 #include <type_traits>
 
-#include "boot/layout.hpp"
-#include "boot/memory_map.hpp"
-#include "error.hpp"
+#include "arch/x86_64/layout.hpp"
+#include "arch/x86_64/memory_map.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 namespace {

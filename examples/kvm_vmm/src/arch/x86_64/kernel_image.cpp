@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/kernel_image.hpp"
+#include "arch/x86_64/kernel_image.hpp"
 
-#include "boot/bzimage.hpp"
-#include "boot/elf_image.hpp"
+#include "arch/x86_64/bzimage.hpp"
+#include "arch/x86_64/elf_image.hpp"
 
 namespace kvm_vmm {
 

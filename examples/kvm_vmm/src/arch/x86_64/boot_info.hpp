@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "boot/initrd.hpp"
+#include "arch/x86_64/initrd.hpp"
 
 namespace kvm_vmm {
 

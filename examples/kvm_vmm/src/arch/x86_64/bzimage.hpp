@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "arch/x86_64/kernel_image.hpp"
 #include "boot/image_file.hpp"
-#include "boot/kernel_image.hpp"
 #include "memory/guest_memory.hpp"
 
 namespace kvm_vmm {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/pvh.hpp"
+#include "arch/x86_64/pvh.hpp"
 
 #include <algorithm>
 #include <array>
@@ -9,10 +9,10 @@
 #include <string_view>
 #include <vector>
 
-#include "boot/layout.hpp"
-#include "boot/memory_map.hpp"
+#include "arch/x86_64/layout.hpp"
+#include "arch/x86_64/memory_map.hpp"
 #include "boot/text.hpp"
-#include "error.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 namespace {

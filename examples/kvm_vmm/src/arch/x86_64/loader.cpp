@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/loader.hpp"
+#include "arch/x86_64/loader.hpp"
 
 #include "acpi/tables.hpp"
-#include "boot/boot_info.hpp"
+#include "arch/x86_64/boot_info.hpp"
+#include "arch/x86_64/layout.hpp"
+#include "arch/x86_64/memory_map.hpp"
+#include "arch/x86_64/mptable.hpp"
+#include "arch/x86_64/pvh.hpp"
+#include "arch/x86_64/zero_page.hpp"
 #include "boot/command_line.hpp"
 #include "boot/image_file.hpp"
-#include "boot/layout.hpp"
-#include "boot/memory_map.hpp"
-#include "boot/mptable.hpp"
-#include "boot/pvh.hpp"
 #include "boot/text.hpp"
-#include "boot/zero_page.hpp"
-#include "error.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 
@@ -31,9 +31,9 @@ LoadedGuest load_guest(GuestMemory& memory, const BootImages& images, const Boot
     if (images.initrd != nullptr) {
         guest.initrd = load_initrd(memory, *images.initrd, guest.kernel);
     }
-    const std::uint64_t command_line =
-        write_command_line(memory, options.command_line, guest.kernel.command_line_limit);
-    const std::uint64_t rsdp = machine.acpi ? write_acpi_tables(memory, machine) : 0;
+    const std::uint64_t command_line = write_command_line(
+        memory, layout::command_line_space, options.command_line, guest.kernel.command_line_limit);
+    const std::uint64_t rsdp = machine.acpi ? write_acpi_tables(memory, layout::acpi_tables, machine) : 0;
     if (machine.mptable) {
         write_mptable(memory, machine);
     }

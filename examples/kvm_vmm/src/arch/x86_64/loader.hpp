@@ -5,12 +5,12 @@
 #include <optional>
 #include <string>
 
-#include "acpi/platform.hpp"
-#include "boot/boot_cpu.hpp"
-#include "boot/entry_point.hpp"
+#include "arch/x86_64/boot_cpu.hpp"
+#include "arch/x86_64/entry_point.hpp"
+#include "arch/x86_64/initrd.hpp"
+#include "arch/x86_64/kernel_image.hpp"
 #include "boot/image_file.hpp"
-#include "boot/initrd.hpp"
-#include "boot/kernel_image.hpp"
+#include "machine/platform.hpp"
 #include "memory/guest_memory.hpp"
 
 namespace kvm_vmm {
@@ -18,7 +18,7 @@ namespace kvm_vmm {
 struct BootOptions {
     std::string kernel_path;                 ///< if no BootImages are given
     std::optional<std::string> initrd_path;  ///< likewise
-    std::string command_line;                ///< in the kernel's syntax; CommandLine helps to build it
+    std::string command_line;                ///< in the kernel's syntax
     BootProtocol protocol{BootProtocol::automatic};
     /// Called repeatedly during the work; may throw to abort.
     std::function<void()> checkpoint{nullptr};

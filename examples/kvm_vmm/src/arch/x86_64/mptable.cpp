@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/mptable.hpp"
+#include "arch/x86_64/mptable.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "boot/layout.hpp"
-#include "error.hpp"
+#include "arch/x86_64/layout.hpp"
+#include "util/error.hpp"
 
 namespace kvm_vmm {
 namespace {

@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "boot/entry_point.hpp"
+#include "arch/x86_64/entry_point.hpp"
 #include "boot/image_file.hpp"
 #include "memory/guest_memory.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "kvm/boot_registers.hpp"
+#include "arch/x86_64/boot_registers.hpp"
 
 namespace kvm_vmm {
 namespace {

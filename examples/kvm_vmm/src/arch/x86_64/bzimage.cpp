@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "boot/bzimage.hpp"
+#include "arch/x86_64/bzimage.hpp"
 
 #include <algorithm>
 #include <asm/bootparam.h>
@@ -8,7 +8,7 @@
 #include <cstring>
 #include <string>
 
-#include "boot/layout.hpp"
+#include "arch/x86_64/layout.hpp"
 #include "boot/text.hpp"
 
 namespace kvm_vmm {

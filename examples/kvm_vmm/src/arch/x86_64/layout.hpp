@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "memory/guest_memory.hpp"
+
 /// The layout of guest memory. The loader's own data are below 1 MiB; the kernel and the initrd are above.
 ///
 /// ```
@@ -34,11 +36,15 @@ inline constexpr std::uint64_t page_tables = 0x9000;
 inline constexpr std::uint64_t page_tables_end = 0xF000;
 inline constexpr std::uint64_t command_line = 0x2'0000;
 inline constexpr std::uint64_t command_line_end = 0x3'0000;
+inline constexpr GuestRange command_line_space{.address = command_line,
+                                               .size = command_line_end - command_line};
 inline constexpr std::uint64_t ebda = 0x9'FC00;
 inline constexpr std::uint64_t low_memory_end = 0xA'0000;
 inline constexpr std::uint64_t firmware = 0xE'0000;
 inline constexpr std::uint64_t acpi = firmware;
 inline constexpr std::uint64_t acpi_end = 0xF'0000;
+/// For the ACPI tables, where BIOS searches find the RSDP.
+inline constexpr GuestRange acpi_tables{.address = acpi, .size = acpi_end - acpi};
 inline constexpr std::uint64_t mptable = 0xF'0000;
 inline constexpr std::uint64_t mptable_end = 0x10'0000;
 inline constexpr std::uint64_t high_memory = 0x10'0000;

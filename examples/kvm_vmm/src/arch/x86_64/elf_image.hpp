@@ -5,8 +5,8 @@
 #include <optional>
 #include <vector>
 
+#include "arch/x86_64/kernel_image.hpp"
 #include "boot/image_file.hpp"
-#include "boot/kernel_image.hpp"
 #include "memory/guest_memory.hpp"
 
 namespace kvm_vmm {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include "acpi/platform.hpp"
+#include "machine/platform.hpp"
 #include "memory/guest_memory.hpp"
 
 namespace kvm_vmm {

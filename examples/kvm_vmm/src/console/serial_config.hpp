@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace kvm_vmm {
+
+/// Where the bytes of a serial port go to and come from.
+struct SerialConfig {
+    enum class Kind : std::uint8_t { stdio, file, pty, unix_socket, null } kind{Kind::stdio};
+    std::string path;  ///< of `file` and `unix_socket`
+};
+
+}  // namespace kvm_vmm

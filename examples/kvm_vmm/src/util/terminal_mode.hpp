@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <atomic>
+
+namespace kvm_vmm {
+
+/// Whether this process has put its terminal into raw mode (see RawTerminal, which sets it), where lines need
+/// a carriage return of their own. Read from signal handlers, too.
+inline std::atomic<bool> terminal_is_raw{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+}  // namespace kvm_vmm
