@@ -3,14 +3,16 @@
 // The firmware tables of any machine: an operating system finds all of them, with correct lengths and
 // checksums, inside the area that the loader reserves for them, or the machine is refused.
 //
-// Input: 2 bytes of CPUs (modulo 16 where bit 15 is clear, as each costs time, else modulo 1024), one of
-// options (bits 1:0 i8042, 2 RTC, 3 pvpanic, 4 no MP table, 7:5 the timer pin), then devices: an even byte
-// and 3 bytes for a serial port (port, irq), an odd one and 12 for virtio-mmio (base, size, gsi; bit 1 of the
-// first: level triggered).
+// Input: 2 bytes of CPUs (modulo 16 where bit 15 is clear, as each costs time, else modulo 1024), then devices:
+// a byte with the kind of fixed hardware (0 to 3; others: none) and its values, a byte with the device's shape
+// (bits 1:0 resources, 2 no ACPI node, 3 an ACPI id instead of an EISA id, 4 _UID, 5 _CCA), the resources, the
+// node's name and hardware id.
 
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -101,31 +103,78 @@ void check_tables(const GuestMemory& memory, std::uint64_t rsdp_at, const Platfo
     check(fadt_found && madt_found, "the XSDT names FADT and MADT");
 }
 
+// A name that ends with two printable characters of the input, which need not be allowed there.
+std::string name_of(Input& input, std::string_view prefix) {
+    std::string name(prefix);
+    for (int i = 0; i < 2; ++i) {
+        name += static_cast<char>(' ' + input.byte() % 95);
+    }
+    return name;
+}
+
+// A range of ports or memory may be larger than its descriptor can say, an interrupt may not exist.
+vmdevice::ResourceConstraint resource_of(Input& input) {
+    const std::uint8_t what = input.byte();
+    switch (what & 3U) {
+        case 0:
+            return vmdevice::PioConstraint{
+                .size = input.u16(),
+                .base = (what & 4U) == 0 ? std::optional(vmdevice::PioAddress{input.u16()}) : std::nullopt};
+        case 1:
+            return vmdevice::MmioConstraint{
+                .size = input.u32(),
+                .base = vmdevice::MmioAddress{std::uint64_t{input.u32()} << ((what & 4U) == 0 ? 0U : 8U)}};
+        case 2:
+            return vmdevice::LegacyIrqConstraint{
+                .irq = what >> 3U, .sharing = static_cast<vmdevice::IrqSharing>(input.byte() % 3U)};
+        default:
+            return vmdevice::LegacyIrqConstraint{.irq = input.u32()};
+    }
+}
+
+void set_fixed_hardware(Input& input, kvm_vmm::FixedHardware& hardware) {
+    using namespace kvm_vmm::fixed_hardware;
+    switch (input.byte() % 8U) {
+        case 0:
+            hardware = PowerManagement{
+                .block_port = input.u16(), .sci_irq = input.byte(), .sleep_type_s5 = input.byte()};
+            break;
+        case 1:
+            hardware = ResetRegister{.port = input.u16(), .value = input.byte()};
+            break;
+        case 2:
+            hardware =
+                CmosClock{.day_alarm = input.byte(), .month_alarm = input.byte(), .century = input.byte()};
+            break;
+        case 3:
+            hardware = KeyboardController{};
+            break;
+        default:
+            break;
+    }
+}
+
 Platform platform_of(Input& input, const Trace& trace) {
     Platform platform;
     const std::uint16_t cpus = input.u16();
     platform.cpus = (cpus & 0x8000U) != 0 ? cpus % 1024U : cpus % 16U;
-    const std::uint8_t options = input.byte();
-    platform.i8042 = static_cast<kvm_vmm::I8042Profile>(options & 3U);
-    platform.rtc = (options & 4U) != 0;
-    platform.pvpanic = (options & 8U) != 0;
-    platform.mptable = (options & 16U) == 0;
-    platform.timer_pin = options >> 5U;
-    platform.serial_ports.clear();
-    trace("Platform of ", platform.cpus, " CPUs, options ", Hex{options});
+    trace("Platform of ", platform.cpus, " CPUs");
     while (!input.empty()) {
-        const std::uint8_t what = input.byte();
-        if (what % 2 == 0) {
-            const std::uint16_t port = input.u16();
-            platform.serial_ports.push_back({port, input.byte()});
-            trace("    serial port ", Hex{port}, ", irq ", unsigned{platform.serial_ports.back().irq});
-        } else {
-            const std::uint32_t base = input.u32();
-            const std::uint32_t size = input.u32();
-            const std::uint32_t gsi = input.u32();
-            platform.virtio_mmio.push_back({base, size, gsi, (what & 2U) != 0});
-            trace("    virtio-mmio ", Hex{base}, ", ", Hex{size}, ", gsi ", gsi);
+        kvm_vmm::DeviceDescription device{.name = "device", .title = {}, .model = {}};
+        set_fixed_hardware(input, device.fixed_hardware);
+        const std::uint8_t shape = input.byte();
+        for (unsigned i = 0; i < (shape & 3U); ++i) {
+            device.resources.push_back(resource_of(input));
         }
+        if ((shape & 4U) == 0) {
+            device = with_acpi_node(
+                device, name_of(input, "DV"), name_of(input, (shape & 8U) == 0 ? "PNP05" : "TEST00"),
+                (shape & 16U) == 0 ? std::nullopt : std::optional<std::uint64_t>(input.u32()));
+            device.acpi_nodes.front().dma_coherent = (shape & 32U) != 0;
+        }
+        trace("    a device with ", device.resources.size(), " resources, ", device.acpi_nodes.size(),
+              " nodes, fixed hardware of kind ", device.fixed_hardware.index());
+        platform.devices.push_back(device);
     }
     return platform;
 }

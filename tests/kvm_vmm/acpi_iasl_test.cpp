@@ -10,6 +10,7 @@
 #include "acpi/tables.hpp"
 #include "boot_images.hpp"
 #include "catch.hpp"
+#include "machines.hpp"
 
 using namespace kvm_vmm;
 using Catch::Matchers::Contains;
@@ -82,7 +83,7 @@ TEST_CASE("ACPI: iasl disassembles and recompiles the tables of an ordinary mach
     if (!have_iasl()) {
         VMSUPERIO_SKIP("iasl is not installed (Debian package acpica-tools)");
     }
-    check_all({});
+    check_all(test::machine_with());
 }
 
 TEST_CASE("ACPI: iasl disassembles and recompiles the tables of a full machine to the same bytes",
@@ -90,13 +91,11 @@ TEST_CASE("ACPI: iasl disassembles and recompiles the tables of a full machine t
     if (!have_iasl()) {
         VMSUPERIO_SKIP("iasl is not installed (Debian package acpica-tools)");
     }
-    Platform machine;
+    Platform machine = test::machine_with(4);
     machine.cpus = 64;
-    machine.timer_pin = 2;
-    machine.serial_ports = {com1, com2, com3, com4};
-    machine.i8042 = I8042Profile::keyboard_and_mouse;
-    machine.virtio_mmio = {
-        {0xD000'0000, 0x1000, 5}, {0xD000'1000, 0x1000, 16}, {0xD000'2000, 0x200, 23, true}};
+    machine.devices.push_back(test::virtio_mmio(0, 0xD000'0000, 0x1000, 5));
+    machine.devices.push_back(test::virtio_mmio(1, 0xD000'1000, 0x1000, 16));
+    machine.devices.push_back(test::virtio_mmio(2, 0xD000'2000, 0x200, 23, vmdevice::IrqSharing::level));
     check_all(machine);
 }
 
@@ -105,10 +104,10 @@ TEST_CASE("ACPI: iasl disassembles and recompiles the tables of a bare machine t
     if (!have_iasl()) {
         VMSUPERIO_SKIP("iasl is not installed (Debian package acpica-tools)");
     }
-    Platform machine;
-    machine.serial_ports.clear();
-    machine.i8042 = I8042Profile::absent;
-    machine.rtc = false;
-    machine.pvpanic = false;
+    VmmConfig config;
+    config.i8042 = vmsuperio::I8042Profile::absent;
+    Platform machine = test::machine_with(0, config);
+    test::remove_device(machine, "CMOS");
+    test::remove_device(machine, "pvpanic");
     check_all(machine);
 }

@@ -9,9 +9,13 @@
 #include "arch/x86_64/layout.hpp"
 #include "boot_images.hpp"
 #include "catch.hpp"
+#include "machines.hpp"
 
 using namespace kvm_vmm;
 using boot_images::Bytes;
+using kvm_vmm::test::machine_with;
+using kvm_vmm::test::remove_device;
+using kvm_vmm::test::virtio_mmio;
 
 namespace {
 
@@ -105,7 +109,7 @@ bool contains_eisa(const Bytes& table, std::string_view id) { return contains(ta
 }  // namespace
 
 TEST_CASE("ACPI: every table is reached from the RSDP, with its length and sum right", "[acpi]") {
-    const auto tables = tables_of({});
+    const auto tables = tables_of(machine_with());
     CHECK(tables.size() == 4);
     CHECK(tables.at("FACP").size() == 276);
     CHECK(tables.at("FACS").size() == 64);
@@ -114,7 +118,7 @@ TEST_CASE("ACPI: every table is reached from the RSDP, with its length and sum r
 }
 
 TEST_CASE("ACPI: the FADT's ports are those of the devices", "[acpi][fadt]") {
-    const Bytes fadt = tables_of({}).at("FACP");
+    const Bytes fadt = tables_of(machine_with()).at("FACP");
     CHECK(at<std::uint16_t>(fadt, 46) == 9);      // SCI
     CHECK(at<std::uint32_t>(fadt, 48) == 0);      // no SMI command port: always ACPI mode
     CHECK(at<std::uint32_t>(fadt, 56) == 0x600);  // PM1a event
@@ -147,18 +151,21 @@ TEST_CASE("ACPI: FADT boot flags and DSDT tell the truth about i8042 and CMOS", 
     constexpr unsigned no_vga = 4;
     constexpr unsigned no_cmos = 32;
     struct Case {
-        I8042Profile i8042;
+        vmsuperio::I8042Profile i8042;
         bool rtc;
         unsigned boot_flags;
     };
-    for (const Case& c :
-         {Case{I8042Profile::absent, false, legacy | no_vga | no_cmos},
-          Case{I8042Profile::reset_only, true, legacy | no_vga},
-          Case{I8042Profile::keyboard, true, legacy | has_8042 | no_vga},
-          Case{I8042Profile::keyboard_and_mouse, false, legacy | has_8042 | no_vga | no_cmos}}) {
-        Platform machine;
-        machine.i8042 = c.i8042;
-        machine.rtc = c.rtc;
+    using vmsuperio::I8042Profile;
+    for (const Case& c : {Case{I8042Profile::absent, false, legacy | no_vga | no_cmos},
+                          Case{I8042Profile::minimal, true, legacy | no_vga},
+                          Case{I8042Profile::full, true, legacy | has_8042 | no_vga},
+                          Case{I8042Profile::full, false, legacy | has_8042 | no_vga | no_cmos}}) {
+        VmmConfig config;
+        config.i8042 = c.i8042;
+        Platform machine = machine_with(1, config);
+        if (!c.rtc) {
+            remove_device(machine, "CMOS");
+        }
         const auto tables = tables_of(machine);
         CHECK(at<std::uint16_t>(tables.at("FACP"), 109) == c.boot_flags);
         CHECK(at<std::uint8_t>(tables.at("FACP"), 106) == (c.rtc ? 0x7D : 0));  // DAY_ALRM
@@ -166,20 +173,34 @@ TEST_CASE("ACPI: FADT boot flags and DSDT tell the truth about i8042 and CMOS", 
         CHECK((at<std::uint8_t>(tables.at("FACP"), 108) != 0) == c.rtc);        // century register
         const Bytes& dsdt = tables.at("DSDT");
         CHECK(contains_eisa(dsdt, "PNP0303") == ((c.boot_flags & has_8042) != 0));
-        CHECK(contains_eisa(dsdt, "PNP0F13") == (c.i8042 == I8042Profile::keyboard_and_mouse));
+        CHECK(contains_eisa(dsdt, "PNP0F13") == ((c.boot_flags & has_8042) != 0));
         CHECK(contains_eisa(dsdt, "PNP0B00") == c.rtc);
     }
-    Platform bare;
-    bare.serial_ports.clear();
-    bare.rtc = false;
-    bare.i8042 = I8042Profile::absent;
+    VmmConfig config;
+    config.i8042 = I8042Profile::absent;
+    Platform bare = machine_with(0, config);
+    remove_device(bare, "CMOS");
     CHECK(at<std::uint16_t>(tables_of(bare).at("FACP"), 109) == (no_vga | no_cmos));
 }
 
+TEST_CASE("ACPI: without power management the tables have no SCI, no timer and no S5", "[acpi][fadt]") {
+    const auto tables = tables_of(Platform{});
+    const Bytes& fadt = tables.at("FACP");
+    CHECK(at<std::uint16_t>(fadt, 46) == 0);
+    CHECK(at<std::uint32_t>(fadt, 56) == 0);
+    CHECK(at<std::uint8_t>(fadt, 88) == 0);
+    const auto flags = at<std::uint32_t>(fadt, 112);
+    CHECK((flags & (1U << 8U)) == 0);
+    CHECK((flags & (1U << 10U)) == 0);
+    CHECK(at<std::uint64_t>(fadt, 116 + 4) == 0);
+    CHECK(at<std::uint8_t>(fadt, 128) == 0);
+    CHECK_FALSE(contains(tables.at("DSDT"), "_S5_"));
+    CHECK_FALSE(contains(tables.at("APIC"), Bytes{2, 10, 0, 9}));
+}
+
 TEST_CASE("ACPI: the MADT lists each CPU, the IOAPIC, and what differs from the ISA bus", "[acpi][madt]") {
-    Platform machine;
+    Platform machine = machine_with();
     machine.cpus = 254;
-    machine.timer_pin = 2;
     const Bytes madt = tables_of(machine).at("APIC");
     CHECK(at<std::uint32_t>(madt, 36) == 0xFEE0'0000U);
     CHECK(at<std::uint32_t>(madt, 40) == 1);  // 8259 pair as well
@@ -196,36 +217,26 @@ TEST_CASE("ACPI: the MADT lists each CPU, the IOAPIC, and what differs from the 
         CHECK(entries[0][i] == Bytes{0, 8, id, id, 1, 0, 0, 0});
     }
     CHECK(entries[1] == std::vector<Bytes>{{1, 12, 0, 0, 0x00, 0x00, 0xC0, 0xFE, 0, 0, 0, 0}});
-    CHECK(entries[2] ==
-          std::vector<Bytes>{{2, 10, 0, 0, 2, 0, 0, 0, 0, 0}, {2, 10, 0, 9, 9, 0, 0, 0, 0x0D, 0}});
+    // The SCI. The timer is at KVM's own pin, and needs no override.
+    CHECK(entries[2] == std::vector<Bytes>{{2, 10, 0, 9, 9, 0, 0, 0, 0x0D, 0}});
     CHECK(entries[4] == std::vector<Bytes>{{4, 6, 0xFF, 0, 0, 1}});
     CHECK(entries.size() == 4);
-
-    // At KVM's own pin the timer needs no override.
-    machine.timer_pin = 0;
-    CHECK_FALSE(contains(tables_of(machine).at("APIC"), Bytes{2, 10, 0, 0}));
 }
 
 TEST_CASE("ACPI: serial ports that share an interrupt say so", "[acpi][dsdt]") {
-    Platform machine;
-    machine.serial_ports = {com1, com2};
-    const Bytes two = tables_of(machine).at("DSDT");
+    const Bytes two = tables_of(machine_with(2)).at("DSDT");
     CHECK(contains(two, "COM1"));
     CHECK(contains(two, "COM2"));
     CHECK_FALSE(contains(two, "COM3"));
     CHECK(contains(two, Bytes{0x47, 1, 0xF8, 0x03, 0xF8, 0x03, 1, 8, 0x22, 0x10, 0x00}));
     CHECK(contains(two, Bytes{0x47, 1, 0xF8, 0x02, 0xF8, 0x02, 1, 8, 0x22, 0x08, 0x00}));
-    machine.serial_ports = {com1, com2, com3, com4};
-    const Bytes four = tables_of(machine).at("DSDT");
+    const Bytes four = tables_of(machine_with(4)).at("DSDT");
     CHECK(contains(four, Bytes{0x47, 1, 0xE8, 0x03, 0xE8, 0x03, 1, 8, 0x23, 0x10, 0x00, 0x11}));
     CHECK_FALSE(contains(four, Bytes{0x22, 0x10, 0x00}));
 }
 
 TEST_CASE("ACPI: each device has the ports and the interrupt of the machine, and no others", "[acpi][dsdt]") {
-    Platform machine;
-    machine.serial_ports = {com1, com2, com3, com4};
-    machine.i8042 = I8042Profile::keyboard_and_mouse;
-    const Bytes dsdt = tables_of(machine).at("DSDT");
+    const Bytes dsdt = tables_of(machine_with(4)).at("DSDT");
     // I/O port descriptor 0x47: 16-bit decoding, lowest, highest, alignment, length. IRQ descriptor 0x22:
     // edge, active high, exclusive; a bit for each line (ACPI 6.5, 6.4.2.1 and 6.4.2.5).
     CHECK(resources_of(dsdt, "KBD_") == Bytes{0x47, 1, 0x60, 0, 0x60, 0, 1, 1,  //
@@ -248,8 +259,8 @@ TEST_CASE("ACPI: each device has the ports and the interrupt of the machine, and
 TEST_CASE("ACPI: the package of S5 is whole and holds the type that the hardware takes", "[acpi][dsdt]") {
     // NameOp _S5_, PackageOp of 4 elements: SLP_TYPa, SLP_TYPb, two reserved (ACPI 6.5, 7.4.2). Some kernels
     // read beyond a shorter one.
-    const Bytes dsdt = tables_of({}).at("DSDT");
-    const Bytes type = aml::integer(platform::sleep_type_s5);
+    const Bytes dsdt = tables_of(machine_with()).at("DSDT");
+    const Bytes type = aml::integer(5);
     Bytes elements = type;
     elements.insert(elements.end(), type.begin(), type.end());
     elements.insert(elements.end(), {0x00, 0x00});
@@ -259,25 +270,27 @@ TEST_CASE("ACPI: the package of S5 is whole and holds the type that the hardware
 }
 
 TEST_CASE("ACPI: virtio-mmio devices have their window and interrupt", "[acpi][dsdt]") {
-    Platform machine;
-    machine.pvpanic = false;
-    machine.virtio_mmio = {{0xD000'0000, 0x1000, 5}, {0xD000'1000, 0x1000, 6, true}};
+    Platform machine = machine_with();
+    remove_device(machine, "pvpanic");
+    machine.devices.push_back(virtio_mmio(0, 0xD000'0000, 0x1000, 16));
+    machine.devices.push_back(virtio_mmio(1, 0xD000'1000, 0x1000, 17, vmdevice::IrqSharing::level));
     const Bytes dsdt = tables_of(machine).at("DSDT");
     CHECK(contains(dsdt, "LNRO0005"));
     CHECK(contains(dsdt, "VR01"));
     CHECK_FALSE(contains(dsdt, "QEMU0001"));
     CHECK(
-        contains(dsdt, Bytes{0x86, 9, 0, 1, 0, 0, 0, 0xD0, 0, 0x10, 0, 0, 0x89, 6, 0, 0x03, 1, 5, 0, 0, 0}));
+        contains(dsdt, Bytes{0x86, 9, 0, 1, 0, 0, 0, 0xD0, 0, 0x10, 0, 0, 0x89, 6, 0, 0x03, 1, 16, 0, 0, 0}));
     CHECK(contains(dsdt,
-                   Bytes{0x86, 9, 0, 1, 0, 0x10, 0, 0xD0, 0, 0x10, 0, 0, 0x89, 6, 0, 0x01, 1, 6, 0, 0, 0}));
-    CHECK(contains(tables_of({}).at("DSDT"), "QEMU0001"));
+                   Bytes{0x86, 9, 0, 1, 0, 0x10, 0, 0xD0, 0, 0x10, 0, 0, 0x89, 6, 0, 0x09, 1, 17, 0, 0, 0}));
+    CHECK(contains(tables_of(machine_with()).at("DSDT"), "QEMU0001"));
 }
 
 TEST_CASE("ACPI: as many devices as have names fit; what does not fit is refused", "[acpi]") {
-    Platform machine;
+    Platform machine = machine_with(4);
     machine.cpus = 254;
-    machine.serial_ports = {com1, com2, com3, com4};
-    machine.virtio_mmio.assign(256, {0xD000'0000, 0x1000, 5});
+    for (std::size_t i = 0; i < 256; ++i) {
+        machine.devices.push_back(virtio_mmio(i, 0xD000'0000, 0x1000, 16));
+    }
     CHECK(contains(tables_of(machine).at("DSDT"), "VRFF"));
     GuestMemory small(0xE1000);
     CHECK_THAT(boot_images::error_of(ExitCode::usage,
@@ -287,15 +300,25 @@ TEST_CASE("ACPI: as many devices as have names fit; what does not fit is refused
 
 TEST_CASE("ACPI: a machine that AML has no words for is refused as wrong usage", "[acpi]") {
     GuestMemory memory(0x10'0000);
-    Platform machine;
-    machine.serial_ports.assign(17, com1);
-    CHECK_THAT(boot_images::error_of(ExitCode::usage,
-                                     [&] { write_acpi_tables(memory, layout::acpi_tables, machine); }),
-               Catch::Matchers::Contains("too many devices"));
-    machine.serial_ports = {{0x3F8, 16}};
-    CHECK_THAT(boot_images::error_of(ExitCode::usage,
-                                     [&] { write_acpi_tables(memory, layout::acpi_tables, machine); }),
-               Catch::Matchers::Contains("no interrupt 16"));
+    const auto refusal = [&memory](const DeviceDescription& device) {
+        Platform machine = machine_with();
+        machine.devices.push_back(device);
+        return boot_images::error_of(ExitCode::usage,
+                                     [&] { write_acpi_tables(memory, layout::acpi_tables, machine); });
+    };
+    CHECK(refusal(virtio_mmio(0, 0xD000'0000, 0x1000, 16)) == "(no error)");
+    DeviceDescription misnamed = virtio_mmio(0, 0xD000'0000, 0x1000, 16);
+    misnamed.acpi_nodes.front().name = "1COM";
+    CHECK_THAT(refusal(misnamed), Catch::Matchers::Contains("1COM"));
+    // A port descriptor counts up to 255 ports, a fixed memory descriptor addresses 4 GiB.
+    DeviceDescription wide{
+        .name = "wide", .title = {}, .model = {}, .resources = {ports(vmdevice::pio_range(0x4000, 256))}};
+    CHECK_THAT(refusal(with_acpi_node(wide, "WIDE", "TEST0001")), Catch::Matchers::Contains("does not fit"));
+    wide.resources = {mmio_window(vmdevice::mmio_range(0x1'0000'0000, 0x1000))};
+    CHECK_THAT(refusal(with_acpi_node(wide, "WIDE", "TEST0001")), Catch::Matchers::Contains("does not fit"));
+    // A descriptor needs a place, which a device that may lie anywhere does not have.
+    wide.resources = {vmdevice::PioConstraint{.size = 8}};
+    CHECK_THAT(refusal(with_acpi_node(wide, "WIDE", "TEST0001")), Catch::Matchers::Contains("no descriptor"));
 }
 
 TEST_CASE("AML: integers and package lengths take the shortest form that holds them", "[acpi][aml]") {

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include "machines.hpp"
 #include "observe/device_errors.hpp"
 #include "observe/metrics_file.hpp"
 #include "observe/observer.hpp"
@@ -18,6 +19,9 @@
 #include "util/file_descriptor.hpp"
 
 using namespace kvm_vmm;
+using kvm_vmm::test::at_memory;
+using kvm_vmm::test::at_ports;
+using kvm_vmm::test::placed;
 using kvm_vmm::test::ScratchDirectory;
 using kvm_vmm::test::slurp;
 using nlohmann::json;
@@ -104,17 +108,21 @@ TEST_CASE("IoMetrics: nothing is lost where many CPUs touch the same fresh ports
 
 TEST_CASE("DeviceDirectory: an access belongs to the device that it lies in as a whole", "[metrics]") {
     DeviceDirectory devices;
-    const ObservedDevice& uart = devices.add_ports("COM1", 0x3F8, 8);
-    const ObservedDevice& keyboard = devices.add_ports("i8042", 0x64, 1);
-    CHECK(&devices.add_ports("i8042", 0x60, 1) == &keyboard);
-    const ObservedDevice& disk = devices.add_mmio({"disk"}, 0xFFFF'FFFF'FFFF'F000, 0x1000);
+    const ObservedDevice& uart = devices.add("COM1");
+    const ObservedDevice& keyboard = devices.add("i8042");
+    CHECK(&devices.add("i8042") == &keyboard);
+    const ObservedDevice& disk = devices.add("disk");
+    devices.place(std::array{
+        placed("COM1", {at_ports(0x3F8, 8)}), placed("i8042", {at_ports(0x64, 1), at_ports(0x60, 1)}),
+        placed("8254", {at_ports(0x61, 1)}), placed("disk", {at_memory(0xFFFF'FFFF'FFFF'F000, 0x1000)})});
     CHECK(devices.find_port(0x3F8, 8) == &uart);
     CHECK(devices.find_port(0x3FF, 1) == &uart);
     CHECK(devices.find_port(0x3FF, 2) == nullptr);
+    CHECK(devices.find_port(0x3F8, 0) == nullptr);
     CHECK(devices.find_port(0x3F7, 1) == nullptr);
     CHECK(devices.find_port(0x400, 1) == nullptr);
     CHECK(devices.find_port(0x60, 1) == &keyboard);
-    CHECK(devices.find_port(0x61, 1) == nullptr);
+    CHECK(devices.find_port(0x61, 1) == nullptr);  // registered, but not observed
     CHECK(devices.find_port(0x64, 1) == &keyboard);
     CHECK(keyboard.port_origin == 0x60);
     CHECK(devices.find_mmio(0xFFFF'FFFF'FFFF'FFF8, 8) == &disk);
@@ -125,9 +133,12 @@ TEST_CASE("DeviceDirectory: an access belongs to the device that it lies in as a
 
 TEST_CASE("DeviceDirectory: a later VM's devices take the places of those before", "[metrics]") {
     DeviceDirectory devices;
-    const ObservedDevice& old = devices.add_ports({"old"}, 0x100, 16);
-    CHECK(&devices.add_ports({"old"}, 0x100, 16) == &old);
-    const ObservedDevice& fresh = devices.add_ports({"fresh"}, 0x108, 4);
+    const ObservedDevice& old = devices.add("old");
+    devices.place(std::array{placed("old", {at_ports(0x100, 16)})});
+    CHECK(devices.find_port(0x108, 4) == &old);
+    CHECK(&devices.add("old") == &old);
+    const ObservedDevice& fresh = devices.add("fresh");
+    devices.place(std::array{placed("fresh", {at_ports(0x108, 4)})});
     CHECK(devices.find_port(0x108, 4) == &fresh);
     CHECK(devices.find_port(0x100, 1) == nullptr);
 }
@@ -147,9 +158,12 @@ TEST_CASE("Metrics: string I/O counts as so many accesses of one exit", "[metric
 
 TEST_CASE("Metrics: the ports of a device are added up under its name", "[metrics]") {
     Observer observer;
-    observer.devices().add_ports("COM1", 0x3F8, 8);
-    observer.devices().add_ports({"idle"}, 0x100, 8);
-    observer.devices().add_mmio({"disk"}, 0xD000'0000, 0x1000);
+    for (const char* const name : {"COM1", "idle", "disk"}) {
+        observer.devices().add(name);
+    }
+    observer.devices().place(std::array{placed("COM1", {at_ports(0x3F8, 8)}),
+                                        placed("idle", {at_ports(0x100, 8)}),
+                                        placed("disk", {at_memory(0xD000'0000, 0x1000)})});
     observer.record(port(true, 0x3F8), true);
     observer.record(port(false, 0x3FD), true);
     observer.record(port(false, 0x3FD), true);

@@ -8,6 +8,7 @@
 #include "arch/x86_64/layout.hpp"
 #include "boot_images.hpp"
 #include "catch.hpp"
+#include "machines.hpp"
 
 using namespace kvm_vmm;
 
@@ -67,7 +68,7 @@ std::vector<boot_images::Bytes> of_type(const MpTable& table, std::uint8_t type)
 
 TEST_CASE("MP table: a kernel's search finds it, with right sums and entry count", "[boot][mptable]") {
     for (const unsigned cpus : {1U, 2U, 64U, 254U}) {
-        Platform machine;
+        Platform machine = test::machine_with();
         machine.cpus = cpus;
         const MpTable table = table_of(machine);
         CHECK(sum(table.configuration) == 0);
@@ -87,7 +88,7 @@ TEST_CASE("MP table: a kernel's search finds it, with right sums and entry count
 }
 
 TEST_CASE("MP table: one IOAPIC on the ISA bus with every interrupt but the cascade", "[boot][mptable]") {
-    const MpTable table = table_of({});
+    const MpTable table = table_of(test::machine_with());
     REQUIRE(of_type(table, 1).size() == 1);
     const auto io_apics = of_type(table, 2);
     REQUIRE(io_apics.size() == 1);
@@ -103,12 +104,4 @@ TEST_CASE("MP table: one IOAPIC on the ISA bus with every interrupt but the casc
     REQUIRE(local.size() == 2);
     CHECK(local[0] == boot_images::Bytes{4, 3, 0, 0, 0, 0, 0, 0});     // ExtINT at LINT0 of the boot CPU
     CHECK(local[1] == boot_images::Bytes{4, 1, 0, 0, 0, 0, 0xFF, 1});  // NMI at LINT1 of all
-}
-
-TEST_CASE("MP table: the timer may be at pin 2, as on a PC", "[boot][mptable]") {
-    Platform machine;
-    machine.timer_pin = 2;
-    const auto interrupts = of_type(table_of(machine), 3);
-    CHECK(interrupts.at(0)[5] == 0);
-    CHECK(interrupts.at(0)[7] == 2);
 }

@@ -12,12 +12,16 @@
 #include <vmsuperio/vmsuperio.hpp>
 
 #include "devices/register_names.hpp"
+#include "machines.hpp"
 #include "observe/io_trace.hpp"
 #include "observe/observer.hpp"
 #include "program.hpp"
 
 using namespace kvm_vmm;
+using kvm_vmm::test::at_memory;
+using kvm_vmm::test::at_ports;
 using kvm_vmm::test::line_count;
+using kvm_vmm::test::placed;
 using kvm_vmm::test::ScratchDirectory;
 using kvm_vmm::test::slurp;
 
@@ -37,8 +41,7 @@ public:
         put("COM2", 0x2F8, 8, vmdevice::share(Uart(vmsuperio::NullTrigger(), vmsuperio::NullWriter())));
         const auto keyboard = vmdevice::share(vmsuperio::I8042(vmsuperio::NullTrigger()));
         const auto view = std::make_shared<vmdevice::PortView>(vmdevice::PioAddress{0x60}, keyboard);
-        put("i8042", 0x60, 1, view);
-        put("i8042", 0x64, 1, view);
+        put("i8042", {at_ports(0x60, 1), at_ports(0x64, 1)}, view);
         devices.add("i8042").register_name = register_namer(keyboard);
         put("CMOS", 0x70, 4, vmdevice::share(vmsuperio::RtcCmos<>()));
         put("PM1a", 0x600, 12, vmdevice::share(vmsuperio::AcpiPm(vmsuperio::NullTrigger(), Events())));
@@ -47,7 +50,9 @@ public:
             vmdevice::share(vmsuperio::SystemControlPortA(vmsuperio::NullTrigger())));
         put("pvpanic", 0x505, 1, vmdevice::share(vmsuperio::Pvpanic()));
         put("post_code", 0x80, 1, vmdevice::share(vmsuperio::DebugPort()));
-        devices.add_mmio("disk", 0xD000'0000, 0x1000);
+        devices.add("disk");
+        placed_.push_back(placed("disk", {at_memory(0xD000'0000, 0x1000)}));
+        devices.place(placed_);
     }
     std::string write(std::uint16_t port, const Bytes& data = {0}, std::size_t width = 1) {
         Bytes written = data;
@@ -71,15 +76,24 @@ private:
     };
 
     template <class Device>
-    void put(std::string_view name, std::uint16_t port, std::uint16_t size,
+    void put(const char* name, std::uint16_t port, std::uint16_t size,
              const std::shared_ptr<Device>& device) {
-        REQUIRE(io.register_pio(vmdevice::PioRange::create(vmdevice::PioAddress{port}, size).value(), device)
-                    .has_value());
-        ObservedDevice& observed = devices.add_ports(name, port, size);
+        put(name, {at_ports(port, size)}, device);
+    }
+    template <class Device>
+    void put(const char* name, std::initializer_list<vmdevice::Resource> ranges,
+             const std::shared_ptr<Device>& device) {
+        for (const vmdevice::Resource& range : ranges) {
+            REQUIRE(io.register_pio(std::get<vmdevice::PioResource>(range).range, device).has_value());
+        }
+        ObservedDevice& observed = devices.add(name);
         if constexpr (requires { device->lock(); }) {
             observed.register_name = register_namer(device);
         }
+        placed_.push_back(placed(name, ranges));
     }
+
+    std::vector<vmdevice::DeviceInfo> placed_;
 };
 
 std::vector<std::string> lines_of(const std::filesystem::path& path) {
@@ -153,7 +167,8 @@ TEST_CASE("Register names: keyboard controller, clock, power management and othe
 TEST_CASE("Register names: a device that is gone has none", "[trace]") {
     DeviceDirectory devices;
     auto uart = vmdevice::share(vmsuperio::Serial(vmsuperio::NullTrigger(), vmsuperio::NullWriter()));
-    devices.add_ports("COM1", 0x3F8, 8).register_name = register_namer(uart);
+    devices.add("COM1").register_name = register_namer(uart);
+    devices.place(std::array{placed("COM1", {at_ports(0x3F8, 8)})});
     const Bytes data(1);
     const IoAccess access{IoAccess::Bus::pio, false, 0, 0x3FD, 1, data};
     CHECK(devices.register_name(access) == "COM1.LSR");

@@ -5,13 +5,22 @@
 #include <string>
 #include <vector>
 
-#include "machine/platform.hpp"
 #include "program.hpp"
 
 using namespace kvm_vmm::test;
-namespace platform = kvm_vmm::platform;
 
 namespace {
+
+/// Where the guest finds its devices.
+namespace pc {
+
+constexpr std::uint16_t pm_block_port = 0x600;
+constexpr std::uint16_t pm1a_control_port = 0x604;
+constexpr std::uint8_t sci_irq = 9;
+constexpr std::uint8_t sleep_type_s5 = 5;
+constexpr std::uint16_t pvpanic_port = 0x505;
+
+}  // namespace pc
 
 using Bytes = std::vector<std::uint8_t>;
 
@@ -54,8 +63,8 @@ public:
     Code& show_cmos(std::uint8_t index) { return out(0x70, index).show(0x71); }
     Code& show_requests() { return show(pic1).show(pic2); }
     Code& power_off() {
-        return out16(platform::pm1a_control_port,
-                     static_cast<std::uint16_t>((platform::sleep_type_s5 << 10U) | (1U << 13U)));
+        return out16(pc::pm1a_control_port,
+                     static_cast<std::uint16_t>((pc::sleep_type_s5 << 10U) | (1U << 13U)));
     }
     /// Runs `then` if AL is `value`.
     Code& if_equal(std::uint8_t value, const Code& then) {
@@ -148,11 +157,11 @@ TEST_CASE("Wiring: Ctrl-A p presses the power button, which the guest hears on t
     REQUIRE_KVM();
     const ScratchDirectory directory;
     Code code;
-    code.out(platform::pm_block_port + 3, 0x01);  // PWRBTN_EN, bit 8
-    code.show(platform::pm_block_port + 1).print('R');
-    code.wait_for(pic2, 1U << (platform::sci_irq - 8U));
-    code.show_requests().show(platform::pm_block_port + 1);
-    code.out(platform::pm_block_port + 1, 0x01).show(platform::pm_block_port + 1);  // PWRBTN_STS cleared
+    code.out(pc::pm_block_port + 3, 0x01);  // PWRBTN_EN, bit 8
+    code.show(pc::pm_block_port + 1).print('R');
+    code.wait_for(pic2, 1U << (pc::sci_irq - 8U));
+    code.show_requests().show(pc::pm_block_port + 1);
+    code.out(pc::pm_block_port + 1, 0x01).show(pc::pm_block_port + 1);  // PWRBTN_STS cleared
     code.print('.').power_off();
     const fs::path kernel = directory.write("kernel", code.image());
     Terminal terminal({"--kernel", kernel.string()});
@@ -166,7 +175,7 @@ TEST_CASE("Wiring: Ctrl-A p presses the power button, which the guest hears on t
     CHECK(terminal.wait() == 0);
     const std::string output = terminal.output();
     REQUIRE(output.size() == 7);
-    CHECK(requested(output, 2) == 1U << platform::sci_irq);
+    CHECK(requested(output, 2) == 1U << pc::sci_irq);
     CHECK(output.substr(4) == std::string("\x01\0.", 3));
 }
 
@@ -236,11 +245,9 @@ TEST_CASE("Wiring: of pvpanic's events only a panic ends the VM", "[program][wir
     REQUIRE_KVM();
     Code others;
     // The events that it takes; a crash kernel was loaded; an orderly shutdown; bits that mean nothing.
-    others.show(platform::pvpanic_port);
-    others.out(platform::pvpanic_port, 0x02)
-        .out(platform::pvpanic_port, 0x04)
-        .out(platform::pvpanic_port, 0xF8);
-    others.out(platform::pvpanic_port, 0x00).print('.');
+    others.show(pc::pvpanic_port);
+    others.out(pc::pvpanic_port, 0x02).out(pc::pvpanic_port, 0x04).out(pc::pvpanic_port, 0xF8);
+    others.out(pc::pvpanic_port, 0x00).print('.');
     Code goes_on = others;
     const Result ended = run_guest(goes_on.power_off());
     CHECK(ended.exit_code == 0);
@@ -250,7 +257,7 @@ TEST_CASE("Wiring: of pvpanic's events only a panic ends the VM", "[program][wir
     for (const std::uint8_t value : Bytes{0x01, 0x03, 0xFF}) {
         CAPTURE(value);
         Code code = others;
-        const Result panicked = run_guest(code.out(platform::pvpanic_port, value).print('x'));
+        const Result panicked = run_guest(code.out(pc::pvpanic_port, value).print('x'));
         CHECK(panicked.exit_code == 11);
         CHECK(panicked.output == "\x07.");
     }
@@ -260,9 +267,9 @@ TEST_CASE("Wiring: nothing that is not S5 powers off", "[program][wiring]") {
     REQUIRE_KVM();
     Code code;
     for (unsigned type = 0; type < 8; ++type) {
-        code.out16(platform::pm1a_control_port, static_cast<std::uint16_t>(type << 10U));  // without SLP_EN
-        if (type != platform::sleep_type_s5) {
-            code.out16(platform::pm1a_control_port, static_cast<std::uint16_t>((type << 10U) | (1U << 13U)));
+        code.out16(pc::pm1a_control_port, static_cast<std::uint16_t>(type << 10U));  // without SLP_EN
+        if (type != pc::sleep_type_s5) {
+            code.out16(pc::pm1a_control_port, static_cast<std::uint16_t>((type << 10U) | (1U << 13U)));
         }
     }
     code.print('.').power_off();
@@ -325,7 +332,7 @@ TEST_CASE("Wiring: a guest that floods the log fills ten lines of it, and one th
     REQUIRE_KVM();
     Code code;
     for (int i = 0; i < 200; ++i) {
-        code.out(platform::pvpanic_port, 0x02);
+        code.out(pc::pvpanic_port, 0x02);
     }
     const Result result = run_guest(code.power_off());
     CHECK(result.exit_code == 0);

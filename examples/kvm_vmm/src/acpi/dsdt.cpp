@@ -3,10 +3,16 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
+
+#include <vmdevice/resources.hpp>
 
 namespace kvm_vmm {
 namespace {
@@ -14,6 +20,7 @@ namespace {
 using aml::Bytes;
 
 constexpr std::uint64_t present_and_working = 0xF;  // _STA (ACPI 6.5, 6.3.7)
+constexpr std::uint32_t isa_interrupts = 16;
 
 std::string numbered(std::string_view prefix, std::size_t number, std::size_t digits) {
     constexpr std::string_view hex_digits = "0123456789ABCDEF";
@@ -30,89 +37,76 @@ std::string numbered(std::string_view prefix, std::size_t number, std::size_t di
 Bytes hid(std::string_view eisa_id) { return aml::name("_HID", aml::eisa_id(eisa_id)); }
 Bytes uid(std::uint64_t number) { return aml::name("_UID", aml::integer(number)); }
 Bytes status() { return aml::name("_STA", aml::integer(present_and_working)); }
-Bytes resources(std::initializer_list<Bytes> descriptors) {
-    return aml::name("_CRS", aml::resource_template(descriptors));
+
+template <class Field>
+Field at_most(std::uint64_t value) {
+    if (value > std::numeric_limits<Field>::max()) {
+        throw std::length_error("ACPI: a range does not fit its resource descriptor");
+    }
+    return static_cast<Field>(value);
 }
 
 Bytes processor(unsigned id) {
     return aml::device(numbered("C", id, 3), {aml::name("_HID", aml::string("ACPI0007")), uid(id)});
 }
 
-Bytes serial_port(const std::vector<SerialPort>& ports, std::size_t index) {
-    const SerialPort& port = ports[index];
-    const auto users = std::ranges::count(ports, port.irq, &SerialPort::irq);
-    return aml::device(
-        numbered("COM", index + 1, 1),
-        {hid("PNP0501"), uid(index + 1), status(),
-         resources({aml::io(port.port, 8),
-                    aml::irq(port.irq, users > 1 ? aml::Sharing::shared : aml::Sharing::exclusive)})});
+// A resource descriptor. Interrupts of the ISA bus have the short form, which says edge and active high.
+Bytes descriptor(const vmdevice::ResourceConstraint& resource) {
+    if (const auto* const io = std::get_if<vmdevice::PioConstraint>(&resource); io && io->base) {
+        return aml::io(io->base->value, at_most<std::uint8_t>(io->size));
+    }
+    if (const auto* const window = std::get_if<vmdevice::MmioConstraint>(&resource); window && window->base) {
+        return aml::memory32_fixed(at_most<std::uint32_t>(window->base->value),
+                                   at_most<std::uint32_t>(window->size));
+    }
+    if (const auto* const line = std::get_if<vmdevice::LegacyIrqConstraint>(&resource); line && line->irq) {
+        using vmdevice::IrqSharing;
+        const bool level = line->sharing == IrqSharing::level;
+        const auto sharing =
+            line->sharing == IrqSharing::exclusive ? aml::Sharing::exclusive : aml::Sharing::shared;
+        return *line->irq < isa_interrupts && !level
+                   ? aml::irq(static_cast<std::uint8_t>(*line->irq), sharing)
+                   : aml::interrupt(*line->irq, level ? aml::Triggering::level : aml::Triggering::edge,
+                                    sharing);
+    }
+    throw std::invalid_argument("ACPI: a device's resource has no descriptor");
 }
 
-Bytes keyboard() {
-    return aml::device(
-        "KBD_", {hid("PNP0303"), status(),
-                 resources({aml::io(platform::i8042_data_port, 1), aml::io(platform::i8042_command_port, 1),
-                            aml::irq(platform::keyboard_irq)})});
-}
-
-Bytes mouse() {
-    return aml::device("MOU_", {hid("PNP0F13"), status(), resources({aml::irq(platform::mouse_irq)})});
-}
-
-Bytes real_time_clock() {
-    return aml::device(
-        "RTC_",
-        {hid("PNP0B00"), status(),
-         resources({aml::io(platform::rtc_port, platform::rtc_port_count), aml::irq(platform::rtc_irq)})});
-}
-
-Bytes panic_device() {
-    return aml::device("PEVT", {aml::name("_HID", aml::string("QEMU0001")), status(),
-                                resources({aml::io(platform::pvpanic_port, 1)})});
-}
-
-Bytes virtio_mmio(const VirtioMmio& device, std::size_t index) {
-    const auto triggering = device.level_triggered ? aml::Triggering::level : aml::Triggering::edge;
-    return aml::device(
-        numbered("VR", index, 2),
-        {aml::name("_HID", aml::string("LNRO0005")), uid(index),
-         aml::name("_CCA", aml::integer(1)),  // its DMA is coherent
-         resources({aml::memory32_fixed(device.base, device.size), aml::interrupt(device.gsi, triggering)})});
+Bytes node(const AcpiNode& node) {
+    constexpr std::size_t eisa_length = 7;
+    std::vector<Bytes> terms{node.hardware_id.size() == eisa_length
+                                 ? hid(node.hardware_id)
+                                 : aml::name("_HID", aml::string(node.hardware_id))};
+    if (node.unique_id) {
+        terms.push_back(uid(*node.unique_id));
+    }
+    if (node.dma_coherent) {
+        terms.push_back(aml::name("_CCA", aml::integer(1)));
+    }
+    terms.push_back(status());
+    std::vector<Bytes> descriptors;
+    std::ranges::transform(node.resources, std::back_inserter(descriptors), descriptor);
+    terms.push_back(aml::name("_CRS", aml::resource_template(descriptors)));
+    return aml::device(node.name, terms);
 }
 
 }  // namespace
 
 aml::Bytes dsdt_body(const Platform& platform) {
-    constexpr std::size_t single_devices = 4;
-    std::vector<Bytes> devices;
-    devices.reserve(platform.cpus + platform.serial_ports.size() + single_devices +
-                    platform.virtio_mmio.size());
+    std::vector<Bytes> nodes;
     for (unsigned i = 0; i < platform.cpus; ++i) {
-        devices.push_back(processor(i));
+        nodes.push_back(processor(i));
     }
-    for (std::size_t i = 0; i < platform.serial_ports.size(); ++i) {
-        devices.push_back(serial_port(platform.serial_ports, i));
+    for (const DeviceDescription& device : platform.devices) {
+        std::ranges::transform(device.acpi_nodes, std::back_inserter(nodes), node);
     }
-    if (platform.i8042 == I8042Profile::keyboard || platform.i8042 == I8042Profile::keyboard_and_mouse) {
-        devices.push_back(keyboard());
+    Bytes body;
+    // The power button needs no node here: the FADT declares it as fixed hardware.
+    if (const auto* const power = platform.fixed_hardware<fixed_hardware::PowerManagement>()) {
+        const Bytes type = aml::integer(power->sleep_type_s5);
+        body = aml::name("_S5_", aml::package({type, type, aml::integer(0), aml::integer(0)}));
     }
-    if (platform.i8042 == I8042Profile::keyboard_and_mouse) {
-        devices.push_back(mouse());
-    }
-    if (platform.rtc) {
-        devices.push_back(real_time_clock());
-    }
-    if (platform.pvpanic) {
-        devices.push_back(panic_device());
-    }
-    for (std::size_t i = 0; i < platform.virtio_mmio.size(); ++i) {
-        devices.push_back(virtio_mmio(platform.virtio_mmio[i], i));
-    }
-
-    // The power button needs no device here: the FADT declares it as fixed hardware.
-    const Bytes type = aml::integer(platform::sleep_type_s5);
-    Bytes body = aml::name("_S5_", aml::package({type, type, aml::integer(0), aml::integer(0)}));
-    const Bytes system_bus = aml::scope("_SB_", devices);
+    const Bytes system_bus = aml::scope("_SB_", nodes);
     body.insert(body.end(), system_bus.begin(), system_bus.end());
     return body;
 }

@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <string>
 
+#include <vmsuperio/registers/acpi_pm.hpp>
+
 #include "acpi/dsdt.hpp"
 #include "util/error.hpp"
 
@@ -59,6 +61,37 @@ private:
 
     std::vector<std::uint8_t> bytes_;
 };
+
+/// The registers of power management, or zeros.
+struct PowerRegisters {
+    struct Block {
+        std::uint16_t port{};
+        std::uint8_t length{};
+    };
+    std::uint16_t sci_irq{};
+    Block event;
+    Block control;
+    Block timer;
+
+    explicit PowerRegisters(const fixed_hardware::PowerManagement* power) {
+        namespace pm = vmsuperio::acpi_pm;
+        if (power != nullptr) {
+            const auto at = [power](std::size_t offset) {
+                return static_cast<std::uint16_t>(power->block_port + offset);
+            };
+            sci_irq = power->sci_irq;
+            event = {.port = at(pm::status_offset), .length = pm::event_length};
+            control = {.port = at(pm::control_offset), .length = pm::control_length};
+            timer = {.port = at(pm::timer_offset), .length = pm::timer_length};
+        }
+    }
+};
+
+/// Whether a device is one of a PC's ISA bus, which an operating system shows to its user (table 5.11).
+bool is_legacy(const DeviceDescription& device) {
+    return std::ranges::any_of(device.acpi_nodes,
+                               [](const AcpiNode& node) { return node.hardware_id.starts_with("PNP"); });
+}
 
 /// The value that makes all bytes add up to 0.
 std::uint8_t checksum(std::span<const std::uint8_t> bytes) {
@@ -115,21 +148,23 @@ AcpiTable make_fadt(const Platform& platform, std::uint32_t facs, std::uint32_t 
     constexpr std::uint8_t minor_revision = 3;
     constexpr std::uint16_t no_c2 = 101;  // latencies beyond 100 and 1000 us mean: no such state
     constexpr std::uint16_t no_c3 = 1001;
-    constexpr std::uint8_t century_in_cmos = 0x32;
 
     // Boot architecture flags, table 5.11.
     constexpr unsigned legacy_devices = 1U << 0U;
     constexpr unsigned has_8042 = 1U << 1U;
     constexpr unsigned vga_not_present = 1U << 2U;
     constexpr unsigned cmos_rtc_not_present = 1U << 5U;
+    const auto* const power = platform.fixed_hardware<fixed_hardware::PowerManagement>();
+    const auto* const reset = platform.fixed_hardware<fixed_hardware::ResetRegister>();
+    const auto* const cmos = platform.fixed_hardware<fixed_hardware::CmosClock>();
     unsigned boot_flags = vga_not_present;
-    if (!platform.serial_ports.empty() || platform.rtc) {
+    if (std::ranges::any_of(platform.devices, is_legacy)) {
         boot_flags |= legacy_devices;
     }
-    if (platform.i8042 == I8042Profile::keyboard || platform.i8042 == I8042Profile::keyboard_and_mouse) {
-        boot_flags |= has_8042 | legacy_devices;
+    if (platform.fixed_hardware<fixed_hardware::KeyboardController>() != nullptr) {
+        boot_flags |= has_8042;
     }
-    if (!platform.rtc) {
+    if (cmos == nullptr) {
         boot_flags |= cmos_rtc_not_present;
     }
 
@@ -140,42 +175,47 @@ AcpiTable make_fadt(const Platform& platform, std::uint32_t facs, std::uint32_t 
     constexpr std::uint32_t no_fixed_rtc_wake = 1U << 6U;
     constexpr std::uint32_t timer_has_32_bits = 1U << 8U;
     constexpr std::uint32_t reset_register = 1U << 10U;
-    constexpr std::uint32_t flags = wbinvd | c1_on_all_cpus | no_fixed_sleep_button | no_fixed_rtc_wake |
-                                    timer_has_32_bits | reset_register;
+    const std::uint32_t flags = wbinvd | c1_on_all_cpus | no_fixed_sleep_button | no_fixed_rtc_wake |
+                                (power != nullptr ? timer_has_32_bits : 0U) |
+                                (reset != nullptr ? reset_register : 0U);
 
     // Access sizes of a Generic Address Structure.
     constexpr std::uint8_t access_byte = 1;
     constexpr std::uint8_t access_word = 2;
     constexpr std::uint8_t access_dword = 3;
 
-    namespace at = kvm_vmm::platform;
+    const PowerRegisters registers(power);
     Fields body;
     body.u32(facs).u32(dsdt);
     body.u8(0).u8(0);  // reserved; preferred PM profile: unspecified
-    body.u16(at::sci_irq);
-    body.u32(0).u8(0).u8(0).u8(0).u8(0);     // SMI_CMD 0: always in ACPI mode
-    body.u32(at::pm1a_event_port).u32(0);    // PM1a, PM1b event
-    body.u32(at::pm1a_control_port).u32(0);  // PM1a, PM1b control
-    body.u32(0);                             // PM2 control
-    body.u32(at::pm_timer_port);
+    body.u16(registers.sci_irq);
+    body.u32(0).u8(0).u8(0).u8(0).u8(0);      // SMI_CMD 0: always in ACPI mode
+    body.u32(registers.event.port).u32(0);    // PM1a, PM1b event
+    body.u32(registers.control.port).u32(0);  // PM1a, PM1b control
+    body.u32(0);                              // PM2 control
+    body.u32(registers.timer.port);
     body.u32(0).u32(0);  // GPE0, GPE1
-    body.u8(at::pm1a_event_length).u8(at::pm1a_control_length).u8(0).u8(at::pm_timer_length);
+    body.u8(registers.event.length).u8(registers.control.length).u8(0).u8(registers.timer.length);
     body.u8(0).u8(0).u8(0).u8(0);  // GPE0 length, GPE1 length and base, C-state control
     body.u16(no_c2).u16(no_c3);
     body.u16(0).u16(0).u8(0).u8(0);  // cache flush size and stride, duty offset and width
-    const auto in_cmos = [&platform](std::uint8_t index) { return platform.rtc ? index : std::uint8_t{0}; };
-    body.u8(in_cmos(at::cmos_day_alarm)).u8(in_cmos(at::cmos_month_alarm)).u8(in_cmos(century_in_cmos));
+    const auto indices = cmos != nullptr ? *cmos : fixed_hardware::CmosClock{};
+    body.u8(indices.day_alarm).u8(indices.month_alarm).u8(indices.century);
     body.u16(static_cast<std::uint16_t>(boot_flags)).u8(0);
     body.u32(flags);
-    body.io_register(at::reset_port, 1, access_byte).u8(at::reset_value);
+    if (reset != nullptr) {
+        body.io_register(reset->port, 1, access_byte).u8(reset->value);
+    } else {
+        body.io_register(0, 0, 0).u8(0);
+    }
     body.u16(0);  // ARM boot flags
     body.u8(minor_revision);
     body.u64(0);  // X_FIRMWARE_CTRL: the 32-bit one counts
     body.u64(dsdt);
-    body.io_register(at::pm1a_event_port, at::pm1a_event_length, access_word).io_register(0, 0, 0);
-    body.io_register(at::pm1a_control_port, at::pm1a_control_length, access_word).io_register(0, 0, 0);
+    body.io_register(registers.event.port, registers.event.length, access_word).io_register(0, 0, 0);
+    body.io_register(registers.control.port, registers.control.length, access_word).io_register(0, 0, 0);
     body.io_register(0, 0, 0);  // PM2 control
-    body.io_register(at::pm_timer_port, at::pm_timer_length, access_dword);
+    body.io_register(registers.timer.port, registers.timer.length, access_dword);
     body.io_register(0, 0, 0).io_register(0, 0, 0);  // GPE0, GPE1
     body.io_register(0, 0, 0).io_register(0, 0, 0);  // sleep control and status: hardware-reduced ACPI only
     body.u64(0);                                     // hypervisor vendor identity
@@ -201,10 +241,9 @@ AcpiTable make_madt(const Platform& platform) {
     const auto override_isa = [&body](std::uint8_t irq, std::uint32_t gsi, std::uint16_t flags) {
         body.u8(2).u8(10).u8(isa_bus).u8(irq).u32(gsi).u16(flags);
     };
-    if (platform.timer_pin != 0) {
-        override_isa(0, platform.timer_pin, as_bus_does);
+    if (const auto* const power = platform.fixed_hardware<fixed_hardware::PowerManagement>()) {
+        override_isa(power->sci_irq, power->sci_irq, active_high_level);
     }
-    override_isa(kvm_vmm::platform::sci_irq, kvm_vmm::platform::sci_irq, active_high_level);
     body.u8(4).u8(6).u8(all_cpus).u16(as_bus_does).u8(1);  // NMI at LINT1 of every local APIC
     return make_acpi_table("APIC", revision, body.take());
 }
@@ -241,7 +280,7 @@ AcpiTable make_rsdp(std::uint64_t xsdt) {
 
 namespace {
 
-// AML has no words for some machines: 17 serial ports, an ISA interrupt above 15.
+// AML cannot describe some devices: one with a malformed name, or with memory above 4 GiB.
 AcpiTable checked_dsdt(const Platform& platform) {
     try {
         return make_dsdt(platform);

@@ -5,6 +5,10 @@
 #include <array>
 #include <cinttypes>
 #include <cstdio>
+#include <limits>
+#include <variant>
+
+#include <vmdevice/resources.hpp>
 
 namespace kvm_vmm {
 
@@ -13,26 +17,38 @@ ObservedDevice& DeviceDirectory::add(std::string_view name) {
     return found != devices_.end() ? *found : devices_.emplace_back(name);
 }
 
-ObservedDevice& DeviceDirectory::add_ports(std::string_view name, std::uint16_t first, std::uint16_t size) {
-    ObservedDevice& device = add(name);
-    insert(ports_, {first, std::uint64_t{first} + size - 1, &device});
-    device.port_origin = static_cast<std::uint16_t>(origin(ports_, device));
-    return device;
-}
-
-ObservedDevice& DeviceDirectory::add_mmio(std::string_view name, std::uint64_t first, std::uint64_t size) {
-    ObservedDevice& device = add(name);
-    insert(mmio_, {first, first + (size - 1), &device});
-    device.mmio_origin = origin(mmio_, device);
-    return device;
+void DeviceDirectory::place(std::span<const vmdevice::DeviceInfo> devices) {
+    ports_ = {};
+    mmio_ = {};
+    for (const vmdevice::DeviceInfo& info : devices) {
+        const auto found = std::ranges::find(devices_, info.name, &ObservedDevice::name);
+        if (found == devices_.end()) {
+            continue;  // nobody observes it
+        }
+        ObservedDevice* const device = &*found;
+        device->port_origin = std::numeric_limits<std::uint16_t>::max();
+        device->mmio_origin = std::numeric_limits<std::uint64_t>::max();
+        // Ranges of devices that are registered together do not overlap.
+        for (const vmdevice::Resource& resource : info.resources) {
+            if (const auto* const io = std::get_if<vmdevice::PioResource>(&resource)) {
+                device->port_origin = std::min(device->port_origin, io->range.base().value);
+                (void)ports_.register_device(io->range, device);
+            } else if (const auto* const window = std::get_if<vmdevice::MmioResource>(&resource)) {
+                device->mmio_origin = std::min(device->mmio_origin, window->range.base().value);
+                (void)mmio_.register_device(window->range, device);
+            }
+        }
+    }
 }
 
 ObservedDevice* DeviceDirectory::find_port(std::uint16_t port, std::size_t length) const noexcept {
-    return find(ports_, port, length);
+    const auto entry = ports_.check_access(vmdevice::PioAddress{port}, length);
+    return entry ? entry->device : nullptr;
 }
 
 ObservedDevice* DeviceDirectory::find_mmio(std::uint64_t address, std::size_t length) const noexcept {
-    return find(mmio_, address, length);
+    const auto entry = mmio_.check_access(vmdevice::MmioAddress{address}, length);
+    return entry ? entry->device : nullptr;
 }
 
 std::string DeviceDirectory::register_name(const IoAccess& access) const {
@@ -51,28 +67,6 @@ std::string DeviceDirectory::register_name(const IoAccess& access) const {
         name = text.data();
     }
     return device->name + '.' + name;
-}
-
-void DeviceDirectory::insert(Ranges& ranges, const Range& range) {
-    std::erase_if(ranges,
-                  [&](const Range& other) { return other.first <= range.last && range.first <= other.last; });
-    ranges.insert(std::ranges::upper_bound(ranges, range.first, {}, &Range::first), range);
-}
-
-ObservedDevice* DeviceDirectory::find(const Ranges& ranges, std::uint64_t address,
-                                      std::size_t length) noexcept {
-    const auto behind = std::ranges::upper_bound(ranges, address, {}, &Range::first);
-    if (behind == ranges.begin() || length == 0) {
-        return nullptr;
-    }
-    const Range& range = *std::prev(behind);
-    const bool inside = address <= range.last && length - 1 <= range.last - address;
-    return inside ? range.device : nullptr;
-}
-
-std::uint64_t DeviceDirectory::origin(const Ranges& ranges, const ObservedDevice& device) noexcept {
-    const auto first = std::ranges::find(ranges, &device, &Range::device);
-    return first == ranges.end() ? 0 : first->first;
 }
 
 }  // namespace kvm_vmm

@@ -12,13 +12,11 @@
 #include "arch/x86_64/cpu_setup.hpp"
 #include "console/raw_terminal.hpp"
 #include "console/reader_patience.hpp"
-#include "machine/platform.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {
 namespace {
 
-constexpr std::array com_ports{com1, com2, com3, com4};
 constexpr std::chrono::milliseconds halt_check_interval{20};
 // By then a CPU that is not in the middle of something has looked.
 constexpr std::chrono::milliseconds halt_answer_time{2};
@@ -27,29 +25,6 @@ constexpr std::chrono::milliseconds stop_timeout{100};
 constexpr int stop_attempts = 20;
 // Much longer than from one look for a halt to the next.
 constexpr std::chrono::seconds noticeable_pause{1};
-
-I8042Profile describe(vmsuperio::I8042Profile profile) {
-    switch (profile) {
-        case vmsuperio::I8042Profile::full:
-            return I8042Profile::keyboard_and_mouse;
-        case vmsuperio::I8042Profile::minimal:
-            return I8042Profile::reset_only;
-        case vmsuperio::I8042Profile::absent:
-            break;
-    }
-    return I8042Profile::absent;
-}
-
-Platform describe_platform(const VmmConfig& config) {
-    Platform platform;
-    platform.cpus = config.cpus;
-    platform.serial_ports.clear();
-    for (std::size_t i = 0; i < config.serials.size(); ++i) {
-        platform.serial_ports.push_back(com_ports.at(i));
-    }
-    platform.i8042 = describe(config.i8042);
-    return platform;
-}
 
 }  // namespace
 
@@ -61,18 +36,26 @@ Vmm::Vmm(const VmmConfig& config, const VmHost& host, const Battery& battery,
       kvm_(host.kvm),
       memory_(config.memory),
       vm_(kvm_),
-      exit_handler_(io_, end_, host.observer) {
+      table_(machine_table(config)),
+      devices_(allocator_),
+      exit_handler_(devices_.io_manager(), end_, host.observer) {
     observer_.vm_starts();
     // The kernel first: most mistakes are found there.
     load_kernel(host, checkpoint);
     vm_.map_memory(memory_);
     vm_.create_interrupt_controllers();
-    unsigned index = 0;
-    for (const std::unique_ptr<SerialBackend>& backend : host.serials) {
-        add_serial_console(index++, *backend);
-    }
-    legacy_.emplace(config_, memory_, vm_, NamedBus{io_, observer_.devices()}, events_, end_, battery,
-                    host.debug_console);
+    create_devices(table_, devices_,
+                   {.vm = vm_,
+                    .events = events_,
+                    .end = end_,
+                    .memory = memory_,
+                    .battery = battery,
+                    .serials = host.serials,
+                    .debug_console = host.debug_console,
+                    .on_command = [this](std::size_t port,
+                                         ConsoleCommand command) { on_console_command(port, command); },
+                    .observer = observer_,
+                    .controls = controls_});
     create_vcpus();
     if (observer_.vms_started() == 1) {
         log_set_up();  // that of a guest that is started again is the same
@@ -104,21 +87,7 @@ void Vmm::load_kernel(const VmHost& host, const std::function<void()>& checkpoin
                          .command_line = config_.cmdline,
                          .protocol = config_.protocol,
                          .checkpoint = checkpoint},
-                        describe_platform(config_));
-}
-
-void Vmm::add_serial_console(unsigned index, SerialBackend& backend) {
-    const SerialPort port = com_ports.at(index);
-    const std::string name = "COM" + std::to_string(index + 1);
-    auto console = std::make_unique<SerialConsole>(
-        events_, backend, make_interrupt(vm_, port.irq), config_.serial_overflow,
-        [this, index](ConsoleCommand command) { on_console_command(*consoles_.at(index), command); },
-        observer_.serial(name));
-    ObservedDevice& observed = observer_.devices().add(name);
-    observed.register_name = console->register_namer();
-    console->log_errors(DeviceErrorLog(observed));
-    register_port({io_, observer_.devices()}, port.port, 8, console->device(), name);
-    consoles_.push_back(std::move(console));
+                        platform_of(config_, table_));
 }
 
 void Vmm::create_vcpus() {
@@ -133,13 +102,13 @@ void Vmm::create_vcpus() {
     set_boot_registers(*vcpus_.front(), guest_->boot_cpu);
 }
 
-void Vmm::on_console_command(SerialConsole& console, ConsoleCommand command) {
+void Vmm::on_console_command(std::size_t port, ConsoleCommand command) {
     switch (command) {
         case ConsoleCommand::exit:
             request_end(end::PoweredOff{});
             break;
         case ConsoleCommand::send_break:
-            console.send_break();
+            controls_.consoles.at(port)->send_break();
             break;
         case ConsoleCommand::help:
             report(
@@ -147,12 +116,12 @@ void Vmm::on_console_command(SerialConsole& console, ConsoleCommand command) {
                 "Ctrl-A: Ctrl-A");
             break;
         case ConsoleCommand::ctrl_alt_del:
-            if (!legacy_->ctrl_alt_del()) {
+            if (!controls_.ctrl_alt_del || !controls_.ctrl_alt_del()) {
                 report("the guest has no keyboard that it reads");
             }
             break;
         case ConsoleCommand::power_button:
-            legacy_->press_power_button();
+            controls_.press_power_button();
             break;
         case ConsoleCommand::status:
             report(status());
@@ -278,7 +247,7 @@ VmEnd Vmm::run() {
 void Vmm::finish_output() {
     const auto unsent = [this] {
         std::size_t bytes = 0;
-        for (const std::unique_ptr<SerialConsole>& console : consoles_) {
+        for (const std::unique_ptr<SerialConsole>& console : controls_.consoles) {
             bytes += console->unsent();
         }
         return bytes;

@@ -9,12 +9,15 @@
 #include <string>
 #include <vector>
 
-#include <vmdevice/io_manager.hpp>
+#include <vmdevice/allocator.hpp>
+#include <vmdevice/device_manager.hpp>
 
 #include "arch/x86_64/loader.hpp"
 #include "console/serial_backend.hpp"
+#include "devices/battery.hpp"
+#include "devices/host_controls.hpp"
+#include "devices/machine_device.hpp"
 #include "devices/oscillator.hpp"
-#include "devices/serial_console.hpp"
 #include "event/event_manager.hpp"
 #include "event/timer.hpp"
 #include "kvm/kvm.hpp"
@@ -23,10 +26,9 @@
 #include "machine/end.hpp"
 #include "memory/guest_memory.hpp"
 #include "observe/observer.hpp"
-#include "vmm/battery.hpp"
 #include "vmm/config.hpp"
 #include "vmm/exit_handler.hpp"
-#include "vmm/legacy_devices.hpp"
+#include "vmm/machine_table.hpp"
 #include "vmm/vcpu_thread.hpp"
 
 namespace kvm_vmm {
@@ -65,7 +67,7 @@ public:
     void finish_output();
 
     /// After run(): what survives a reset, for the VM that follows.
-    [[nodiscard]] Battery reset_battery_backed() { return legacy_->reset_battery_backed(); }
+    [[nodiscard]] Battery reset_battery_backed() { return controls_.reset_battery_backed(); }
 
     /// Ends the VM from outside. From any thread.
     void request_end(EndReason reason, std::string message = {}) {
@@ -84,14 +86,13 @@ public:
     [[nodiscard]] VmEnd end() const { return *end_.get(); }
 
 private:
-    void add_serial_console(unsigned index, SerialBackend& backend);
     void load_kernel(const VmHost& host, const std::function<void()>& checkpoint);
     void log_set_up() const;
     void create_vcpus();
     [[nodiscard]] std::string status() const;
     void look_for_halt();
     void stop_vcpus();
-    void on_console_command(SerialConsole& console, ConsoleCommand command);
+    void on_console_command(std::size_t port, ConsoleCommand command);
 
     VmmConfig config_;
     EventManager& events_;
@@ -100,10 +101,11 @@ private:
     GuestMemory memory_;
     KvmVm vm_;
     EndLatch end_;
-    vmdevice::IoManager io_;
+    std::vector<MachineDevice> table_;
+    vmdevice::SystemAllocator allocator_{make_allocator()};
+    vmdevice::DeviceManager devices_;
     ExitHandler exit_handler_;
-    std::vector<std::unique_ptr<SerialConsole>> consoles_;
-    std::optional<LegacyDevices> legacy_;
+    HostControls controls_;
     std::optional<LoadedGuest> guest_;
     std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
     std::chrono::steady_clock::time_point started_;

@@ -33,10 +33,8 @@ LoadedGuest load_guest(GuestMemory& memory, const BootImages& images, const Boot
     }
     const std::uint64_t command_line = write_command_line(
         memory, layout::command_line_space, options.command_line, guest.kernel.command_line_limit);
-    const std::uint64_t rsdp = machine.acpi ? write_acpi_tables(memory, layout::acpi_tables, machine) : 0;
-    if (machine.mptable) {
-        write_mptable(memory, machine);
-    }
+    const std::uint64_t rsdp = write_acpi_tables(memory, layout::acpi_tables, machine);
+    write_mptable(memory, machine);
     guest.entry.protocol = guest.kernel.protocol;
     guest.entry.rip = guest.kernel.entry;
     const BootInfo info{.command_line = command_line, .initrd = guest.initrd, .acpi_rsdp = rsdp};

@@ -106,12 +106,12 @@ Entries make_entries(const Platform& platform) {
     }
     entries.bus(isa_bus, "ISA   ");
     entries.io_apic();
+    const auto* const power = platform.fixed_hardware<fixed_hardware::PowerManagement>();
     for (std::uint8_t irq = 0; irq < isa_interrupts; ++irq) {
-        // Interrupt 2 is the second 8259's; on a board that is wired like a PC, its pin is that of the timer.
-        const std::uint8_t pin = irq == 0 ? platform.timer_pin : irq;
+        // Interrupt 2 is the second 8259's. The timer is at pin 0, KVM's default routing, and not at pin 2.
         if (irq != 2) {
-            entries.io_interrupt(InterruptType::vectored,
-                                 irq == at::sci_irq ? active_high_level : as_bus_does, irq, pin);
+            const bool sci = power != nullptr && irq == power->sci_irq;
+            entries.io_interrupt(InterruptType::vectored, sci ? active_high_level : as_bus_does, irq, irq);
         }
     }
     entries.local_interrupt(InterruptType::external, 0, 0);

@@ -3,13 +3,25 @@
 
 #include <cstdint>
 #include <expected>
+#include <utility>
 
+#include <vmsuperio/linux/eventfd.hpp>
 #include <vmsuperio/trigger.hpp>
 
 #include "kvm/kvm_vm.hpp"
 #include "util/error.hpp"
 
 namespace kvm_vmm {
+
+/// An edge-triggered interrupt line of the guest: each trigger() of the eventfd is an edge. Throws VmmError.
+[[nodiscard]] inline vmsuperio::EventFdTrigger make_interrupt(KvmVm& vm, std::uint32_t irq) {
+    auto event_fd = vmsuperio::EventFdTrigger::create();
+    if (!event_fd) {
+        throw VmmError(ExitCode::vmm_error, "cannot create an eventfd: " + event_fd.error().message());
+    }
+    vm.register_irqfd(event_fd->fd(), irq);
+    return std::move(*event_fd);
+}
 
 /// A level-triggered interrupt line of the guest.
 class IrqLine {

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <ctime>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include <vmdevice/byte_device.hpp>
+#include <vmdevice/device.hpp>
+#include <vmdevice/locked.hpp>
+
+#include "console/escape.hpp"
+#include "console/serial_backend.hpp"
+#include "devices/battery.hpp"
+#include "devices/host_controls.hpp"
+#include "devices/register_names.hpp"
+#include "devices/timed_device.hpp"
+#include "event/event_manager.hpp"
+#include "event/timer.hpp"
+#include "kvm/kvm_vm.hpp"
+#include "machine/device_description.hpp"
+#include "machine/end.hpp"
+#include "memory/guest_memory.hpp"
+#include "observe/device_errors.hpp"
+#include "observe/observer.hpp"
+
+namespace kvm_vmm {
+
+/// What a device may use when it is created. All of it outlives the device.
+struct DeviceContext {
+    KvmVm& vm;
+    EventManager& events;
+    EndLatch& end;
+    const GuestMemory& memory;
+    const Battery& battery;                                   ///< what a VM before this one left
+    std::span<const std::unique_ptr<SerialBackend>> serials;  ///< one for each serial port
+    SerialBackend* debug_console;                             ///< null for none
+    /// A command that the user typed on a serial port; 0 is COM1.
+    std::function<void(std::size_t port, ConsoleCommand)> on_command;
+    Observer& observer;
+    HostControls& controls;
+};
+
+using DevicePointer = std::shared_ptr<vmdevice::DevicePio>;
+
+/// A row of the machine table: what a device is, and how it is created.
+struct MachineDevice {
+    DeviceDescription description;
+    /// Creates the device that answers at the description's ports. Empty for one that KVM emulates itself,
+    /// whose resources are only reserved. Throws VmmError.
+    std::function<DevicePointer(const DeviceContext&, ObservedDevice&)> create{};
+};
+
+/// A device model ready for the bus: behind a lock, with its failures and register names observed.
+template <class Model>
+using OnBus = vmdevice::Locked<vmdevice::ByteDevice<Model>>;
+
+template <class Model>
+[[nodiscard]] std::shared_ptr<OnBus<Model>> put_on_bus(ObservedDevice& observed, Model model) {
+    auto device = std::make_shared<OnBus<Model>>(std::move(model));
+    observed.register_name = register_namer(device);
+    device->with_lock(
+        [log = DeviceErrorLog(observed)](auto& registers) { registers.set_error_handler(log); });
+    return device;
+}
+
+/// Likewise for a model with deadlines, which gets a timer on `clock` of its own.
+template <vmsuperio::Timed Model>
+[[nodiscard]] std::shared_ptr<OnBus<TimedDevice<Model>>> put_on_bus_timed(ObservedDevice& observed,
+                                                                          EventManager& events,
+                                                                          clockid_t clock, Model model) {
+    struct WithTimer {
+        std::optional<Timer> timer;
+        std::shared_ptr<OnBus<TimedDevice<Model>>> device;
+    };
+    auto owner = std::make_shared<WithTimer>();
+    // The timer belongs to the event loop, the device to the thread that holds its lock.
+    owner->timer.emplace(events, clock, [device = &owner->device] {
+        (*device)->with_lock([](auto& registers) { registers.device().expired(); });
+    });
+    owner->device = put_on_bus(observed, TimedDevice(std::move(model), *owner->timer));
+    return {owner, owner->device.get()};
+}
+
+}  // namespace kvm_vmm
