@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
@@ -391,7 +392,22 @@ private:
             core().write_interrupt_enable(value);  // affects only the line
             return update_interrupt();
         }
+        if constexpr (detail::SerialEventCaller<E>::wants_dropped_characters) {
+            if (offset == uart16550::offset::fifo_control) {
+                return write_fifo_control(value);
+            }
+        }
         return finish(core().write_register(offset, value));
+    }
+    // For events that want the received characters that a FIFO reset discards.
+    constexpr std::expected<void, Error> write_fifo_control(std::uint8_t value) {
+        std::array<ReceivedCharacter, receive_fifo_size> characters{};
+        const std::size_t count = core().copy_received(characters);
+        const SerialEffects effects = core().write_register(uart16550::offset::fifo_control, value);
+        if (effects.receive_emptied) {
+            events().characters_dropped(std::span(characters).first(count));
+        }
+        return finish(effects);
     }
 
     // --- Transmission

@@ -3,12 +3,19 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/host_errors.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
 
 namespace vmsuperio {
+
+/// A character in the receive FIFO.
+struct ReceivedCharacter {
+    std::uint8_t byte{0};
+    uart16550::LineStatus errors{};  ///< PE, FE and BI; those that the guest has read from LSR are gone
+};
 
 /// The events that a `Serial` reports to its owner, for flow control and metrics.
 ///
@@ -31,6 +38,8 @@ namespace vmsuperio {
 /// - `data_terminal_ready(bool on)`, `request_to_send(bool on)`: the pin DTR or RTS changed, by a write of
 ///   MCR, with loopback, by automatic flow control, or by a reset.
 /// - `dropped_bytes(std::size_t count)`: a FIFO reset by the guest discarded that many bytes.
+/// - `characters_dropped(std::span<const ReceivedCharacter> characters)`: of those, the received ones, the
+///   oldest first; a console can offer them again.
 /// - `fifo_reset()`: the guest cleared one or both FIFOs.
 /// - `invalid_access()`: the guest accessed an offset above 7.
 /// - `interrupt_raised()`: the interrupt line rose, or fell and rose at once.
@@ -123,6 +132,8 @@ struct SerialEventCaller {
             events.dropped_bytes(count);
         }
     }
+    static constexpr bool wants_dropped_characters =
+        requires(E& e, std::span<const ReceivedCharacter> characters) { e.characters_dropped(characters); };
     constexpr void fifo_reset() const {
         if constexpr (requires { events.fifo_reset(); }) {
             events.fifo_reset();
@@ -184,6 +195,11 @@ consteval bool check_optional_serial_events() {
             events.dropped_bytes(count);
         } || !requires { &E::dropped_bytes; }, "the event cannot be called as dropped_bytes(std::size_t)");
     static_assert(
+        requires(E& events, std::span<const ReceivedCharacter> characters) {
+            events.characters_dropped(characters);
+        } || !requires { &E::characters_dropped; },
+        "the event cannot be called as characters_dropped(std::span<const ReceivedCharacter>)");
+    static_assert(
         requires(E& events) { events.fifo_reset(); } || !requires { &E::fifo_reset; },
         "the event cannot be called as fifo_reset()");
     static_assert(
@@ -229,6 +245,11 @@ public:
     constexpr void data_terminal_ready(bool on) { caller().data_terminal_ready(on); }
     constexpr void request_to_send(bool on) { caller().request_to_send(on); }
     constexpr void dropped_bytes(std::size_t count) { caller().dropped_bytes(count); }
+    constexpr void characters_dropped(std::span<const ReceivedCharacter> characters)
+        requires detail::SerialEventCaller<E>::wants_dropped_characters
+    {
+        events_->characters_dropped(characters);
+    }
     constexpr void fifo_reset() { caller().fifo_reset(); }
     constexpr void invalid_access() { caller().invalid_access(); }
     constexpr void interrupt_raised() { caller().interrupt_raised(); }

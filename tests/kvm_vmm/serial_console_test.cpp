@@ -8,6 +8,7 @@
 #include <random>
 #include <string>
 #include <sys/epoll.h>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -456,6 +457,57 @@ TEST_CASE("SerialConsole: input arrives at a guest that is not seen to listen, a
         }
     }
     CHECK((heard == text));
+}
+
+TEST_CASE("SerialConsole: input arrives at a guest that programs the FIFOs again and again", "[console]") {
+    const Pipe input = make_pipe();
+    Harness harness(input.read_end.get(), -1, SerialBackend::Input::plain, std::chrono::milliseconds(20));
+    harness.write(interrupt_enable, 0x00);
+    const std::string text = random_text(200);
+    REQUIRE(::write(input.write_end.get(), text.data(), text.size()) == 200);
+    std::string heard;
+    // Each pause is much shorter than the patience. What a reset discards comes again.
+    for (int i = 0; i < 20'000 && heard.size() < text.size(); ++i) {
+        harness.write(fifo_control, 0x07);
+        harness.loop();
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        while ((harness.read(line_status) & data_ready) != 0) {
+            heard += static_cast<char>(harness.read(data_register));
+        }
+        harness.write(data_register, '.');
+    }
+    CHECK((heard == text));
+}
+
+TEST_CASE("SerialConsole: the guest's own bytes do not come back with the host's after a reset",
+          "[console]") {
+    const Pipe input = make_pipe();
+    Harness harness(input.read_end.get(), -1);
+    harness.write(fifo_control, 0x01);
+    REQUIRE(::write(input.write_end.get(), "abc", 3) == 3);
+    harness.settle();
+    harness.write(modem_control, 0x18);
+    harness.write(data_register, 'X');
+    harness.write(data_register, 'Y');
+    CHECK(harness.read(data_register) == 'a');
+    SECTION("in loopback mode") { harness.write(fifo_control, 0x07); }
+    SECTION("after it, with the host's bytes on both sides") {
+        harness.write(modem_control, 0x08);
+        REQUIRE(::write(input.write_end.get(), "de", 2) == 2);
+        CHECK(harness.read(data_register) == 'b');
+        CHECK(harness.read(data_register) == 'c');
+        CHECK(harness.read(data_register) == 'X');
+        harness.settle();
+        harness.write(fifo_control, 0x07);
+        CHECK(harness.drain(2) == "de");
+        return;
+    }
+    SECTION("after it, unread") {
+        harness.write(modem_control, 0x08);
+        harness.write(fifo_control, 0x07);
+    }
+    harness.write(modem_control, 0x08);
+    CHECK(harness.drain(2) == "bc");
 }
 
 TEST_CASE("SerialConsole: what arrives at a guest that did not listen comes back when it opens the port",

@@ -3,6 +3,7 @@
 // automatic flow control, and the text of errors.
 #include <cstdint>
 #include <expected>
+#include <span>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -54,7 +55,89 @@ struct Port {
 
 using Outputs = std::vector<std::string>;
 
+/// What FIFO resets discarded: each byte, with the errors that the guest had not read.
+struct DropEvents : Events {
+    std::vector<std::string>* drops;
+    void characters_dropped(std::span<const vmsuperio::ReceivedCharacter> characters) {
+        std::string text;
+        for (const auto& character : characters) {
+            text += static_cast<char>(character.byte);
+            text += character.errors.value() == 0 ? "" : '<' + std::to_string(character.errors.value()) + '>';
+        }
+        drops->push_back(text);
+    }
+};
+
 }  // namespace
+
+TEST_CASE("Serial: the characters that a FIFO reset discards are reported, with errors and in order",
+          "[serial][fifo]") {
+    using vmsuperio::uart16550::LineStatus;
+    World world;
+    std::vector<std::string> drops;
+    Serial<Edge, DropEvents, Sink> uart{Edge{&world}, DropEvents{{&world}, &drops}, Sink{&world}};
+    const auto out = [&uart](std::uint8_t offset, int value) {
+        REQUIRE(uart.write(offset, static_cast<std::uint8_t>(value)).has_value());
+    };
+    const auto type = [&uart](std::string_view text) {
+        return uart.enqueue_raw_bytes(bytes(text)).value_or(0);
+    };
+    constexpr std::uint8_t parity = LineStatus::parity_error.mask;
+    constexpr std::uint8_t framing = LineStatus::framing_error.mask;
+    out(fcr, 0x01);
+    CHECK(drops.empty());  // switching the FIFOs on resets them, and there was nothing in them
+    SECTION("bytes alone") {
+        REQUIRE(type("abc") == 3);
+        CHECK(uart.read(rbr) == 'a');
+        out(fcr, 0x03);
+        CHECK(drops == std::vector<std::string>{"bc"});
+        CHECK(uart.fifo_capacity() == 64);
+        CHECK(world.dropped == 2);
+        out(fcr, 0x03);
+        CHECK(drops.size() == 1);
+    }
+    SECTION("errors of each byte") {
+        REQUIRE(uart.receive_with_errors('p', LineStatus(parity)).has_value());
+        REQUIRE(type("x") == 1);
+        REQUIRE(uart.receive_with_errors('f', LineStatus(framing)).has_value());
+        REQUIRE(uart.send_break().has_value());
+        out(fcr, 0x03);
+        CHECK(drops == std::vector<std::string>{std::string("p<4>xf<8>\0<16>", 14)});
+    }
+    SECTION("an error that the guest has read is no longer there") {
+        REQUIRE(uart.receive_with_errors('p', LineStatus(parity)).has_value());
+        CHECK((uart.read(lsr) & parity) != 0);
+        out(fcr, 0x03);
+        CHECK(drops == std::vector<std::string>{"p"});
+    }
+    SECTION("a whole FIFO, wrapped around") {
+        REQUIRE(type(std::string(40, 'x')) == 40);
+        for (int i = 0; i < 40; ++i) {
+            CHECK(uart.read(rbr) == 'x');
+        }
+        const std::string full = std::string(63, 'y') + 'z';
+        REQUIRE(type(full) == 64);
+        out(fcr, 0x00);  // switching the FIFOs off resets them as well
+        CHECK(drops == std::vector<std::string>{full});
+    }
+    SECTION("not by other accesses, nor by the transmitter's reset, nor by the host") {
+        REQUIRE(type("abc") == 3);
+        out(fcr, 0x05);
+        out(fcr, 0xC1);
+        out(mcr, 0x10);
+        out(mcr, 0x08);
+        CHECK(drops.empty());
+        REQUIRE(uart.reset().has_value());
+        CHECK(drops.empty());
+    }
+    SECTION("through a reference to the events") {
+        DropEvents events{{&world}, &drops};
+        vmsuperio::Serial other(Edge{&world}, vmsuperio::EventsRef<DropEvents>(events), Sink{&world});
+        REQUIRE(other.enqueue_raw_bytes(bytes("q")).has_value());
+        REQUIRE(other.write(fcr, 0x01).has_value());
+        CHECK(drops == std::vector<std::string>{"q"});
+    }
+}
 
 TEST_CASE("Serial: each typed byte interrupts by default, whatever the trigger level", "[serial][timeout]") {
     for (const int trigger : {0x01, 0x41, 0x81, 0xC1, 0x00}) {

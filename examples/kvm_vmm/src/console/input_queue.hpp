@@ -35,7 +35,11 @@ public:
         items_.push_back(item);
         return true;
     }
-    /// Copies the oldest items, and tells how many.
+    /// Puts items in front of all others that had been taken from here before. Their room is not asked for.
+    void put_back(std::span<const InputItem> items) {
+        items_.insert(items_.begin(), items.begin(), items.end());
+    }
+    /// Copies the oldest items, and returns how many.
     std::size_t copy_front(std::span<InputItem> target) const {
         const std::size_t count = std::min(target.size(), items_.size());
         std::copy_n(items_.begin(), count, target.begin());

@@ -35,14 +35,14 @@ SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend,
       backend_(backend),
       on_command_(std::move(on_command)),
       metrics_(std::move(metrics)),
-      input_patience_(input_patience),
       patience_(events, CLOCK_MONOTONIC,
                 [this] {
                     patience_limited_ = false;
                     deliver_pending();
                 }),
-      device_(std::make_shared<Device>(ConsoleUart<Serial>(
-          Serial(std::move(interrupt), Metrics(*metrics_), Writer{this}), [this] { wake_.notify(); }))) {
+      device_(std::make_shared<Device>(
+          ConsoleUart<Serial>(Serial(std::move(interrupt), Events(*metrics_), Writer{this}), input_patience,
+                              [this] { wake_.notify(); }))) {
     with_uart([transmit_policy](auto& uart) {
         // The host's bytes come without a line speed, so a pause in them is known at once.
         (void)uart.serial().set_receive_timeout(vmsuperio::ReceiveTimeout::immediate);
@@ -236,29 +236,26 @@ void SerialConsole::keep(InputItem item) {
 void SerialConsole::deliver_pending() {
     limit_patience();
     InputQueue& pending = backend_.read_ahead();
-    // Also what a FIFO reset threw away and the UART hands out again.
-    (void)with_uart([](auto& uart) { return uart.input_room(); });
-    while (!pending.empty()) {
+    for (;;) {
+        pending.put_back(with_uart([](auto& uart) { return uart.take_discarded(); }));
         std::array<InputItem, 64> items{};
-        const std::size_t size = pending.copy_front(items);
-        const std::size_t taken = with_uart(
-            [offered = std::span(items).first(size)](auto& uart) { return uart.take_input(offered); });
+        const auto offered = std::span(items).first(pending.copy_front(items));
+        const std::size_t taken = with_uart([offered](auto& uart) { return uart.take_input(offered); });
         pending.drop_front(taken);
-        if (taken < size) {
+        if (taken < offered.size() || offered.empty()) {
             break;
         }
     }
     update_watches();
 }
 
-// Input waits for a guest that is not seen to listen, but not for ever.
+// Input waits for a guest that is not seen to listen, but not forever.
 void SerialConsole::limit_patience() {
-    const auto deadline = with_uart([this](auto& uart) {
-        const auto end = uart.fifo_programmed_at() + input_patience_;
-        if (end <= std::chrono::steady_clock::now()) {
-            uart.presume_listening();
-        }
-        return uart.is_presumed_listening() ? std::nullopt : std::optional(end.time_since_epoch());
+    const auto deadline = with_uart([](auto& uart) {
+        ListeningGuest& guest = uart.guest();
+        return guest.must_wait(ListeningGuest::Clock::now())
+                   ? std::optional(guest.deadline().time_since_epoch())
+                   : std::nullopt;
     });
     if (deadline && !patience_limited_) {
         patience_limited_ = true;

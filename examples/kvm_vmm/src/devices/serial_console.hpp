@@ -35,8 +35,8 @@ namespace kvm_vmm {
 /// Input: the event loop reads as much as the UART has room for, and more where Ctrl-A commands are looked
 /// for (SerialBackend::Input). A BREAK that the user asks for has its place in the input. While there is no
 /// room, or the guest does not listen, the back end is left unread: nothing is lost and nothing piles up
-/// here. The UART tells when to go on; a guest that is not seen to listen gets its input after
-/// `input_patience`.
+/// here. The UART reports when it can take more; a guest that is not seen to listen gets its input after
+/// `input_patience`. Input that the guest discards unread comes back and is delivered again.
 ///
 /// That a peer has gone is noticed at any time, whatever is waited for.
 ///
@@ -45,8 +45,7 @@ class SerialConsole {
 public:
     using CommandHandler = std::function<void(ConsoleCommand)>;
 
-    /// How long input waits for a guest that is not seen to listen: from the start, and each time that the
-    /// guest programs the UART's FIFOs. A driver that opens a port discards what has arrived by then.
+    /// How long input waits for a guest that is not seen to listen (see ListeningGuest).
     static constexpr std::chrono::milliseconds default_input_patience{1000};
 
     /// `interrupt` is the eventfd of the port's interrupt line. `events` and `backend` must outlive the
@@ -88,8 +87,8 @@ private:
             return console->write_output(bytes);
         }
     };
-    using Metrics = vmsuperio::EventsRef<vmsuperio::SerialMetrics>;
-    using Serial = vmsuperio::Serial<vmsuperio::EventFdTrigger, Metrics, Writer>;
+    using Events = ConsoleEvents<vmsuperio::SerialMetrics>;
+    using Serial = vmsuperio::Serial<vmsuperio::EventFdTrigger, Events, Writer>;
     using Device = vmdevice::Locked<vmdevice::ByteDevice<ConsoleUart<Serial>>>;
 
     std::expected<std::size_t, std::error_code> write_output(std::span<const std::uint8_t> bytes);
@@ -125,7 +124,6 @@ private:
     SerialBackend& backend_;
     CommandHandler on_command_;
     std::shared_ptr<vmsuperio::SerialMetrics> metrics_;
-    std::chrono::milliseconds input_patience_;
     Notifier wake_;
     std::optional<EventManager::SubscriptionId> wake_subscription_;
     std::optional<Watch> input_watch_;   // of both directions where they have one descriptor
