@@ -7,7 +7,7 @@
 namespace kvm_vmm {
 
 void OutputChannel::attach(vmsuperio::FdWriter reader) {
-    const std::lock_guard lock(mutex_);
+    const LockGuard lock(mutex_);
     drop_queue();
     reader_ = std::move(reader);
     (void)queue_.push(history_.bytes());
@@ -15,7 +15,7 @@ void OutputChannel::attach(vmsuperio::FdWriter reader) {
 }
 
 void OutputChannel::detach() {
-    const std::lock_guard lock(mutex_);
+    const LockGuard lock(mutex_);
     drop_queue();
     reader_.reset();
 }
@@ -39,7 +39,7 @@ std::expected<std::size_t, std::error_code> OutputChannel::write_locked(std::spa
 }
 
 std::expected<OutputChannel::Sent, std::error_code> OutputChannel::send(std::span<const std::uint8_t> bytes) {
-    const std::lock_guard lock(mutex_);
+    const LockGuard lock(mutex_);
     std::size_t taken = 0;
     if (queue_.empty()) {
         const auto written = write_locked(bytes);
@@ -53,14 +53,14 @@ std::expected<OutputChannel::Sent, std::error_code> OutputChannel::send(std::spa
 }
 
 std::expected<std::size_t, std::error_code> OutputChannel::write(std::span<const std::uint8_t> bytes) {
-    const std::lock_guard lock(mutex_);
+    const LockGuard lock(mutex_);
     return queue_.empty() ? write_locked(bytes) : std::expected<std::size_t, std::error_code>(0);
 }
 
 void OutputChannel::flush() {
     // A vCPU may wait for the lock, so not more than this at a time.
     constexpr std::size_t at_a_time = 64UL * 1024;
-    const std::lock_guard lock(mutex_);
+    const LockGuard lock(mutex_);
     if (queue_.empty() || !reader_) {
         return;
     }
@@ -77,7 +77,7 @@ void OutputChannel::flush() {
 }
 
 std::size_t OutputChannel::take_dropped() {
-    const std::lock_guard lock(mutex_);
+    const LockGuard lock(mutex_);
     return std::exchange(dropped_, 0);
 }
 

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <expected>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <system_error>
@@ -13,6 +12,7 @@
 #include <vmsuperio/writer.hpp>
 
 #include "console/output_queue.hpp"
+#include "util/mutex.hpp"
 
 namespace kvm_vmm {
 
@@ -58,7 +58,7 @@ public:
     /// Whether anything is queued for the reader.
     [[nodiscard]] bool waiting() const { return unsent() != 0; }
     [[nodiscard]] std::size_t unsent() const {
-        const std::lock_guard lock(mutex_);
+        const LockGuard lock(mutex_);
         return queue_.size();
     }
     /// How many queued bytes were dropped since the last call.
@@ -69,16 +69,16 @@ private:
     static constexpr std::size_t history_size_of(Readers readers) noexcept {
         return readers == Readers::come_and_go ? history_size : 0;
     }
-    void drop_queue() noexcept;
+    void drop_queue() noexcept KVM_VMM_REQUIRES(mutex_);
     [[nodiscard]] std::expected<std::size_t, std::error_code> write_locked(
-        std::span<const std::uint8_t> bytes);
+        std::span<const std::uint8_t> bytes) KVM_VMM_REQUIRES(mutex_);
 
     bool forgets_failed_reader_;
-    mutable std::mutex mutex_;  // guards all below
-    std::optional<vmsuperio::FdWriter> reader_;
-    OutputQueue queue_;
-    vmsuperio::RingWriter history_;
-    std::size_t dropped_{0};
+    mutable Mutex mutex_;
+    std::optional<vmsuperio::FdWriter> reader_ KVM_VMM_GUARDED_BY(mutex_);
+    OutputQueue queue_ KVM_VMM_GUARDED_BY(mutex_);
+    vmsuperio::RingWriter history_ KVM_VMM_GUARDED_BY(mutex_);
+    std::size_t dropped_ KVM_VMM_GUARDED_BY(mutex_){0};
 };
 
 }  // namespace kvm_vmm

@@ -94,9 +94,10 @@ void SerialConsole::disconnect() {
 
 void SerialConsole::update_watches() {
     const bool wants_input = !backend_.input_ended() && room_to_read() != 0;
-    const bool wants_output = with_uart([this](auto&) {
-        output_waiting_ = backend_.output().waiting();
-        return output_waiting_;
+    const bool wants_output = with_uart([this](auto& uart) {
+        bool& known = uart.serial().writer().output_waiting;
+        known = backend_.output().waiting();
+        return known;
     });
     const std::uint32_t input = wants_input ? EPOLLIN : 0U;
     const std::uint32_t output = wants_output ? EPOLLOUT : 0U;
@@ -143,13 +144,14 @@ std::shared_ptr<vmdevice::DevicePio> SerialConsole::device() const { return devi
 
 RegisterNamer SerialConsole::register_namer() const { return kvm_vmm::register_namer(device_); }
 
-std::expected<std::size_t, std::error_code> SerialConsole::write_output(std::span<const std::uint8_t> bytes) {
+std::expected<std::size_t, std::error_code> SerialConsole::write_output(std::span<const std::uint8_t> bytes,
+                                                                        bool& output_waiting) {
     const auto sent = backend_.output().send(bytes);
     if (!sent) {
         return std::unexpected(sent.error());
     }
-    if (sent->waiting && !output_waiting_) {
-        output_waiting_ = true;
+    if (sent->waiting && !output_waiting) {
+        output_waiting = true;
         wake_.notify();
     }
     return sent->taken;

@@ -81,17 +81,18 @@ private:
     // Called by the UART, with its lock held, in whichever thread accesses it.
     struct Writer {
         SerialConsole* console;
+        bool output_waiting{false};  ///< whether the event loop knows that output waits
 
-        [[nodiscard]] std::expected<std::size_t, std::error_code> write(
-            std::span<const std::uint8_t> bytes) const {
-            return console->write_output(bytes);
+        [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) {
+            return console->write_output(bytes, output_waiting);
         }
     };
     using Events = ConsoleEvents<vmsuperio::SerialMetrics>;
     using Serial = vmsuperio::Serial<vmsuperio::EventFdTrigger, Events, Writer>;
     using Device = vmdevice::Locked<vmdevice::ByteDevice<ConsoleUart<Serial>>>;
 
-    std::expected<std::size_t, std::error_code> write_output(std::span<const std::uint8_t> bytes);
+    std::expected<std::size_t, std::error_code> write_output(std::span<const std::uint8_t> bytes,
+                                                             bool& output_waiting);
 
     struct Watch {
         EventManager::SubscriptionId id;
@@ -131,7 +132,6 @@ private:
     Timer patience_;
     bool patience_limited_{false};  // the timer is set
     bool input_dropped_logged_{false};
-    bool output_waiting_{false};  // the event loop knows of output that waits; guarded by the UART's lock
 
     std::shared_ptr<Device> device_;
 };

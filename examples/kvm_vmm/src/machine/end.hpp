@@ -3,7 +3,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,6 +10,7 @@
 
 #include "event/notifier.hpp"
 #include "util/error.hpp"
+#include "util/mutex.hpp"
 
 namespace kvm_vmm {
 
@@ -109,7 +109,7 @@ public:
     }
 
     [[nodiscard]] std::optional<VmEnd> get() const {
-        const std::lock_guard lock(mutex_);
+        const LockGuard lock(mutex_);
         return end_;
     }
 
@@ -127,7 +127,7 @@ public:
 private:
     void set(VmEnd end, bool replace) {
         {
-            const std::lock_guard lock(mutex_);
+            const LockGuard lock(mutex_);
             if (end_ && !replace) {
                 return;
             }
@@ -137,8 +137,8 @@ private:
         notifier_.notify();
     }
 
-    mutable std::mutex mutex_;
-    std::optional<VmEnd> end_;
+    mutable Mutex mutex_;
+    std::optional<VmEnd> end_ KVM_VMM_GUARDED_BY(mutex_);
     std::atomic<bool> requested_{false};
     std::atomic<bool> requested_by_host_{false};
     Notifier notifier_;

@@ -27,6 +27,7 @@ IoTrace::IoTrace(OutputFile file, const DeviceDirectory& devices, std::chrono::s
     : file_(std::move(file)), devices_(devices), start_(start) {
     buffer_.reserve(buffer_size + buffer_size / 2);
     buffer_ = heading;
+    const LockGuard lock(mutex_);
     if (const int error = write_out(); error != 0) {
         file_.fail(errno_message("cannot be written", error));
     }
@@ -39,7 +40,7 @@ void IoTrace::record(const IoAccess& access) {
         return;
     }
     const std::string register_name = devices_.register_name(access);
-    const std::lock_guard lock(mutex_);
+    const LockGuard lock(mutex_);
     // Taken with the lock, so that times never go backwards in the file.
     const auto time = std::chrono::steady_clock::now() - start_;
     append(access, time, register_name);
@@ -74,7 +75,8 @@ void IoTrace::append(const IoAccess& access, std::chrono::steady_clock::duration
 }
 
 void IoTrace::flush() {
-    if (const std::unique_lock lock(mutex_, 2 * std::chrono::milliseconds(patience_ms)); lock.owns_lock()) {
+    if (mutex_.try_lock_for(2 * std::chrono::milliseconds(patience_ms))) {
+        const LockGuard lock(mutex_, std::adopt_lock);
         flush_locked();
     }
 }

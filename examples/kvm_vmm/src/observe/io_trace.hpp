@@ -3,12 +3,12 @@
 
 #include <atomic>
 #include <chrono>
-#include <mutex>
 #include <string>
 #include <string_view>
 
 #include "observe/device_directory.hpp"
 #include "observe/io_access.hpp"
+#include "util/mutex.hpp"
 #include "util/output_file.hpp"
 
 namespace kvm_vmm {
@@ -43,17 +43,17 @@ public:
 
 private:
     void append(const IoAccess& access, std::chrono::steady_clock::duration time,
-                std::string_view register_name);
-    [[nodiscard]] int write_out();  // 0, or an error number
-    void flush_locked();
+                std::string_view register_name) KVM_VMM_REQUIRES(mutex_);
+    [[nodiscard]] int write_out() KVM_VMM_REQUIRES(mutex_);  // 0, or an error number
+    void flush_locked() KVM_VMM_REQUIRES(mutex_);
 
     OutputFile file_;
     const DeviceDirectory& devices_;
     std::chrono::steady_clock::time_point start_;
     std::atomic<bool> active_{true};
-    std::timed_mutex mutex_;
-    std::string buffer_;
-    std::chrono::steady_clock::duration flushed_{};
+    TimedMutex mutex_;
+    std::string buffer_ KVM_VMM_GUARDED_BY(mutex_);
+    std::chrono::steady_clock::duration flushed_ KVM_VMM_GUARDED_BY(mutex_){};
 };
 
 }  // namespace kvm_vmm
