@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -39,16 +38,9 @@ public:
     void put_back(std::span<const InputItem> items) {
         items_.insert(items_.begin(), items.begin(), items.end());
     }
-    /// Copies the oldest items, and returns how many.
-    std::size_t copy_front(std::span<InputItem> target) const {
-        const std::size_t count = std::min(target.size(), items_.size());
-        std::copy_n(items_.begin(), count, target.begin());
-        return count;
-    }
-    void drop_front(std::size_t count) {
-        items_.erase(items_.begin(),
-                     items_.begin() + static_cast<std::ptrdiff_t>(std::min(count, items_.size())));
-    }
+    /// The oldest item. There must be one.
+    [[nodiscard]] InputItem front() const { return items_.front(); }
+    void pop() { items_.pop_front(); }
 
 private:
     std::deque<InputItem> items_;

@@ -163,18 +163,14 @@ public:
         return room;
     }
 
-    /// Host input for the guest; returns how many items of it were taken.
-    [[nodiscard]] std::size_t take_input(std::span<const InputItem> items) {
-        std::size_t taken = 0;
-        while (taken < items.size() && input_room() != 0) {
-            taken += deliver(items.subspan(taken));
+    /// Gives the guest host input from the front of `queue`, after putting back there what was taken from it
+    /// before and what the guest then discarded unread.
+    void take_input(InputQueue& queue) {
+        queue.put_back(serial_.events().take_discarded());
+        while (!queue.empty() && input_room() != 0) {
+            deliver(queue);
         }
-        return taken;
     }
-
-    /// Input that was taken, and that the guest then discarded unread: the caller has to offer it again,
-    /// before all other input. Until it is fetched here, no other input is taken.
-    [[nodiscard]] std::vector<InputItem> take_discarded() { return serial_.events().take_discarded(); }
 
 private:
     [[nodiscard]] std::size_t queued() const noexcept {
@@ -189,21 +185,22 @@ private:
         return guest_.is_listening() && !serial_.events().has_discarded() && !looped();
     }
 
-    // The bytes up to the next BREAK, or that BREAK. There must be room for one. Returns how many items.
-    std::size_t deliver(std::span<const InputItem> items) {
-        // An error is the interrupt trigger's, and counted: the input has arrived all the same.
-        if (items.front().is_break) {
+    // The bytes up to the next BREAK, or that BREAK. There must be room for one. An error is the interrupt
+    // trigger's, and counted: the input has arrived all the same.
+    void deliver(InputQueue& queue) {
+        if (queue.front().is_break) {
+            queue.pop();
             (void)serial_.send_break();
-            return 1;
+            return;
         }
         std::array<std::uint8_t, Serial::receive_fifo_size> bytes{};
         std::size_t count = 0;
-        for (const std::size_t most = std::min(items.size(), serial_.fifo_capacity());
-             count < most && !items[count].is_break; ++count) {
-            bytes.at(count) = items[count].byte;
+        for (const std::size_t room = serial_.fifo_capacity();
+             count < room && !queue.empty() && !queue.front().is_break; ++count) {
+            bytes.at(count) = queue.front().byte;
+            queue.pop();
         }
         (void)serial_.enqueue_raw_bytes(std::span(bytes).first(count));
-        return count;
     }
 
     void note_output(std::size_t queued_before) {

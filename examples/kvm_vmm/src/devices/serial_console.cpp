@@ -40,9 +40,9 @@ SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend,
                     patience_limited_ = false;
                     deliver_pending();
                 }),
-      device_(std::make_shared<Device>(
-          ConsoleUart<Serial>(Serial(std::move(interrupt), Events(*metrics_), Writer{this}), input_patience,
-                              [this] { wake_.notify(); }))) {
+      device_(std::make_shared<Device>(ConsoleUart<Serial>(
+          Serial(std::move(interrupt), Events(*metrics_), ChannelWriter(backend_.output(), wake_)),
+          input_patience, [this] { wake_.notify(); }))) {
     with_uart([transmit_policy](auto& uart) {
         // The host's bytes come without a line speed, so a pause in them is known at once.
         (void)uart.serial().set_receive_timeout(vmsuperio::ReceiveTimeout::immediate);
@@ -94,11 +94,7 @@ void SerialConsole::disconnect() {
 
 void SerialConsole::update_watches() {
     const bool wants_input = !backend_.input_ended() && room_to_read() != 0;
-    const bool wants_output = with_uart([this](auto& uart) {
-        bool& known = uart.serial().writer().output_waiting;
-        known = backend_.output().waiting();
-        return known;
-    });
+    const bool wants_output = with_uart([](auto& uart) { return uart.serial().writer().update_waiting(); });
     const std::uint32_t input = wants_input ? EPOLLIN : 0U;
     const std::uint32_t output = wants_output ? EPOLLOUT : 0U;
     if (output_watch_) {
@@ -143,19 +139,6 @@ void SerialConsole::on_wake() {
 std::shared_ptr<vmdevice::DevicePio> SerialConsole::device() const { return device_; }
 
 RegisterNamer SerialConsole::register_namer() const { return kvm_vmm::register_namer(device_); }
-
-std::expected<std::size_t, std::error_code> SerialConsole::write_output(std::span<const std::uint8_t> bytes,
-                                                                        bool& output_waiting) {
-    const auto sent = backend_.output().send(bytes);
-    if (!sent) {
-        return std::unexpected(sent.error());
-    }
-    if (sent->waiting && !output_waiting) {
-        output_waiting = true;
-        wake_.notify();
-    }
-    return sent->taken;
-}
 
 std::size_t SerialConsole::unsent() {
     using namespace vmsuperio::uart16550;
@@ -237,17 +220,7 @@ void SerialConsole::keep(InputItem item) {
 
 void SerialConsole::deliver_pending() {
     limit_patience();
-    InputQueue& pending = backend_.read_ahead();
-    for (;;) {
-        pending.put_back(with_uart([](auto& uart) { return uart.take_discarded(); }));
-        std::array<InputItem, 64> items{};
-        const auto offered = std::span(items).first(pending.copy_front(items));
-        const std::size_t taken = with_uart([offered](auto& uart) { return uart.take_input(offered); });
-        pending.drop_front(taken);
-        if (taken < offered.size() || offered.empty()) {
-            break;
-        }
-    }
+    with_uart([this](auto& uart) { uart.take_input(backend_.read_ahead()); });
     update_watches();
 }
 

@@ -15,6 +15,7 @@
 #include <vmsuperio/serial.hpp>
 #include <vmsuperio/serial_metrics.hpp>
 
+#include "console/channel_writer.hpp"
 #include "console/escape.hpp"
 #include "console/serial_backend.hpp"
 #include "devices/console_uart.hpp"
@@ -78,21 +79,9 @@ public:
     }
 
 private:
-    // Called by the UART, with its lock held, in whichever thread accesses it.
-    struct Writer {
-        SerialConsole* console;
-        bool output_waiting{false};  ///< whether the event loop knows that output waits
-
-        [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) {
-            return console->write_output(bytes, output_waiting);
-        }
-    };
     using Events = ConsoleEvents<vmsuperio::SerialMetrics>;
-    using Serial = vmsuperio::Serial<vmsuperio::EventFdTrigger, Events, Writer>;
+    using Serial = vmsuperio::Serial<vmsuperio::EventFdTrigger, Events, ChannelWriter>;
     using Device = vmdevice::Locked<vmdevice::ByteDevice<ConsoleUart<Serial>>>;
-
-    std::expected<std::size_t, std::error_code> write_output(std::span<const std::uint8_t> bytes,
-                                                             bool& output_waiting);
 
     struct Watch {
         EventManager::SubscriptionId id;

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <span>
+#include <system_error>
+
+#include "console/output_channel.hpp"
+#include "event/notifier.hpp"
+
+namespace kvm_vmm {
+
+/// The writer of a UART (vmsuperio::Writer): sends to a channel, and wakes the event loop when output begins
+/// to wait there. It is called with the UART's lock held, in the thread that accesses the UART.
+class ChannelWriter {
+public:
+    /// Both must outlive the writer.
+    ChannelWriter(OutputChannel& channel, Notifier& wake) noexcept : channel_(&channel), wake_(&wake) {}
+
+    [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) {
+        const auto sent = channel_->send(bytes);
+        if (!sent) {
+            return std::unexpected(sent.error());
+        }
+        if (sent->waiting && !waiting_) {
+            waiting_ = true;
+            wake_->notify();
+        }
+        return sent->taken;
+    }
+
+    /// Whether output waits now. If it does, the event loop need not be woken for it any more.
+    [[nodiscard]] bool update_waiting() {
+        waiting_ = channel_->waiting();
+        return waiting_;
+    }
+
+private:
+    OutputChannel* channel_;
+    Notifier* wake_;
+    bool waiting_{false};  // and the event loop knows it
+};
+
+}  // namespace kvm_vmm
