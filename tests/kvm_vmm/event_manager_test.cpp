@@ -14,20 +14,20 @@
 #include "event/signals.hpp"
 
 using kvm_vmm::EventManager;
-using kvm_vmm::FileDescriptor;
 using kvm_vmm::Notifier;
+using vmsuperio::UniqueFd;
 
 namespace {
 
 struct Pipe {
-    FileDescriptor read_end;
-    FileDescriptor write_end;
+    vmsuperio::UniqueFd read_end;
+    vmsuperio::UniqueFd write_end;
 };
 
 Pipe make_pipe() {
     std::array<int, 2> fds{};
     REQUIRE(::pipe2(fds.data(), O_CLOEXEC | O_NONBLOCK) == 0);
-    return {FileDescriptor(fds[0]), FileDescriptor(fds[1])};
+    return {vmsuperio::UniqueFd(fds[0]), vmsuperio::UniqueFd(fds[1])};
 }
 
 }  // namespace
@@ -194,7 +194,7 @@ TEST_CASE("EventManager: a hang-up alone is reported once, and readiness not at 
 
 TEST_CASE("EventManager: hangup_only of what never hangs up is never reported", "[event]") {
     EventManager events;
-    const FileDescriptor null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    const vmsuperio::UniqueFd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
     int calls = 0;
     const auto id =
         events.add(null.get(), EPOLLIN | EventManager::hangup_only, [&](std::uint32_t) { ++calls; });
@@ -274,7 +274,7 @@ TEST_CASE("EventManager: regular files and /dev/null are always ready, and can b
     REQUIRE(file != nullptr);
     check(::fileno(file));
     (void)std::fclose(file);
-    const FileDescriptor null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    const vmsuperio::UniqueFd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
     check(null.get());
 }
 

@@ -23,22 +23,22 @@ namespace {
 
 /// A descriptor to read from, whose description others share, and a way to write to it.
 struct Source {
-    FileDescriptor reader;
-    FileDescriptor writer;
+    vmsuperio::UniqueFd reader;
+    vmsuperio::UniqueFd writer;
 };
 
 Source make_pipe() {
     std::array<int, 2> fds{};
     REQUIRE(::pipe2(fds.data(), O_CLOEXEC) == 0);
-    return {FileDescriptor(fds[0]), FileDescriptor(fds[1])};
+    return {vmsuperio::UniqueFd(fds[0]), vmsuperio::UniqueFd(fds[1])};
 }
 
 Source make_fifo() {
     const std::string path =
         (std::filesystem::temp_directory_path() / ("kvm_vmm_fifo_" + std::to_string(::getpid()))).string();
     REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
-    FileDescriptor both(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-    FileDescriptor reader(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    vmsuperio::UniqueFd both(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    vmsuperio::UniqueFd reader(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     ::unlink(path.c_str());
     return {std::move(reader), std::move(both)};
 }
@@ -46,16 +46,16 @@ Source make_fifo() {
 Source make_socket() {
     std::array<int, 2> fds{};
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds.data()) == 0);
-    return {FileDescriptor(fds[0]), FileDescriptor(fds[1])};
+    return {vmsuperio::UniqueFd(fds[0]), vmsuperio::UniqueFd(fds[1])};
 }
 
 Source make_terminal(bool read_master) {
-    FileDescriptor master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    vmsuperio::UniqueFd master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
     REQUIRE(master);
     REQUIRE(::unlockpt(master.get()) == 0);
     std::array<char, 64> name{};
     REQUIRE(::ptsname_r(master.get(), name.data(), name.size()) == 0);
-    FileDescriptor slave(::open(name.data(), O_RDWR | O_NOCTTY | O_CLOEXEC));
+    vmsuperio::UniqueFd slave(::open(name.data(), O_RDWR | O_NOCTTY | O_CLOEXEC));
     REQUIRE(slave);
     termios mode{};
     REQUIRE(::tcgetattr(slave.get(), &mode) == 0);
@@ -151,7 +151,7 @@ TEST_CASE("InputDescriptor: a regular file is read from where it stands, /dev/nu
     // Who shares the description finds it read.
     CHECK(::lseek(::fileno(file), 0, SEEK_CUR) == 13);
     (void)std::fclose(file);
-    const FileDescriptor null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    const vmsuperio::UniqueFd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
     CHECK(read_text(InputDescriptor(null.get()), 100).empty());
 }
 
@@ -159,7 +159,7 @@ TEST_CASE(
     "InputDescriptor: one that cannot be opened again and one that is non-blocking already are read too",
     "[console]") {
     SECTION("an eventfd") {
-        const FileDescriptor counter(::eventfd(0, EFD_CLOEXEC));
+        const vmsuperio::UniqueFd counter(::eventfd(0, EFD_CLOEXEC));
         const InputDescriptor input(counter.get());
         std::array<std::uint8_t, 8> bytes{};
         REQUIRE_FALSE(input.read(bytes).has_value());

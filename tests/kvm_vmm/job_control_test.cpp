@@ -10,8 +10,9 @@
 #include <sys/socket.h>
 #include <vector>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "program.hpp"
-#include "util/file_descriptor.hpp"
 
 using namespace kvm_vmm::test;
 

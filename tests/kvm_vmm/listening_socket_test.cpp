@@ -35,9 +35,9 @@ sockaddr_un address_of(const std::string& path) {
     return address;
 }
 
-FileDescriptor socket_at(const std::string& path, int type = SOCK_STREAM) {
+vmsuperio::UniqueFd socket_at(const std::string& path, int type = SOCK_STREAM) {
     const sockaddr_un address = address_of(path);
-    FileDescriptor fd(::socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
+    vmsuperio::UniqueFd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
     REQUIRE(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
     if (type == SOCK_STREAM) {
         REQUIRE(::listen(fd.get(), 4) == 0);
@@ -48,7 +48,7 @@ FileDescriptor socket_at(const std::string& path, int type = SOCK_STREAM) {
 // Or would, if fewer clients waited there.
 bool connects(const std::string& path) {
     const sockaddr_un address = address_of(path);
-    const FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    const vmsuperio::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 ||
            errno == EAGAIN;
 }
@@ -119,7 +119,7 @@ TEST_CASE("ListeningSocket: a socket that is in use is refused, of whatever type
     const ScratchDirectory directory;
     for (const int type : {SOCK_STREAM, SOCK_DGRAM}) {
         const std::string path = (directory / ("socket" + std::to_string(type))).string();
-        const FileDescriptor live = socket_at(path, type);
+        const vmsuperio::UniqueFd live = socket_at(path, type);
         const ino_t inode = status_of(path).st_ino;
         CHECK_FALSE(refusal(path).empty());
         CHECK(status_of(path).st_ino == inode);
@@ -127,10 +127,10 @@ TEST_CASE("ListeningSocket: a socket that is in use is refused, of whatever type
     }
     // Its queue of clients is full.
     const std::string path = (directory / "busy").string();
-    const FileDescriptor live = socket_at(path);
+    const vmsuperio::UniqueFd live = socket_at(path);
     REQUIRE(::listen(live.get(), 0) == 0);
     const sockaddr_un address = address_of(path);
-    std::vector<FileDescriptor> clients;
+    std::vector<vmsuperio::UniqueFd> clients;
     do {
         clients.emplace_back(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     } while (::connect(clients.back().get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) ==
@@ -176,7 +176,7 @@ TEST_CASE("ListeningSocket: in the end nothing is removed but the socket that wa
         auto socket = std::make_unique<ListeningSocket>(path);
         socket->listen();
         fs::remove(path);
-        const FileDescriptor other = socket_at(path);
+        const vmsuperio::UniqueFd other = socket_at(path);
         socket.reset();
         CHECK(connects(path));
     }
@@ -302,7 +302,7 @@ TEST_CASE("ListeningSocket: many that start at once leave one that listens, and 
 
 TEST_CASE("ListeningSocket: a lock that another program keeps on the directory is one line", "[socket]") {
     const ScratchDirectory directory;
-    const FileDescriptor lock(::open((directory / ".").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const vmsuperio::UniqueFd lock(::open((directory / ".").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     REQUIRE(::flock(lock.get(), LOCK_SH) == 0);
     CHECK_THAT(refusal((directory / "socket").string()), Contains("lock of its directory"));
     CHECK(fs::is_empty(directory / "."));

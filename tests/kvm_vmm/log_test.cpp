@@ -15,9 +15,10 @@
 #include <thread>
 #include <unistd.h>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "program.hpp"
 #include "util/error.hpp"
-#include "util/file_descriptor.hpp"
 #include "util/log_line.hpp"
 
 using namespace kvm_vmm;
@@ -31,9 +32,9 @@ namespace {
 template <class F>
 std::string stderr_of(const ScratchDirectory& directory, F&& calls) {
     const std::string path = (directory / "stderr").string();
-    const FileDescriptor saved(::dup(STDERR_FILENO));
+    const vmsuperio::UniqueFd saved(::dup(STDERR_FILENO));
     {
-        const FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600));
+        const vmsuperio::UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600));
         REQUIRE(::dup2(file.get(), STDERR_FILENO) == STDERR_FILENO);
     }
     calls();
@@ -138,9 +139,9 @@ TEST_CASE("Log: a file that cannot be written any more is told of once", "[log]"
 TEST_CASE("Log: a stderr that nobody reads holds nobody", "[log]") {
     std::array<int, 2> pipe{};
     REQUIRE(::pipe2(pipe.data(), O_CLOEXEC) == 0);
-    const FileDescriptor read_end(pipe[0]);
-    const FileDescriptor write_end(pipe[1]);
-    const FileDescriptor saved(::dup(STDERR_FILENO));
+    const vmsuperio::UniqueFd read_end(pipe[0]);
+    const vmsuperio::UniqueFd write_end(pipe[1]);
+    const vmsuperio::UniqueFd saved(::dup(STDERR_FILENO));
     REQUIRE(::dup2(write_end.get(), STDERR_FILENO) == STDERR_FILENO);
     // More than the pipe holds: without the check this would hang here.
     for (int i = 0; i < 2000; ++i) {

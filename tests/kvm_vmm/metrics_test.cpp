@@ -11,12 +11,13 @@
 #include <unistd.h>
 #include <vector>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "machines.hpp"
 #include "observe/device_errors.hpp"
 #include "observe/metrics_file.hpp"
 #include "observe/observer.hpp"
 #include "program.hpp"
-#include "util/file_descriptor.hpp"
 
 using namespace kvm_vmm;
 using kvm_vmm::test::at_memory;
@@ -366,7 +367,7 @@ TEST_CASE("Metrics file: a FIFO and a descriptor of this process get one content
     const ScratchDirectory directory;
     const std::string fifo = (directory / "fifo").string();
     REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
-    const FileDescriptor reader(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    const vmsuperio::UniqueFd reader(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
     MetricsFile file(output(fifo));
     file.write("one");
     file.write("two");
@@ -374,7 +375,7 @@ TEST_CASE("Metrics file: a FIFO and a descriptor of this process get one content
     CHECK(::read(reader.get(), text.data(), text.size()) == 6);
     CHECK(std::string(text.data()) == "onetwo");
     const std::string log = directory.write("log", "kept ").string();
-    const FileDescriptor fd(::open(log.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
+    const vmsuperio::UniqueFd fd(::open(log.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
     MetricsFile descriptor(output("/dev/fd/" + std::to_string(fd.get())));
     descriptor.write("one");
     descriptor.write("two");

@@ -152,7 +152,7 @@ TEST_CASE("OutputFile: what cannot be written is one line that names it and says
 TEST_CASE("OutputFile: a path that leads to a descriptor means that descriptor", "[files]") {
     const ScratchDirectory directory;
     const fs::path path = directory.write("file", "kept ");
-    const FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
+    const vmsuperio::UniqueFd fd(::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
     const std::string number = std::to_string(fd.get());
     fs::create_symlink("/dev/fd/" + number, directory / "link");
     for (const std::string& name :
@@ -166,7 +166,7 @@ TEST_CASE("OutputFile: a path that leads to a descriptor means that descriptor",
         write(file, "x");
     }
     CHECK(slurp(path) == "kept xxxx");
-    const FileDescriptor read_only(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    const vmsuperio::UniqueFd read_only(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     CHECK_THAT(refusal("/dev/fd/" + std::to_string(read_only.get())), Contains("not open for writing"));
     for (const std::string& name :
          {path.string(), std::string("/dev/fd"), std::string("/dev/fd/x"), std::string("/dev/null"),
@@ -178,7 +178,7 @@ TEST_CASE("OutputFile: a path that leads to a descriptor means that descriptor",
 TEST_CASE("OutputFile: a shared descriptor has one position", "[files]") {
     const ScratchDirectory directory;
     const fs::path path = directory.write("file", "");
-    const FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));  // does not append
+    const vmsuperio::UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));  // does not append
     OutputFile file("log file", path, Content::kept);
     file.share(fd.get());
     for (int i = 0; i < 3; ++i) {

@@ -12,11 +12,12 @@
 #include <unistd.h>
 #include <vector>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "program.hpp"
-#include "util/file_descriptor.hpp"
 
 using namespace kvm_vmm::test;
-using kvm_vmm::FileDescriptor;
+using vmsuperio::UniqueFd;
 
 namespace {
 
@@ -114,11 +115,11 @@ private:
     pid_t child_;
 };
 
-FileDescriptor connect_to(const std::string& path) {
+vmsuperio::UniqueFd connect_to(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     path.copy(address.sun_path, sizeof(address.sun_path) - 1);
-    FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    vmsuperio::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     for (int i = 0; i < 1000; ++i) {
         if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
             return fd;
@@ -143,10 +144,10 @@ std::string terminal_of(const Program& program) {
     return {};
 }
 
-std::array<FileDescriptor, 2> make_pipe() {
+std::array<vmsuperio::UniqueFd, 2> make_pipe() {
     std::array<int, 2> ends{};
     REQUIRE(::pipe2(ends.data(), O_CLOEXEC) == 0);
-    return {FileDescriptor(ends[0]), FileDescriptor(ends[1])};
+    return {vmsuperio::UniqueFd(ends[0]), vmsuperio::UniqueFd(ends[1])};
 }
 
 }  // namespace
@@ -172,8 +173,8 @@ TEST_CASE("kvm_vmm: a reader that leaves while a dead guest's output waits is no
     SECTION("of a socket as standard output") {
         std::array<int, 2> ends{};
         REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) == 0);
-        FileDescriptor reader(ends[0]);
-        FileDescriptor writer(ends[1]);
+        vmsuperio::UniqueFd reader(ends[0]);
+        vmsuperio::UniqueFd writer(ends[1]);
         Program program(directory, with("stdio"), writer.get());
         writer.reset();
         program.wait_until_no_vcpu();
@@ -188,7 +189,7 @@ TEST_CASE("kvm_vmm: a reader that leaves while a dead guest's output waits is no
         code.insert(code.end(), flood.begin(), flood.end());
         (void)directory.write("kernel", make_bzimage(code));
         Program program(directory, with("unix=" + path));
-        FileDescriptor client = connect_to(path);
+        vmsuperio::UniqueFd client = connect_to(path);
         REQUIRE(::send(client.get(), "!", 1, MSG_NOSIGNAL) == 1);
         program.wait_until_no_vcpu();
         client.reset();
@@ -200,7 +201,7 @@ TEST_CASE("kvm_vmm: a reader that leaves while a dead guest's output waits is no
         code.insert(code.end(), flood.begin(), flood.end());
         (void)directory.write("kernel", make_bzimage(code));
         Program program(directory, with("pty"));
-        FileDescriptor reader(::open(terminal_of(program).c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC));
+        vmsuperio::UniqueFd reader(::open(terminal_of(program).c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC));
         REQUIRE(reader);
         ::usleep(300'000);  // so that it is noticed before it writes
         REQUIRE(::write(reader.get(), "!", 1) == 1);
@@ -217,7 +218,7 @@ TEST_CASE("kvm_vmm: a reader that leaves while a dead guest's output waits is no
     SECTION("the reader of a FIFO") {
         const std::string path = (directory / "fifo").string();
         REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
-        FileDescriptor reader(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+        vmsuperio::UniqueFd reader(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
         Program program(directory, with("file=" + path));
         program.wait_until_no_vcpu();
         reader.reset();

@@ -9,11 +9,12 @@
 #include <sys/stat.h>
 #include <vector>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "program.hpp"
-#include "util/file_descriptor.hpp"
 
 using namespace kvm_vmm::test;
-using kvm_vmm::FileDescriptor;
+using vmsuperio::UniqueFd;
 
 namespace {
 
@@ -40,7 +41,7 @@ public:
             exec(arguments);
         }
         ::close(ends[1]);
-        output_ = FileDescriptor(ends[0]);
+        output_ = vmsuperio::UniqueFd(ends[0]);
     }
     ~Job() {
         if (child_ > 0) {
@@ -76,7 +77,7 @@ public:
 
 private:
     pid_t child_;
-    FileDescriptor output_;
+    vmsuperio::UniqueFd output_;
 };
 
 // mov dx, 0x3F8; mov al, '!'; out dx, al; jmp to itself
@@ -191,7 +192,7 @@ TEST_CASE("kvm_vmm: it keeps no descriptor of its parent open, except for those 
     std::array<int, 2> unnamed{};
     REQUIRE(::pipe2(unnamed.data(), O_CLOEXEC) == 0);
     const std::string kernel = directory.write("kernel", make_bzimage(say_and_spin)).string();
-    const FileDescriptor image(::open(kernel.c_str(), O_RDONLY | O_CLOEXEC));
+    const vmsuperio::UniqueFd image(::open(kernel.c_str(), O_RDONLY | O_CLOEXEC));
     std::string argument;
     SECTION("/dev/fd") { argument = "/dev/fd/77"; }
     SECTION("/proc/self/fd") { argument = "/proc/self/fd/77"; }
@@ -253,7 +254,7 @@ TEST_CASE("kvm_vmm: a stderr that is full, closed or broken holds nobody, and do
         CHECK(job.wait() == 13);
     }
     SECTION("a full disk") {
-        const FileDescriptor full(::open("/dev/full", O_WRONLY | O_CLOEXEC));
+        const vmsuperio::UniqueFd full(::open("/dev/full", O_WRONLY | O_CLOEXEC));
         Job job(arguments, {}, full.get());
         CHECK(job.wait() == 13);
     }

@@ -363,7 +363,7 @@ TEST_CASE("kvm_vmm: a Unix socket is a serial port, for one client after the oth
         return address;
     };
     {
-        const kvm_vmm::FileDescriptor stale(::socket(AF_UNIX, SOCK_STREAM, 0));
+        const vmsuperio::UniqueFd stale(::socket(AF_UNIX, SOCK_STREAM, 0));
         const sockaddr_un address = make_address();
         REQUIRE(::bind(stale.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
     }
@@ -373,7 +373,7 @@ TEST_CASE("kvm_vmm: a Unix socket is a serial port, for one client after the oth
         exec({"--kernel", kernel.string(), "--memory", "64M", "--serial", "unix=" + path});
     }
     for (int client = 0; client < 3; ++client) {
-        const kvm_vmm::FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM, 0));
+        const vmsuperio::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM, 0));
         const sockaddr_un address = make_address();
         int connected = -1;
         for (int i = 0; i < 500 && connected != 0; ++i) {
@@ -437,7 +437,7 @@ TEST_CASE("kvm_vmm: a pseudo-terminal is a serial port, and may be opened late a
     }
     REQUIRE_FALSE(name.empty());
     for (int round = 0; round < 2; ++round) {
-        const kvm_vmm::FileDescriptor fd(::open(name.c_str(), O_RDWR | O_NOCTTY));
+        const vmsuperio::UniqueFd fd(::open(name.c_str(), O_RDWR | O_NOCTTY));
         REQUIRE(fd);
         const std::string sent = "round " + std::to_string(round);
         REQUIRE(::write(fd.get(), sent.data(), sent.size()) == static_cast<ssize_t>(sent.size()));

@@ -32,14 +32,14 @@ inline constexpr std::uint8_t thr_empty = 0x20;
 inline constexpr char break_mark = '^';
 
 struct Pipe {
-    FileDescriptor read_end;
-    FileDescriptor write_end;
+    vmsuperio::UniqueFd read_end;
+    vmsuperio::UniqueFd write_end;
 };
 
 inline Pipe make_pipe(int flags = O_NONBLOCK) {
     std::array<int, 2> fds{};
     REQUIRE(::pipe2(fds.data(), O_CLOEXEC | flags) == 0);
-    return {FileDescriptor(fds[0]), FileDescriptor(fds[1])};
+    return {vmsuperio::UniqueFd(fds[0]), vmsuperio::UniqueFd(fds[1])};
 }
 
 inline std::string random_text(std::size_t size) {

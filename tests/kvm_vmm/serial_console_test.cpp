@@ -133,7 +133,7 @@ TEST_CASE("SerialConsole: a regular file and /dev/null are input like any other"
         CHECK(harness.drain(1000) == sent);
     }
     (void)std::fclose(file);
-    const FileDescriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    const vmsuperio::UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     Harness harness(null.get(), null.get());
     CHECK(harness.drain(10).empty());
     harness.write(data_register, 'x');

@@ -41,18 +41,18 @@ public:
     }
 
     /// A new peer, which the port may not have noticed yet.
-    FileDescriptor come(int flags = O_RDWR) {
+    vmsuperio::UniqueFd come(int flags = O_RDWR) {
         if (kind_ == Kind::terminal) {
             std::array<char, 64> name{};
             REQUIRE(::ptsname_r(master(), name.data(), name.size()) == 0);
-            FileDescriptor fd(::open(name.data(), flags | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
+            vmsuperio::UniqueFd fd(::open(name.data(), flags | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
             REQUIRE(fd);
             return fd;
         }
         sockaddr_un address{};
         address.sun_family = AF_UNIX;
         std::ranges::copy(socket_path(), address.sun_path);
-        FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        vmsuperio::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
         REQUIRE(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
         return fd;
     }
@@ -63,13 +63,13 @@ public:
         }
         REQUIRE((harness.backend().input_fd() >= 0) == there);
     }
-    FileDescriptor come_and_be_noticed() {
-        FileDescriptor peer = come();
+    vmsuperio::UniqueFd come_and_be_noticed() {
+        vmsuperio::UniqueFd peer = come();
         notice(true);
         return peer;
     }
     /// All that the peer gets until nothing more comes.
-    std::string received(const FileDescriptor& peer) {
+    std::string received(const vmsuperio::UniqueFd& peer) {
         std::string text;
         for (int idle = 0; idle < 5;) {
             const bool busy = harness.loop() != 0;
@@ -136,7 +136,7 @@ TEST_CASE(
         numbered(GENERATE(std::size_t{0}, std::size_t{10}, history - 1, history, history + 1, 3 * mebibyte));
     port.send(text);
     CHECK(port.harness.console().unsent() == 0);
-    const FileDescriptor first = port.come_and_be_noticed();
+    const vmsuperio::UniqueFd first = port.come_and_be_noticed();
     const std::string shown = text.substr(text.size() - std::min(text.size(), history));
     CHECK((port.received(first) == shown));
     port.send("live");
@@ -150,7 +150,7 @@ TEST_CASE("Serial peers: what was sent between two peers is shown to the second 
     Port port(both_kinds());
     port.send("before");
     {
-        const FileDescriptor first = port.come_and_be_noticed();
+        const vmsuperio::UniqueFd first = port.come_and_be_noticed();
         CHECK(port.received(first) == "before");
         port.send("to the first");
         CHECK(port.received(first) == "to the first");
@@ -158,18 +158,18 @@ TEST_CASE("Serial peers: what was sent between two peers is shown to the second 
     port.notice(false);
     port.send("between");
     {
-        const FileDescriptor second = port.come_and_be_noticed();
+        const vmsuperio::UniqueFd second = port.come_and_be_noticed();
         CHECK(port.received(second) == "between");
     }
     port.notice(false);
-    const FileDescriptor third = port.come_and_be_noticed();
+    const vmsuperio::UniqueFd third = port.come_and_be_noticed();
     CHECK(port.received(third).empty());
 }
 
 TEST_CASE("Serial peers: a peer that reads nothing and leaves takes what waited for it along",
           "[console][peers]") {
     Port port(both_kinds());
-    FileDescriptor first = port.come_and_be_noticed();
+    vmsuperio::UniqueFd first = port.come_and_be_noticed();
     const std::string text = numbered(2 * mebibyte);
     const std::size_t sent = port.harness.send(text);
     CHECK(sent >= OutputQueue::capacity);  // and what the kernel keeps
@@ -187,7 +187,7 @@ TEST_CASE("Serial peers: a peer that reads nothing and leaves takes what waited 
     // The transmitter goes on, and what is sent now is for the next one, who gets nothing of the old.
     port.send("between\n");
     CHECK(port.harness.console().unsent() == 0);
-    const FileDescriptor second = port.come_and_be_noticed();
+    const vmsuperio::UniqueFd second = port.come_and_be_noticed();
     port.send("live\n");
     std::string shown = port.received(second);
     // The UART's own FIFO held the guest's latest bytes, which nobody has been offered yet.
@@ -200,13 +200,13 @@ TEST_CASE("Serial peers: the end of an idle peer is noticed, whatever the guest 
     port.harness.write(interrupt_enable, GENERATE(std::uint8_t{0x00}, std::uint8_t{0x01}));
     for (int round = 0; round < 3; ++round) {
         {
-            const FileDescriptor peer = port.come_and_be_noticed();
+            const vmsuperio::UniqueFd peer = port.come_and_be_noticed();
             port.harness.settle();
         }
         port.notice(false);
         port.harness.settle();
     }
-    const FileDescriptor peer = port.come_and_be_noticed();
+    const vmsuperio::UniqueFd peer = port.come_and_be_noticed();
     port.send("still here");
     CHECK(port.received(peer) == "still here");
 }
@@ -216,13 +216,13 @@ TEST_CASE("Serial peers: with the receiver's FIFO full, the end of a peer is not
     port.harness.write(interrupt_enable, 0x01);
     const std::string typed = numbered(3000);
     {
-        const FileDescriptor peer = port.come_and_be_noticed();
+        const vmsuperio::UniqueFd peer = port.come_and_be_noticed();
         REQUIRE(::write(peer.get(), typed.data(), typed.size()) == 3000);
         port.harness.settle();
     }
     port.notice(false);
     {
-        const FileDescriptor next = port.come_and_be_noticed();
+        const vmsuperio::UniqueFd next = port.come_and_be_noticed();
         port.send("for the next one");
         CHECK(port.received(next) == "for the next one");
         REQUIRE(::write(next.get(), "!", 1) == 1);
@@ -242,7 +242,7 @@ TEST_CASE("Serial peers: a peer that comes, writes and goes at once is heard", "
         const std::string typed = "ls " + std::to_string(i) + '\n';
         expected += typed;
         {
-            const FileDescriptor visitor = port.come(O_WRONLY);
+            const vmsuperio::UniqueFd visitor = port.come(O_WRONLY);
             REQUIRE(::write(visitor.get(), typed.data(), typed.size()) == static_cast<ssize_t>(typed.size()));
         }
         for (int turn = 0; turn < 20; ++turn) {
@@ -255,7 +255,7 @@ TEST_CASE("Serial peers: a peer that comes, writes and goes at once is heard", "
     port.harness.write(interrupt_enable, 0x01);
     CHECK(port.harness.drain(100) == expected);
     // They were no readers: what is remembered is there for the first one.
-    const FileDescriptor reader = port.come_and_be_noticed();
+    const vmsuperio::UniqueFd reader = port.come_and_be_noticed();
     CHECK(port.received(reader) == "remembered");
 }
 
@@ -265,7 +265,7 @@ TEST_CASE("Serial peers: input of peers that went is bounded where the guest rea
     const std::string typed(100'000, 't');
     for (int i = 0; i < 20; ++i) {
         {
-            const FileDescriptor visitor = port.come();
+            const vmsuperio::UniqueFd visitor = port.come();
             REQUIRE(::write(visitor.get(), typed.data(), typed.size()) > 0);
         }
         port.harness.settle();
@@ -277,7 +277,7 @@ TEST_CASE("Serial peers: a client that has shut down one direction is served in 
           "[console][peers]") {
     Port port(Port::Kind::socket);
     port.harness.write(interrupt_enable, 0x01);
-    FileDescriptor client = port.come_and_be_noticed();
+    vmsuperio::UniqueFd client = port.come_and_be_noticed();
     SECTION("its sending") {
         REQUIRE(::write(client.get(), "ls\n", 3) == 3);
         REQUIRE(::shutdown(client.get(), SHUT_WR) == 0);
@@ -314,7 +314,7 @@ TEST_CASE("Serial peers: a client that has shut down one direction is served in 
         CHECK(port.harness.backend().input_fd() >= 0);
         client.reset();
         port.notice(false);
-        const FileDescriptor next = port.come_and_be_noticed();
+        const vmsuperio::UniqueFd next = port.come_and_be_noticed();
         CHECK(port.received(next) == "kept for the next one");
     }
     SECTION("both") {
@@ -326,10 +326,10 @@ TEST_CASE("Serial peers: a client that has shut down one direction is served in 
 TEST_CASE("Serial peers: a client that waits for its turn gets it when the first one has gone",
           "[console][peers]") {
     Port port(Port::Kind::socket);
-    FileDescriptor first = port.come_and_be_noticed();
-    const FileDescriptor second = port.come();
+    vmsuperio::UniqueFd first = port.come_and_be_noticed();
+    const vmsuperio::UniqueFd second = port.come();
     {
-        const FileDescriptor gone = port.come();
+        const vmsuperio::UniqueFd gone = port.come();
         REQUIRE(::write(gone.get(), "gone\n", 5) == 5);
     }
     port.harness.settle();
@@ -347,7 +347,7 @@ TEST_CASE("Serial peers: a client that waits for its turn gets it when the first
 TEST_CASE("Serial peers: a client that goes with unread output, and the error that this leaves, ends nothing",
           "[console][peers]") {
     Port port(Port::Kind::socket);
-    FileDescriptor client = port.come_and_be_noticed();
+    vmsuperio::UniqueFd client = port.come_and_be_noticed();
     REQUIRE(::write(client.get(), "typed", 5) == 5);
     port.send("unread");
     client.reset();  // resets the connection, as the client had not read
@@ -356,7 +356,7 @@ TEST_CASE("Serial peers: a client that goes with unread output, and the error th
     port.notice(false);
     port.harness.write(interrupt_enable, 0x01);
     CHECK(port.harness.drain(5) == "typed");
-    const FileDescriptor next = port.come_and_be_noticed();
+    const vmsuperio::UniqueFd next = port.come_and_be_noticed();
     CHECK(port.received(next) == "for the next one");
     CHECK(port.harness.counts().bytes_lost == 0);
 }
@@ -365,12 +365,12 @@ TEST_CASE("Serial peers: the next program at a terminal sees nothing that the la
           "[console][peers]") {
     Port port(Port::Kind::terminal);
     const std::size_t size = GENERATE(10U, 4096U, 8000U, 100'000U);
-    FileDescriptor first = port.come_and_be_noticed();
+    vmsuperio::UniqueFd first = port.come_and_be_noticed();
     port.send(std::string(size, 'o'));
     port.harness.settle();
     first.reset();
     port.notice(false);
-    const FileDescriptor second = port.come_and_be_noticed();
+    const vmsuperio::UniqueFd second = port.come_and_be_noticed();
     CHECK(port.received(second).empty());
     port.send("new");
     CHECK(port.received(second) == "new");
@@ -379,7 +379,7 @@ TEST_CASE("Serial peers: the next program at a terminal sees nothing that the la
 TEST_CASE("Serial peers: the settings of a terminal stay as the last program left them", "[console][peers]") {
     Port port(Port::Kind::terminal);
     {
-        const FileDescriptor program = port.come_and_be_noticed();
+        const vmsuperio::UniqueFd program = port.come_and_be_noticed();
         termios mode{};
         REQUIRE(::tcgetattr(program.get(), &mode) == 0);
         CHECK((mode.c_lflag & (ICANON | ECHO)) == 0);
@@ -387,7 +387,7 @@ TEST_CASE("Serial peers: the settings of a terminal stay as the last program lef
         REQUIRE(::tcsetattr(program.get(), TCSANOW, &mode) == 0);
     }
     port.notice(false);
-    const FileDescriptor program = port.come_and_be_noticed();
+    const vmsuperio::UniqueFd program = port.come_and_be_noticed();
     termios mode{};
     REQUIRE(::tcgetattr(program.get(), &mode) == 0);
     CHECK(::cfgetospeed(&mode) == B9600);
@@ -399,9 +399,9 @@ TEST_CASE("Serial peers: the reader of a FIFO given as a file may leave and anot
     const std::string path = socket_path() + "_fifo";
     (void)::unlink(path.c_str());
     REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
-    FileDescriptor reader;
+    vmsuperio::UniqueFd reader;
     const auto open_reader = [&] {
-        reader = FileDescriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+        reader = vmsuperio::UniqueFd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
         REQUIRE(reader);
     };
     open_reader();
@@ -434,10 +434,10 @@ TEST_CASE("Serial peers: standard output may be a socket whose peer leaves", "[c
     std::signal(SIGPIPE, SIG_DFL);
     std::array<int, 2> ends{};
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) == 0);
-    const FileDescriptor ours(ends[0]);
-    FileDescriptor peer(ends[1]);
+    const vmsuperio::UniqueFd ours(ends[0]);
+    vmsuperio::UniqueFd peer(ends[1]);
     // As one descriptor for both directions, and as one for each.
-    const FileDescriptor copy(::fcntl(ours.get(), F_DUPFD_CLOEXEC, 0));
+    const vmsuperio::UniqueFd copy(::fcntl(ours.get(), F_DUPFD_CLOEXEC, 0));
     Harness harness(ours.get(), GENERATE(true, false) ? ours.get() : copy.get());
     const std::string text(mebibyte, 's');
     REQUIRE(harness.send(text) == text.size());
@@ -458,12 +458,12 @@ TEST_CASE("Serial peers: standard output may be a socket whose peer leaves", "[c
 TEST_CASE("Serial peers: a terminal that hangs up ends the input, and the guest goes on",
           "[console][peers]") {
     std::signal(SIGPIPE, SIG_DFL);
-    FileDescriptor master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    vmsuperio::UniqueFd master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
     REQUIRE(master);
     REQUIRE(::unlockpt(master.get()) == 0);
     std::array<char, 64> name{};
     REQUIRE(::ptsname_r(master.get(), name.data(), name.size()) == 0);
-    const FileDescriptor terminal(::open(name.data(), O_RDWR | O_NOCTTY | O_CLOEXEC));
+    const vmsuperio::UniqueFd terminal(::open(name.data(), O_RDWR | O_NOCTTY | O_CLOEXEC));
     REQUIRE(terminal);
     Harness harness(terminal.get(), terminal.get(), SerialBackend::Input::keyboard);
     const std::string text(mebibyte, 'x');

@@ -259,7 +259,7 @@ TEST_CASE("Trace: a reader that goes away ends the trace with one log line", "[t
     REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
     open_log(log_file, std::nullopt);
     std::signal(SIGPIPE, SIG_IGN);
-    FileDescriptor reader(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK));
+    vmsuperio::UniqueFd reader(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK));
     IoTrace trace(trace_file(fifo), namer.devices, std::chrono::steady_clock::now());
     trace.record({IoAccess::Bus::pio, true, 0, 0x3F8, 1, Bytes{0x41}});
     trace.flush();

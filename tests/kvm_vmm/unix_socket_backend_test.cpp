@@ -25,17 +25,17 @@ using namespace kvm_vmm;
 
 namespace {
 
-FileDescriptor connect_to(const std::string& path) {
+vmsuperio::UniqueFd connect_to(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     REQUIRE(path.size() < sizeof(address.sun_path));
     std::ranges::copy(path, address.sun_path);
-    FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    vmsuperio::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     REQUIRE(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
     return fd;
 }
 
-std::string received(const FileDescriptor& fd) {
+std::string received(const vmsuperio::UniqueFd& fd) {
     std::array<char, 64> buffer{};
     const ssize_t count = ::read(fd.get(), buffer.data(), buffer.size());
     return {buffer.data(), count > 0 ? static_cast<std::size_t>(count) : 0};
@@ -60,13 +60,13 @@ TEST_CASE("UnixSocketBackend: clients come and go, and what is written in betwee
         UnixSocketBackend backend(path, events);
         CHECK(write(backend, "nobody") == 6);
 
-        FileDescriptor first = connect_to(path);
+        vmsuperio::UniqueFd first = connect_to(path);
         events.run_once(0);
         CHECK(write(backend, "first") == 5);
         CHECK(received(first) == "nobodyfirst");
 
         // The next one waits until the first has gone.
-        const FileDescriptor second = connect_to(path);
+        const vmsuperio::UniqueFd second = connect_to(path);
         events.run_once(0);
         CHECK(write(backend, "still first") == 11);
         CHECK(received(second).empty());
@@ -132,7 +132,7 @@ public:
 
 private:
     rlimit before_{};
-    std::vector<FileDescriptor> fillers_;
+    std::vector<vmsuperio::UniqueFd> fillers_;
 };
 
 std::string socket_path(const kvm_vmm::test::ScratchDirectory& directory) {
@@ -149,7 +149,7 @@ TEST_CASE("UnixSocketBackend: a client is served where the process has no descri
     EventManager events;
     UnixSocketBackend backend(ListeningSocket(socket_path(directory)), events);
     for (int round = 0; round < 3; ++round) {
-        FileDescriptor client = connect_to(socket_path(directory));
+        vmsuperio::UniqueFd client = connect_to(socket_path(directory));
         {
             const NoDescriptorLeft shortage;
             events.run_once(0);
@@ -174,7 +174,7 @@ TEST_CASE("UnixSocketBackend: a client's end is seen by it at once, however many
     const kvm_vmm::test::ScratchDirectory directory;
     EventManager events;
     UnixSocketBackend backend(ListeningSocket(socket_path(directory)), events);
-    const FileDescriptor client = connect_to(socket_path(directory));
+    const vmsuperio::UniqueFd client = connect_to(socket_path(directory));
     events.run_once(0);
     backend.on_hangup();
     char byte = 0;
@@ -191,7 +191,7 @@ TEST_CASE("UnixSocketBackend: a client that cannot be served waits, is logged on
     open_log(log_file, std::nullopt);
     EventManager events;
     UnixSocketBackend backend(ListeningSocket(socket_path(directory)), events);
-    const FileDescriptor client = connect_to(socket_path(directory));
+    const vmsuperio::UniqueFd client = connect_to(socket_path(directory));
     NoDescriptorLeft shortage;
     shortage.set(3);  // below every number that could be used again
     for (int i = 0; i < 100; ++i) {

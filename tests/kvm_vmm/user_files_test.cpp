@@ -17,15 +17,16 @@
 #include <utility>
 #include <vector>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "program.hpp"
 #include "sanitizer.hpp"
-#include "util/file_descriptor.hpp"
 #include "util/log.hpp"
 #include "vmm/opened_files.hpp"
 #include "vmm/options.hpp"
 
 using namespace kvm_vmm::test;
-using kvm_vmm::FileDescriptor;
+using vmsuperio::UniqueFd;
 
 namespace {
 
@@ -82,11 +83,11 @@ std::optional<struct stat> look(const fs::path& path, bool follow) {
     return status;
 }
 
-FileDescriptor bound_socket(const fs::path& path, bool live) {
+vmsuperio::UniqueFd bound_socket(const fs::path& path, bool live) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
-    FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    vmsuperio::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     REQUIRE(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
     if (live) {
         REQUIRE(::listen(fd.get(), 16) == 0);
@@ -182,7 +183,8 @@ private:
         fs::create_symlink("made", directory_ / "dangling");
         REQUIRE(::mkfifo((directory_ / "fifo").c_str(), 0600) == 0);
         REQUIRE(::mkfifo((directory_ / "lonely").c_str(), 0600) == 0);
-        reader_ = FileDescriptor(::open((directory_ / "fifo").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+        reader_ =
+            vmsuperio::UniqueFd(::open((directory_ / "fifo").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
         (void)bound_socket(directory_ / "stale", false);
         live_ = bound_socket(directory_ / "live", true);
     }
@@ -390,8 +392,8 @@ private:
     std::mt19937 random_;
     bool real_program_;
     ScratchDirectory directory_;
-    FileDescriptor reader_;
-    FileDescriptor live_;
+    vmsuperio::UniqueFd reader_;
+    vmsuperio::UniqueFd live_;
     std::vector<Option> options_;
     std::string stdin_;
     std::string stdout_;

@@ -98,7 +98,7 @@ TEST_CASE("EventFdTrigger: it carries a serial port's interrupt", "[eventfd][ser
 }
 
 TEST_CASE("UniqueFd: no descriptor is -1, before and after", "[eventfd]") {
-    using vmsuperio::detail::UniqueFd;
+    using vmsuperio::UniqueFd;
     CHECK(UniqueFd().get() == -1);
     UniqueFd released(::dup(1));
     UniqueFd other(released.release());
@@ -108,7 +108,7 @@ TEST_CASE("UniqueFd: no descriptor is -1, before and after", "[eventfd]") {
 }
 
 TEST_CASE("EventFdTrigger: descriptor 0 is a descriptor like the others, and -1 is none", "[eventfd]") {
-    using vmsuperio::detail::UniqueFd;
+    using vmsuperio::UniqueFd;
     const auto is_open = [](int fd) { return ::fcntl(fd, F_GETFD) != -1; };
     const UniqueFd standard_input(::fcntl(0, F_DUPFD_CLOEXEC, 10));
     const auto any = EventFdTrigger::create();

@@ -21,7 +21,7 @@
 #include "catch.hpp"
 
 using vmsuperio::FdWriter;
-using vmsuperio::detail::UniqueFd;
+using vmsuperio::UniqueFd;
 
 namespace {
 

@@ -28,19 +28,17 @@ public:
         if (fd < 0) {
             return std::unexpected(detail::last_error());
         }
-        return EventFdTrigger(detail::UniqueFd(fd));
+        return EventFdTrigger(UniqueFd(fd));
     }
     /// Takes ownership of an existing eventfd, which should be non-blocking.
-    [[nodiscard]] static EventFdTrigger adopt(int fd) noexcept {
-        return EventFdTrigger(detail::UniqueFd(fd));
-    }
+    [[nodiscard]] static EventFdTrigger adopt(int fd) noexcept { return EventFdTrigger(UniqueFd(fd)); }
 
     /// The descriptor, which stays owned by this object.
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
 
     /// Another trigger on the same counter, with a descriptor of its own.
     [[nodiscard]] std::expected<EventFdTrigger, std::error_code> duplicate() const noexcept {
-        auto copy = detail::UniqueFd::duplicate(fd_.get());
+        auto copy = UniqueFd::duplicate(fd_.get());
         if (!copy) {
             return std::unexpected(copy.error());
         }
@@ -76,9 +74,9 @@ public:
     }
 
 private:
-    explicit EventFdTrigger(detail::UniqueFd fd) noexcept : fd_(std::move(fd)) {}
+    explicit EventFdTrigger(UniqueFd fd) noexcept : fd_(std::move(fd)) {}
 
-    detail::UniqueFd fd_;
+    UniqueFd fd_;
 };
 static_assert(Trigger<EventFdTrigger> && !LevelTrigger<EventFdTrigger>);
 

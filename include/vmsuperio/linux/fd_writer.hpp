@@ -43,7 +43,7 @@ public:
     explicit FdWriter(int fd) noexcept : fd_(fd) { inspect(); }
     [[nodiscard]] static FdWriter borrow(int fd) noexcept { return FdWriter(fd); }
     /// Writes to `fd` and closes it in the destructor.
-    [[nodiscard]] static FdWriter own(int fd) noexcept { return FdWriter(detail::UniqueFd(fd)); }
+    [[nodiscard]] static FdWriter own(int fd) noexcept { return FdWriter(UniqueFd(fd)); }
 
     /// Creates the best writer for the file of `fd`; the caller keeps `fd` and may close it. Terminals and
     /// pipes are opened a second time, so that they can be non-blocking; if that is not possible (no /proc,
@@ -63,10 +63,10 @@ public:
             // NOLINTNEXTLINE(cppcoreguidelines-pro-type-vararg): open(2) is declared so
             const int opened = ::open(path.data(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
             if (opened >= 0) {
-                return FdWriter(detail::UniqueFd(opened));
+                return FdWriter(UniqueFd(opened));
             }
         }
-        auto copy = detail::UniqueFd::duplicate(fd);
+        auto copy = UniqueFd::duplicate(fd);
         if (!copy) {
             return std::unexpected(copy.error());
         }
@@ -104,9 +104,7 @@ private:
         blocking_other,  // a terminal
     };
 
-    explicit FdWriter(detail::UniqueFd owned) noexcept : owned_(std::move(owned)), fd_(owned_.get()) {
-        inspect();
-    }
+    explicit FdWriter(UniqueFd owned) noexcept : owned_(std::move(owned)), fd_(owned_.get()) { inspect(); }
 
     // Returns false for the master of a pseudo-terminal: opening it again would create another
     // pseudo-terminal.
@@ -181,7 +179,7 @@ private:
         return (entry.revents & (POLLOUT | POLLERR | POLLHUP)) != 0;
     }
 
-    detail::UniqueFd owned_;
+    UniqueFd owned_;
     int fd_;
     Kind kind_{Kind::direct};
 };

@@ -10,9 +10,12 @@
 
 #include <vmsuperio/detail/config.hpp>
 
-namespace vmsuperio::detail {
+namespace vmsuperio {
+namespace detail {
 
 [[nodiscard]] inline std::error_code last_error() noexcept { return {errno, std::system_category()}; }
+
+}  // namespace detail
 
 /// Owns a file descriptor, or none (-1).
 class UniqueFd {
@@ -31,6 +34,8 @@ public:
     ~UniqueFd() { reset(); }
 
     [[nodiscard]] int get() const noexcept { return fd_; }
+    [[nodiscard]] explicit operator bool() const noexcept { return fd_ >= 0; }
+    /// Passes ownership of the descriptor to the caller.
     [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
     void reset(int fd = -1) noexcept {
         if (const int old = std::exchange(fd_, fd); old >= 0) {
@@ -43,7 +48,7 @@ public:
     [[nodiscard]] static std::expected<UniqueFd, std::error_code> duplicate(int fd) noexcept {
         const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
         if (copy < 0) {
-            return std::unexpected(last_error());
+            return std::unexpected(detail::last_error());
         }
         return UniqueFd(copy);
     }
@@ -52,4 +57,4 @@ private:
     int fd_{-1};
 };
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio

@@ -29,20 +29,10 @@ constexpr std::uint8_t device_op = 0x82;
     throw std::invalid_argument("AML: '" + std::string(text) + "' is not " + std::string(what));
 }
 
-void append(Bytes& target, std::span<const std::uint8_t> bytes) {
-    target.insert(target.end(), bytes.begin(), bytes.end());
-}
-
-void append_little_endian(Bytes& target, std::uint64_t value, unsigned bytes) {
-    for (unsigned i = 0; i < bytes; ++i) {
-        target.push_back(static_cast<std::uint8_t>(value >> (8U * i)));
-    }
-}
-
 Bytes join(Terms terms) {
     Bytes result;
     for (const Bytes& term : terms) {
-        append(result, term);
+        append_bytes(result, term);
     }
     return result;
 }
@@ -65,21 +55,21 @@ Bytes with_package_length(const Bytes& content) {
         result.push_back(static_cast<std::uint8_t>(length));
     } else {
         result.push_back(static_cast<std::uint8_t>(extra << 6U | (length & 0xFU)));
-        append_little_endian(result, length >> 4U, extra);
+        append_integer(result, length >> 4U, extra);
     }
-    append(result, content);
+    append_bytes(result, content);
     return result;
 }
 
 Bytes block(std::initializer_list<std::uint8_t> opcode, const Bytes& content) {
     Bytes result = opcode;
-    append(result, with_package_length(content));
+    append_bytes(result, with_package_length(content));
     return result;
 }
 
 Bytes named_block(std::initializer_list<std::uint8_t> opcode, std::string_view path, Terms terms) {
     Bytes content = name_string(path);
-    append(content, join(terms));
+    append_bytes(content, join(terms));
     return block(opcode, content);
 }
 
@@ -133,7 +123,7 @@ Bytes name_string(std::string_view path) {
         result.push_back(multi_name_prefix);
         result.push_back(static_cast<std::uint8_t>(count));
     }
-    append(result, segments);
+    append_bytes(result, segments);
     return result;
 }
 
@@ -146,7 +136,7 @@ Bytes integer(std::uint64_t value) {
                  : bytes == 2 ? word_prefix
                  : bytes == 4 ? dword_prefix
                               : qword_prefix};
-    append_little_endian(result, value, bytes);
+    append_integer(result, value, bytes);
     return result;
 }
 
@@ -189,14 +179,14 @@ Bytes eisa_id(std::string_view id) {
 
 Bytes buffer(std::span<const std::uint8_t> content) {
     Bytes body = integer(content.size());
-    append(body, content);
+    append_bytes(body, content);
     return block({buffer_op}, body);
 }
 
 Bytes name(std::string_view path, const Bytes& value) {
     Bytes result{name_op};
-    append(result, name_string(path));
-    append(result, value);
+    append_bytes(result, name_string(path));
+    append_bytes(result, value);
     return result;
 }
 
@@ -205,7 +195,7 @@ Bytes package(Terms elements) {
         throw std::length_error("AML: a package of more than 255 elements");
     }
     Bytes content{static_cast<std::uint8_t>(elements.size())};
-    append(content, join(elements));
+    append_bytes(content, join(elements));
     return block({package_op}, content);
 }
 
@@ -232,8 +222,8 @@ Bytes io(std::uint16_t port, std::uint8_t length) {
     constexpr std::uint8_t decode_16 = 1;
     constexpr std::uint8_t alignment = 1;
     Bytes result{tag, decode_16};
-    append_little_endian(result, port, 2);
-    append_little_endian(result, port, 2);
+    append_integer(result, port, 2);
+    append_integer(result, port, 2);
     result.push_back(alignment);
     result.push_back(length);
     return result;
@@ -247,7 +237,7 @@ Bytes irq(std::uint8_t number, Sharing sharing) {
     constexpr std::uint8_t edge_active_high = 0x01;
     constexpr std::uint8_t shared = 0x10;
     Bytes result{static_cast<std::uint8_t>(sharing == Sharing::shared ? 0x23 : 0x22)};
-    append_little_endian(result, std::uint64_t{1} << number, 2);
+    append_integer(result, std::uint64_t{1} << number, 2);
     if (sharing == Sharing::shared) {
         result.push_back(edge_active_high | shared);
     }
@@ -260,7 +250,7 @@ Bytes interrupt(std::uint32_t gsi, Triggering triggering, Sharing sharing) {
     const unsigned edge = triggering == Triggering::edge ? 1U << 1U : 0U;
     const unsigned shared = sharing == Sharing::shared ? 1U << 3U : 0U;
     Bytes result{tag, 6, 0, static_cast<std::uint8_t>(consumer | edge | shared), 1};
-    append_little_endian(result, gsi, 4);
+    append_integer(result, gsi, 4);
     return result;
 }
 
@@ -268,8 +258,8 @@ Bytes memory32_fixed(std::uint32_t base, std::uint32_t length) {
     constexpr std::uint8_t tag = 0x86;
     constexpr std::uint8_t read_write = 1;
     Bytes result{tag, 9, 0, read_write};
-    append_little_endian(result, base, 4);
-    append_little_endian(result, length, 4);
+    append_integer(result, base, 4);
+    append_integer(result, length, 4);
     return result;
 }
 

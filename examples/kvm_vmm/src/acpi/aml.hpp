@@ -5,7 +5,8 @@
 #include <initializer_list>
 #include <span>
 #include <string_view>
-#include <vector>
+
+#include "util/bytes.hpp"
 
 /// A small builder of ACPI Machine Language (ACPI 6.5, chapter 20): each function returns the bytes of one
 /// term, and terms nest as they do in ASL.
@@ -16,7 +17,7 @@
 /// Its input is the VMM's own, not the guest's: a malformed name or id throws std::invalid_argument.
 namespace kvm_vmm::aml {
 
-using Bytes = std::vector<std::uint8_t>;
+using kvm_vmm::Bytes;
 using Terms = std::span<const Bytes>;
 
 /// A path such as "_CRS", "\\_SB_.COM1" or "^PEVT"; segments are padded to four characters.

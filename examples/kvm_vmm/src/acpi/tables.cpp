@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <numeric>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -11,6 +10,7 @@
 #include <vmsuperio/registers/acpi_pm.hpp>
 
 #include "acpi/dsdt.hpp"
+#include "util/bytes.hpp"
 #include "util/error.hpp"
 
 namespace kvm_vmm {
@@ -26,7 +26,7 @@ constexpr std::size_t checksum_offset = 9;
 class Fields {
 public:
     Fields& text(std::string_view value) {
-        bytes_.insert(bytes_.end(), value.begin(), value.end());
+        append_text(bytes_, value);
         return *this;
     }
     Fields& u8(std::uint8_t value) { return integer(value, 1); }
@@ -46,16 +46,14 @@ public:
         return u8(system_io).u8(static_cast<std::uint8_t>(bytes * 8)).u8(0).u8(access_size).u64(port);
     }
     Fields& append(std::span<const std::uint8_t> bytes) {
-        bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+        append_bytes(bytes_, bytes);
         return *this;
     }
     [[nodiscard]] std::vector<std::uint8_t> take() { return std::move(bytes_); }
 
 private:
     Fields& integer(std::uint64_t value, unsigned bytes) {
-        for (unsigned i = 0; i < bytes; ++i) {
-            bytes_.push_back(static_cast<std::uint8_t>(value >> (8U * i)));
-        }
+        append_integer(bytes_, value, bytes);
         return *this;
     }
 
@@ -93,11 +91,6 @@ bool is_legacy(const DeviceDescription& device) {
                                [](const AcpiNode& node) { return node.hardware_id.starts_with("PNP"); });
 }
 
-/// The value that makes all bytes add up to 0.
-std::uint8_t checksum(std::span<const std::uint8_t> bytes) {
-    return static_cast<std::uint8_t>(-std::accumulate(bytes.begin(), bytes.end(), 0));
-}
-
 }  // namespace
 
 AcpiTable make_acpi_table(std::string_view signature, std::uint8_t revision,
@@ -116,7 +109,7 @@ AcpiTable make_acpi_table(std::string_view signature, std::uint8_t revision,
                           .u32(creator_revision)
                           .append(body)
                           .take();
-    table[checksum_offset] = checksum(table);
+    table[checksum_offset] = checksum_of(table);
     return table;
 }
 
@@ -273,8 +266,8 @@ AcpiTable make_rsdp(std::uint64_t xsdt) {
                          .u8(0)
                          .zeros(3)
                          .take();
-    rsdp[first_checksum] = checksum(std::span(rsdp).first(acpi_1_length));
-    rsdp[extended_checksum] = checksum(rsdp);
+    rsdp[first_checksum] = checksum_of(std::span(rsdp).first(acpi_1_length));
+    rsdp[extended_checksum] = checksum_of(rsdp);
     return rsdp;
 }
 

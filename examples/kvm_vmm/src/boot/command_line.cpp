@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <string>
 
-#include "boot/text.hpp"
 #include "util/error.hpp"
+#include "util/text.hpp"
 
 namespace kvm_vmm {
 namespace {

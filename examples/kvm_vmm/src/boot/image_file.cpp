@@ -8,9 +8,9 @@
 #include <unistd.h>
 #include <utility>
 
-#include "boot/text.hpp"
 #include "util/error.hpp"
 #include "util/quote.hpp"
+#include "util/text.hpp"
 
 namespace kvm_vmm {
 ImageFile::ImageFile(std::string_view role, const std::string& path, std::function<void()> checkpoint)
@@ -27,7 +27,7 @@ ImageFile::ImageFile(std::string_view role, const std::string& path, std::functi
         refuse_special();
     }
     // O_NONBLOCK: opening a FIFO without a writer, or a modem line, must not block.
-    fd_ = FileDescriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+    fd_ = vmsuperio::UniqueFd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
     if (!fd_) {
         throw VmmError(ExitCode::bad_file, errno_message(label_ + "cannot be opened", errno));
     }

@@ -9,8 +9,9 @@
 #include <type_traits>
 #include <utility>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "memory/guest_memory.hpp"
-#include "util/file_descriptor.hpp"
 #include "util/file_identity.hpp"
 
 namespace kvm_vmm {
@@ -59,7 +60,7 @@ public:
 private:
     std::string label_;
     std::function<void()> checkpoint_;
-    FileDescriptor fd_;
+    vmsuperio::UniqueFd fd_;
     FileIdentity identity_;
     std::uint64_t size_{0};
 };

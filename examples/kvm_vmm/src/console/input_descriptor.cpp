@@ -27,9 +27,9 @@ bool is_pty_master(int fd) noexcept {
     return ::isatty(fd) != 0 && ::ioctl(fd, TIOCGPTN, &number) == 0;
 }
 
-FileDescriptor open_again(int fd) {
+vmsuperio::UniqueFd open_again(int fd) {
     const std::string path = "/proc/self/fd/" + std::to_string(fd);
-    return FileDescriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    return vmsuperio::UniqueFd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
 }
 
 // A terminal cannot be read while another job is in front of it (SIGTTIN is ignored, see util/process).
@@ -41,7 +41,8 @@ bool is_anothers_terminal(int fd) noexcept { return ::isatty(fd) != 0 && !RawTer
 // brings it back, when that object goes.
 class InputDescriptor::Thread {
 public:
-    Thread(int source, FileDescriptor sink) : shared_(std::make_shared<Shared>(source, std::move(sink))) {
+    Thread(int source, vmsuperio::UniqueFd sink)
+        : shared_(std::make_shared<Shared>(source, std::move(sink))) {
         std::thread([shared = shared_] { pass_on(*shared); }).detach();
     }
     ~Thread() { shared_->stop.notify(); }
@@ -52,10 +53,10 @@ public:
 
 private:
     struct Shared {
-        Shared(int from, FileDescriptor to) : source(from), sink(std::move(to)) {}
+        Shared(int from, vmsuperio::UniqueFd to) : source(from), sink(std::move(to)) {}
 
         int source;
-        FileDescriptor sink;
+        vmsuperio::UniqueFd sink;
         Notifier stop;
     };
 
@@ -147,8 +148,8 @@ void InputDescriptor::read_in_thread(int source) {
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
         throw VmmError(ExitCode::vmm_error, errno_message("socketpair failed", errno));
     }
-    own_ = FileDescriptor(ends[0]);
-    FileDescriptor sink(ends[1]);
+    own_ = vmsuperio::UniqueFd(ends[0]);
+    vmsuperio::UniqueFd sink(ends[1]);
     // What does not fit stays with the sender. The kernel takes its least value for this.
     const int least = 1;
     ::setsockopt(sink.get(), SOL_SOCKET, SO_SNDBUF, &least, sizeof(least));

@@ -8,7 +8,7 @@
 #include <span>
 #include <system_error>
 
-#include "util/file_descriptor.hpp"
+#include <vmsuperio/linux/unique_fd.hpp>
 
 namespace kvm_vmm {
 
@@ -48,7 +48,7 @@ private:
 
     void read_in_thread(int source);
 
-    FileDescriptor own_;
+    vmsuperio::UniqueFd own_;
     int fd_{-1};
     bool is_socket_{false};
     bool is_terminal_{false};

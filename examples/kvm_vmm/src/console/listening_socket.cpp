@@ -73,8 +73,8 @@ const sockaddr* generic(const sockaddr_un& address) {
     return reinterpret_cast<const sockaddr*>(&address);  // the socket API's own idiom
 }
 
-FileDescriptor make_socket() {
-    return FileDescriptor(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+vmsuperio::UniqueFd make_socket() {
+    return vmsuperio::UniqueFd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
 }
 
 // bind(2) takes the mode of the socket from the umask alone. Called before there are other threads.
@@ -132,7 +132,7 @@ void ListeningSocket::open_directory() {
         fd = ::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
         error_number = fd < 0 ? errno : 0;
     }
-    directory_ = FileDescriptor(fd);
+    directory_ = vmsuperio::UniqueFd(fd);
     struct stat status{};
     if (error_number == 0 && ::fstat(directory_.get(), &status) != 0) {
         error_number = errno;
@@ -199,7 +199,7 @@ void ListeningSocket::remove_left_behind(bool locked) const {
         return;  // gone
     }
     refuse_what_is_no_socket();
-    const FileDescriptor probe = make_socket();
+    const vmsuperio::UniqueFd probe = make_socket();
     const sockaddr_un address = address_of(path_);
     if (!probe) {
         fail(errno_message("cannot be examined", errno));

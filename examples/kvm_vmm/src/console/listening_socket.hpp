@@ -4,7 +4,8 @@
 #include <optional>
 #include <string>
 
-#include "util/file_descriptor.hpp"
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "util/file_identity.hpp"
 
 namespace kvm_vmm {
@@ -54,10 +55,10 @@ private:
     void remove_left_behind(bool locked) const;
 
     std::string path_;
-    FileDescriptor directory_;
+    vmsuperio::UniqueFd directory_;
     bool lockable_{false};
     Place place_;
-    FileDescriptor listener_;
+    vmsuperio::UniqueFd listener_;
     std::optional<FileIdentity> bound_;
 };
 

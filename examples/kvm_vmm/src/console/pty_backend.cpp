@@ -25,8 +25,8 @@ namespace {
                    errno_message(std::string("cannot make a pseudo-terminal: ") + what, errno));
 }
 
-FileDescriptor open_master() {
-    FileDescriptor master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK));
+vmsuperio::UniqueFd open_master() {
+    vmsuperio::UniqueFd master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK));
     if (!master || ::grantpt(master.get()) != 0 || ::unlockpt(master.get()) != 0) {
         fail("posix_openpt");
     }
@@ -35,7 +35,7 @@ FileDescriptor open_master() {
         fail("ptsname");
     }
     // Bytes pass as they are. Closed again, so that the master can tell when a program opens the terminal.
-    const FileDescriptor slave(::open(name.data(), O_RDWR | O_NOCTTY | O_CLOEXEC));
+    const vmsuperio::UniqueFd slave(::open(name.data(), O_RDWR | O_NOCTTY | O_CLOEXEC));
     termios mode{};
     if (!slave || ::tcgetattr(slave.get(), &mode) != 0) {
         fail("open");
@@ -78,7 +78,7 @@ void PtyBackend::on_hangup() {
 // terminal's line discipline, the rest before it.
 void PtyBackend::drop_what_was_not_read() const {
     ::ioctl(master_.get(), TCFLSH, TCOFLUSH);
-    const FileDescriptor slave(
+    const vmsuperio::UniqueFd slave(
         ::ioctl(master_.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
     if (slave) {
         ::tcflush(slave.get(), TCIFLUSH);

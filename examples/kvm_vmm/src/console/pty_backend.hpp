@@ -7,9 +7,10 @@
 #include <span>
 #include <system_error>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "console/serial_backend.hpp"
 #include "event/timer.hpp"
-#include "util/file_descriptor.hpp"
 
 namespace kvm_vmm {
 
@@ -34,7 +35,7 @@ private:
     void look_again_later();
     void drop_what_was_not_read() const;
 
-    FileDescriptor master_;
+    vmsuperio::UniqueFd master_;
     bool connected_{false};
     Timer timer_;
 };

@@ -54,7 +54,7 @@ void UnixSocketBackend::accept_client() {
     const int fd = ::accept4(socket_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
         shortage_logged_ = false;
-        serve(FileDescriptor(fd));
+        serve(vmsuperio::UniqueFd(fd));
         return;
     }
     const int error_number = errno;
@@ -67,7 +67,7 @@ void UnixSocketBackend::accept_client() {
     }
 }
 
-void UnixSocketBackend::serve(FileDescriptor client) {
+void UnixSocketBackend::serve(vmsuperio::UniqueFd client) {
     client_ = std::move(client);
     input_ended_ = false;
     pollfd entry{.fd = client_.get(), .events = 0, .revents = 0};
@@ -86,7 +86,7 @@ void UnixSocketBackend::serve(FileDescriptor client) {
 // Any descriptor that costs nothing else will do.
 void UnixSocketBackend::set_aside() {
     if (!spare_) {
-        spare_ = FileDescriptor(::fcntl(socket_.fd(), F_DUPFD_CLOEXEC, 0));
+        spare_ = vmsuperio::UniqueFd(::fcntl(socket_.fd(), F_DUPFD_CLOEXEC, 0));
     }
 }
 

@@ -9,10 +9,11 @@
 #include <system_error>
 #include <utility>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "console/listening_socket.hpp"
 #include "console/serial_backend.hpp"
 #include "event/timer.hpp"
-#include "util/file_descriptor.hpp"
 
 namespace kvm_vmm {
 
@@ -45,14 +46,14 @@ private:
     void accept_client();
     void set_aside();
     void rest(int error_number);
-    void serve(FileDescriptor client);
+    void serve(vmsuperio::UniqueFd client);
 
     EventManager& events_;
     ListeningSocket socket_;
     Timer rest_;
     EventManager::SubscriptionId subscription_{};
-    FileDescriptor spare_;  // kept for the next client, closed just before it is accepted
-    FileDescriptor client_;
+    vmsuperio::UniqueFd spare_;  // kept for the next client, closed just before it is accepted
+    vmsuperio::UniqueFd client_;
     bool input_ended_{false};
     bool shortage_logged_{false};
 };

@@ -11,7 +11,7 @@
 #include <system_error>
 #include <unordered_map>
 
-#include "util/file_descriptor.hpp"
+#include <vmsuperio/linux/unique_fd.hpp>
 
 namespace kvm_vmm {
 
@@ -68,7 +68,7 @@ private:
     std::error_code update_epoll(SubscriptionId id, Subscription& subscription, std::uint32_t events) const;
     bool dispatch(SubscriptionId id, std::uint32_t events);
 
-    FileDescriptor epoll_;
+    vmsuperio::UniqueFd epoll_;
     std::uint64_t next_id_{1};
     std::unordered_map<SubscriptionId, std::shared_ptr<Subscription>> subscriptions_;
 };

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "util/file_descriptor.hpp"
+#include <vmsuperio/linux/unique_fd.hpp>
 
 namespace kvm_vmm {
 
@@ -19,7 +19,7 @@ public:
     void clear() noexcept;
 
 private:
-    FileDescriptor fd_;
+    vmsuperio::UniqueFd fd_;
 };
 
 }  // namespace kvm_vmm

@@ -46,7 +46,7 @@ SignalEvents::SignalEvents(EventManager& events, std::initializer_list<int> sign
             sigaddset(&set, signal);
         }
     }
-    fd_ = FileDescriptor(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+    fd_ = vmsuperio::UniqueFd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
     if (!fd_) {
         throw VmmError(ExitCode::vmm_error, errno_message("signalfd failed", errno));
     }

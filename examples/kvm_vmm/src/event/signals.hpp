@@ -6,8 +6,9 @@
 #include <initializer_list>
 #include <memory>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "event/event_manager.hpp"
-#include "util/file_descriptor.hpp"
 
 namespace kvm_vmm {
 
@@ -38,7 +39,7 @@ private:
     EventManager& events_;
     std::function<void(int)> handler_;
     sigset_t previous_{};
-    FileDescriptor fd_;
+    vmsuperio::UniqueFd fd_;
     EventManager::SubscriptionId subscription_{};
     bool sent_by_process_{false};
 };

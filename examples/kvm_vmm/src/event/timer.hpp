@@ -6,8 +6,9 @@
 #include <functional>
 #include <optional>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "event/event_manager.hpp"
-#include "util/file_descriptor.hpp"
 
 namespace kvm_vmm {
 
@@ -29,7 +30,7 @@ public:
 private:
     EventManager& events_;
     std::function<void()> on_expired_;
-    FileDescriptor fd_;
+    vmsuperio::UniqueFd fd_;
     EventManager::SubscriptionId subscription_{};
 };
 

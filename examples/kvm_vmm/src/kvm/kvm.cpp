@@ -86,8 +86,8 @@ std::vector<kvm_cpuid_entry2> Kvm::supported_cpuid() const {
     }
 }
 
-FileDescriptor Kvm::create_vm() const {
-    return FileDescriptor(kvm_ioctl(fd_.get(), KVM_CREATE_VM, 0, "KVM_CREATE_VM", ExitCode::no_kvm));
+vmsuperio::UniqueFd Kvm::create_vm() const {
+    return vmsuperio::UniqueFd(kvm_ioctl(fd_.get(), KVM_CREATE_VM, 0, "KVM_CREATE_VM", ExitCode::no_kvm));
 }
 
 }  // namespace kvm_vmm

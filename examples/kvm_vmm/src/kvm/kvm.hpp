@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "util/file_descriptor.hpp"
+#include <vmsuperio/linux/unique_fd.hpp>
 
 struct kvm_cpuid_entry2;  // NOLINT(readability-identifier-naming): the kernel's name
 
@@ -33,10 +33,10 @@ public:
     [[nodiscard]] std::vector<kvm_cpuid_entry2> supported_cpuid() const;
 
     /// A new VM's file descriptor.
-    [[nodiscard]] FileDescriptor create_vm() const;
+    [[nodiscard]] vmsuperio::UniqueFd create_vm() const;
 
 private:
-    FileDescriptor fd_;
+    vmsuperio::UniqueFd fd_;
     std::size_t vcpu_mmap_size_{0};
 };
 

@@ -7,10 +7,11 @@
 #include <span>
 #include <string>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "kvm/kvm.hpp"
 #include "kvm/kvm_vm.hpp"
 #include "kvm/vcpu_exit.hpp"
-#include "util/file_descriptor.hpp"
 
 namespace kvm_vmm {
 
@@ -55,7 +56,7 @@ public:
     [[nodiscard]] std::string describe() const noexcept;
 
 private:
-    FileDescriptor fd_;
+    vmsuperio::UniqueFd fd_;
     kvm_run* run_{nullptr};
     std::size_t run_size_;
     unsigned id_;

@@ -56,8 +56,8 @@ void KvmVm::set_irq_line(std::uint32_t gsi, bool level) {
     kvm_ioctl(fd(), KVM_IRQ_LINE, &line, "KVM_IRQ_LINE");
 }
 
-FileDescriptor KvmVm::create_vcpu(unsigned id) const {
-    return FileDescriptor(
+vmsuperio::UniqueFd KvmVm::create_vcpu(unsigned id) const {
+    return vmsuperio::UniqueFd(
         kvm_ioctl(fd(), KVM_CREATE_VCPU, static_cast<unsigned long>(id), "KVM_CREATE_VCPU"));
 }
 

@@ -4,9 +4,10 @@
 #include <cstdint>
 #include <span>
 
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "kvm/kvm.hpp"
 #include "memory/guest_memory.hpp"
-#include "util/file_descriptor.hpp"
 
 namespace kvm_vmm {
 
@@ -31,10 +32,10 @@ public:
     void set_irq_line(std::uint32_t gsi, bool level);
 
     /// A new vCPU's file descriptor.
-    [[nodiscard]] FileDescriptor create_vcpu(unsigned id) const;
+    [[nodiscard]] vmsuperio::UniqueFd create_vcpu(unsigned id) const;
 
 private:
-    FileDescriptor fd_;
+    vmsuperio::UniqueFd fd_;
 };
 
 }  // namespace kvm_vmm

@@ -28,7 +28,7 @@ struct Platform {
 namespace platform {
 
 /// As many as an 8-bit APIC id distinguishes; 0xFF is broadcast, and one is kept for the IOAPIC.
-inline constexpr unsigned max_cpus = 254;
+inline constexpr unsigned max_local_apics = 254;
 
 inline constexpr std::uint32_t lapic_address = 0xFEE0'0000;
 inline constexpr std::uint32_t ioapic_address = 0xFEC0'0000;

@@ -2,13 +2,12 @@
 #include "observe/device_directory.hpp"
 
 #include <algorithm>
-#include <array>
-#include <cinttypes>
-#include <cstdio>
 #include <limits>
 #include <variant>
 
 #include <vmdevice/resources.hpp>
+
+#include "util/text.hpp"
 
 namespace kvm_vmm {
 
@@ -62,9 +61,7 @@ std::string DeviceDirectory::register_name(const IoAccess& access) const {
     const std::uint64_t offset = access.address - (pio ? device->port_origin : device->mmio_origin);
     std::string name = device->register_name ? device->register_name(offset, access.write) : std::string();
     if (name.empty()) {
-        std::array<char, 24> text{};
-        std::snprintf(text.data(), text.size(), "0x%02" PRIx64, offset);
-        name = text.data();
+        name = hex(offset, 2);
     }
     return device->name + '.' + name;
 }

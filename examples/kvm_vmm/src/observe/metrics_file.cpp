@@ -59,7 +59,7 @@ void MetricsFile::open_directory() {
     }
     const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
     name_ = path.filename().string();
-    directory_ = FileDescriptor(::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    directory_ = vmsuperio::UniqueFd(::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!directory_) {
         file_.fail(errno_message("its directory cannot be opened", errno));
     }
@@ -92,12 +92,12 @@ mode_t MetricsFile::mode_to_have() const {
 void MetricsFile::replace(std::string_view content) {
     const mode_t mode = mode_to_have();
     std::string temporary;
-    FileDescriptor file;
+    vmsuperio::UniqueFd file;
     do {
         temporary = random_name();
-        file =
-            FileDescriptor(::openat(directory_.get(), temporary.c_str(),
-                                    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode_of_new_file));
+        file = vmsuperio::UniqueFd(::openat(directory_.get(), temporary.c_str(),
+                                            O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                                            mode_of_new_file));
     } while (!file && errno == EEXIST);
     if (!file) {
         file_.fail(errno_message("cannot be written: no file can be created in its directory", errno));

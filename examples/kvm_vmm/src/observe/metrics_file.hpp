@@ -4,7 +4,8 @@
 #include <string>
 #include <string_view>
 
-#include "util/file_descriptor.hpp"
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "util/output_file.hpp"
 
 namespace kvm_vmm {
@@ -31,7 +32,7 @@ private:
     [[nodiscard]] mode_t mode_to_have() const;
 
     OutputFile file_;
-    FileDescriptor directory_;  // none: written in place
+    vmsuperio::UniqueFd directory_;  // none: written in place
     std::string name_;
 };
 

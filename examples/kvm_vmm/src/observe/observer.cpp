@@ -2,13 +2,11 @@
 #include "observe/observer.hpp"
 
 #include <algorithm>
-#include <array>
-#include <cinttypes>
-#include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "util/log.hpp"
+#include "util/text.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -17,12 +15,6 @@ namespace {
 constexpr unsigned unclaimed_log_limit = 200;
 
 using Json = nlohmann::ordered_json;
-
-std::string hex(std::uint64_t value) {
-    std::array<char, 24> text{};
-    std::snprintf(text.data(), text.size(), "0x%04" PRIx64, value);
-    return text.data();
-}
 
 Json exits_json(const IoMetrics& metrics) {
     Json json;
@@ -40,10 +32,10 @@ Json ports_json(const IoMetrics& metrics, const DeviceDirectory& devices) {
     Json json = Json::object();
     metrics.for_each_port([&](std::uint16_t port, const AccessCounts& counts) {
         const ObservedDevice* const device = devices.find_port(port, 1);
-        json[hex(port)] = {{"device", device == nullptr ? Json() : Json(device->name)},
-                           {"reads", counts.reads},
-                           {"writes", counts.writes},
-                           {"unclaimed", counts.unclaimed}};
+        json[hex(port, 4)] = {{"device", device == nullptr ? Json() : Json(device->name)},
+                              {"reads", counts.reads},
+                              {"writes", counts.writes},
+                              {"unclaimed", counts.unclaimed}};
     });
     return json;
 }
@@ -87,7 +79,7 @@ Json serial_json(const vmsuperio::SerialCounts& counts) {
 }  // namespace
 
 Observer::Observer(Outputs outputs, std::optional<LogLevel> log_level) {
-    open_log(outputs.log ? outputs.log->take_descriptor() : FileDescriptor(), log_level);
+    open_log(outputs.log ? outputs.log->take_descriptor() : vmsuperio::UniqueFd(), log_level);
     if (outputs.trace_io) {
         trace_ = std::make_unique<IoTrace>(std::move(*outputs.trace_io), devices_, start_);
     }
@@ -122,7 +114,7 @@ void Observer::note_unclaimed(const IoAccess& access) {
     }
     const bool pio = access.bus == IoAccess::Bus::pio;
     log_unlimited(LogLevel::debug, std::string("no device at ") + (pio ? "port " : "address ") +
-                                       hex(access.address) + ": a " + (access.write ? "write" : "read") +
+                                       hex(access.address, 4) + ": a " + (access.write ? "write" : "read") +
                                        " of width " + std::to_string(access.width));
 }
 

@@ -136,7 +136,7 @@ std::string_view log_level_name(LogLevel level) noexcept {
     return level_names.at(static_cast<std::size_t>(level));
 }
 
-void open_log(FileDescriptor file, std::optional<LogLevel> level) noexcept {
+void open_log(vmsuperio::UniqueFd file, std::optional<LogLevel> level) noexcept {
     close_log();
     detail::log_level.store(level.value_or(file ? LogLevel::info : LogLevel::warning));
     log_file.store(file.release());
@@ -144,7 +144,7 @@ void open_log(FileDescriptor file, std::optional<LogLevel> level) noexcept {
 
 void open_log(const std::optional<std::string>& path, std::optional<LogLevel> level) {
     if (!path) {
-        open_log(FileDescriptor(), level);
+        open_log(vmsuperio::UniqueFd(), level);
         return;
     }
     OutputFile file("log file", *path, OutputFile::Content::kept);

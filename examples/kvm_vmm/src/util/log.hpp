@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "util/file_descriptor.hpp"
+#include <vmsuperio/linux/unique_fd.hpp>
 
 namespace kvm_vmm {
 
@@ -19,7 +19,7 @@ enum class LogLevel : std::uint8_t { error, warning, info, debug };
 
 /// From now on, messages up to `level` are written to `file` with the time (UTC), or to stderr if there is no
 /// file. The default level is info for a file and warning for stderr.
-void open_log(FileDescriptor file, std::optional<LogLevel> level) noexcept;
+void open_log(vmsuperio::UniqueFd file, std::optional<LogLevel> level) noexcept;
 /// Likewise, with the file at a path, to which messages are appended. Throws VmmError(bad_file).
 void open_log(const std::optional<std::string>& path, std::optional<LogLevel> level);
 /// Closes the file; from now on warnings are written to stderr.

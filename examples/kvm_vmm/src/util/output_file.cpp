@@ -113,7 +113,7 @@ void OutputFile::open_descriptor(int fd) {
 void OutputFile::open_path() {
     constexpr int attempts = 3;  // other programs may create it, or remove it, at the same time
     for (int i = 0; i < attempts; ++i) {
-        fd_ = FileDescriptor(::open(path_.c_str(), how));
+        fd_ = vmsuperio::UniqueFd(::open(path_.c_str(), how));
         if (fd_) {
             return;
         }
@@ -133,13 +133,13 @@ void OutputFile::open_path() {
 }
 
 bool OutputFile::create() {
-    fd_ = FileDescriptor(::open(path_.c_str(), how | O_CREAT | O_EXCL, mode_of_new_file));
+    fd_ = vmsuperio::UniqueFd(::open(path_.c_str(), how | O_CREAT | O_EXCL, mode_of_new_file));
     int error_number = fd_ ? 0 : errno;
     if (fd_) {
         created_ = path_;
     } else if (error_number == EEXIST && fs::is_symlink(fs::symlink_status(path_))) {
         // A dangling link: the file is created at its target, if the kernel follows the link.
-        fd_ = FileDescriptor(::open(path_.c_str(), how | O_CREAT, mode_of_new_file));
+        fd_ = vmsuperio::UniqueFd(::open(path_.c_str(), how | O_CREAT, mode_of_new_file));
         error_number = fd_ ? 0 : errno;
         std::error_code error;
         created_ = fs::read_symlink("/proc/self/fd/" + std::to_string(fd_.get()), error).string();
@@ -167,7 +167,7 @@ void OutputFile::set_identity() {
 }
 
 void OutputFile::share(int fd) {
-    FileDescriptor copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    vmsuperio::UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
     if (!copy) {
         fail(errno_message("cannot be opened", errno));
     }

@@ -7,7 +7,8 @@
 #include <sys/types.h>
 #include <utility>
 
-#include "util/file_descriptor.hpp"
+#include <vmsuperio/linux/unique_fd.hpp>
+
 #include "util/file_identity.hpp"
 
 namespace kvm_vmm {
@@ -54,7 +55,7 @@ public:
     /// specified.
     void keep();
     /// Passes ownership of the descriptor to the caller; call it after keep().
-    [[nodiscard]] FileDescriptor take_descriptor() { return std::move(fd_); }
+    [[nodiscard]] vmsuperio::UniqueFd take_descriptor() { return std::move(fd_); }
 
     [[noreturn]] void fail(const std::string& reason) const;
 
@@ -68,7 +69,7 @@ private:
     std::string path_;
     std::string label_;
     Content content_;
-    FileDescriptor fd_;
+    vmsuperio::UniqueFd fd_;
     FileIdentity identity_;
     bool regular_{false};
     std::optional<int> named_;

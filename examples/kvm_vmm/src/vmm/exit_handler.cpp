@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "vmm/exit_handler.hpp"
 
-#include <array>
-#include <cinttypes>
-#include <cstdio>
 #include <variant>
+
+#include "util/text.hpp"
 
 namespace kvm_vmm {
 namespace {
-
-std::string hex(std::uint64_t value) {
-    std::array<char, 24> text{};
-    std::snprintf(text.data(), text.size(), "0x%" PRIx64, value);
-    return text.data();
-}
 
 std::string_view suberror_name(std::uint32_t suberror) {
     switch (suberror) {

@@ -18,7 +18,7 @@
 #include "kvm/kvm.hpp"
 #include "util/log.hpp"
 #include "vmm/restart_pace.hpp"
-#include "vmm/vmm.hpp"
+#include "vmm/virtual_machine.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -37,7 +37,7 @@ void give_up_on_signal() {
 /// What outlives a VM in the event loop: signals, and the terminal under job control.
 class HostEvents {
 public:
-    HostEvents(EventManager& events, Observer& observer, std::unique_ptr<Vmm>& vmm)
+    HostEvents(EventManager& events, Observer& observer, std::unique_ptr<VirtualMachine>& vmm)
         : observer_(observer),
           vmm_(vmm),
           signals_(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1},
@@ -76,7 +76,7 @@ private:
     }
 
     Observer& observer_;
-    std::unique_ptr<Vmm>& vmm_;
+    std::unique_ptr<VirtualMachine>& vmm_;
     SignalEvents signals_;
     std::optional<JobTerminal> terminal_;
 };
@@ -104,7 +104,7 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
                       .initrd = files.initrd ? &*files.initrd : nullptr,
                       .serials = backends,
                       .debug_console = debug_console.get()};
-    auto vmm = std::make_unique<Vmm>(config, host, Battery{}, give_up_on_signal);
+    auto vmm = std::make_unique<VirtualMachine>(config, host, Battery{}, give_up_on_signal);
     HostEvents host_events(events, observer, vmm);
     // As late as possible, so that set-up errors find the terminal as it was.
     if (const auto console =
@@ -135,7 +135,7 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
         // A new machine in the same process: of the old one's state only what a battery keeps is left.
         const Battery battery = vmm->reset_battery_backed();
         vmm.reset();
-        vmm = std::make_unique<Vmm>(config, host, battery, give_up_on_signal);
+        vmm = std::make_unique<VirtualMachine>(config, host, battery, give_up_on_signal);
     }
 }
 

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "arch/x86_64/layout.hpp"
-#include "boot/text.hpp"
+#include "util/text.hpp"
 
 namespace kvm_vmm {
 namespace {

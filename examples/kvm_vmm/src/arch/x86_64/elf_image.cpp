@@ -12,7 +12,7 @@
 
 #include "arch/x86_64/layout.hpp"
 #include "arch/x86_64/pvh.hpp"
-#include "boot/text.hpp"
+#include "util/text.hpp"
 
 namespace kvm_vmm {
 namespace {

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "arch/x86_64/layout.hpp"
-#include "boot/text.hpp"
+#include "util/text.hpp"
 
 namespace kvm_vmm {
 

@@ -10,16 +10,16 @@
 #include "arch/x86_64/zero_page.hpp"
 #include "boot/command_line.hpp"
 #include "boot/image_file.hpp"
-#include "boot/text.hpp"
 #include "util/error.hpp"
+#include "util/text.hpp"
 
 namespace kvm_vmm {
 
 LoadedGuest load_guest(GuestMemory& memory, const BootImages& images, const BootOptions& options,
                        const Platform& machine) {
-    if (machine.cpus == 0 || machine.cpus > platform::max_cpus) {
+    if (machine.cpus == 0 || machine.cpus > platform::max_local_apics) {
         throw VmmError(ExitCode::usage,
-                       "the number of CPUs must be 1 to " + std::to_string(platform::max_cpus));
+                       "the number of CPUs must be 1 to " + std::to_string(platform::max_local_apics));
     }
     // With less RAM there would be no room for the firmware tables; checked once here for all writers.
     if (memory.low_end() < layout::minimum_ram || !write_bios_data_area(memory)) {

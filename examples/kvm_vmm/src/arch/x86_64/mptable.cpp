@@ -3,19 +3,18 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <numeric>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "arch/x86_64/layout.hpp"
+#include "util/bytes.hpp"
 #include "util/error.hpp"
 
 namespace kvm_vmm {
 namespace {
 
 namespace at = platform;
-using Bytes = std::vector<std::uint8_t>;
 
 constexpr std::uint8_t specification_1_4 = 4;
 constexpr std::uint8_t lapic_version = 0x14;  // an integrated local APIC
@@ -32,18 +31,6 @@ enum class InterruptType : std::uint8_t { vectored = 0, nmi = 1, external = 3 };
 constexpr std::uint16_t as_bus_does = 0;
 constexpr std::uint16_t active_high_level = 0x000D;
 
-void append(Bytes& target, std::uint64_t value, unsigned bytes) {
-    for (unsigned i = 0; i < bytes; ++i) {
-        target.push_back(static_cast<std::uint8_t>(value >> (8U * i)));
-    }
-}
-
-void append(Bytes& target, std::string_view text) { target.insert(target.end(), text.begin(), text.end()); }
-
-std::uint8_t checksum(std::span<const std::uint8_t> bytes) {
-    return static_cast<std::uint8_t>(-std::accumulate(bytes.begin(), bytes.end(), 0));
-}
-
 struct Entries {
     Bytes bytes;
     std::uint16_t count{0};
@@ -54,25 +41,25 @@ struct Entries {
         constexpr std::uint32_t signature = 0x600;  // family 6; CPUID has the details
         constexpr std::uint32_t features = 0x201;   // FPU, APIC
         start(0);
-        append(bytes, apic_id, 1);
-        append(bytes, lapic_version, 1);
-        append(bytes, enabled | (apic_id == 0 ? boot_cpu : 0U), 1);
-        append(bytes, signature, 4);
-        append(bytes, features, 4);
-        append(bytes, 0, 8);
+        append_integer(bytes, apic_id, 1);
+        append_integer(bytes, lapic_version, 1);
+        append_integer(bytes, enabled | (apic_id == 0 ? boot_cpu : 0U), 1);
+        append_integer(bytes, signature, 4);
+        append_integer(bytes, features, 4);
+        append_integer(bytes, 0, 8);
     }
     void bus(std::uint8_t id, std::string_view type) {
         start(1);
-        append(bytes, id, 1);
-        append(bytes, type);
+        append_integer(bytes, id, 1);
+        append_text(bytes, type);
     }
     void io_apic() {
         constexpr std::uint8_t enabled = 1;
         start(2);
-        append(bytes, at::ioapic_id, 1);
-        append(bytes, ioapic_version, 1);
-        append(bytes, enabled, 1);
-        append(bytes, at::ioapic_address, 4);
+        append_integer(bytes, at::ioapic_id, 1);
+        append_integer(bytes, ioapic_version, 1);
+        append_integer(bytes, enabled, 1);
+        append_integer(bytes, at::ioapic_address, 4);
     }
     void io_interrupt(InterruptType type, std::uint16_t flags, std::uint8_t irq, std::uint8_t pin) {
         start(3);
@@ -85,17 +72,17 @@ struct Entries {
 
 private:
     void start(std::uint8_t type) {
-        append(bytes, type, 1);
+        append_integer(bytes, type, 1);
         ++count;
     }
     void interrupt(InterruptType type, std::uint16_t flags, std::uint8_t irq, std::uint8_t apic,
                    std::uint8_t pin) {
-        append(bytes, static_cast<std::uint8_t>(type), 1);
-        append(bytes, flags, 2);
-        append(bytes, isa_bus, 1);
-        append(bytes, irq, 1);
-        append(bytes, apic, 1);
-        append(bytes, pin, 1);
+        append_integer(bytes, static_cast<std::uint8_t>(type), 1);
+        append_integer(bytes, flags, 2);
+        append_integer(bytes, isa_bus, 1);
+        append_integer(bytes, irq, 1);
+        append_integer(bytes, apic, 1);
+        append_integer(bytes, pin, 1);
     }
 };
 
@@ -123,32 +110,32 @@ Bytes make_configuration(const Platform& platform) {
     constexpr std::size_t checksum_offset = 7;
     const Entries entries = make_entries(platform);
     Bytes table;
-    append(table, "PCMP");
-    append(table, header_length + entries.bytes.size(), 2);
-    append(table, specification_1_4, 1);
-    append(table, 0, 1);  // checksum, below
-    append(table, "VMSUPERI");
-    append(table, "KVM VMM     ");
-    append(table, 0, 4);  // OEM table: none
-    append(table, 0, 2);
-    append(table, entries.count, 2);
-    append(table, at::lapic_address, 4);
-    append(table, 0, 4);  // no extended table
+    append_text(table, "PCMP");
+    append_integer(table, header_length + entries.bytes.size(), 2);
+    append_integer(table, specification_1_4, 1);
+    append_integer(table, 0, 1);  // checksum, below
+    append_text(table, "VMSUPERI");
+    append_text(table, "KVM VMM     ");
+    append_integer(table, 0, 4);  // OEM table: none
+    append_integer(table, 0, 2);
+    append_integer(table, entries.count, 2);
+    append_integer(table, at::lapic_address, 4);
+    append_integer(table, 0, 4);  // no extended table
     table.insert(table.end(), entries.bytes.begin(), entries.bytes.end());
-    table[checksum_offset] = checksum(table);
+    table[checksum_offset] = checksum_of(table);
     return table;
 }
 
 Bytes make_floating_pointer(std::uint64_t configuration) {
     constexpr std::size_t checksum_offset = 10;
     Bytes pointer;
-    append(pointer, "_MP_");
-    append(pointer, configuration, 4);
-    append(pointer, 1, 1);  // length in paragraphs of 16 bytes
-    append(pointer, specification_1_4, 1);
-    append(pointer, 0, 1);  // checksum, below
-    append(pointer, 0, 5);  // a configuration table is present; virtual wire mode
-    pointer[checksum_offset] = checksum(pointer);
+    append_text(pointer, "_MP_");
+    append_integer(pointer, configuration, 4);
+    append_integer(pointer, 1, 1);  // length in paragraphs of 16 bytes
+    append_integer(pointer, specification_1_4, 1);
+    append_integer(pointer, 0, 1);  // checksum, below
+    append_integer(pointer, 0, 5);  // a configuration table is present; virtual wire mode
+    pointer[checksum_offset] = checksum_of(pointer);
     return pointer;
 }
 

@@ -11,8 +11,8 @@
 
 #include "arch/x86_64/layout.hpp"
 #include "arch/x86_64/memory_map.hpp"
-#include "boot/text.hpp"
 #include "util/error.hpp"
+#include "util/text.hpp"
 
 namespace kvm_vmm {
 namespace {

@@ -48,15 +48,15 @@ struct VmHost {
 ///
 /// Made, it has its memory, interrupt controllers, devices and CPUs, and the kernel is loaded; run() starts
 /// it. All set-up errors are VmmError.
-class Vmm {
+class VirtualMachine {
 public:
     /// All that `host` refers to must outlive the VM. `battery` is what a VM before this one left.
     /// `checkpoint` is called again and again while files are loaded, and may throw to give up.
-    Vmm(const VmmConfig& config, const VmHost& host, const Battery& battery = {},
-        const std::function<void()>& checkpoint = {});
-    ~Vmm();
-    Vmm(const Vmm&) = delete;
-    Vmm& operator=(const Vmm&) = delete;
+    VirtualMachine(const VmmConfig& config, const VmHost& host, const Battery& battery = {},
+                   const std::function<void()>& checkpoint = {});
+    ~VirtualMachine();
+    VirtualMachine(const VirtualMachine&) = delete;
+    VirtualMachine& operator=(const VirtualMachine&) = delete;
 
     /// Runs the guest, and the event loop in this thread, until something ends the VM.
     VmEnd run();
@@ -86,7 +86,7 @@ public:
     [[nodiscard]] VmEnd end() const { return *end_.get(); }
 
 private:
-    void load_kernel(const VmHost& host, const std::function<void()>& checkpoint);
+    void load_guest_files(const VmHost& host, const std::function<void()>& checkpoint);
     void log_set_up() const;
     void create_vcpus();
     [[nodiscard]] std::string status() const;

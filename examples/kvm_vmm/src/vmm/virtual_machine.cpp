@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "vmm/vmm.hpp"
+#include "vmm/virtual_machine.hpp"
 
 #include <array>
 #include <cerrno>
@@ -28,8 +28,8 @@ constexpr std::chrono::seconds noticeable_pause{1};
 
 }  // namespace
 
-Vmm::Vmm(const VmmConfig& config, const VmHost& host, const Battery& battery,
-         const std::function<void()>& checkpoint)
+VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, const Battery& battery,
+                               const std::function<void()>& checkpoint)
     : config_(config),
       events_(host.events),
       observer_(host.observer),
@@ -41,7 +41,7 @@ Vmm::Vmm(const VmmConfig& config, const VmHost& host, const Battery& battery,
       exit_handler_(devices_.io_manager(), end_, host.observer) {
     observer_.vm_starts();
     // The kernel first: most mistakes are found there.
-    load_kernel(host, checkpoint);
+    load_guest_files(host, checkpoint);
     vm_.map_memory(memory_);
     vm_.create_interrupt_controllers();
     create_devices(table_, devices_,
@@ -62,9 +62,9 @@ Vmm::Vmm(const VmmConfig& config, const VmHost& host, const Battery& battery,
     }
 }
 
-Vmm::~Vmm() = default;
+VirtualMachine::~VirtualMachine() = default;
 
-void Vmm::log_set_up() const {
+void VirtualMachine::log_set_up() const {
     log(LogLevel::info, "a VM with " + std::to_string(config_.cpus) + " CPU(s) and " +
                             std::to_string(memory_.size() >> 20U) + " MiB, kernel " + config_.kernel +
                             " (entered by " + std::string(to_string(guest_->entry.protocol)) + "), initrd " +
@@ -76,7 +76,7 @@ void Vmm::log_set_up() const {
     log(LogLevel::info, "devices:" + devices);
 }
 
-void Vmm::load_kernel(const VmHost& host, const std::function<void()>& checkpoint) {
+void VirtualMachine::load_guest_files(const VmHost& host, const std::function<void()>& checkpoint) {
     host.kernel.set_checkpoint(checkpoint);
     if (host.initrd != nullptr) {
         host.initrd->set_checkpoint(checkpoint);
@@ -90,7 +90,7 @@ void Vmm::load_kernel(const VmHost& host, const std::function<void()>& checkpoin
                         platform_of(config_, table_));
 }
 
-void Vmm::create_vcpus() {
+void VirtualMachine::create_vcpus() {
     if (config_.cpus > kvm_.max_vcpus()) {
         throw VmmError(ExitCode::usage, "--cpus: KVM allows " + std::to_string(kvm_.max_vcpus()) +
                                             " CPUs at most on this host");
@@ -102,7 +102,7 @@ void Vmm::create_vcpus() {
     set_boot_registers(*vcpus_.front(), guest_->boot_cpu);
 }
 
-void Vmm::on_console_command(std::size_t port, ConsoleCommand command) {
+void VirtualMachine::on_console_command(std::size_t port, ConsoleCommand command) {
     switch (command) {
         case ConsoleCommand::exit:
             request_end(end::PoweredOff{});
@@ -129,7 +129,7 @@ void Vmm::on_console_command(std::size_t port, ConsoleCommand command) {
     }
 }
 
-std::string Vmm::status() const {
+std::string VirtualMachine::status() const {
     using std::chrono::duration_cast;
     using std::chrono::milliseconds;
     const auto up = duration_cast<milliseconds>(std::chrono::steady_clock::now() - started_);
@@ -143,7 +143,7 @@ std::string Vmm::status() const {
 
 // A CPU that halts with interrupts off stays so, but KVM does not tell. The guest is looked at only where it
 // did something and then came to rest: a guest that idles as usual costs one kick each time.
-void Vmm::look_for_halt() {
+void VirtualMachine::look_for_halt() {
     summarize_log(false);
     // Also what no signal tells of: suspend of the host, or a debugger.
     const BootClock::time_point now = BootClock::now();
@@ -175,15 +175,15 @@ void Vmm::look_for_halt() {
     halt_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + next);
 }
 
-void Vmm::request_end_by_signal(int signal) { end_.request_by_host(end::Signal{signal}); }
+void VirtualMachine::request_end_by_signal(int signal) { end_.request_by_host(end::Signal{signal}); }
 
-void Vmm::declare_pause() {
+void VirtualMachine::declare_pause() {
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
         thread->request_pause_notice();
     }
 }
 
-bool Vmm::wait_for_end(std::chrono::nanoseconds time) {
+bool VirtualMachine::wait_for_end(std::chrono::nanoseconds time) {
     using std::chrono::steady_clock;
     const auto deadline = steady_clock::now() + time;
     while (!end_.requested_by_host()) {
@@ -196,7 +196,7 @@ bool Vmm::wait_for_end(std::chrono::nanoseconds time) {
     return true;
 }
 
-void Vmm::stop_vcpus() {
+void VirtualMachine::stop_vcpus() {
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
         thread->request_stop();
     }
@@ -217,7 +217,7 @@ void Vmm::stop_vcpus() {
     threads_.clear();
 }
 
-VmEnd Vmm::run() {
+VmEnd VirtualMachine::run() {
     const auto subscription = events_.add(end_.fd(), EPOLLIN, [](std::uint32_t) {});
     if (!subscription) {
         throw VmmError(ExitCode::vmm_error,
@@ -244,7 +244,7 @@ VmEnd Vmm::run() {
     return *end_.get();
 }
 
-void Vmm::finish_output() {
+void VirtualMachine::finish_output() {
     const auto unsent = [this] {
         std::size_t bytes = 0;
         for (const std::unique_ptr<SerialConsole>& console : controls_.consoles) {

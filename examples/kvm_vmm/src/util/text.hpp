@@ -3,16 +3,18 @@
 
 #include <array>
 #include <charconv>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
 namespace kvm_vmm {
 
-/// "0x1f0", for messages.
-[[nodiscard]] inline std::string hex(std::uint64_t value) {
+/// "0x1f0", for messages; with at least `width` digits.
+[[nodiscard]] inline std::string hex(std::uint64_t value, std::size_t width = 1) {
     std::array<char, 16> digits{};
     const auto result = std::to_chars(digits.begin(), digits.end(), value, 16);
-    return "0x" + std::string(digits.begin(), result.ptr);
+    const std::string text(digits.begin(), result.ptr);
+    return "0x" + std::string(width > text.size() ? width - text.size() : 0, '0') + text;
 }
 
 /// An amount of memory for messages: "512 bytes", "20 KiB", "52 MiB". Amounts are rounded up, so that this
