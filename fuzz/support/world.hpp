@@ -109,8 +109,8 @@ struct Events {
     void in_buffer_empty() const { ++world->emptied; }
     void overrun() const { ++world->overruns; }
     void dropped_bytes(std::size_t count) const { world->dropped += count; }
-    static void characters_dropped(std::span<const vmsuperio::ReceivedCharacter> characters) {
-        check(!characters.empty() && characters.size() <= 64, "characters_dropped() has what a FIFO held");
+    static void characters_dropped(const vmsuperio::ReceivedCharacters& characters) {
+        check(characters.size() != 0 && characters.size() <= 64, "characters_dropped() has what a FIFO held");
     }
     void interrupt_raised() const { ++world->raised; }
 };

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
@@ -401,11 +400,10 @@ private:
     }
     // For events that want the received characters that a FIFO reset discards.
     constexpr std::expected<void, Error> write_fifo_control(std::uint8_t value) {
-        std::array<ReceivedCharacter, receive_fifo_size> characters{};
-        const std::size_t count = core().copy_received(characters);
+        const ReceivedCharacters received = core().received();
         const SerialEffects effects = core().write_register(uart16550::offset::fifo_control, value);
         if (effects.receive_emptied) {
-            events().characters_dropped(std::span(characters).first(count));
+            events().characters_dropped(received);
         }
         return finish(effects);
     }

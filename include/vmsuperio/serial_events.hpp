@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 #include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/host_errors.hpp>
@@ -15,6 +14,24 @@ namespace vmsuperio {
 struct ReceivedCharacter {
     std::uint8_t byte{0};
     uart16550::LineStatus errors{};  ///< PE, FE and BI; those that the guest has read from LSR are gone
+};
+
+/// The characters of a receive FIFO, the oldest first.
+class ReceivedCharacters {
+public:
+    static constexpr std::size_t capacity = 64;
+
+    [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
+    [[nodiscard]] constexpr const ReceivedCharacter* begin() const noexcept { return &characters_[0]; }
+    [[nodiscard]] constexpr const ReceivedCharacter* end() const noexcept { return &characters_[0] + size_; }
+
+    /// There must be room.
+    constexpr void push_back(ReceivedCharacter character) noexcept { characters_[size_++] = character; }
+
+private:
+    // NOLINTNEXTLINE(*-avoid-c-arrays): cheaper to compile than std::array
+    ReceivedCharacter characters_[capacity]{};
+    std::size_t size_{0};
 };
 
 /// The events that a `Serial` reports to its owner, for flow control and metrics.
@@ -38,7 +55,7 @@ struct ReceivedCharacter {
 /// - `data_terminal_ready(bool on)`, `request_to_send(bool on)`: the pin DTR or RTS changed, by a write of
 ///   MCR, with loopback, by automatic flow control, or by a reset.
 /// - `dropped_bytes(std::size_t count)`: a FIFO reset by the guest discarded that many bytes.
-/// - `characters_dropped(std::span<const ReceivedCharacter> characters)`: of those, the received ones, the
+/// - `characters_dropped(const ReceivedCharacters& characters)`: of those, the received ones, the
 ///   oldest first; a console can offer them again.
 /// - `fifo_reset()`: the guest cleared one or both FIFOs.
 /// - `invalid_access()`: the guest accessed an offset above 7.
@@ -133,7 +150,7 @@ struct SerialEventCaller {
         }
     }
     static constexpr bool wants_dropped_characters =
-        requires(E& e, std::span<const ReceivedCharacter> characters) { e.characters_dropped(characters); };
+        requires(E& e, const ReceivedCharacters& characters) { e.characters_dropped(characters); };
     constexpr void fifo_reset() const {
         if constexpr (requires { events.fifo_reset(); }) {
             events.fifo_reset();
@@ -195,10 +212,10 @@ consteval bool check_optional_serial_events() {
             events.dropped_bytes(count);
         } || !requires { &E::dropped_bytes; }, "the event cannot be called as dropped_bytes(std::size_t)");
     static_assert(
-        requires(E& events, std::span<const ReceivedCharacter> characters) {
+        requires(E& events, const ReceivedCharacters& characters) {
             events.characters_dropped(characters);
         } || !requires { &E::characters_dropped; },
-        "the event cannot be called as characters_dropped(std::span<const ReceivedCharacter>)");
+        "the event cannot be called as characters_dropped(const ReceivedCharacters&)");
     static_assert(
         requires(E& events) { events.fifo_reset(); } || !requires { &E::fifo_reset; },
         "the event cannot be called as fifo_reset()");
@@ -245,7 +262,7 @@ public:
     constexpr void data_terminal_ready(bool on) { caller().data_terminal_ready(on); }
     constexpr void request_to_send(bool on) { caller().request_to_send(on); }
     constexpr void dropped_bytes(std::size_t count) { caller().dropped_bytes(count); }
-    constexpr void characters_dropped(std::span<const ReceivedCharacter> characters)
+    constexpr void characters_dropped(const ReceivedCharacters& characters)
         requires detail::SerialEventCaller<E>::wants_dropped_characters
     {
         events_->characters_dropped(characters);

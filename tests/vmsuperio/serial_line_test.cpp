@@ -58,7 +58,7 @@ using Outputs = std::vector<std::string>;
 /// What FIFO resets discarded: each byte, with the errors that the guest had not read.
 struct DropEvents : Events {
     std::vector<std::string>* drops;
-    void characters_dropped(std::span<const vmsuperio::ReceivedCharacter> characters) {
+    void characters_dropped(const vmsuperio::ReceivedCharacters& characters) {
         std::string text;
         for (const auto& character : characters) {
             text += static_cast<char>(character.byte);

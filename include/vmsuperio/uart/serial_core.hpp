@@ -208,11 +208,11 @@ public:
     [[nodiscard]] constexpr bool has_line_errors() const noexcept { return state_.line_errors != 0; }
     [[nodiscard]] constexpr bool has_modem_deltas() const noexcept { return state_.modem_deltas != 0; }
 
-    /// Copies the characters of the receive FIFO, the oldest first, and returns how many there are.
-    constexpr std::size_t copy_received(
-        std::span<ReceivedCharacter, receive_fifo_size> characters) const noexcept {
+    /// The contents of the receive FIFO.
+    [[nodiscard]] constexpr ReceivedCharacters received() const noexcept {
         using uart16550::LineStatus;
         const SerialState saved = state();
+        ReceivedCharacters characters;
         for (std::size_t i = 0; i < saved.receive_count; ++i) {
             const auto flag = [i](std::uint64_t errors, auto field) {
                 return (errors >> i & 1U) != 0 ? unsigned{field.mask} : 0U;
@@ -223,10 +223,10 @@ public:
                                         : flag(saved.receive_parity_errors, LineStatus::parity_error) |
                                               flag(saved.receive_framing_errors, LineStatus::framing_error) |
                                               flag(saved.receive_breaks, LineStatus::break_interrupt);
-            characters[i] = {.byte = saved.receive_data[i],
-                             .errors = LineStatus(static_cast<std::uint8_t>(errors))};
+            characters.push_back(
+                {.byte = saved.receive_data[i], .errors = LineStatus(static_cast<std::uint8_t>(errors))});
         }
-        return saved.receive_count;
+        return characters;
     }
 
     [[nodiscard]] constexpr bool receive_empty() const noexcept { return receive_.empty(state_); }

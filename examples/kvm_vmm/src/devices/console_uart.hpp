@@ -29,7 +29,7 @@ public:
         looped_back_ >>= 1U;
         vmsuperio::EventsRef<Metrics>::buffer_read();
     }
-    void characters_dropped(std::span<const vmsuperio::ReceivedCharacter> characters) {
+    void characters_dropped(const vmsuperio::ReceivedCharacters& characters) {
         for (const vmsuperio::ReceivedCharacter& character : characters) {
             if ((std::exchange(looped_back_, looped_back_ >> 1U) & 1U) == 0) {
                 using vmsuperio::uart16550::LineStatus;
