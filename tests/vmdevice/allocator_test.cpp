@@ -13,17 +13,13 @@
 #include <vmdevice/text.hpp>
 
 #include "catch.hpp"
+#include "ranges.hpp"
 
 using namespace vmdevice;
+using bus_tests::mmio;
+using bus_tests::pio;
 
 namespace {
-
-PioRange pio(std::uint16_t base, std::uint16_t size) {
-    return PioRange::create(PioAddress{base}, size).value();
-}
-MmioRange mmio(std::uint64_t base, std::uint64_t size) {
-    return MmioRange::create(MmioAddress{base}, size).value();
-}
 
 SystemAllocator small_machine() {
     return SystemAllocator({.pio = pio(0x100, 0xF00),

@@ -12,16 +12,9 @@
 
 #include <vmdevice/io_manager.hpp>
 
-namespace bus_tests {
+#include "ranges.hpp"
 
-inline vmdevice::PioRange pio(std::size_t base, std::size_t size) {
-    return vmdevice::PioRange::create(vmdevice::PioAddress{static_cast<std::uint16_t>(base)},
-                                      static_cast<std::uint16_t>(size))
-        .value();
-}
-inline vmdevice::MmioRange mmio(std::uint64_t base, std::uint64_t size) {
-    return vmdevice::MmioRange::create(vmdevice::MmioAddress{base}, size).value();
-}
+namespace bus_tests {
 
 /// Runs a function on every access.
 struct Hook : vmdevice::DevicePio, vmdevice::DeviceMmio {

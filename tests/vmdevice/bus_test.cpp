@@ -12,19 +12,11 @@
 #include <vmdevice/bus.hpp>
 
 #include "catch.hpp"
+#include "ranges.hpp"
 
 using namespace vmdevice;
-
-namespace {
-
-PioRange pio(std::uint16_t base, std::uint16_t size) {
-    return PioRange::create(PioAddress{base}, size).value();
-}
-MmioRange mmio(std::uint64_t base, std::uint64_t size) {
-    return MmioRange::create(MmioAddress{base}, size).value();
-}
-
-}  // namespace
+using bus_tests::mmio;
+using bus_tests::pio;
 
 TEST_CASE("Bus: a registered device is found at every address of its range and nowhere else",
           "[vmdevice][bus]") {

@@ -16,19 +16,15 @@
 #include <vmdevice/locked.hpp>
 
 #include "failing_allocations.hpp"
+#include "ranges.hpp"
 
 using namespace vmdevice;
+using bus_tests::mmio;
+using bus_tests::pio;
 using test_support::allocations;
 using test_support::fail_each_allocation;
 
 namespace {
-
-PioRange pio(std::uint16_t base, std::uint16_t size) {
-    return PioRange::create(PioAddress{base}, size).value();
-}
-MmioRange mmio(std::uint64_t base, std::uint64_t size) {
-    return MmioRange::create(MmioAddress{base}, size).value();
-}
 
 SystemAllocatorConfig small_machine() {
     return {.pio = pio(0x100, 0xF00),

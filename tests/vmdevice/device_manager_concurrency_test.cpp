@@ -13,8 +13,10 @@
 #include <vmdevice/device_manager.hpp>
 
 #include "catch.hpp"
+#include "ranges.hpp"
 
 using namespace vmdevice;
+using bus_tests::pio;
 
 namespace {
 
@@ -28,10 +30,6 @@ struct Port : DevicePio {
 private:
     std::uint8_t value_;
 };
-
-PioRange pio(std::uint16_t base, std::uint16_t size) {
-    return PioRange::create(PioAddress{base}, size).value();
-}
 
 }  // namespace
 

@@ -16,14 +16,12 @@
 #include <vmdevice/device_manager.hpp>
 
 #include "catch.hpp"
+#include "ranges.hpp"
 
 using namespace vmdevice;
+using bus_tests::pio;
 
 namespace {
-
-PioRange pio(std::uint16_t base, std::uint16_t size) {
-    return PioRange::create(PioAddress{base}, size).value();
-}
 
 SystemAllocator small_machine() {
     return SystemAllocator(

@@ -15,17 +15,13 @@
 #include <vmdevice/port_view.hpp>
 
 #include "catch.hpp"
+#include "ranges.hpp"
 
 using namespace vmdevice;
+using bus_tests::mmio;
+using bus_tests::pio;
 
 namespace {
-
-PioRange pio(std::uint16_t base, std::uint16_t size) {
-    return PioRange::create(PioAddress{base}, size).value();
-}
-MmioRange mmio(std::uint64_t base, std::uint64_t size) {
-    return MmioRange::create(MmioAddress{base}, size).value();
-}
 
 SystemAllocatorConfig small_machine() {
     return {.pio = pio(0x100, 0xF00),

@@ -51,16 +51,7 @@ private:
     std::jthread thread_;
 };
 
-/// A device without a lock of its own, for Locked.
-struct Unlocked : DevicePio, DeviceMmio {
-    explicit Unlocked(std::function<void()> f) : function(std::move(f)) {}
-    std::function<void()> function;
-    void pio_read(PioAddress, PioOffset, std::span<std::uint8_t>) override { function(); }
-    void pio_write(PioAddress, PioOffset, std::span<const std::uint8_t>) override { function(); }
-    void mmio_read(MmioAddress, MmioOffset, std::span<std::uint8_t>) override { function(); }
-    void mmio_write(MmioAddress, MmioOffset, std::span<const std::uint8_t>) override { function(); }
-};
-using LockedHook = Locked<Unlocked>;
+using LockedHook = Locked<Hook>;
 std::shared_ptr<LockedHook> locked_hook(std::function<void()> function) {
     return std::make_shared<LockedHook>(std::move(function));
 }
@@ -377,7 +368,7 @@ TEST_CASE("IoManager: a device may be removed or moved from outside with its loc
         const std::weak_ptr<LockedHook> watched = device;
         REQUIRE(manager.register_pio(pio(0x10, 8), device));
         std::jthread vcpu;
-        device->with_lock([&](Unlocked&) {
+        device->with_lock([&](Hook&) {
             vcpu = std::jthread([&] { read(manager, 0x10); });
             // Long enough for the vCPU to wait for the lock. If it is not, the test passes as well.
             std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -427,7 +418,7 @@ TEST_CASE("IoManager: a thread that has left all devices and released their lock
     const auto locked = locked_hook([] {});
     REQUIRE(manager.register_pio(pio(1, 1), locked));
     CHECK(read(manager, 1));
-    locked->with_lock([](Unlocked&) {});
+    locked->with_lock([](Hook&) {});
     std::latch entered(1);
     std::atomic<bool> left = false;
     REQUIRE(manager.register_pio(pio(2, 1), hook([&] {

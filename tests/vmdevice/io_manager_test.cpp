@@ -14,8 +14,11 @@
 #include <vmdevice/io_manager.hpp>
 
 #include "catch.hpp"
+#include "ranges.hpp"
 
 using namespace vmdevice;
+using bus_tests::mmio;
+using bus_tests::pio;
 
 namespace {
 
@@ -43,13 +46,6 @@ struct Recorder : DevicePio, DeviceMmio {
         accesses.push_back({true, base.value, offset, data.size()});
     }
 };
-
-PioRange pio(std::uint16_t base, std::uint16_t size) {
-    return PioRange::create(PioAddress{base}, size).value();
-}
-MmioRange mmio(std::uint64_t base, std::uint64_t size) {
-    return MmioRange::create(MmioAddress{base}, size).value();
-}
 
 }  // namespace
 

@@ -7,8 +7,11 @@
 #include <vmdevice/range.hpp>
 
 #include "catch.hpp"
+#include "ranges.hpp"
 
 using namespace vmdevice;
+using bus_tests::mmio;
+using bus_tests::pio;
 
 namespace {
 
@@ -23,13 +26,6 @@ struct SignedAddress {
     std::int32_t value;
 };
 static_assert(!BusAddress<SignedAddress>);
-
-PioRange pio(std::uint16_t base, std::uint16_t size) {
-    return PioRange::create(PioAddress{base}, size).value();
-}
-MmioRange mmio(std::uint64_t base, std::uint64_t size) {
-    return MmioRange::create(MmioAddress{base}, size).value();
-}
 
 }  // namespace
 

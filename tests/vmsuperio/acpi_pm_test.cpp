@@ -12,23 +12,14 @@
 #include <vmsuperio/timed.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
 using namespace vmsuperio;
 using namespace std::chrono_literals;
+using recorders::RecordingLevel;
 using std::chrono::nanoseconds;
 
 namespace {
-
-struct LineRecorder {
-    using error_type = NoTriggerError;
-    std::vector<bool>* levels;
-    [[nodiscard]] std::expected<void, error_type> trigger() { return {}; }
-    [[nodiscard]] std::expected<void, error_type> set_level(bool asserted) {
-        levels->push_back(asserted);
-        return {};
-    }
-};
-static_assert(LevelTrigger<LineRecorder>);
 
 struct Power {
     int* power_offs;
@@ -38,11 +29,11 @@ struct Power {
 };
 
 struct Harness {
-    using Device = AcpiPm<LineRecorder, Power, ClockRef<ManualClock>>;
+    using Device = AcpiPm<RecordingLevel, Power, ClockRef<ManualClock>>;
     static_assert(Timed<Device>);
 
     explicit Harness(AcpiPmOptions options = {}, nanoseconds start = 5s)
-        : clock(start), pm(LineRecorder{&levels}, Power{&power_offs, &sleeps}, ClockRef(clock), options) {}
+        : clock(start), pm(RecordingLevel{&levels}, Power{&power_offs, &sleeps}, ClockRef(clock), options) {}
 
     ManualClock clock;
     std::vector<bool> levels;
@@ -51,8 +42,8 @@ struct Harness {
     Device pm;
 
     std::expected<Device, StateError> restored(const AcpiPmState& state, AcpiPmOptions options = {}) {
-        return Device::from_state(state, LineRecorder{&levels}, Power{&power_offs, &sleeps}, ClockRef(clock),
-                                  options);
+        return Device::from_state(state, RecordingLevel{&levels}, Power{&power_offs, &sleeps},
+                                  ClockRef(clock), options);
     }
 
     unsigned read(std::uint8_t offset, unsigned bytes) {
@@ -458,13 +449,6 @@ TEST_CASE("AcpiPm: peek has no effect and returns the result of a read", "[acpi_
 }
 
 TEST_CASE("AcpiPm: failures of the SCI are counted, in reads and writes", "[acpi_pm][host_errors]") {
-    struct BrokenLine {
-        using error_type = int;
-        // NOLINTBEGIN(readability-convert-member-functions-to-static): the concept requires members
-        std::expected<void, int> trigger() { return std::unexpected(1); }
-        std::expected<void, int> set_level(bool) { return std::unexpected(2); }
-        // NOLINTEND(readability-convert-member-functions-to-static)
-    };
     struct Events {
         int* errors;
         void power_off() {}
@@ -472,16 +456,17 @@ TEST_CASE("AcpiPm: failures of the SCI are counted, in reads and writes", "[acpi
     };
     ManualClock clock;
     int errors = 0;
-    AcpiPm pm(BrokenLine{}, Events{&errors}, ClockRef(clock));
+    std::vector<bool> levels;
+    AcpiPm pm(RecordingLevel{&levels, nullptr, &recorders::always}, Events{&errors}, ClockRef(clock));
     CHECK(pm.write(enable, 1).has_value());
     clock.advance(600s);
     CHECK(pm.read(status) == 1);
     CHECK(pm.host_errors() == HostErrors{.interrupt = 1});
-    CHECK((pm.write(status, 1) == std::unexpected(2)));
+    CHECK((pm.write(status, 1) == std::unexpected(recorders::failure)));
     CHECK(pm.host_errors() == HostErrors{.interrupt = 2});
     CHECK(pm.press_power_button().has_value());  // not enabled
-    CHECK((pm.write(enable + 1, 1) == std::unexpected(2)));
-    CHECK((pm.reset() == std::unexpected(2)));
+    CHECK((pm.write(enable + 1, 1) == std::unexpected(recorders::failure)));
+    CHECK((pm.reset() == std::unexpected(recorders::failure)));
     CHECK(pm.host_errors() == HostErrors{.interrupt = 4});
     CHECK(errors == 4);
     CHECK_FALSE(pm.sci_level());

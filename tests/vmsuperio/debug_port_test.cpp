@@ -12,7 +12,9 @@
 #include <vmsuperio/pvpanic.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
+using recorders::RecordingWriter;
 using vmsuperio::DebugPort;
 using vmsuperio::ExitPort;
 using vmsuperio::Pvpanic;
@@ -21,21 +23,6 @@ using vmsuperio::PvpanicEvent;
 namespace {
 
 using Bytes = std::vector<std::uint8_t>;
-
-/// A writer that takes a limited number of bytes at a time, or fails.
-struct TestWriter {
-    Bytes taken;
-    std::size_t room{1000};
-    bool fail{false};
-    std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) {
-        if (fail) {
-            return std::unexpected(std::make_error_code(std::errc::io_error));
-        }
-        const std::size_t count = std::min(room, bytes.size());
-        taken.insert(taken.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(count));
-        return count;
-    }
-};
 
 const Bytes hello{'h', 'e', 'l', 'l', 'o'};
 
@@ -81,35 +68,35 @@ TEST_CASE("DebugPort: each POST code is reported", "[debug_port]") {
 }
 
 TEST_CASE("DebugPort: a console reads as its id, whatever was written", "[debug_port]") {
-    TestWriter writer;
+    RecordingWriter writer;
     DebugPort port = DebugPort::console(writer);
     CHECK(port.read(0) == 0xE9);
     port.write(0, 'x');
     CHECK(port.read(0) == 0xE9);
     CHECK(port.peek() == 0xE9);
-    CHECK(writer.taken == Bytes{'x'});
+    CHECK(writer.output == "x");
     DebugPort other = DebugPort::console(writer, 0x42);
     CHECK(other.read(0) == 0x42);
 }
 
 TEST_CASE("DebugPort: the bytes of a string instruction arrive completely and in order", "[debug_port]") {
-    TestWriter writer;
+    RecordingWriter writer;
     DebugPort port = DebugPort::console(writer);
     port.write_data(hello);
     port.write_data({});
-    CHECK(writer.taken == hello);
+    CHECK(writer.output == "hello");
     CHECK(port.written() == 5);
     CHECK(port.last() == 'o');
 }
 
 TEST_CASE("DebugPort: bytes that the sink does not take are dropped and counted", "[debug_port]") {
-    TestWriter writer;
-    writer.room = 2;
+    RecordingWriter writer;
+    writer.room_per_call = 2;
     DebugPort port = DebugPort::console(writer);
     port.write_data(hello);
-    CHECK(writer.taken == Bytes{'h', 'e'});
+    CHECK(writer.output == "he");
     CHECK(port.dropped() == 3);
-    writer.fail = true;
+    writer.writer_error = std::make_error_code(std::errc::io_error);
     port.write(0, '!');
     CHECK(port.dropped() == 4);
     CHECK(port.written() == 6);
@@ -133,12 +120,7 @@ TEST_CASE("DebugPort: failures of a sink are counted separately from a full sink
     CHECK(port.host_errors() == vmsuperio::HostErrors{.output = 1});
     CHECK(port.dropped() == 6);
 
-    struct BrokenWriter {
-        // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the concept requires a member
-        std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t>) {
-            return std::unexpected(std::make_error_code(std::errc::broken_pipe));
-        }
-    } broken;
+    RecordingWriter broken{.writer_error = std::make_error_code(std::errc::broken_pipe)};
     DebugPort console = DebugPort::console(broken);
     console.write(0, 'x');
     CHECK(console.host_errors().output == 1);

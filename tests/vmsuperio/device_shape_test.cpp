@@ -10,31 +10,15 @@
 #include <vmsuperio/vmsuperio.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
 using namespace std::chrono_literals;
 using namespace vmsuperio;
+using recorders::CountingTrigger;
+using recorders::RecordingLevel;
 using std::chrono::nanoseconds;
 
 namespace {
-
-struct CountingTrigger {
-    using error_type = int;
-    int* count;
-    std::expected<void, int> trigger() {
-        ++*count;
-        return {};
-    }
-};
-struct RecordingLevel {
-    using error_type = int;
-    std::vector<bool>* levels;
-    // NOLINTNEXTLINE(readability-convert-member-functions-to-static)
-    std::expected<void, int> trigger() { return std::unexpected(1); }
-    std::expected<void, int> set_level(bool asserted) {
-        levels->push_back(asserted);
-        return {};
-    }
-};
 
 using ManualCmos = RtcCmos<NullTrigger, NoRtcCmosEvents, ClockRef<ManualClock>>;
 using ManualPl031 = RtcPl031<NullTrigger, NoRtcPl031Events, ClockRef<ManualClock>>;

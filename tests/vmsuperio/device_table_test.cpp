@@ -14,6 +14,7 @@
 #include <vmsuperio/vmsuperio.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
 using namespace std::chrono_literals;
 using namespace vmsuperio;
@@ -26,18 +27,8 @@ struct Host {
     int calls{0};
     bool fails{false};
 };
-struct Line {
-    using error_type = int;
-    Host* host;
-    std::expected<void, int> trigger() {
-        ++host->calls;
-        if (host->fails) {
-            return std::unexpected(7);
-        }
-        return {};
-    }
-};
-
+using Line = recorders::CountingTrigger;
+Line line(Host& host) { return {&host.calls, &host.fails}; }
 int error_of(const std::expected<void, int>& result) { return result ? 0 : result.error(); }
 
 std::string_view field_of(const StateError& error) { return error.field; }
@@ -125,8 +116,8 @@ template <class D, class S>
 struct ResetPortRow : PortRow {
     using State = S;
     using Device = D;
-    static Device make(Host& host) { return Device(Line{&host}); }
-    static auto restore(const State& state, Host& host) { return Device::from_state(state, Line{&host}); }
+    static Device make(Host& host) { return Device(line(host)); }
+    static auto restore(const State& state, Host& host) { return Device::from_state(state, line(host)); }
     static void use(Device& device, Host&) { CHECK(device.write(0, 0x02).has_value()); }
     static State after_reset(const State&) { return {}; }
     static std::vector<Wrong<State>> wrong_states() {
@@ -142,9 +133,9 @@ struct AcpiPmRow : PortRow {
     };
     using State = AcpiPmState;
     using Device = AcpiPm<Line, Events, ClockRef<ManualClock>>;
-    static Device make(Host& host) { return {Line{&host}, Events{}, host.clock}; }
+    static Device make(Host& host) { return {line(host), Events{}, host.clock}; }
     static auto restore(const State& state, Host& host) {
-        return Device::from_state(state, Line{&host}, Events{}, host.clock);
+        return Device::from_state(state, line(host), Events{}, host.clock);
     }
     static void use(Device& device, Host& host) {
         CHECK(device.write(2, 0x21).has_value());
@@ -187,10 +178,10 @@ struct I8042Row : PortRow {
         decltype(State::mouse.replies)::capacity() + decltype(State::mouse.packets)::capacity() +
         decltype(State::mouse.last_packet)::capacity();
     static Device make(Host& host) {
-        return {Line{&host}, Line{&host}, Line{&host}, NoI8042Events(), host.clock, I8042Options()};
+        return {line(host), line(host), line(host), NoI8042Events(), host.clock, I8042Options()};
     }
     static auto restore(const State& state, Host& host) {
-        return Device::from_state(state, Line{&host}, Line{&host}, Line{&host}, {}, host.clock);
+        return Device::from_state(state, line(host), line(host), line(host), {}, host.clock);
     }
     static void use(Device& device, Host&) {
         command_byte(device, 0x41);
@@ -226,9 +217,9 @@ private:
 struct RtcCmosRow : PortRow {
     using State = RtcCmosState;
     using Device = RtcCmos<Line, NoRtcCmosEvents, ClockRef<ManualClock>>;
-    static Device make(Host& host) { return {Line{&host}, ClockRef(host.clock)}; }
+    static Device make(Host& host) { return {line(host), ClockRef(host.clock)}; }
     static auto restore(const State& state, Host& host) {
-        return Device::from_state(state, Line{&host}, {}, host.clock);
+        return Device::from_state(state, line(host), {}, host.clock);
     }
     static void use(Device& device, Host& host) {
         put(device, 0x0B, 0x12);  // the update interrupt
@@ -270,9 +261,9 @@ struct RtcPl031Row {
     using State = RtcPl031State;
     using Device = RtcPl031<Line, NoRtcPl031Events, ClockRef<ManualClock>>;
     static constexpr std::size_t hidden = 0;
-    static Device make(Host& host) { return {Line{&host}, ClockRef(host.clock)}; }
+    static Device make(Host& host) { return {line(host), ClockRef(host.clock)}; }
     static auto restore(const State& state, Host& host) {
-        return Device::from_state(state, Line{&host}, {}, host.clock);
+        return Device::from_state(state, line(host), {}, host.clock);
     }
     static void read(Device& device, std::uint8_t offset) {
         for (const std::size_t size : {std::size_t{1}, std::size_t{2}, std::size_t{4}, std::size_t{8}}) {
@@ -326,9 +317,9 @@ struct SerialRow : PortRow {
     using State = SerialState;
     using Device = Serial<Line>;
     static constexpr std::size_t hidden = 2 * SerialState::fifo_size;
-    static Device make(Host& host) { return {Line{&host}, NullWriter{}}; }
+    static Device make(Host& host) { return {line(host), NullWriter{}}; }
     static auto restore(const State& state, Host& host) {
-        return Device::from_state(state, Line{&host}, NoEvents{}, NullWriter{});
+        return Device::from_state(state, line(host), NoEvents{}, NullWriter{});
     }
     static void use(Device& device, Host&) {
         CHECK(device.write(1, 0x01).has_value());

@@ -43,7 +43,7 @@ TEST_CASE("I8042: a reset trigger alone is enough, and 0xFE on port 0x64 fires i
     I8042 dev(ps2::CountingTrigger{&resets});
     STATIC_REQUIRE(std::is_same_v<decltype(dev), I8042<ps2::CountingTrigger>>);
     STATIC_REQUIRE(std::is_same_v<decltype(dev.write(4, 0xFE)), std::expected<void, int>>);
-    CHECK(dev.reset_evt().count == &resets);
+    CHECK(dev.reset_evt().edges == &resets);
     for (int value = 0; value < 0xF0; ++value) {
         CHECK(dev.write(4, static_cast<std::uint8_t>(value)).has_value());
     }
@@ -552,16 +552,12 @@ TEST_CASE("I8042: each command byte has its name, and no other byte has one", "[
 }
 
 TEST_CASE("I8042: all host errors are counted in one place and reported when they occur", "[i8042]") {
-    struct Events {
-        std::vector<vmsuperio::HostErrorSource>* errors;
-        void host_error(vmsuperio::HostErrorSource source) { errors->push_back(source); }
-    };
     using vmsuperio::HostErrorSource;
     std::vector<HostErrorSource> errors;
     int calls = 0;
     const bool fails = true;
     const ps2::CountingTrigger trigger{&calls, &fails};
-    I8042 dev(trigger, trigger, trigger, Events{&errors});
+    I8042 dev(trigger, trigger, trigger, recorders::HostErrorEvents{&errors});
     CHECK(dev.write(4, 0xAA).has_value());  // the interrupt of the answer fails, and the write does not
     CHECK(errors == std::vector{HostErrorSource::interrupt});
     dev.press(Key::a);

@@ -10,45 +10,20 @@
 
 #include <vmsuperio/i8042.hpp>
 
+#include "recorders.hpp"
+
 /// A controller whose three lines and events are recorded, and the accesses of a guest.
 namespace ps2 {
 
 using Bytes = std::vector<std::uint8_t>;
+using recorders::CountingTrigger;
+using recorders::RecordingLevel;
 
 /// A key by its number, whether there is such a key or not.
 inline vmsuperio::Key key_number(unsigned number) {
     // NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange): a host may pass any number
     return static_cast<vmsuperio::Key>(number);
 }
-
-/// Counts edges, and fails if a test sets that.
-struct CountingTrigger {
-    using error_type = int;
-    int* count;
-    const bool* fail{nullptr};
-    std::expected<void, int> trigger() {
-        ++*count;
-        if (fail != nullptr && *fail) {
-            return std::unexpected(7);
-        }
-        return {};
-    }
-};
-
-/// Records each level that it receives.
-struct RecordingLevel {
-    using error_type = int;
-    std::vector<bool>* levels;
-    int* edges;
-    std::expected<void, int> trigger() {
-        ++*edges;
-        return {};
-    }
-    std::expected<void, int> set_level(bool asserted) {
-        levels->push_back(asserted);
-        return {};
-    }
-};
 
 struct RecordingEvents {
     std::vector<bool>* a20;

@@ -10,35 +10,16 @@
 #include <vmsuperio/reset_control.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
+using recorders::CountingTrigger;
+using recorders::RecordingLevel;
 using vmsuperio::ResetControl;
 using vmsuperio::ResetKind;
 using vmsuperio::SystemControlPortA;
 
 namespace {
 
-struct CountingTrigger {
-    using error_type = int;
-    int* count;
-    bool fails{false};
-    std::expected<void, int> trigger() {
-        ++*count;
-        if (fails) {
-            return std::unexpected(5);
-        }
-        return {};
-    }
-};
-struct RecordingLevel {
-    using error_type = int;
-    std::vector<bool>* levels;
-    // NOLINTNEXTLINE(readability-convert-member-functions-to-static)
-    std::expected<void, int> trigger() { return std::unexpected(1); }
-    std::expected<void, int> set_level(bool asserted) {
-        levels->push_back(asserted);
-        return {};
-    }
-};
 struct ResetEvents {
     std::vector<ResetKind>* kinds;
     void reset_requested(ResetKind kind) { kinds->push_back(kind); }
@@ -92,11 +73,11 @@ TEST_CASE("ResetControl: Linux's and EDK2's sequence resets once", "[reset_contr
 
 TEST_CASE("ResetControl: other offsets, errors, reset and saved states", "[reset_control][snapshot]") {
     int resets = 0;
-    ResetControl port(CountingTrigger{&resets, true});
+    ResetControl port(CountingTrigger{&resets, &recorders::always});
     CHECK(port.write(1, 0x06).has_value());
     CHECK(port.read(1) == 0xFF);
     CHECK(resets == 0);
-    CHECK((port.write(0, 0x06) == std::unexpected(5)));
+    CHECK((port.write(0, 0x06) == std::unexpected(recorders::failure)));
     CHECK(port.read(0) == 0x06);  // the write has taken effect nevertheless
     const auto decoded = vmsuperio::decode<vmsuperio::ResetControlState>(vmsuperio::encode(port.state()));
     REQUIRE(decoded.has_value());
@@ -160,10 +141,10 @@ TEST_CASE("SystemControlPortA: Linux's fast A20 switches the gate and does not r
 TEST_CASE("SystemControlPortA: other offsets, errors and saved states", "[reset_control][port92][snapshot]") {
     int resets = 0;
     std::vector<bool> gate;
-    SystemControlPortA port(CountingTrigger{&resets, true}, GateEvents{&gate});
+    SystemControlPortA port(CountingTrigger{&resets, &recorders::always}, GateEvents{&gate});
     CHECK(port.write(7, 0x03).has_value());
     CHECK(port.read(7) == 0xFF);
-    CHECK((port.write(0, 0x03) == std::unexpected(5)));
+    CHECK((port.write(0, 0x03) == std::unexpected(recorders::failure)));
     CHECK(port.a20_enabled());
     using Port = SystemControlPortA<CountingTrigger, GateEvents>;
     const auto restored = Port::from_state(port.state(), CountingTrigger{&resets}, GateEvents{&gate});
@@ -176,25 +157,21 @@ TEST_CASE("SystemControlPortA: other offsets, errors and saved states", "[reset_
 
 TEST_CASE("Reset ports: a reset trigger that fails is returned, counted and reported, once for each reset",
           "[reset_control][port92][host_errors]") {
-    struct ErrorEvents {
-        std::vector<vmsuperio::HostErrorSource>* errors;
-        void host_error(vmsuperio::HostErrorSource source) { errors->push_back(source); }
-    };
     const auto check = [](auto make, std::uint8_t resets_with) {
         int resets = 0;
         std::vector<vmsuperio::HostErrorSource> errors;
-        auto port = make(CountingTrigger{&resets, true}, ErrorEvents{&errors});
-        CHECK((port.write(0, resets_with) == std::unexpected(5)));
+        auto port = make(CountingTrigger{&resets, &recorders::always}, recorders::HostErrorEvents{&errors});
+        CHECK((port.write(0, resets_with) == std::unexpected(recorders::failure)));
         CHECK(port.write(0, resets_with).has_value());  // no change from 0 to 1
         CHECK(port.write(3, resets_with).has_value());
         CHECK(port.read(0) == resets_with);
         CHECK(port.host_errors() == vmsuperio::HostErrors{.reset = 1});
         CHECK(errors == std::vector{vmsuperio::HostErrorSource::reset});
         port.reset();
-        CHECK((port.write(0, resets_with) == std::unexpected(5)));
+        CHECK((port.write(0, resets_with) == std::unexpected(recorders::failure)));
         CHECK(port.host_errors() == vmsuperio::HostErrors{.reset = 2});
         CHECK(resets == 2);
-        port.reset_evt().fails = false;
+        port.reset_evt().fails = nullptr;
         port.reset();
         CHECK(port.write(0, resets_with).has_value());
         CHECK(port.host_errors() == vmsuperio::HostErrors{.reset = 2});

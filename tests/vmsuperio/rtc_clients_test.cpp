@@ -8,23 +8,16 @@
 #include <vmsuperio/rtc_cmos.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
 using namespace std::chrono_literals;
+using recorders::CountingTrigger;
 using std::chrono::seconds;
 using vmsuperio::ClockRef;
 using vmsuperio::ManualClock;
 using vmsuperio::RtcCmos;
 
 namespace {
-
-struct CountingTrigger {
-    using error_type = int;
-    int* count;
-    std::expected<void, int> trigger() {
-        ++*count;
-        return {};
-    }
-};
 
 // 2024-06-11 13:45:30
 constexpr seconds start{1'718'113'530};

@@ -9,8 +9,10 @@
 #include <vmsuperio/rtc_cmos.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
 using namespace std::chrono_literals;
+using recorders::CountingTrigger;
 using std::chrono::seconds;
 using vmsuperio::ClockRef;
 using vmsuperio::ManualClock;
@@ -21,14 +23,6 @@ using vmsuperio::RtcCmosState;
 
 namespace {
 
-struct CountingTrigger {
-    using error_type = int;
-    int* count;
-    std::expected<void, int> trigger() {
-        ++*count;
-        return {};
-    }
-};
 using Device = RtcCmos<CountingTrigger, NoRtcCmosEvents, ClockRef<ManualClock>>;
 
 constexpr seconds at(int year, unsigned month, unsigned day, int hour = 0, int minute = 0, int second = 0) {

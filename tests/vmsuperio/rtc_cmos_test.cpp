@@ -10,8 +10,11 @@
 #include <vmsuperio/rtc_cmos.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
 using namespace std::chrono_literals;
+using recorders::CountingTrigger;
+using recorders::RecordingLevel;
 using std::chrono::nanoseconds;
 using std::chrono::seconds;
 using vmsuperio::ClockRef;
@@ -20,30 +23,6 @@ using vmsuperio::RtcCmos;
 using vmsuperio::RtcCmosState;
 
 namespace {
-
-struct CountingTrigger {
-    using error_type = int;
-    int* count;
-    const bool* fail{nullptr};
-    std::expected<void, int> trigger() {
-        ++*count;
-        if (fail != nullptr && *fail) {
-            return std::unexpected(3);
-        }
-        return {};
-    }
-};
-
-struct RecordingLevel {
-    using error_type = int;
-    std::vector<bool>* levels;
-    // NOLINTNEXTLINE(readability-convert-member-functions-to-static)
-    std::expected<void, int> trigger() { return std::unexpected(1); }
-    std::expected<void, int> set_level(bool asserted) {
-        levels->push_back(asserted);
-        return {};
-    }
-};
 
 struct RecordingEvents {
     std::vector<std::int64_t>* set;
@@ -137,7 +116,7 @@ TEST_CASE("RtcCmos: it can be constructed from nothing, a trigger, a clock, or b
                                   RtcCmos<vmsuperio::NullTrigger, vmsuperio::NoRtcCmosEvents, ManualClock>>);
     CHECK(with_clock.write(0, 0x09));
     CHECK(with_clock.read(1) == 0x70);
-    CHECK(both.interrupt_evt().count == &irqs);
+    CHECK(both.interrupt_evt().edges == &irqs);
     // The host's own clock is past 2024.
     CHECK(nothing.write(0, 0x32));
     CHECK(nothing.read(1) >= 0x20);
@@ -945,7 +924,7 @@ TEST_CASE("RtcCmos: trigger errors are returned by write and tick, and counted f
     pc.clock.advance(1s);
     const auto ticked = pc.dev.tick();
     REQUIRE_FALSE(ticked.has_value());
-    CHECK(ticked.error() == 3);
+    CHECK(ticked.error() == recorders::failure);
     CHECK((pc.get(0x0C) & 0x90) == 0x90);
     pc.clock.advance(1s);
     CHECK(pc.dev.read(1) != 0);

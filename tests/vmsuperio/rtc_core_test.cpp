@@ -12,6 +12,7 @@
 #include <vmsuperio/rtc_pl031.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
 using namespace std::chrono_literals;
 using namespace vmsuperio;
@@ -178,22 +179,15 @@ TEST_CASE("RtcPl031: the registers have their names, and nothing else has", "[rt
 
 TEST_CASE("RtcCmos: interrupt_errors() counts every failure, as host_errors() does",
           "[rtc_cmos][host_errors]") {
-    struct Broken {
-        using error_type = int;
-        // NOLINTNEXTLINE(readability-convert-member-functions-to-static)
-        std::expected<void, int> trigger() { return std::unexpected(3); }
-    };
-    struct Events {
-        std::vector<HostErrorSource>* heard;
-        void host_error(HostErrorSource source) const { heard->push_back(source); }
-    };
     std::vector<HostErrorSource> heard;
+    int edges{};
     ManualClock clock(0s);
-    RtcCmos rtc(Broken{}, Events{&heard}, ClockRef(clock));
+    RtcCmos rtc(recorders::CountingTrigger{&edges, &recorders::always}, recorders::HostErrorEvents{&heard},
+                ClockRef(clock));
     CHECK(rtc.write(0, 0x0B));
     CHECK(rtc.write(1, 0x12));
     clock.advance(1s);
-    CHECK(rtc.tick().error() == 3);
+    CHECK(rtc.tick().error() == recorders::failure);
     CHECK(rtc.host_errors() == HostErrors{.interrupt = 1});
     CHECK(rtc.interrupt_errors() == 1);
     CHECK(rtc.write(0, 0x0C));

@@ -10,8 +10,10 @@
 #include <vmsuperio/rtc_pl031.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
 using namespace std::chrono_literals;
+using recorders::CountingTrigger;
 using std::chrono::nanoseconds;
 using std::chrono::seconds;
 using vmsuperio::ClockRef;
@@ -29,19 +31,6 @@ constexpr std::uint16_t imsc = 0x10;
 constexpr std::uint16_t ris = 0x14;
 constexpr std::uint16_t mis = 0x18;
 constexpr std::uint16_t icr = 0x1C;
-
-struct CountingTrigger {
-    using error_type = int;
-    int* count;
-    const bool* fail{nullptr};
-    std::expected<void, int> trigger() {
-        ++*count;
-        if (fail != nullptr && *fail) {
-            return std::unexpected(3);
-        }
-        return {};
-    }
-};
 
 struct RecordingEvents {
     int* bad_reads;

@@ -14,6 +14,8 @@
 
 #include <vmsuperio/serial.hpp>
 
+#include "recorders.hpp"
+
 namespace serial_test {
 
 using vmsuperio::Serial;
@@ -27,14 +29,10 @@ inline constexpr std::uint8_t rbr = 0, thr = 0, dll = 0, ier = 1, dlm = 1, iir =
 inline constexpr std::uint8_t dlab = 0x80, loop = 0x10, out2 = 0x08;
 
 /// The host's side of a device, which records the calls of the device.
-struct World {
+struct World : recorders::RecordingWriter {
     int edges{0};  // trigger() calls
     bool trigger_fails{false};
     std::vector<bool> levels;  // set_level() calls
-    std::string output;        // bytes that the writer took
-    int writer_calls{0};
-    std::size_t room{SIZE_MAX};    // bytes that the writer takes until it is full
-    std::error_code writer_error;  // when set, the writer fails
     int buffer_reads{0};
     int out_bytes{0};
     int lost_bytes{0};
@@ -54,48 +52,15 @@ struct World {
     std::string take_output() { return std::exchange(output, {}); }
 };
 
-struct Edge {
-    using error_type = int;
-    World* world;
-    std::expected<void, int> trigger() {
-        ++world->edges;
-        if (world->trigger_fails) {
-            return std::unexpected(7);
-        }
-        return {};
-    }
+struct Edge : recorders::CountingTrigger {
+    explicit Edge(World* world) : CountingTrigger{&world->edges, &world->trigger_fails} {}
 };
-
-struct Level {
-    using error_type = int;
-    World* world;
-    std::expected<void, int> trigger() {
-        ++world->edges;
-        return {};
-    }
-    std::expected<void, int> set_level(bool asserted) {
-        world->levels.push_back(asserted);
-        if (world->trigger_fails) {
-            return std::unexpected(7);
-        }
-        return {};
-    }
+struct Level : recorders::RecordingLevel {
+    explicit Level(World* world) : RecordingLevel{&world->levels, &world->edges, &world->trigger_fails} {}
 };
-
 struct Sink {
     World* world;
-    std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) {
-        ++world->writer_calls;
-        if (world->writer_error) {
-            return std::unexpected(world->writer_error);
-        }
-        const std::size_t taken = std::min(bytes.size(), world->room);
-        world->output.append(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(taken));
-        if (world->room != SIZE_MAX) {
-            world->room -= taken;
-        }
-        return taken;
-    }
+    auto write(std::span<const std::uint8_t> bytes) { return world->write(bytes); }
 };
 
 struct Events {

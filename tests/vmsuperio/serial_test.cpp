@@ -616,7 +616,7 @@ TEST_CASE("Serial: class template arguments are deduced, and the parts are acces
     CHECK(world.out_bytes == 1);
     static_cast<void>(shared.read(9));
     CHECK(world.invalid == 1);
-    CHECK(shared.interrupt_evt().world == &world);
+    CHECK(shared.interrupt_evt().edges == &world.edges);
     static_assert(std::is_same_v<decltype(std::as_const(shared).interrupt_evt()), const Edge&>);
 }
 

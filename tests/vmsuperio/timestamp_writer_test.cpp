@@ -11,34 +11,21 @@
 #include <vmsuperio/timestamp_writer.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
 using namespace std::chrono_literals;
+using recorders::RecordingWriter;
 using vmsuperio::BufferWriter;
 using vmsuperio::ClockRef;
 using vmsuperio::ManualClock;
 using vmsuperio::TimestampFormat;
 using vmsuperio::TimestampWriter;
 using vmsuperio::WriteResult;
+using vmsuperio::WriterRef;
 
 namespace {
 
 std::vector<std::uint8_t> bytes(std::string_view text) { return {text.begin(), text.end()}; }
-
-// Takes at most `room` bytes per call.
-struct Narrow {
-    std::string* out;
-    const std::size_t* room;
-    const bool* fails;
-    WriteResult write(std::span<const std::uint8_t> offered) {
-        CHECK_FALSE(offered.empty());
-        if (*fails) {
-            return std::unexpected(std::make_error_code(std::errc::broken_pipe));
-        }
-        const std::size_t count = offered.size() < *room ? offered.size() : *room;
-        out->append(offered.begin(), offered.begin() + static_cast<std::ptrdiff_t>(count));
-        return count;
-    }
-};
 
 }  // namespace
 
@@ -81,25 +68,24 @@ TEST_CASE("TimestampWriter: the output does not depend on how many bytes the sin
     std::string expected;
     for (std::size_t room = 1; room <= 60; ++room) {
         for (std::size_t offered = 1; offered <= text.size(); ++offered) {
-            std::string out;
-            const bool fails = false;
-            std::size_t now = room;
+            RecordingWriter sink;
             ManualClock clock;
-            TimestampWriter writer(Narrow{&out, &now, &fails}, ClockRef(clock));
+            TimestampWriter writer(WriterRef{sink}, ClockRef(clock));
             std::size_t done = 0;
             unsigned calls = 0;
             while (done < text.size()) {
-                now = calls % 3 == 2 ? 0 : room;  // full now and then
+                sink.room_per_call = calls % 3 == 2 ? 0 : room;  // full now and then
                 const auto taken = writer.write(bytes(std::string_view(text).substr(done, offered)));
                 REQUIRE(taken.has_value());
-                REQUIRE((now != 0 || *taken == 0));
+                REQUIRE((sink.room_per_call != 0 || *taken == 0));
                 done += *taken;
                 REQUIRE(++calls < 500);
             }
             if (expected.empty()) {
-                expected = out;
+                expected = sink.output;
             }
-            REQUIRE(out == expected);
+            REQUIRE(sink.output == expected);
+            REQUIRE(sink.empty_calls == 0);
         }
     }
     CHECK(expected ==
@@ -108,15 +94,13 @@ TEST_CASE("TimestampWriter: the output does not depend on how many bytes the sin
 
 TEST_CASE("TimestampWriter: an error is returned after the bytes that were taken before it",
           "[writer][timestamp]") {
-    std::string out;
-    std::size_t room = 100;
-    bool fails = true;
+    RecordingWriter sink{.writer_error = std::make_error_code(std::errc::broken_pipe)};
     ManualClock clock;
-    TimestampWriter writer(Narrow{&out, &room, &fails}, ClockRef(clock));
+    TimestampWriter writer(WriterRef{sink}, ClockRef(clock));
     CHECK(writer.write(bytes("a\n")).error() == std::errc::broken_pipe);
-    fails = false;
+    sink.writer_error.clear();
     CHECK(writer.write(bytes("b\n")) == 2U);
-    CHECK(out == "[    0.000000] b\n");
+    CHECK(sink.output == "[    0.000000] b\n");
 
     struct FailsLater {
         int* calls;

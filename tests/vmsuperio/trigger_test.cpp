@@ -5,43 +5,15 @@
 #include <vmsuperio/trigger.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
+using recorders::CountingTrigger;
+using recorders::RecordingLevel;
 using vmsuperio::LinePulse;
-
-namespace {
-
-struct EdgeTrigger {
-    using error_type = int;
-    int* count;
-    bool fail{false};
-    std::expected<void, int> trigger() {
-        ++*count;
-        if (fail) {
-            return std::unexpected(5);
-        }
-        return {};
-    }
-};
-
-struct RecordingLevel {
-    using error_type = int;
-    std::vector<bool>* levels;
-    int* edges;
-    std::expected<void, int> trigger() {
-        ++*edges;
-        return {};
-    }
-    std::expected<void, int> set_level(bool asserted) {
-        levels->push_back(asserted);
-        return {};
-    }
-};
-
-}  // namespace
 
 TEST_CASE("InterruptLine: an edge trigger is called on each rise, and on a pulse while high", "[trigger]") {
     int count = 0;
-    vmsuperio::InterruptLine line(EdgeTrigger{&count});
+    vmsuperio::InterruptLine line(CountingTrigger{&count});
     CHECK(line.update(false).has_value());
     CHECK(count == 0);
     CHECK(line.update(true).has_value());
@@ -88,22 +60,22 @@ TEST_CASE("InterruptLine: a level trigger sees a line that was low in between fa
 
 TEST_CASE("InterruptLine: a failing trigger is reported and the level is kept", "[trigger]") {
     int count = 0;
-    vmsuperio::InterruptLine line(EdgeTrigger{&count, true});
+    vmsuperio::InterruptLine line(CountingTrigger{&count, &recorders::always});
     const auto result = line.update(true);
     REQUIRE_FALSE(result.has_value());
-    CHECK(result.error() == 5);
+    CHECK(result.error() == recorders::failure);
     CHECK(line.level());
 }
 
 TEST_CASE("TriggerRef: it is an edge or a level trigger like the one that it refers to", "[trigger]") {
     int count = 0;
-    EdgeTrigger edge{&count};
+    CountingTrigger edge{&count};
     vmsuperio::TriggerRef edge_ref(edge);
     static_assert(vmsuperio::Trigger<decltype(edge_ref)> && !vmsuperio::LevelTrigger<decltype(edge_ref)>);
     CHECK(edge_ref.trigger().has_value());
     CHECK(count == 1);
-    edge.fail = true;
-    CHECK(edge_ref.trigger().error() == 5);
+    edge.fails = &recorders::always;
+    CHECK(edge_ref.trigger().error() == recorders::failure);
 
     std::vector<bool> levels;
     int edges = 0;
@@ -118,11 +90,11 @@ TEST_CASE("TriggerRef: it is an edge or a level trigger like the one that it ref
 
 TEST_CASE("pulse: an edge for an edge trigger, up and down for a level trigger", "[trigger]") {
     int count = 0;
-    EdgeTrigger edge{&count};
+    CountingTrigger edge{&count};
     CHECK(vmsuperio::pulse(edge).has_value());
     CHECK(count == 1);
-    edge.fail = true;
-    CHECK(vmsuperio::pulse(edge).error() == 5);
+    edge.fails = &recorders::always;
+    CHECK(vmsuperio::pulse(edge).error() == recorders::failure);
 
     std::vector<bool> levels;
     int edges = 0;

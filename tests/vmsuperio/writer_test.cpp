@@ -8,8 +8,10 @@
 #include <vmsuperio/writer.hpp>
 
 #include "catch.hpp"
+#include "recorders.hpp"
 
 using namespace std::chrono_literals;
+using recorders::RecordingWriter;
 using vmsuperio::RateLimit;
 using vmsuperio::RateLimitMode;
 using vmsuperio::WriteResult;
@@ -19,23 +21,7 @@ namespace {
 std::vector<std::uint8_t> bytes(std::string_view text) { return {text.begin(), text.end()}; }
 std::string text(const std::vector<std::uint8_t>& data) { return {data.begin(), data.end()}; }
 
-// Takes `room` bytes, then none; fails if a test sets that.
-struct Limited {
-    std::size_t room{SIZE_MAX};
-    bool fails{false};
-    std::string taken{};  // NOLINT: GCC wants every member of a designated initializer named or defaulted
-    WriteResult write(std::span<const std::uint8_t> data) {
-        if (fails) {
-            return std::unexpected(std::make_error_code(std::errc::io_error));
-        }
-        const std::size_t count = std::min(room, data.size());
-        taken.append(data.begin(), data.begin() + static_cast<std::ptrdiff_t>(count));
-        if (room != SIZE_MAX) {
-            room -= count;
-        }
-        return count;
-    }
-};
+const std::error_code io_error = std::make_error_code(std::errc::io_error);
 
 }  // namespace
 
@@ -105,21 +91,22 @@ TEST_CASE("RingWriter: after any sequence of writes it contains the end of all b
 }
 
 TEST_CASE("WriterRef: it writes to the writer it refers to", "[writer]") {
-    Limited sink{.room = 2};
+    RecordingWriter sink{.room = 2};
     vmsuperio::WriterRef writer(sink);
     auto copy = writer;
     CHECK(writer.write(bytes("abc")) == std::size_t{2});
     CHECK(copy.write(bytes("c")) == std::size_t{0});
-    CHECK(sink.taken == "ab");
+    CHECK(sink.output == "ab");
 }
 
 TEST_CASE("TeeWriter: the first writer leads and the others follow", "[writer][tee]") {
-    vmsuperio::TeeWriter tee(Limited{.room = 5}, Limited{.room = 3}, vmsuperio::BufferWriter{});
+    vmsuperio::TeeWriter tee(RecordingWriter{.room = 5}, RecordingWriter{.room = 3},
+                             vmsuperio::BufferWriter{});
     CHECK(tee.write(bytes("abcd")) == std::size_t{4});
     CHECK(tee.write(bytes("efg")) == std::size_t{1});
     CHECK(tee.write(bytes("fg")) == std::size_t{0});
-    CHECK(tee.get<0>().taken == "abcde");
-    CHECK(tee.get<1>().taken == "abc");
+    CHECK(tee.get<0>().output == "abcde");
+    CHECK(tee.get<1>().output == "abc");
     CHECK(tee.get<2>().text() == "abcde");  // no byte twice
     CHECK(tee.dropped(0) == 0);
     CHECK(tee.dropped(1) == 2);
@@ -132,27 +119,27 @@ TEST_CASE("TeeWriter: the first writer leads and the others follow", "[writer][t
 }
 
 TEST_CASE("TeeWriter: only the leader's error counts", "[writer][tee]") {
-    vmsuperio::TeeWriter tee(Limited{}, Limited{.fails = true});
+    vmsuperio::TeeWriter tee(RecordingWriter{}, RecordingWriter{.writer_error = io_error});
     CHECK(tee.write(bytes("abc")) == std::size_t{3});
     CHECK(tee.dropped(1) == 3);
-    tee.get<0>().fails = true;
-    tee.get<1>().fails = false;
+    tee.get<0>().writer_error = io_error;
+    tee.get<1>().writer_error.clear();
     const auto failed = tee.write(bytes("de"));
     REQUIRE_FALSE(failed.has_value());
     CHECK(failed.error() == std::errc::io_error);
-    CHECK(tee.get<1>().taken.empty());
+    CHECK(tee.get<1>().output.empty());
     CHECK(tee.dropped(1) == 3);
-    vmsuperio::TeeWriter alone(Limited{.room = 1});
+    vmsuperio::TeeWriter alone(RecordingWriter{.room = 1});
     CHECK(alone.write(bytes("ab")) == std::size_t{1});
 }
 
 TEST_CASE("RateLimitedWriter: a burst passes, then the rate applies; the excess is counted",
           "[writer][rate]") {
     vmsuperio::ManualClock clock;
-    vmsuperio::RateLimitedWriter writer(Limited{}, RateLimit{.bytes_per_second = 10, .burst = 5},
+    vmsuperio::RateLimitedWriter writer(RecordingWriter{}, RateLimit{.bytes_per_second = 10, .burst = 5},
                                         vmsuperio::ClockRef(clock));
     CHECK(writer.write(bytes("abcdefgh")) == std::size_t{8});
-    CHECK(writer.inner().taken == "abcde");
+    CHECK(writer.inner().output == "abcde");
     CHECK(writer.dropped() == 3);
     CHECK(writer.ready_in() == 100ms);
     clock.advance(99ms);
@@ -162,17 +149,17 @@ TEST_CASE("RateLimitedWriter: a burst passes, then the rate applies; the excess 
     clock.advance(1ms);
     CHECK(writer.ready_in() == 0ns);
     CHECK(writer.write(bytes("jk")) == std::size_t{2});
-    CHECK(writer.inner().taken == "abcdej");
+    CHECK(writer.inner().output == "abcdej");
     clock.advance(1h);  // the bucket is full: no more than a burst
     CHECK(writer.write(bytes("0123456789")) == std::size_t{10});
-    CHECK(writer.inner().taken == "abcdej01234");
+    CHECK(writer.inner().output == "abcdej01234");
     CHECK(writer.dropped() == 10);
 }
 
 TEST_CASE("RateLimitedWriter: no byte is written a nanosecond too early", "[writer][rate]") {
     vmsuperio::ManualClock clock;
     vmsuperio::RateLimitedWriter writer(
-        Limited{}, RateLimit{.bytes_per_second = 3, .burst = 1, .mode = RateLimitMode::hold},
+        RecordingWriter{}, RateLimit{.bytes_per_second = 3, .burst = 1, .mode = RateLimitMode::hold},
         vmsuperio::ClockRef(clock));
     CHECK(writer.write(bytes("abc")) == std::size_t{1});
     CHECK(writer.ready_in() == 333'333'334ns);
@@ -186,7 +173,7 @@ TEST_CASE("RateLimitedWriter: no byte is written a nanosecond too early", "[writ
 TEST_CASE("RateLimitedWriter: holding takes nothing beyond the rate and loses nothing", "[writer][rate]") {
     vmsuperio::ManualClock clock;
     vmsuperio::RateLimitedWriter writer(
-        Limited{}, RateLimit{.bytes_per_second = 10, .burst = 5, .mode = RateLimitMode::hold},
+        RecordingWriter{}, RateLimit{.bytes_per_second = 10, .burst = 5, .mode = RateLimitMode::hold},
         vmsuperio::ClockRef(clock));
     std::string_view rest = "abcdefghijklmnopqrstuvwxyz";
     int waits = 0;
@@ -199,7 +186,7 @@ TEST_CASE("RateLimitedWriter: holding takes nothing beyond the rate and loses no
             ++waits;
         }
     }
-    CHECK(writer.inner().taken == "abcdefghijklmnopqrstuvwxyz");
+    CHECK(writer.inner().output == "abcdefghijklmnopqrstuvwxyz");
     CHECK(writer.dropped() == 0);
     CHECK(waits == 21);
     CHECK(clock.now().time_since_epoch() == 2100ms);
@@ -207,16 +194,16 @@ TEST_CASE("RateLimitedWriter: holding takes nothing beyond the rate and loses no
 
 TEST_CASE("RateLimitedWriter: bytes that the inner writer does not take cost nothing", "[writer][rate]") {
     const vmsuperio::ManualClock clock;
-    vmsuperio::RateLimitedWriter writer(Limited{.room = 2}, RateLimit{.bytes_per_second = 1, .burst = 5},
-                                        vmsuperio::ClockRef(clock));
+    vmsuperio::RateLimitedWriter writer(
+        RecordingWriter{.room = 2}, RateLimit{.bytes_per_second = 1, .burst = 5}, vmsuperio::ClockRef(clock));
     CHECK(writer.write(bytes("abcdefgh")) == std::size_t{2});  // full, so the bytes are held, not dropped
     CHECK(writer.dropped() == 0);
-    writer.inner().fails = true;
+    writer.inner().writer_error = io_error;
     CHECK_FALSE(writer.write(bytes("c")).has_value());
-    writer.inner().fails = false;
+    writer.inner().writer_error.clear();
     writer.inner().room = 10;
     CHECK(writer.write(bytes("cdef")) == std::size_t{4});
-    CHECK(writer.inner().taken == "abcde");
+    CHECK(writer.inner().output == "abcde");
     CHECK(writer.dropped() == 1);
 }
 
@@ -235,7 +222,7 @@ TEST_CASE("RateLimitedWriter: it works with any clock and any limit", "[writer][
          {std::uint32_t{0}, std::uint32_t{1}, std::uint32_t{1'000'000'000}, most}) {
         for (const std::uint32_t burst : {std::uint32_t{0}, std::uint32_t{1}, most}) {
             vmsuperio::ManualClock clock;
-            vmsuperio::RateLimitedWriter writer(Limited{.room = 1000},
+            vmsuperio::RateLimitedWriter writer(RecordingWriter{.room = 1000},
                                                 RateLimit{rate, burst, RateLimitMode::hold},
                                                 vmsuperio::ClockRef(clock));
             for (const auto time : times) {
@@ -253,7 +240,7 @@ TEST_CASE("RateLimitedWriter: it works with any clock and any limit", "[writer][
     // A clock that goes backwards adds nothing.
     vmsuperio::ManualClock clock(10s);
     vmsuperio::RateLimitedWriter writer(
-        Limited{}, RateLimit{.bytes_per_second = 1, .burst = 1, .mode = RateLimitMode::hold},
+        RecordingWriter{}, RateLimit{.bytes_per_second = 1, .burst = 1, .mode = RateLimitMode::hold},
         vmsuperio::ClockRef(clock));
     CHECK(writer.write(bytes("ab")) == std::size_t{1});
     clock.set(0s);
