@@ -3,10 +3,10 @@
 // The firmware tables of any machine: an operating system finds all of them, with correct lengths and
 // checksums, inside the area that the loader reserves for them, or the machine is refused.
 //
-// Input: 2 bytes of CPUs (modulo 16 where bit 15 is clear, as each costs time, else modulo 1024), then devices:
-// a byte with the kind of fixed hardware (0 to 3; others: none) and its values, a byte with the device's shape
-// (bits 1:0 resources, 2 no ACPI node, 3 an ACPI id instead of an EISA id, 4 _UID, 5 _CCA), the resources, the
-// node's name and hardware id.
+// Input: 2 bytes with the number of CPUs (modulo 1024 if bit 15 is set, otherwise modulo 16, because each
+// takes time), then devices: a byte with the kind of fixed hardware (0 to 3; others: none) and its values, a
+// byte with the device's shape (bits 1:0 number of resources, 2 no ACPI node, 3 an ACPI id instead of an EISA
+// id, 4 _UID, 5 _CCA), the resources, the node's name and hardware id.
 
 #include <array>
 #include <cstdint>
@@ -103,7 +103,7 @@ void check_tables(const GuestMemory& memory, std::uint64_t rsdp_at, const Platfo
     check(fadt_found && madt_found, "the XSDT names FADT and MADT");
 }
 
-// A name that ends with two printable characters of the input, which need not be allowed there.
+// A name that ends with two printable characters of the input, which may be invalid in a name.
 std::string name_of(Input& input, std::string_view prefix) {
     std::string name(prefix);
     for (int i = 0; i < 2; ++i) {
@@ -112,7 +112,7 @@ std::string name_of(Input& input, std::string_view prefix) {
     return name;
 }
 
-// A range of ports or memory may be larger than its descriptor can say, an interrupt may not exist.
+// A range of ports or memory may be too large for its descriptor, and an interrupt may not exist.
 vmdevice::ResourceConstraint resource_of(Input& input) {
     const std::uint8_t what = input.byte();
     switch (what & 3U) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// The kernel command line of a guest: the text lies in guest memory byte for byte, with a NUL behind it and
-// nothing else changed, or it is refused. It is refused only if it is too long or if the kernel's parser
-// (lib/cmdline.c, next_arg) would not see it as it was meant.
+// The kernel command line of a guest: either the text is in guest memory byte for byte, followed by a NUL, and
+// nothing else has changed, or it is refused. It is refused only if it is too long or if the kernel's parser
+// (lib/cmdline.c, next_arg) would misread it.
 //
-// Input: a byte with the space in guest memory (its low 7 bits, plus 1), one with the kernel's limit, then
-// the text.
+// Input: a byte with the size of the space in guest memory (its low 7 bits, plus 1), one with the kernel's
+// limit, then the text.
 
 #include <cstddef>
 #include <cstdint>
@@ -25,7 +25,7 @@ constexpr std::uint64_t address = 0x1000;
 constexpr std::size_t window = 256;
 constexpr std::uint8_t untouched = 0xA5;
 
-// Bytes that Linux takes, with every double quote closed.
+// Whether the text has only bytes that Linux accepts, and every double quote is closed.
 bool is_sound(std::string_view text) {
     bool quoted = false;
     for (const char c : text) {

@@ -37,7 +37,7 @@ AcpiTable read_file(const std::filesystem::path& path) {
     return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-/// Disassembles and recompiles one table. The result must be the same but for who compiled it.
+/// Disassembles and recompiles one table. The result must be the same except for the compiler's identity.
 void check_table(const std::filesystem::path& directory, const std::string& name, AcpiTable table) {
     CAPTURE(name);
     const std::filesystem::path file = directory / (name + ".dat");

@@ -41,7 +41,7 @@ Bytes table_at(const GuestMemory& memory, std::uint64_t address) {
 /// Follows RSDP, XSDT and FADT as an operating system does.
 std::map<std::string, Bytes> walk(const GuestMemory& memory, std::uint64_t rsdp_address) {
     CHECK(rsdp_address % 16 == 0);
-    CHECK((rsdp_address >= 0xE0000 && rsdp_address < 0x100000));  // where a BIOS search looks
+    CHECK((rsdp_address >= 0xE0000 && rsdp_address < 0x100000));  // the area that is searched for a BIOS
     const auto rsdp = memory.slice(rsdp_address, 36);
     REQUIRE(rsdp);
     CHECK(std::string(rsdp->begin(), rsdp->begin() + 8) == "RSD PTR ");
@@ -108,7 +108,7 @@ bool contains_eisa(const Bytes& table, std::string_view id) { return contains(ta
 
 }  // namespace
 
-TEST_CASE("ACPI: every table is reached from the RSDP, with its length and sum right", "[acpi]") {
+TEST_CASE("ACPI: every table can be reached from the RSDP and has the right length and checksum", "[acpi]") {
     const auto tables = tables_of(machine_with());
     CHECK(tables.size() == 4);
     CHECK(tables.at("FACP").size() == 276);
@@ -130,7 +130,7 @@ TEST_CASE("ACPI: the FADT's ports are those of the devices", "[acpi][fadt]") {
     CHECK(at<std::uint64_t>(fadt, 116 + 4) == 0xCF9);  // reset register and value
     CHECK(at<std::uint8_t>(fadt, 116) == 1);
     CHECK(at<std::uint8_t>(fadt, 128) == 6);
-    // The 64-bit blocks say the same as the old fields, or an operating system complains.
+    // The 64-bit blocks must agree with the old fields; otherwise operating systems complain.
     CHECK(at<std::uint64_t>(fadt, 148 + 4) == 0x600);
     CHECK(at<std::uint8_t>(fadt, 148 + 1) == 32);
     CHECK(at<std::uint64_t>(fadt, 172 + 4) == 0x604);
@@ -145,7 +145,7 @@ TEST_CASE("ACPI: the FADT's ports are those of the devices", "[acpi][fadt]") {
     CHECK((flags & (1U << 20U)) == 0);  // not hardware-reduced
 }
 
-TEST_CASE("ACPI: FADT boot flags and DSDT tell the truth about i8042 and CMOS", "[acpi][fadt][dsdt]") {
+TEST_CASE("ACPI: FADT boot flags and DSDT are right about i8042 and CMOS", "[acpi][fadt][dsdt]") {
     constexpr unsigned legacy = 1;
     constexpr unsigned has_8042 = 2;
     constexpr unsigned no_vga = 4;
@@ -198,7 +198,8 @@ TEST_CASE("ACPI: without power management the tables have no SCI, no timer and n
     CHECK_FALSE(contains(tables.at("APIC"), Bytes{2, 10, 0, 9}));
 }
 
-TEST_CASE("ACPI: the MADT lists each CPU, the IOAPIC, and what differs from the ISA bus", "[acpi][madt]") {
+TEST_CASE("ACPI: the MADT lists each CPU, the IOAPIC, and the interrupts that differ from the ISA bus",
+          "[acpi][madt]") {
     Platform machine = machine_with();
     machine.cpus = 254;
     const Bytes madt = tables_of(machine).at("APIC");
@@ -217,13 +218,13 @@ TEST_CASE("ACPI: the MADT lists each CPU, the IOAPIC, and what differs from the 
         CHECK(entries[0][i] == Bytes{0, 8, id, id, 1, 0, 0, 0});
     }
     CHECK(entries[1] == std::vector<Bytes>{{1, 12, 0, 0, 0x00, 0x00, 0xC0, 0xFE, 0, 0, 0, 0}});
-    // The SCI. The timer is at KVM's own pin, and needs no override.
+    // The SCI. The timer is at the pin that KVM uses, and needs no override.
     CHECK(entries[2] == std::vector<Bytes>{{2, 10, 0, 9, 9, 0, 0, 0, 0x0D, 0}});
     CHECK(entries[4] == std::vector<Bytes>{{4, 6, 0xFF, 0, 0, 1}});
     CHECK(entries.size() == 4);
 }
 
-TEST_CASE("ACPI: serial ports that share an interrupt say so", "[acpi][dsdt]") {
+TEST_CASE("ACPI: serial ports that share an interrupt are described as sharing it", "[acpi][dsdt]") {
     const Bytes two = tables_of(machine_with(2)).at("DSDT");
     CHECK(contains(two, "COM1"));
     CHECK(contains(two, "COM2"));
@@ -256,7 +257,8 @@ TEST_CASE("ACPI: each device has the ports and the interrupt of the machine, and
     CHECK(resources_of(dsdt, "COM4") == com(0xE8, 0x02, 0x08));
 }
 
-TEST_CASE("ACPI: the package of S5 is whole and holds the type that the hardware takes", "[acpi][dsdt]") {
+TEST_CASE("ACPI: the package of S5 is complete and contains the type that the hardware accepts",
+          "[acpi][dsdt]") {
     // NameOp _S5_, PackageOp of 4 elements: SLP_TYPa, SLP_TYPb, two reserved (ACPI 6.5, 7.4.2). Some kernels
     // read beyond a shorter one.
     const Bytes dsdt = tables_of(machine_with()).at("DSDT");
@@ -285,7 +287,8 @@ TEST_CASE("ACPI: virtio-mmio devices have their window and interrupt", "[acpi][d
     CHECK(contains(tables_of(machine_with()).at("DSDT"), "QEMU0001"));
 }
 
-TEST_CASE("ACPI: as many devices as have names fit; what does not fit is refused", "[acpi]") {
+TEST_CASE("ACPI: there may be as many devices as there are names; a device that does not fit is refused",
+          "[acpi]") {
     Platform machine = machine_with(4);
     machine.cpus = 254;
     for (std::size_t i = 0; i < 256; ++i) {
@@ -298,7 +301,7 @@ TEST_CASE("ACPI: as many devices as have names fit; what does not fit is refused
                Catch::Matchers::Contains("do not fit"));
 }
 
-TEST_CASE("ACPI: a machine that AML has no words for is refused as wrong usage", "[acpi]") {
+TEST_CASE("ACPI: a machine that AML cannot describe is refused as wrong usage", "[acpi]") {
     GuestMemory memory(0x10'0000);
     const auto refusal = [&memory](const DeviceDescription& device) {
         Platform machine = machine_with();
@@ -316,12 +319,12 @@ TEST_CASE("ACPI: a machine that AML has no words for is refused as wrong usage",
     CHECK_THAT(refusal(with_acpi_node(wide, "WIDE", "TEST0001")), Catch::Matchers::Contains("does not fit"));
     wide.resources = {mmio_window(vmdevice::mmio_range(0x1'0000'0000, 0x1000))};
     CHECK_THAT(refusal(with_acpi_node(wide, "WIDE", "TEST0001")), Catch::Matchers::Contains("does not fit"));
-    // A descriptor needs a place, which a device that may lie anywhere does not have.
+    // A descriptor needs an address, which a device that may be placed anywhere does not have.
     wide.resources = {vmdevice::PioConstraint{.size = 8}};
     CHECK_THAT(refusal(with_acpi_node(wide, "WIDE", "TEST0001")), Catch::Matchers::Contains("no descriptor"));
 }
 
-TEST_CASE("AML: integers and package lengths take the shortest form that holds them", "[acpi][aml]") {
+TEST_CASE("AML: integers and package lengths have the shortest form that can represent them", "[acpi][aml]") {
     CHECK(aml::integer(0) == Bytes{0x00});
     CHECK(aml::integer(1) == Bytes{0x01});
     CHECK(aml::integer(2) == Bytes{0x0A, 2});
@@ -336,14 +339,14 @@ TEST_CASE("AML: integers and package lengths take the shortest form that holds t
         return Bytes(scope.begin(), name);
     };
     CHECK(head(0x3F - 5) == Bytes{0x10, 0x3F});
-    CHECK(head(0x3F - 4) == Bytes{0x10, 0x41, 0x04});  // 65, itself counted
+    CHECK(head(0x3F - 4) == Bytes{0x10, 0x41, 0x04});  // 65, which includes the length itself
     CHECK(head(0xFFF - 6) == Bytes{0x10, 0x4F, 0xFF});
     CHECK(head(0xFFF - 5) == Bytes{0x10, 0x81, 0x00, 0x01});
     CHECK(head(0xF'FFFF - 7) == Bytes{0x10, 0x8F, 0xFF, 0xFF});
     CHECK(head(0xF'FFFF - 6) == Bytes{0x10, 0xC1, 0x00, 0x00, 0x01});
 }
 
-TEST_CASE("AML: names are padded, paths and EISA ids encoded, nonsense refused", "[acpi][aml]") {
+TEST_CASE("AML: names are padded, paths and EISA ids are encoded, invalid ones are refused", "[acpi][aml]") {
     CHECK(aml::name_string("RTC") == Bytes{'R', 'T', 'C', '_'});
     CHECK(aml::name_string("\\_SB.COM1") == Bytes{'\\', 0x2E, '_', 'S', 'B', '_', 'C', 'O', 'M', '1'});
     CHECK(aml::name_string("A.B.C") ==

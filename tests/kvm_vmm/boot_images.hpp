@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// Small kernel images made in memory, good ones that a test then spoils.
+/// Creates small, valid kernel images in memory, which tests then corrupt.
 
 #include <algorithm>
 #include <asm/bootparam.h>
@@ -33,7 +33,7 @@ void put(Bytes& image, std::size_t offset, T value) {
     std::memcpy(image.data() + offset, &value, sizeof(T));
 }
 
-/// A regular file without a name on disk; `path()` opens it for as long as this lives.
+/// A regular file without a name on disk. It can be opened by `path()` during the lifetime of this object.
 class MemoryFile {
 public:
     MemoryFile() : fd_(::memfd_create("kvm_vmm test image", MFD_CLOEXEC)) {
@@ -67,7 +67,7 @@ private:
 inline constexpr std::size_t bzimage_setup_size = 1024;
 inline constexpr std::size_t bzimage_payload_size = 4096;
 
-/// A header as a current 64-bit kernel has it: relocatable, at 2 MiB, in need of 4 MiB.
+/// The header of a typical current 64-bit kernel: relocatable, prefers 2 MiB, needs 4 MiB.
 inline setup_header good_setup_header() {
     setup_header header{};
     header.setup_sects = 1;
@@ -89,7 +89,7 @@ inline setup_header good_setup_header() {
     return header;
 }
 
-/// The payload's byte at offset n is n * 7 mod 256, so that its place can be checked.
+/// The payload's byte at offset n is n * 7 mod 256, so that its position can be checked.
 inline Bytes make_bzimage(const setup_header& header = good_setup_header()) {
     Bytes image(bzimage_setup_size + bzimage_payload_size);
     put(image, 0x1F1, header);
@@ -140,7 +140,7 @@ inline constexpr std::uint64_t elf_data_physical = 0x30'0000;
 inline constexpr std::uint64_t elf_notes_offset = 0x1C00;
 inline constexpr std::size_t elf_file_size = 0x2000;
 
-/// Headers of a kernel at 2 MiB: code, data with bss behind it, notes.
+/// Headers of a kernel at 2 MiB: code, data followed by bss, notes.
 inline Elf64Parts good_elf_parts() {
     Elf64Parts parts;
     std::memcpy(parts.header.e_ident, ELFMAG, SELFMAG);
@@ -182,7 +182,7 @@ inline Bytes make_elf(Elf64Parts parts = good_elf_parts(), const std::vector<Not
     return image;
 }
 
-/// A 32-bit kernel of one segment at 2 MiB.
+/// A 32-bit kernel with one segment at 2 MiB.
 inline Bytes make_elf32(const std::vector<Note>& notes = {}) {
     Bytes image(elf_file_size);
     const Bytes note_bytes = make_notes(notes);
@@ -207,7 +207,7 @@ inline Bytes make_elf32(const std::vector<Note>& notes = {}) {
     return image;
 }
 
-/// Runs `action`, which must throw a VmmError of one line; returns that line.
+/// Runs `action`, which must throw a VmmError whose message is one line. Returns that line.
 template <class Action>
 std::string error_of(kvm_vmm::ExitCode code, Action action) {
     try {

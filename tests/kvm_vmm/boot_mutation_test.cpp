@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-/// Kernel images with spoilt headers: each is loaded within bounds or refused with one clear line.
-/// KVM_VMM_BOOT_MUTATIONS sets how many of each kind (default 10,000).
+/// Kernel images with corrupted headers: each is loaded within bounds or refused with one clear line.
+/// KVM_VMM_BOOT_MUTATIONS specifies how many of each kind are tried (default 10,000).
 #include <cstdlib>
 #include <map>
 #include <random>
@@ -30,7 +30,7 @@ public:
 
     std::uint64_t below(std::uint64_t limit) { return random_() % limit; }
 
-    /// Changes one to four fields of [start, end), and now and then the length.
+    /// Changes one to four fields in [start, end), and sometimes the length.
     void spoil(Bytes& image, std::size_t start, std::size_t end) {
         for (std::uint64_t i = below(4) + 1; i > 0; --i) {
             const std::size_t width = std::size_t{1} << below(4);
@@ -68,7 +68,7 @@ private:
     std::mt19937_64 random_;
 };
 
-/// Loads `image`; what it comes to is "loaded", or the refusal up to its first number.
+/// Loads `image`. Returns "loaded", or the message of the refusal up to its first number.
 std::string outcome(MemoryFile& file, const Bytes& image, BootProtocol protocol, const MemoryFile& initrd) {
     file.write(image);
     GuestMemory memory(16 * mib);
@@ -79,7 +79,7 @@ std::string outcome(MemoryFile& file, const Bytes& image, BootProtocol protocol,
                                               .command_line = "console=ttyS0",
                                               .protocol = protocol},
                                              {});
-        // All inside the RAM, the firmware area untouched by the kernel, nothing over another.
+        // Everything is inside the RAM, the kernel is outside the firmware area, and nothing overlaps.
         REQUIRE(guest.kernel.begin >= layout::high_memory);
         REQUIRE(guest.kernel.end <= memory.low_end());
         REQUIRE(guest.kernel.begin < guest.kernel.end);
@@ -98,8 +98,8 @@ std::string outcome(MemoryFile& file, const Bytes& image, BootProtocol protocol,
         REQUIRE(text.find('\n') == std::string::npos);
         REQUIRE(text.size() < 300);
         const std::string reason = text.substr(text.rfind("': ") + 1);
-        return reason.substr(0,
-                             reason.find_first_of("0123456789"));  // what differs in numbers only is one kind
+        // Messages that differ only in numbers are one kind.
+        return reason.substr(0, reason.find_first_of("0123456789"));
     }
 }
 
@@ -118,7 +118,7 @@ void mutate(const Bytes& good, std::size_t start, std::size_t end, std::uint64_t
     for (const auto& [kind, count] : outcomes) {
         UNSCOPED_INFO(count << " x " << kind);
     }
-    // The mutations reach far: many different refusals, and not only refusals.
+    // The mutations reach many different checks, and some images pass all of them.
     CHECK(outcomes["loaded"] > 0);
     CHECK(outcomes.size() >= 8);
 }

@@ -36,7 +36,7 @@ KernelImage load(GuestMemory& memory, const Bytes& image) {
 
 }  // namespace
 
-TEST_CASE("bzImage: a 64-bit kernel is put at its preferred address and entered at +0x200",
+TEST_CASE("bzImage: a 64-bit kernel is loaded at its preferred address and entered at +0x200",
           "[boot][bzimage]") {
     GuestMemory memory(16 * mib);
     const Bytes image = make_bzimage();
@@ -51,7 +51,7 @@ TEST_CASE("bzImage: a 64-bit kernel is put at its preferred address and entered 
     const auto loaded = memory.slice(2 * mib, bzimage_payload_size);
     REQUIRE(loaded);
     CHECK(std::equal(loaded->begin(), loaded->end(), image.begin() + bzimage_setup_size));
-    // Nothing before, nothing behind.
+    // The memory before and behind it is untouched.
     CHECK(memory.read_object<std::uint64_t>(2 * mib - 8) == 0U);
     CHECK(memory.read_object<std::uint64_t>(2 * mib + bzimage_payload_size) == 0U);
 }
@@ -62,7 +62,7 @@ TEST_CASE("bzImage: one without a 64-bit entry is entered by the 32-bit protocol
     setup_header header = good_setup_header();
     header.xloadflags = 0;
     CHECK(load(first, make_bzimage(header)).protocol == EntryPoint::Protocol::linux32);
-    header.version = 0x020A;  // xloadflags are not defined yet: what stands there does not count
+    header.version = 0x020A;  // does not define xloadflags yet, so that field is ignored
     header.xloadflags = XLF_KERNEL_64;
     GuestMemory second(16 * mib);
     const KernelImage kernel = load(second, make_bzimage(header));
@@ -77,14 +77,14 @@ TEST_CASE("bzImage: setup_sects 0 means four", "[boot][bzimage]") {
     image.insert(image.begin() + bzimage_setup_size, 3 * 512, 0xEE);
     GuestMemory memory(16 * mib);
     CHECK(load(memory, image).entry == 2 * mib + 0x200);
-    CHECK(memory.read_object<std::uint16_t>(2 * mib) == 0x0700U);  // the payload's start, not the filling
+    CHECK(memory.read_object<std::uint16_t>(2 * mib) == 0x0700U);  // the payload's start, not the padding
 }
 
-TEST_CASE("bzImage: bytes behind the payload are left alone, and the last paragraph need not be full",
+TEST_CASE("bzImage: bytes behind the payload are not loaded, and the last paragraph need not be full",
           "[boot][bzimage]") {
     GuestMemory memory(16 * mib);
     Bytes image = make_bzimage();
-    image.insert(image.end(), 1500, 0xEE);  // a signature, as Debian's kernels have
+    image.insert(image.end(), 1500, 0xEE);  // a signature, as in Debian's kernels
     static_cast<void>(load(memory, image));
     CHECK(memory.read_object<std::uint64_t>(2 * mib + bzimage_payload_size) == 0U);
     image = make_bzimage();
@@ -104,7 +104,7 @@ TEST_CASE("bzImage: a relocatable kernel runs at its preferred address aligned u
     header.kernel_alignment = 0x1000;
     CHECK(load(memory, make_bzimage(header)).begin == mib);
     header.relocatable_kernel = 0;
-    header.kernel_alignment = 0;  // not looked at for a kernel that stays where it is
+    header.kernel_alignment = 0;  // ignored, because this kernel is not relocated
     header.pref_address = mib;
     CHECK(load(memory, make_bzimage(header)).begin == mib);
 }
@@ -116,13 +116,14 @@ TEST_CASE("bzImage: RAM up to the end of init_size is enough, a page less is not
         refusal(make_bzimage(), 6 * mib - 4096),
         Contains(
             "needs RAM up to 6 MiB (it runs at 2 MiB and needs 4 MiB from there); the guest has 6140 KiB"));
-    // init_size smaller than the payload: the payload counts.
+    // If init_size is smaller than the payload, the size of the payload counts.
     setup_header header = good_setup_header();
     header.init_size = 0;
     CHECK(load(memory, make_bzimage(header)).end == 2 * mib + bzimage_payload_size);
 }
 
-TEST_CASE("bzImage: each header field that is used is checked, with a clear line", "[boot][bzimage]") {
+TEST_CASE("bzImage: each header field that is used is checked, and a bad one is refused with a clear line",
+          "[boot][bzimage]") {
     CHECK_THAT(refusal_with([](setup_header& h) { h.boot_flag = 0; }), Contains("is not a kernel image"));
     CHECK_THAT(refusal_with([](setup_header& h) { h.header ^= 1U; }), Contains("no HdrS signature"));
     CHECK_THAT(refusal_with([](setup_header& h) { h.version = 0x0209; }),
@@ -152,7 +153,7 @@ TEST_CASE("bzImage: each header field that is used is checked, with a clear line
     CHECK(refusal_with([](setup_header&) {}) == "(no error)");
 }
 
-TEST_CASE("bzImage: cut at any length it is refused with one line", "[boot][bzimage]") {
+TEST_CASE("bzImage: a file that is cut at any length is refused with one line", "[boot][bzimage]") {
     const Bytes image = make_bzimage();
     for (std::size_t length = 1; length < image.size() - 15; length += length < 1100 ? 1 : 97) {
         const std::string line =
@@ -164,7 +165,7 @@ TEST_CASE("bzImage: cut at any length it is refused with one line", "[boot][bzim
     }
 }
 
-TEST_CASE("bzImage: asking for PVH says that a bzImage has none", "[boot][bzimage]") {
+TEST_CASE("bzImage: a request for PVH is refused, because a bzImage has no PVH entry", "[boot][bzimage]") {
     const MemoryFile file(make_bzimage());
     GuestMemory memory(16 * mib);
     CHECK_THAT(error_of(ExitCode::bad_file,
@@ -175,7 +176,7 @@ TEST_CASE("bzImage: asking for PVH says that a bzImage has none", "[boot][bzimag
                Contains("has no PVH entry"));
 }
 
-TEST_CASE("initrd: it lies as high as RAM and the kernel allow, page aligned", "[boot][initrd]") {
+TEST_CASE("initrd: it is placed as high as RAM and the kernel allow, page aligned", "[boot][initrd]") {
     GuestMemory memory(16 * mib);
     KernelImage kernel;
     kernel.begin = 2 * mib;
@@ -191,7 +192,7 @@ TEST_CASE("initrd: it lies as high as RAM and the kernel allow, page aligned", "
     CHECK(memory.read_object<std::uint8_t>(initrd.address + 5000) == 0);
     CHECK(memory.read_object<std::uint8_t>(initrd.address - 1) == 0);
 
-    kernel.initrd_limit = 10 * mib - 1;  // its last byte may be there
+    kernel.initrd_limit = 10 * mib - 1;  // the highest address that its last byte may have
     CHECK(place().address == 10 * mib - 8192);
     kernel.initrd_limit = 10 * mib - 2;
     CHECK(place().address + 5000 <= 10 * mib - 1);
@@ -206,7 +207,7 @@ TEST_CASE("initrd: it lies as high as RAM and the kernel allow, page aligned", "
     CHECK_THAT(error_of(ExitCode::bad_file, place), Contains("room for 0 bytes"));
 }
 
-TEST_CASE("initrd: in a guest with RAM above 4 GiB it still lies below the MMIO gap", "[boot][initrd]") {
+TEST_CASE("initrd: in a guest with RAM above 4 GiB it is still placed below the MMIO gap", "[boot][initrd]") {
     GuestMemory memory(5ULL << 30U);
     KernelImage kernel;
     kernel.end = 6 * mib;

@@ -10,8 +10,8 @@
 
 namespace kvm_vmm::test {
 
-/// fork(2), and a child that is the same whatever started the test (nohup, a background job, a program that
-/// blocks or ignores signals), and that ends with the test, even where that is killed.
+/// Calls fork(2). The child has the same signal state whatever started the test (nohup, a background job, a
+/// program that blocks or ignores signals), and ends with the test, even if the test is killed.
 inline pid_t fork_child() {
     const pid_t parent = ::getpid();
     const pid_t child = ::fork();
@@ -20,9 +20,9 @@ inline pid_t fork_child() {
     }
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != parent) {
-        ::_exit(127);  // it was killed just now
+        ::_exit(127);  // the parent was killed just now
     }
-    // Tests themselves may ignore a signal.
+    // The test itself may ignore a signal.
     test_support::forget_inherited_state();
     return 0;
 }

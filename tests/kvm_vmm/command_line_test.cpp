@@ -38,7 +38,7 @@ TEST_CASE("write_command_line: text that the kernel would misread is refused wit
 TEST_CASE("write_command_line: the text and its NUL are in guest memory, up to the kernel's limit",
           "[boot][command_line]") {
     GuestMemory memory(1U << 20U);
-    // What a longer line left there must not show behind the NUL.
+    // The rest of a longer line that was there before must not appear behind the NUL.
     REQUIRE(memory.write_object(space.address + 4, std::uint32_t{0x41414141}));
     CHECK(write_command_line(memory, space, "abcd", 4) == space.address);
     CHECK(memory.read_object<std::uint64_t>(space.address) == 0x4141'4100'6463'6261U);
@@ -49,7 +49,7 @@ TEST_CASE("write_command_line: the text and its NUL are in guest memory, up to t
     CHECK(write_command_line(memory, space, "", 0) == space.address);
 }
 
-TEST_CASE("write_command_line: a kernel's absurd limit does not let the line leave its space",
+TEST_CASE("write_command_line: the line does not leave its space, however high the kernel's limit is",
           "[boot][command_line]") {
     GuestMemory memory(1U << 20U);
     const std::string longest(space.size - 1, 'x');

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What a CPU finds at its first instruction, read by the guest itself or from KVM.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The state of a CPU at its first instruction, read by
+// the guest itself or from KVM.
 #include "arch/x86_64/cpu_setup.hpp"
 
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace {
 
 using Bytes = std::vector<std::uint8_t>;
 
-/// Takes what the guest writes to a port, and ends the VM with the byte 0xFF at offset 1.
+/// Records the guest's writes to a port; writing the byte 0xFF at offset 1 ends the VM.
 class Report final : public vmdevice::DevicePio {
 public:
     explicit Report(EndLatch& end) : end_(end) {}
@@ -100,7 +100,7 @@ TEST_CASE("CPU set-up: memory is write-back, fast strings are on, other MSRs are
     }
 }
 
-TEST_CASE("CPU set-up: the boot CPU takes the PIC's interrupts at LINT0 and the NMI at LINT1, others neither",
+TEST_CASE("CPU set-up: the boot CPU takes the PIC's interrupts at LINT0 and NMI at LINT1, other CPUs neither",
           "[kvm][cpu]") {
     REQUIRE_KVM();
     const Kvm kvm;
@@ -119,7 +119,8 @@ TEST_CASE("CPU set-up: the boot CPU takes the PIC's interrupts at LINT0 and the 
     CHECK(lapic_register(other, 0x360) == 0x1'0000);
 }
 
-TEST_CASE("CPU set-up: an MSR that KVM refuses is named, whichever of several it is", "[kvm][cpu]") {
+TEST_CASE("CPU set-up: the message names the MSR that KVM refused, whichever of several it is",
+          "[kvm][cpu]") {
     REQUIRE_KVM();
     if (host_ignores_msrs()) {
         VMSUPERIO_SKIP("KVM ignores unknown MSRs on this host");
@@ -144,7 +145,7 @@ TEST_CASE("CPU set-up: an MSR that KVM refuses is named, whichever of several it
     CHECK(refusal({entry(0x4321'0001)}) == "KVM refused MSR 0x43210001");
 }
 
-TEST_CASE("KVM set-up: port 0x61 and the PIT stay in the kernel, and channel 2's output shows there",
+TEST_CASE("KVM set-up: KVM emulates port 0x61 and the PIT, and port 0x61 shows channel 2's output",
           "[kvm][pit]") {
     REQUIRE_KVM();
     SmallGuest guest;
@@ -152,7 +153,7 @@ TEST_CASE("KVM set-up: port 0x61 and the PIT stay in the kernel, and channel 2's
     const auto in_kernel = std::make_shared<Report>(guest.end());
     REQUIRE(
         guest.io().register_pio(*vmdevice::PioRange::create(vmdevice::PioAddress{report_port}, 8), report));
-    // Would be asked if KVM passed the ports on.
+    // This device would be called if KVM did not handle the ports itself.
     REQUIRE(guest.io().register_pio(*vmdevice::PioRange::create(vmdevice::PioAddress{0x61}, 1), in_kernel));
     REQUIRE(guest.io().register_pio(*vmdevice::PioRange::create(vmdevice::PioAddress{0x40}, 4), in_kernel));
     guest.load_real_mode({

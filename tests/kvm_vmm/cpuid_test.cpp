@@ -41,7 +41,7 @@ std::vector<kvm_cpuid_entry2> amd() {
 
 }  // namespace
 
-TEST_CASE("CPUID: the APIC id is the index of the CPU, in every leaf that tells it", "[cpuid]") {
+TEST_CASE("CPUID: the APIC id is the index of the CPU in every leaf that contains it", "[cpuid]") {
     for (const unsigned cpus : {1U, 2U, 3U, 4U, 64U}) {
         for (unsigned index = 0; index < cpus; ++index) {
             const auto table = guest_cpuid(intel(), index, cpus, false);
@@ -76,14 +76,14 @@ TEST_CASE("CPUID: one socket of single-threaded cores", "[cpuid]") {
     CHECK((find(amd_table, 0x80000001).ecx & 2U) != 0);
 }
 
-TEST_CASE("CPUID: a single CPU says that it is alone", "[cpuid]") {
+TEST_CASE("CPUID: a single CPU reports that it is the only one", "[cpuid]") {
     const auto table = guest_cpuid(intel(), 0, 1, false);
     CHECK((find(table, 1).edx & (1U << 28U)) == 0);
     CHECK((find(table, 1).ebx >> 16U & 0xFFU) == 1);
     CHECK((find(table, 4, 3).eax >> 26U) == 0);
 }
 
-TEST_CASE("CPUID: the TSC deadline timer is shown where KVM has it", "[cpuid]") {
+TEST_CASE("CPUID: the TSC deadline timer is shown if KVM has it", "[cpuid]") {
     CHECK((find(guest_cpuid(intel(), 0, 1, true), 1).ecx & (1U << 24U)) != 0);
     CHECK((find(guest_cpuid(intel(), 0, 1, false), 1).ecx & (1U << 24U)) == 0);
 }

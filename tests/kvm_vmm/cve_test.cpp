@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
-// The classes of vulnerabilities that other loaders of guest images have had.
+// Classes of vulnerabilities that other loaders of guest images have had.
 
 #include <cstdint>
 #include <string>
@@ -19,7 +19,7 @@ namespace {
 
 constexpr std::uint64_t mib = 1U << 20U;
 
-// What loading says, and that it has written nothing to the guest where it says no.
+// Returns the loader's message. Checks that a refused image has not changed the guest's memory.
 std::string refusal(const Bytes& image) {
     const MemoryFile file(image);
     GuestMemory memory(16 * mib);
@@ -42,7 +42,7 @@ TEST_CASE("CVE-2018-7550 class: a segment with more bytes in the file than in me
         parts.segments[1].p_memsz = in_memory;
         CHECK_THAT(refusal(make_elf(parts)), Contains("more bytes in the file than in memory"));
     }
-    // One that takes no memory is none: nothing of it is copied.
+    // A segment that takes no memory is ignored: nothing of it is copied.
     {
         Elf64Parts parts = good_elf_parts();
         parts.segments[1].p_memsz = 0;
@@ -52,7 +52,7 @@ TEST_CASE("CVE-2018-7550 class: a segment with more bytes in the file than in me
         CHECK(kernel.end == elf_physical + elf_code_size);
         CHECK(memory.read_object<std::uint64_t>(elf_data_physical) == 0U);
     }
-    // And for a bzImage: it says that it needs less memory than its code takes.
+    // The same for a bzImage whose header claims that it needs less memory than its code takes.
     setup_header header = good_setup_header();
     header.init_size = 1;
     const MemoryFile file(make_bzimage(header));
@@ -80,7 +80,8 @@ TEST_CASE("CVE-2017-14167 class: address plus size of a segment does not wrap ar
     }
 }
 
-TEST_CASE("CVE-2017-14167 class: nor do the sizes in a bzImage's header", "[boot][bzimage][cve]") {
+TEST_CASE("CVE-2017-14167 class: the sizes in a bzImage's header do not wrap around",
+          "[boot][bzimage][cve]") {
     for (const std::uint64_t address : {~0ULL, ~0ULL - 0x1F'FFFF, 1ULL << 63U}) {
         for (const std::uint32_t size : {0x40'0000U, ~0U}) {
             setup_header header = good_setup_header();

@@ -38,7 +38,9 @@ std::string refusal_with(const std::function<void(Elf64Parts&)>& spoil) {
 
 }  // namespace
 
-TEST_CASE("ELF: segments go to their physical addresses, what is not in the file stays zero", "[boot][elf]") {
+TEST_CASE(
+    "ELF: segments are loaded at their physical addresses, and parts that are not in the file stay zero",
+    "[boot][elf]") {
     GuestMemory memory(16 * mib);
     const Bytes image = make_elf();
     const KernelImage kernel = load(memory, image);
@@ -66,7 +68,7 @@ TEST_CASE("ELF: a virtual entry point is translated to a physical one", "[boot][
     CHECK(load(memory, make_elf(parts)).entry == elf_physical + 0x123);
 }
 
-TEST_CASE("ELF: a 32-bit kernel is entered by the 32-bit protocol, or by PVH where it has the note",
+TEST_CASE("ELF: a 32-bit kernel is entered by the 32-bit protocol, or by PVH if it has the note",
           "[boot][elf]") {
     GuestMemory memory(16 * mib);
     const KernelImage kernel = load(memory, make_elf32());
@@ -119,11 +121,12 @@ TEST_CASE("PVH: an entry outside the kernel and malformed notes are refused", "[
     image = make_elf(good_elf_parts(), {pvh_note(static_cast<std::uint32_t>(elf_physical))});
     put(image, elf_notes_offset + 4, std::uint32_t{0xFFFF'FFFD});
     CHECK_THAT(refusal(image), Contains("malformed ELF note"));
-    // They do not matter where PVH is not asked for.
+    // They do not matter if PVH is not requested.
     CHECK(refusal(image, BootProtocol::linux_boot) == "(no error)");
 }
 
-TEST_CASE("ELF: each header field that is used is checked, with a clear line", "[boot][elf]") {
+TEST_CASE("ELF: each header field that is used is checked, and a bad one is refused with a clear line",
+          "[boot][elf]") {
     CHECK(refusal_with([](Elf64Parts&) {}) == "(no error)");
     CHECK_THAT(refusal_with([](Elf64Parts& p) { p.header.e_ident[EI_MAG0] = 0; }),
                Contains("is not a kernel image"));
@@ -163,10 +166,10 @@ TEST_CASE("ELF: each header field that is used is checked, with a clear line", "
                Contains("no ELF segment to load"));
 }
 
-TEST_CASE("ELF: adjacent segments are loaded in whatever order, one byte of overlap is refused",
+TEST_CASE("ELF: adjacent segments are loaded in any order, and one byte of overlap is refused",
           "[boot][elf]") {
     Elf64Parts parts = good_elf_parts();
-    // Data right behind the code, and the code's memory up to its very start.
+    // The data is directly behind the code, and the code's memory extends exactly to the data.
     parts.segments[1].p_paddr = elf_physical + elf_code_size;
     std::swap(parts.segments[0], parts.segments[1]);
     GuestMemory memory(16 * mib);
@@ -189,7 +192,8 @@ TEST_CASE("ELF: a segment that ends with the RAM fits, one byte more does not", 
     CHECK_THAT(refusal(make_elf(parts)), Contains("does not fit"));
 }
 
-TEST_CASE("PVH: notes in a segment aligned to 8 have parts padded to 8, others to 4", "[boot][elf][pvh]") {
+TEST_CASE("PVH: the parts of a note are padded to 8 bytes in a segment aligned to 8, otherwise to 4",
+          "[boot][elf][pvh]") {
     Elf64Parts parts = good_elf_parts();
     const std::vector<Note> notes{{"GNU", 3, Bytes(12, 1)}, pvh_note(elf_physical + 0x80)};
     // The name "GNU" ends at 16; 12 bytes of description end at 28, and the next note is at 32 or at 28.
@@ -211,8 +215,9 @@ TEST_CASE("PVH: notes in a segment aligned to 8 have parts padded to 8, others t
     }
 }
 
-TEST_CASE("ELF: the work that headers ask for is limited in count and in sum", "[boot][elf][limits]") {
-    // 65,000 note segments that lie over each other.
+TEST_CASE("ELF: the work that headers can cause is limited, in their number and in total",
+          "[boot][elf][limits]") {
+    // 65,000 overlapping note segments.
     Elf64Parts parts = good_elf_parts();
     const auto image_with = [](Elf64Parts& wanted, std::size_t size) {
         wanted.header.e_phnum = static_cast<std::uint16_t>(wanted.segments.size());
@@ -228,7 +233,7 @@ TEST_CASE("ELF: the work that headers ask for is limited in count and in sum", "
     const Elf64_Phdr note{PT_NOTE, PF_R, 0x20'0000, 0, 0, mib, 0, 4};
     parts.segments.assign(65'000, note);
     CHECK_THAT(refusal(image_with(parts, 4 * mib)), Contains("has 65000 ELF program headers; at most 256"));
-    // As many headers as are read, whatever their type.
+    // The number of headers is limited, whatever their type.
     parts.segments.assign(257, {PT_NULL, 0, 0, 0, 0, 0, 0, 0});
     CHECK_THAT(refusal(image_with(parts, 4 * mib)), Contains("has 257 ELF program headers"));
     parts = good_elf_parts();
@@ -237,7 +242,7 @@ TEST_CASE("ELF: the work that headers ask for is limited in count and in sum", "
     parts.segments[0].p_offset = parts.segments[1].p_offset = 0x10'0000;
     parts.segments.push_back(note);
     CHECK(refusal(image_with(parts, 4 * mib)) == "(no error)");
-    // Two segments of notes that are too much together, at the same place in the file.
+    // Two segments of notes, at the same offset in the file, that are too large together.
     parts.segments[100] = note;
     CHECK_THAT(refusal(image_with(parts, 4 * mib)), Contains("has more than 1 MiB of ELF notes"));
     parts.segments[100].p_filesz = mib / 2;
@@ -247,7 +252,7 @@ TEST_CASE("ELF: the work that headers ask for is limited in count and in sum", "
     CHECK_THAT(refusal(image_with(parts, 4 * mib)), Contains("of ELF notes"));
 }
 
-TEST_CASE("ELF: a program of the host is no kernel", "[boot][elf]") {
+TEST_CASE("ELF: a program of the host is refused as a kernel", "[boot][elf]") {
     GuestMemory memory(16 * mib);
     CHECK_THAT(
         error_of(ExitCode::bad_file,
@@ -255,7 +260,7 @@ TEST_CASE("ELF: a program of the host is no kernel", "[boot][elf]") {
         Contains("below 1 MiB: not a kernel"));
 }
 
-TEST_CASE("ELF: cut at any length it is refused with one line", "[boot][elf]") {
+TEST_CASE("ELF: a file that is cut at any length is refused with one line", "[boot][elf]") {
     const Bytes image = make_elf(good_elf_parts(), {pvh_note(static_cast<std::uint32_t>(elf_physical))});
     for (std::size_t length = 1; length < elf_notes_offset; length += length < 300 ? 1 : 101) {
         const std::string line =

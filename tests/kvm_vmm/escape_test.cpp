@@ -34,7 +34,7 @@ Outcome type(const std::string& keys) {
 
 }  // namespace
 
-TEST_CASE("EscapeParser: every byte but Ctrl-A passes as it is", "[console]") {
+TEST_CASE("EscapeParser: every byte except Ctrl-A passes unchanged", "[console]") {
     std::string all;
     for (int byte = 0; byte < 256; ++byte) {
         if (byte != 1) {
@@ -55,7 +55,7 @@ TEST_CASE("EscapeParser: Ctrl-A Ctrl-A sends one Ctrl-A", "[console]") {
     CHECK(type("\x01\x01\x01\x01").bytes == "\x01\x01");
 }
 
-TEST_CASE("EscapeParser: Ctrl-A and a command key give the command and no byte", "[console]") {
+TEST_CASE("EscapeParser: Ctrl-A and a command key result in the command and no byte", "[console]") {
     const Outcome outcome = type(
         "\x01x\x01"
         "c\x01"
@@ -66,13 +66,13 @@ TEST_CASE("EscapeParser: Ctrl-A and a command key give the command and no byte",
                                           ConsoleCommand::help});
 }
 
-TEST_CASE("EscapeParser: Ctrl-A and any other key are dropped together", "[console]") {
+TEST_CASE("EscapeParser: Ctrl-A and any other key are both dropped", "[console]") {
     const Outcome outcome = type("1\x01q2");
     CHECK(outcome.bytes == "12");
     CHECK(outcome.commands.empty());
 }
 
-TEST_CASE("EscapeParser: a key after Ctrl-A Ctrl-A is no command", "[console]") {
+TEST_CASE("EscapeParser: a key after Ctrl-A Ctrl-A is not a command", "[console]") {
     const Outcome outcome = type("\x01\x01x");
     CHECK(outcome.bytes == "\x01x");
     CHECK(outcome.commands.empty());

@@ -52,13 +52,13 @@ TEST_CASE("EventManager: calls the handler while the descriptor is ready", "[eve
     CHECK(calls == 2);
 }
 
-TEST_CASE("EventManager: what was pending for a removed subscription is dropped", "[event]") {
+TEST_CASE("EventManager: an event that is pending for a removed subscription is dropped", "[event]") {
     EventManager events;
     Notifier first;
     Notifier second;
     std::array<EventManager::SubscriptionId, 2> ids{};
     int calls = 0;
-    // Whichever comes first removes the other, whose event is in the same batch.
+    // The handler that is called first removes the other, whose event is in the same batch.
     ids[0] = *events.add(first.fd(), EPOLLIN, [&](std::uint32_t) {
         ++calls;
         CHECK(events.remove(ids[1]));
@@ -100,7 +100,7 @@ TEST_CASE("EventManager: a reused descriptor number does not get its predecessor
     events.run_once(0);
     CHECK(swapped);
     CHECK_FALSE(new_called);
-    (void)old_called;  // its handler may have come first, which is right as well
+    (void)old_called;  // its handler may have been called first, which is correct too
     ::close(number);
 }
 
@@ -154,7 +154,7 @@ TEST_CASE("EventManager: a paused subscription is not called, not even for a han
     CHECK(calls == 1);
 }
 
-TEST_CASE("EventManager: a hang-up alone is reported once, and readiness not at all", "[event]") {
+TEST_CASE("EventManager: hangup_only reports a hang-up once, and readiness never", "[event]") {
     EventManager events;
     auto pipe = make_pipe();
     std::vector<std::uint32_t> seen;
@@ -163,11 +163,11 @@ TEST_CASE("EventManager: a hang-up alone is reported once, and readiness not at 
     REQUIRE(::write(pipe.write_end.get(), "x", 1) == 1);
     CHECK(events.run_once(0) == 0);
     CHECK(seen.empty());
-    SECTION("it comes up") {
+    SECTION("it occurs later") {
         pipe.write_end.reset();
         CHECK(events.run_once(0) == 1);
     }
-    SECTION("it is there already when that is asked for") {
+    SECTION("it has occurred before the subscription") {
         CHECK(events.modify(id, 0));
         pipe.write_end.reset();
         CHECK(events.run_once(0) == 0);
@@ -192,7 +192,7 @@ TEST_CASE("EventManager: a hang-up alone is reported once, and readiness not at 
     CHECK((seen[0] & (EPOLLIN | EPOLLOUT)) == 0);
 }
 
-TEST_CASE("EventManager: hangup_only of what never hangs up is never reported", "[event]") {
+TEST_CASE("EventManager: hangup_only reports nothing for a descriptor that never hangs up", "[event]") {
     EventManager events;
     const vmsuperio::UniqueFd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
     int calls = 0;
@@ -205,12 +205,13 @@ TEST_CASE("EventManager: hangup_only of what never hangs up is never reported", 
     CHECK(calls == 1);
 }
 
-TEST_CASE("EventManager: a handler that another of the same batch paused is not called", "[event]") {
+TEST_CASE("EventManager: a handler that another handler of the same batch has paused is not called",
+          "[event]") {
     EventManager events;
     std::array<Notifier, 2> notifiers;
     std::array<EventManager::SubscriptionId, 2> ids{};
     std::array<int, 2> calls{};
-    // Whichever comes first pauses the other, whose event is in the same batch.
+    // The handler that is called first pauses the other, whose event is in the same batch.
     for (const std::size_t i : {0U, 1U}) {
         ids.at(i) = *events.add(notifiers.at(i).fd(), EPOLLIN, [&, i](std::uint32_t) {
             ++calls.at(i);
@@ -223,7 +224,7 @@ TEST_CASE("EventManager: a handler that another of the same batch paused is not 
     const std::size_t paused = calls[0] == 0 ? 0 : 1;
     CHECK(events.run_once(0) == 1);
     CHECK(calls.at(paused) == 0);
-    // What was pending is not lost: it is reported when it is waited for again.
+    // The pending event is not lost: it is reported once the subscription waits for it again.
     CHECK(events.modify(ids.at(1 - paused), 0));
     CHECK(events.modify(ids.at(paused), EPOLLIN));
     CHECK(events.run_once(0) == 1);
@@ -237,7 +238,7 @@ TEST_CASE("EventManager: an event that another handler of the same batch has sto
     Notifier second;
     std::array<EventManager::SubscriptionId, 2> ids{};
     std::vector<std::uint32_t> seen;
-    // An eventfd is writable too; each handler makes the other one wait for that alone.
+    // An eventfd is also writable; each handler makes the other subscription wait only for that.
     ids[0] = *events.add(first.fd(), EPOLLIN, [&](std::uint32_t bits) {
         seen.push_back(bits);
         CHECK(events.modify(ids[1], EPOLLOUT));
@@ -278,7 +279,7 @@ TEST_CASE("EventManager: regular files and /dev/null are always ready, and can b
     check(null.get());
 }
 
-TEST_CASE("SignalEvents: a signal reaches the handler and the mask is put back", "[event]") {
+TEST_CASE("SignalEvents: a signal reaches the handler and the mask is restored", "[event]") {
     EventManager events;
     sigset_t before{};
     pthread_sigmask(SIG_SETMASK, nullptr, &before);
@@ -309,7 +310,7 @@ TEST_CASE("SignalEvents: a signal that was ignored stays ignored", "[event]") {
     CHECK(calls == 0);
 }
 
-TEST_CASE("Signals: one that waits to be heard is seen without taking it, unless excepted",
+TEST_CASE("Signals: pending_signal finds a pending signal without consuming it, unless it is excepted",
           "[event][signals]") {
     sigset_t both{};
     sigset_t before{};
@@ -323,7 +324,7 @@ TEST_CASE("Signals: one that waits to be heard is seen without taking it, unless
     CHECK(kvm_vmm::pending_signal({}) == SIGUSR1);
     REQUIRE(::kill(::getpid(), SIGTERM) == 0);
     CHECK(kvm_vmm::pending_signal({SIGUSR1}) == SIGTERM);
-    CHECK(kvm_vmm::pending_signal({SIGUSR1}) == SIGTERM);  // it still waits
+    CHECK(kvm_vmm::pending_signal({SIGUSR1}) == SIGTERM);  // it is still pending
     const timespec none{};
     CHECK(::sigtimedwait(&both, nullptr, &none) > 0);
     CHECK(::sigtimedwait(&both, nullptr, &none) > 0);

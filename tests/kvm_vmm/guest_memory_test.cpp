@@ -27,7 +27,7 @@ TEST_CASE("GuestMemory: small RAM is one region from 0", "[memory]") {
     CHECK(memory.low_end() == 4 * mib);
 }
 
-TEST_CASE("GuestMemory: RAM beyond the gap goes on at 4 GiB", "[memory]") {
+TEST_CASE("GuestMemory: RAM beyond the gap continues at 4 GiB", "[memory]") {
     const GuestMemory memory(5 * gib);
     REQUIRE(memory.regions().size() == 2);
     CHECK(memory.low_end() == GuestMemory::mmio_gap_start);
@@ -46,7 +46,7 @@ TEST_CASE("GuestMemory: exactly as much RAM as fits below the gap is one region"
     CHECK(GuestMemory(GuestMemory::mmio_gap_start + 4096).regions().size() == 2);
 }
 
-TEST_CASE("GuestMemory: ranges are checked whole and without overflow", "[memory]") {
+TEST_CASE("GuestMemory: ranges are checked as a whole and without overflow", "[memory]") {
     GuestMemory memory(mib);
     constexpr std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
     CHECK(memory.slice(0, mib).has_value());
@@ -72,7 +72,7 @@ TEST_CASE("GuestMemory: more than the address space is one clear error", "[memor
     CHECK_THROWS_AS(GuestMemory(1ULL << 62U), kvm_vmm::VmmError);
 }
 
-TEST_CASE("GuestMemory: RAM lies at a multiple of 2 MiB of the host's addresses", "[memory]") {
+TEST_CASE("GuestMemory: the host address of RAM is a multiple of 2 MiB", "[memory]") {
     for (const std::uint64_t size : {4096 * std::uint64_t{1}, 3 * mib, 128 * mib, 5 * gib}) {
         const GuestMemory memory(size);
         for (const GuestMemory::Region& region : memory.regions()) {
@@ -81,7 +81,7 @@ TEST_CASE("GuestMemory: RAM lies at a multiple of 2 MiB of the host's addresses"
     }
 }
 
-TEST_CASE("GuestMemory: what is given back reads as zero and can be used again", "[memory]") {
+TEST_CASE("GuestMemory: memory that is given back reads as zero and can be used again", "[memory]") {
     GuestMemory memory(4UL << 20U);
     const std::array<std::uint8_t, 3> bytes{1, 2, 3};
     REQUIRE(memory.write(0, bytes));
@@ -97,7 +97,7 @@ TEST_CASE("GuestMemory: what is given back reads as zero and can be used again",
     CHECK(read == bytes);
 }
 
-TEST_CASE("GuestMemory: core files leave it out", "[memory]") {
+TEST_CASE("GuestMemory: core files do not contain it", "[memory]") {
     const kvm_vmm::GuestMemory memory(16ULL << 20U);
     for (const auto& region : memory.regions()) {
         const auto start = reinterpret_cast<std::uintptr_t>(region.host.data());

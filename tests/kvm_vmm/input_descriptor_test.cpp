@@ -21,7 +21,7 @@ using namespace kvm_vmm;
 
 namespace {
 
-/// A descriptor to read from, whose description others share, and a way to write to it.
+/// A descriptor to read from, whose open file description is shared, and a descriptor to write to it.
 struct Source {
     vmsuperio::UniqueFd reader;
     vmsuperio::UniqueFd writer;
@@ -89,7 +89,7 @@ std::string read_text(const InputDescriptor& input, std::size_t wanted) {
 
 }  // namespace
 
-TEST_CASE("InputDescriptor: it never waits, and other users of the descriptor see no change", "[console]") {
+TEST_CASE("InputDescriptor: it never blocks, and other users of the descriptor see no change", "[console]") {
     const int kind = GENERATE(0, 1, 2, 3, 4);
     INFO("kind " << kind);
     std::optional<Source> source;
@@ -116,7 +116,7 @@ TEST_CASE("InputDescriptor: it never waits, and other users of the descriptor se
     CHECK(input.is_terminal() == (kind >= 3));
     CHECK(::fcntl(source->reader.get(), F_GETFL) == flags);
 
-    // As after a byte that poll(2) saw and another process took.
+    // This is the state after poll(2) has reported a byte that another process then read.
     std::array<std::uint8_t, 64> bytes{};
     auto count = input.read(bytes);
     REQUIRE_FALSE(count.has_value());
@@ -131,7 +131,7 @@ TEST_CASE("InputDescriptor: it never waits, and other users of the descriptor se
     }
     CHECK(::fcntl(source->reader.get(), F_GETFL) == flags);
 
-    // The end: 0, or the error of a terminal that is gone.
+    // At the end: 0, or the error of a terminal whose other side is closed.
     source->writer.reset();
     if (kind != 1) {
         REQUIRE(wait_readable(input.fd()));
@@ -141,23 +141,22 @@ TEST_CASE("InputDescriptor: it never waits, and other users of the descriptor se
     }
 }
 
-TEST_CASE("InputDescriptor: a regular file is read from where it stands, /dev/null ends at once",
+TEST_CASE("InputDescriptor: a regular file is read from its current position, and /dev/null ends at once",
           "[console]") {
     std::FILE* const file = std::tmpfile();
     REQUIRE(file != nullptr);
     REQUIRE(::write(::fileno(file), "skipped, read", 13) == 13);
     REQUIRE(::lseek(::fileno(file), 9, SEEK_SET) == 9);
     CHECK(read_text(InputDescriptor(::fileno(file)), 100) == "read");
-    // Who shares the description finds it read.
+    // The other users of the open file description see the new position.
     CHECK(::lseek(::fileno(file), 0, SEEK_CUR) == 13);
     (void)std::fclose(file);
     const vmsuperio::UniqueFd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
     CHECK(read_text(InputDescriptor(null.get()), 100).empty());
 }
 
-TEST_CASE(
-    "InputDescriptor: one that cannot be opened again and one that is non-blocking already are read too",
-    "[console]") {
+TEST_CASE("InputDescriptor: a descriptor that cannot be opened again or is already non-blocking is read too",
+          "[console]") {
     SECTION("an eventfd") {
         const vmsuperio::UniqueFd counter(::eventfd(0, EFD_CLOEXEC));
         const InputDescriptor input(counter.get());
@@ -178,7 +177,8 @@ TEST_CASE(
     SECTION("none") { CHECK(InputDescriptor().fd() == -1); }
 }
 
-TEST_CASE("InputDescriptor: what a thread has to read is held back while nobody takes it", "[console]") {
+TEST_CASE("InputDescriptor: a thread that has to read stops while nobody takes what it has read",
+          "[console]") {
     const Source source = make_terminal(true);
     REQUIRE(::fcntl(source.writer.get(), F_SETFL, O_NONBLOCK) == 0);
     const InputDescriptor input(source.reader.get());

@@ -1,6 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// kvm_vmm as a job of a shell: in front of a real controlling terminal, in the background, stopped and
-// continued.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause kvm_vmm as a job of a shell: in the foreground of a
+// real controlling terminal, in the background, stopped and continued.
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -18,7 +17,7 @@ using namespace kvm_vmm::test;
 
 namespace {
 
-// Says '.', and then echoes: waits for LSR.DR, reads, writes back.
+// Writes '.', and then echoes: waits for LSR.DR, reads, writes back.
 const std::vector<std::uint8_t> echo_code{0x66, 0xBA, 0xF8, 0x03, 0xB0, '.',  0xEE, 0x66,
                                           0xBA, 0xFD, 0x03, 0xEC, 0xA8, 0x01, 0x74, 0xFB,
                                           0x66, 0xBA, 0xF8, 0x03, 0xEC, 0xEE, 0xEB, 0xEF};
@@ -39,8 +38,8 @@ bool eventually(const Condition& condition) {
     return false;
 }
 
-/// A shell with job control, as far as it concerns one job: a session with a terminal, of which it decides
-/// who is in front. It sets no modes of the terminal by itself; tests do that as shells would.
+/// A shell with job control, as far as one job is concerned: a session with a terminal, whose foreground
+/// process group it sets. It does not set the terminal's modes; the tests do that as shells would.
 class Shell {
 public:
     Shell(const std::vector<std::string>& arguments, bool in_front) {
@@ -98,7 +97,7 @@ public:
     bool shows(const std::string& text) {
         return eventually([&] { return screen().find(text) != std::string::npos; });
     }
-    /// The next change of the job as waitpid(2) gives it.
+    /// The next change of the job's status, as waitpid(2) returns it.
     std::optional<int> next_change() const {
         std::optional<int> change;
         eventually([&] {
@@ -111,7 +110,7 @@ public:
         return change;
     }
     [[nodiscard]] bool changed() const { return ask('w') != nothing; }
-    /// What the shell would read from the terminal now.
+    /// The number of bytes that the shell could read from the terminal now.
     [[nodiscard]] int waiting_input() const {
         int count = 0;
         REQUIRE(::ioctl(slave_, FIONREAD, &count) == 0);
@@ -122,7 +121,7 @@ private:
     static constexpr int nothing = -1;
 
     [[noreturn]] void lead(int control, const std::vector<std::string>& arguments, bool in_front) const {
-        std::signal(SIGTTOU, SIG_IGN);  // as a shell, to change who is in front
+        std::signal(SIGTTOU, SIG_IGN);  // as in a shell, to set the foreground process group
         std::signal(SIGHUP, SIG_IGN);
         ::setsid();
         ::ioctl(slave_, TIOCSCTTY, 0);
@@ -173,7 +172,7 @@ private:
     std::string screen_;
 };
 
-/// Something that a user may have set, and that is neither the default nor raw.
+/// Modes that a user may have set, and that are neither the default nor raw.
 termios changed_by_user(termios mode) {
     mode.c_lflag ^= ECHOK;
     mode.c_cc[VKILL] = 'K';
@@ -194,7 +193,7 @@ void ends_by(const Shell& shell, int signal) {
 
 }  // namespace
 
-TEST_CASE("kvm_vmm: started in the background, it runs and leaves the terminal and its input alone",
+TEST_CASE("kvm_vmm: in the background it runs and does not touch the terminal or read its input",
           "[program][job]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
@@ -202,18 +201,18 @@ TEST_CASE("kvm_vmm: started in the background, it runs and leaves the terminal a
     const termios before = shell.mode();
     REQUIRE(shell.shows("."));
     shell.type("for the shell\n");
-    ::usleep(600'000);  // longer than from one look at the terminal to the next
+    ::usleep(600'000);  // longer than the interval at which it checks the terminal
     CHECK(same(shell.mode(), before));
     CHECK(shell.waiting_input() == 14);
     CHECK_FALSE(shell.changed());
-    SECTION("and ends by a signal without touching it") {
+    SECTION("and a signal ends it without touching the terminal") {
         const termios now = changed_by_user(before);
         shell.set_mode(now);
         ends_by(shell, GENERATE(SIGTERM, SIGALRM, SIGSEGV));
         CHECK(same(shell.mode(), now));
         CHECK(shell.waiting_input() == 14);
     }
-    SECTION("and takes both when it is brought to the front, which needs no signal") {
+    SECTION("and takes both when it is brought to the foreground, even without a signal") {
         shell.bring_to_front();
         REQUIRE(eventually([&] { return shell.raw(); }));
         REQUIRE(shell.shows("for the shell"));
@@ -223,7 +222,7 @@ TEST_CASE("kvm_vmm: started in the background, it runs and leaves the terminal a
     }
 }
 
-TEST_CASE("kvm_vmm: stopped by SIGTSTP it gives the terminal back, and takes it again in front only",
+TEST_CASE("kvm_vmm: stopped by SIGTSTP it restores the terminal, and sets it again only in the foreground",
           "[program][job]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
@@ -269,8 +268,10 @@ TEST_CASE("kvm_vmm: stopped by SIGTSTP it gives the terminal back, and takes it 
     }
 }
 
-TEST_CASE("kvm_vmm: stopped by SIGSTOP while the terminal is raw, it gives back only what is still its own",
-          "[program][job]") {
+TEST_CASE(
+    "kvm_vmm: stopped by SIGSTOP while the terminal is raw, it later restores only modes that are still its "
+    "own",
+    "[program][job]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     Shell shell(with_echo(directory), true);
@@ -283,7 +284,7 @@ TEST_CASE("kvm_vmm: stopped by SIGSTOP while the terminal is raw, it gives back 
     REQUIRE(change);
     REQUIRE(WIFSTOPPED(*change));
     shell.take_front();
-    SECTION("a shell that sets its own modes keeps them, whatever becomes of the job") {
+    SECTION("a shell that sets its own modes keeps them, whatever happens to the job") {
         const termios user = changed_by_user(before);
         shell.set_mode(user);
         shell.send(SIGCONT);
@@ -293,14 +294,14 @@ TEST_CASE("kvm_vmm: stopped by SIGSTOP while the terminal is raw, it gives back 
         ends_by(shell, SIGTERM);
         CHECK(same(shell.mode(), user));
     }
-    SECTION("a shell that sets none gets back those from before") {
+    SECTION("a shell that sets none gets the previous modes back") {
         shell.send(SIGCONT);
         CHECK(eventually([&] { return !shell.raw(); }));
         REQUIRE(shell.next_change().has_value());  // continued
         ends_by(shell, SIGTERM);
         CHECK_FALSE(shell.raw());
     }
-    SECTION("a shell that puts back the job's own raw modes with fg") {
+    SECTION("a shell that restores the job's own raw modes with fg") {
         shell.set_mode(before);
         shell.set_mode(raw);
         shell.bring_to_front();
@@ -313,7 +314,7 @@ TEST_CASE("kvm_vmm: stopped by SIGSTOP while the terminal is raw, it gives back 
     }
 }
 
-TEST_CASE("kvm_vmm: another job that gets the terminal without a signal has it for itself",
+TEST_CASE("kvm_vmm: another job that gets the terminal without a signal does not share it",
           "[program][job]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
@@ -324,7 +325,7 @@ TEST_CASE("kvm_vmm: another job that gets the terminal without a signal has it f
     shell.take_front();
     const termios user = changed_by_user(before);
     shell.set_mode(user);
-    // Input comes in at once, while kvm_vmm may still believe to be in front.
+    // The input arrives at once, when kvm_vmm may not yet know that it is in the background.
     shell.type("mine\n");
     ::usleep(600'000);
     CHECK(same(shell.mode(), user));
@@ -339,12 +340,12 @@ TEST_CASE("kvm_vmm: another job that gets the terminal without a signal has it f
     CHECK(same(shell.mode(), user));
 }
 
-TEST_CASE("kvm_vmm: nobody would continue a session's leader, so its terminal does not stop it",
+TEST_CASE("kvm_vmm: as a session leader, which nobody would continue, it is not stopped by its terminal",
           "[program][job]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     std::vector<std::string> arguments = with_echo(directory);
-    // The terminal stays as it is, so that Ctrl-Z is a signal.
+    // The terminal's modes are not changed, so that Ctrl-Z is a signal.
     arguments.insert(arguments.end(), {"--serial", "null"});
     Terminal terminal(arguments);
     ::usleep(500'000);

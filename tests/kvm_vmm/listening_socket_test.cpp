@@ -45,7 +45,7 @@ vmsuperio::UniqueFd socket_at(const std::string& path, int type = SOCK_STREAM) {
     return fd;
 }
 
-// Or would, if fewer clients waited there.
+// Whether a connection succeeds, or would if the queue were not full.
 bool connects(const std::string& path) {
     const sockaddr_un address = address_of(path);
     const vmsuperio::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -59,7 +59,7 @@ struct stat status_of(const fs::path& path) {
     return status;
 }
 
-// The one line that says why nothing can listen at `path`; empty where something can.
+// The line of the error if nothing can listen at `path`, otherwise empty.
 std::string refusal(const std::string& path) {
     try {
         ListeningSocket socket(path);
@@ -75,7 +75,7 @@ using Catch::Matchers::Contains;
 
 }  // namespace
 
-TEST_CASE("ListeningSocket: what is no socket is refused and left as it is", "[socket][files]") {
+TEST_CASE("ListeningSocket: a path that is not a socket is refused and left as it is", "[socket][files]") {
     const ScratchDirectory directory;
     const fs::path file = directory.write("file", "precious");
     fs::permissions(file, fs::perms::owner_read);
@@ -114,7 +114,7 @@ TEST_CASE("ListeningSocket: what is no socket is refused and left as it is", "[s
     }
 }
 
-TEST_CASE("ListeningSocket: a socket that is in use is refused, of whatever type, and goes on",
+TEST_CASE("ListeningSocket: a socket of any type that is in use is refused and keeps working",
           "[socket][files]") {
     const ScratchDirectory directory;
     for (const int type : {SOCK_STREAM, SOCK_DGRAM}) {
@@ -139,7 +139,7 @@ TEST_CASE("ListeningSocket: a socket that is in use is refused, of whatever type
     CHECK(S_ISSOCK(status_of(path).st_mode));
 }
 
-TEST_CASE("ListeningSocket: one left behind is replaced, and in the end the path is free",
+TEST_CASE("ListeningSocket: a socket that was left behind is replaced, and in the end the path is free",
           "[socket][files]") {
     const ScratchDirectory directory;
     const std::string path = (directory / "socket").string();
@@ -152,7 +152,7 @@ TEST_CASE("ListeningSocket: one left behind is replaced, and in the end the path
         CHECK(connects(path));
     }
     CHECK_FALSE(fs::exists(fs::symlink_status(path)));
-    // Never made: what lies there stays.
+    // If listen() was never called, the existing socket stays.
     (void)socket_at(path);
     {
         const ListeningSocket socket(path);
@@ -160,10 +160,11 @@ TEST_CASE("ListeningSocket: one left behind is replaced, and in the end the path
     CHECK(fs::is_socket(path));
 }
 
-TEST_CASE("ListeningSocket: in the end nothing is removed but the socket that was made", "[socket][files]") {
+TEST_CASE("ListeningSocket: in the end nothing is removed except the socket that was made",
+          "[socket][files]") {
     const ScratchDirectory directory;
     const std::string path = (directory / "socket").string();
-    SECTION("a file took its place") {
+    SECTION("a file replaced it") {
         {
             ListeningSocket socket(path);
             socket.listen();
@@ -172,7 +173,7 @@ TEST_CASE("ListeningSocket: in the end nothing is removed but the socket that wa
         }
         CHECK(slurp(path) == "precious");
     }
-    SECTION("another program's socket took its place") {
+    SECTION("another program's socket replaced it") {
         auto socket = std::make_unique<ListeningSocket>(path);
         socket->listen();
         fs::remove(path);
@@ -187,7 +188,7 @@ TEST_CASE("ListeningSocket: in the end nothing is removed but the socket that wa
         socket.reset();
         CHECK(fs::is_socket(directory / "elsewhere"));
     }
-    SECTION("its directory has another name now") {
+    SECTION("its directory was renamed") {
         fs::create_directory(directory / "a");
         auto socket = std::make_unique<ListeningSocket>((directory / "a/socket").string());
         socket->listen();
@@ -200,7 +201,7 @@ TEST_CASE("ListeningSocket: in the end nothing is removed but the socket that wa
     }
 }
 
-TEST_CASE("ListeningSocket: moved, it is removed once and by its new owner", "[socket]") {
+TEST_CASE("ListeningSocket: a moved one is removed once, by its new owner", "[socket]") {
     const ScratchDirectory directory;
     const std::string path = (directory / "socket").string();
     auto first = std::make_unique<ListeningSocket>(path);
@@ -225,7 +226,8 @@ TEST_CASE("ListeningSocket: only its owner may connect, whatever the umask", "[s
     }
 }
 
-TEST_CASE("ListeningSocket: two spellings of a path are one place, two names are two", "[socket][files]") {
+TEST_CASE("ListeningSocket: two spellings of a path are the same path, two names are not",
+          "[socket][files]") {
     const ScratchDirectory directory;
     fs::create_directory(directory / "a");
     fs::create_symlink("a", directory / "b");
@@ -235,7 +237,7 @@ TEST_CASE("ListeningSocket: two spellings of a path are one place, two names are
     CHECK_FALSE(ListeningSocket((directory / "socket").string()).place() == first.place());
 }
 
-TEST_CASE("ListeningSocket: a path may have 107 bytes, and the message gives the limit", "[socket][files]") {
+TEST_CASE("ListeningSocket: a path may have 107 bytes, and the message names the limit", "[socket][files]") {
     const ScratchDirectory directory;
     const std::string parent = (directory / "x").parent_path().string() + "/";
     const std::string longest = parent + std::string(107 - parent.size(), 'x');
@@ -245,7 +247,7 @@ TEST_CASE("ListeningSocket: a path may have 107 bytes, and the message gives the
     CHECK_THAT(refusal(parent + "a\nb/c"), Contains("a\\x0ab/c'"));
 }
 
-TEST_CASE("ListeningSocket: many that start at once leave one that listens, and its socket at the path",
+TEST_CASE("ListeningSocket: of many that start at once exactly one listens, and its socket is at the path",
           "[socket][files]") {
     const ScratchDirectory directory;
     const std::string path = (directory / "socket").string();
@@ -300,7 +302,8 @@ TEST_CASE("ListeningSocket: many that start at once leave one that listens, and 
     CHECK(fs::is_empty(directory / "."));
 }
 
-TEST_CASE("ListeningSocket: a lock that another program keeps on the directory is one line", "[socket]") {
+TEST_CASE("ListeningSocket: if another program keeps a lock on the directory, the error is one line",
+          "[socket]") {
     const ScratchDirectory directory;
     const vmsuperio::UniqueFd lock(::open((directory / ".").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     REQUIRE(::flock(lock.get(), LOCK_SH) == 0);

@@ -48,7 +48,8 @@ std::string open_error(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("ImageFile: what cannot be a kernel is refused when opened, without waiting", "[boot][file]") {
+TEST_CASE("ImageFile: a file that cannot be a kernel is refused when it is opened, without waiting",
+          "[boot][file]") {
     const std::filesystem::path directory =
         std::filesystem::temp_directory_path() / ("kvm_vmm_loader_test." + std::to_string(::getpid()));
     std::filesystem::create_directory(directory);
@@ -69,7 +70,8 @@ TEST_CASE("ImageFile: what cannot be a kernel is refused when opened, without wa
     std::filesystem::remove_all(directory);
 }
 
-TEST_CASE("ImageFile: a read past the end, or of a file that has shrunk, says so", "[boot][file]") {
+TEST_CASE("ImageFile: a read past the end, or of a file that has shrunk, is an error that says so",
+          "[boot][file]") {
     MemoryFile content(Bytes(100, 7));
     const ImageFile file("initrd", content.path());
     CHECK(file.size() == 100);
@@ -87,7 +89,7 @@ TEST_CASE("ImageFile: a read past the end, or of a file that has shrunk, says so
                Contains("where the guest has none"));
 }
 
-TEST_CASE("ImageFile: a FIFO's writer does not notice that it was looked at", "[boot][file]") {
+TEST_CASE("ImageFile: a FIFO's writer does not notice that it was checked", "[boot][file]") {
     const std::filesystem::path fifo =
         std::filesystem::temp_directory_path() / ("kvm_vmm_fifo_test." + std::to_string(::getpid()));
     REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
@@ -106,8 +108,9 @@ TEST_CASE("ImageFile: a FIFO's writer does not notice that it was looked at", "[
     std::filesystem::remove(fifo);
 }
 
-TEST_CASE("ImageFile: pseudo files and a file that grows are no trap", "[boot][file]") {
-    // No size, however much can be read from them.
+TEST_CASE("ImageFile: pseudo files are refused, and of a growing file only the initial size is read",
+          "[boot][file]") {
+    // They have no size, although something can be read from them.
     CHECK_THAT(open_error("/proc/version"), Contains("is empty"));
     CHECK_THAT(open_error("/proc/self/mem"), Contains("is empty"));
     MemoryFile content(Bytes(100, 7));
@@ -117,14 +120,14 @@ TEST_CASE("ImageFile: pseudo files and a file that grows are no trap", "[boot][f
     CHECK_FALSE(file.contains(99, 2));
 }
 
-TEST_CASE("ImageFile: a long read stops at each checkpoint, and can be given up there", "[boot][file]") {
+TEST_CASE("ImageFile: a long read calls the checkpoint regularly, and can be aborted there", "[boot][file]") {
     MemoryFile content;
     content.resize(10 * mib + 1);
     unsigned calls = 0;
     const ImageFile file("initrd", content.path(), [&calls] { ++calls; });
     GuestMemory memory(16 * mib);
     file.read_into(memory, mib, 0, 10 * mib + 1);
-    CHECK(calls == 3);  // of 4 MiB at most
+    CHECK(calls == 3);  // for steps of at most 4 MiB
     calls = 0;
     file.read_into(memory, mib, 0, 1);
     CHECK(calls == 1);
@@ -138,7 +141,8 @@ TEST_CASE("ImageFile: a long read stops at each checkpoint, and can be given up 
     CHECK(error_of(ExitCode::signal_base, [&] { given_up.read_into(memory, mib, 0, 10 * mib); }) == "enough");
 }
 
-TEST_CASE("load_guest: kernel and initrd are both loaded in steps that can be given up", "[boot][file]") {
+TEST_CASE("load_guest: kernel and initrd are both loaded in steps, and loading can be aborted between them",
+          "[boot][file]") {
     const MemoryFile kernel(make_bzimage());
     MemoryFile initrd;
     initrd.resize(9 * mib);
@@ -168,7 +172,8 @@ TEST_CASE("load_guest: kernel and initrd are both loaded in steps that can be gi
     }
 }
 
-TEST_CASE("load_initrd: an initrd that fits to the byte is taken, one byte more is not", "[boot][initrd]") {
+TEST_CASE("load_initrd: an initrd that fits to the byte is loaded, one byte more is refused",
+          "[boot][initrd]") {
     constexpr std::uint64_t kernel_end = 6 * mib;  // where the good header's init_size ends
     MemoryFile initrd;
     const auto load = [&](std::uint64_t size, std::uint64_t limit, std::uint64_t ram) -> std::string {
@@ -188,20 +193,21 @@ TEST_CASE("load_initrd: an initrd that fits to the byte is taken, one byte more 
     // Limited by RAM.
     CHECK(load(10 * mib, 0x7FFF'FFFF, 16 * mib) == "(no error)");
     CHECK_THAT(load(10 * mib + 1, 0x7FFF'FFFF, 16 * mib), Contains("there is room for 10 MiB"));
-    // By the kernel's highest address, which belongs to the room.
+    // Limited by the kernel's highest address, which may still be used.
     CHECK(load(8192, kernel_end + 8191, 16 * mib) == "(no error)");
     CHECK_THAT(load(8193, kernel_end + 8191, 16 * mib), Contains("does not fit"));
     CHECK_THAT(load(8192, kernel_end + 8190, 16 * mib), Contains("does not fit"));
-    // A last page that is not whole still starts at a page.
+    // An initrd that ends with a partial page still starts at a page.
     CHECK(load(4097, kernel_end + 8191, 16 * mib) == "(no error)");
     CHECK(load(1, kernel_end, 16 * mib) == "(no error)");
     CHECK_THAT(load(1, kernel_end - 1, 16 * mib), Contains("there is room for 0 bytes"));
     CHECK_THAT(load(1, 0, 16 * mib), Contains("does not fit"));
-    // Nothing above 4 GiB counts, and a limit of all ones is none.
+    // RAM above 4 GiB is not used, and a limit of all ones means no limit.
     CHECK(load(1, 0xFFFF'FFFF, 16 * mib) == "(no error)");
 }
 
-TEST_CASE("load_guest: what a loader fills in is set, whatever the image has there", "[boot][zero_page]") {
+TEST_CASE("load_guest: the fields that a loader fills in are set, whatever the image contains there",
+          "[boot][zero_page]") {
     setup_header header = good_setup_header();
     header.type_of_loader = 0x21;
     header.ext_loader_ver = 0x22;
@@ -253,11 +259,11 @@ TEST_CASE("memory_map: low memory, the firmware area, and RAM on both sides of t
     large.push_back({4 * gib, 2 * gib, Type::ram});
     CHECK(memory_map(GuestMemory(5 * gib)) == large);
 
-    // With 1 MiB there is nothing above, and no empty range to say so.
+    // With 1 MiB of RAM there is no range above it, not even an empty one.
     CHECK(memory_map(GuestMemory(mib)).size() == 3);
 }
 
-TEST_CASE("load_guest: a bzImage with initrd gets a zero page that tells all of it", "[boot][zero_page]") {
+TEST_CASE("load_guest: the zero page of a bzImage with initrd describes all of it", "[boot][zero_page]") {
     GuestMemory memory(5 * gib);
     const MemoryFile kernel(make_bzimage());
     const MemoryFile initrd(Bytes(5000, 0xA5));
@@ -296,7 +302,8 @@ TEST_CASE("load_guest: a bzImage with initrd gets a zero page that tells all of 
     }
 }
 
-TEST_CASE("load_guest: a header longer than known is copied as far as it goes", "[boot][zero_page]") {
+TEST_CASE("load_guest: a header that is longer than the known fields is copied completely",
+          "[boot][zero_page]") {
     setup_header header = good_setup_header();
     header.jump = 0x8EEB;  // to 0x290, the end of its place
     Bytes image = make_bzimage(header);
@@ -310,7 +317,7 @@ TEST_CASE("load_guest: a header longer than known is copied as far as it goes", 
     CHECK(memory.read_object<std::uint8_t>(layout::zero_page + 0x290) == 0);
 }
 
-TEST_CASE("load_guest: without an initrd the zero page names none", "[boot][zero_page]") {
+TEST_CASE("load_guest: without an initrd the zero page contains none", "[boot][zero_page]") {
     GuestMemory memory(16 * mib);
     const MemoryFile kernel(make_bzimage());
     const LoadedGuest guest =
@@ -322,7 +329,8 @@ TEST_CASE("load_guest: without an initrd the zero page names none", "[boot][zero
     CHECK(std::uint64_t{page.acpi_rsdp_addr} == layout::acpi);
 }
 
-TEST_CASE("load_guest: a vmlinux gets a header of our own in its zero page", "[boot][zero_page][elf]") {
+TEST_CASE("load_guest: for a vmlinux the header in the zero page is made by the loader",
+          "[boot][zero_page][elf]") {
     GuestMemory memory(16 * mib);
     const MemoryFile kernel(make_elf());
     const LoadedGuest guest =
@@ -368,11 +376,11 @@ TEST_CASE("load_guest: a PVH kernel gets start info, module list and memory map"
         CHECK(MemoryRange{u64(entry), u64(entry + 8), Type{static_cast<std::uint32_t>(u64(entry + 16))}} ==
               map[i]);
     }
-    // The Linux boot parameters are not there as well.
+    // The Linux boot parameters are absent.
     CHECK(u64(layout::zero_page + 0x1F0) == 0);
 }
 
-TEST_CASE("setup_boot_cpu: 64-bit state has the prescribed selectors and maps 4 GiB to themselves",
+TEST_CASE("setup_boot_cpu: the 64-bit state has the prescribed selectors and an identity map of 4 GiB",
           "[boot][cpu]") {
     GuestMemory memory(mib);
     const BootCpu cpu = setup_boot_cpu(memory, {EntryPoint::Protocol::linux64, 0x200200, 0x7000});
@@ -432,7 +440,7 @@ TEST_CASE("setup_boot_cpu: 32-bit protocols get flat segments, no paging, and th
     CHECK(memory.read_object<std::uint64_t>(layout::page_tables) == 0U);
 }
 
-TEST_CASE("load_guest: too little RAM, or too many CPUs, is the user's mistake", "[boot]") {
+TEST_CASE("load_guest: too little RAM or too many CPUs is reported as wrong usage", "[boot]") {
     const MemoryFile kernel(make_bzimage());
     const BootOptions options{.kernel_path = kernel.path(), .initrd_path = {}, .command_line = {}};
     for (const std::uint64_t ram : {4096ULL, 0x10000ULL, 0xFF000ULL}) {
@@ -452,7 +460,8 @@ TEST_CASE("load_guest: too little RAM, or too many CPUs, is the user's mistake",
     CHECK(load_guest(memory, options, machine).entry.rip == 2 * mib + 0x200);
 }
 
-TEST_CASE("load_guest: a command line longer than the kernel's limit is refused by name", "[boot]") {
+TEST_CASE("load_guest: the error for a command line longer than the kernel's limit names --cmdline",
+          "[boot]") {
     setup_header header = good_setup_header();
     header.cmdline_size = 10;
     const MemoryFile kernel(make_bzimage(header));
@@ -464,7 +473,7 @@ TEST_CASE("load_guest: a command line longer than the kernel's limit is refused 
           "kernel command line: 11 bytes, but this kernel takes at most 10");
 }
 
-TEST_CASE("load_guest: two guests of the same files have the same memory to the byte", "[boot]") {
+TEST_CASE("load_guest: two guests loaded from the same files have identical memory", "[boot]") {
     const MemoryFile kernel(make_elf(good_elf_parts(), {pvh_note(static_cast<std::uint32_t>(elf_physical))}));
     const BootOptions options{.kernel_path = kernel.path(), .initrd_path = {}, .command_line = "a b"};
     const auto loaded = [&] {

@@ -28,7 +28,7 @@ using kvm_vmm::test::slurp;
 
 namespace {
 
-/// What the calls write to stderr.
+/// Returns what `calls` writes to stderr.
 template <class F>
 std::string stderr_of(const ScratchDirectory& directory, F&& calls) {
     const std::string path = (directory / "stderr").string();
@@ -55,13 +55,12 @@ void log_one_of_each() {
 
 }  // namespace
 
-TEST_CASE("Log: without a file, warnings and errors go to stderr, a line each, and nothing else does",
-          "[log]") {
+TEST_CASE("Log: without a file, only warnings and errors are written to stderr, one line each", "[log]") {
     const ScratchDirectory directory;
     CHECK(stderr_of(directory, log_one_of_each) == "kvm_vmm: error: an error\nkvm_vmm: warning: a warning\n");
 }
 
-TEST_CASE("Log: a level lets through itself and what is graver", "[log]") {
+TEST_CASE("Log: messages of the configured level and of graver levels are written", "[log]") {
     const ScratchDirectory directory;
     const CloseLog close;
     const std::array levels{LogLevel::error, LogLevel::warning, LogLevel::info, LogLevel::debug};
@@ -105,7 +104,7 @@ TEST_CASE("Log: whatever a message contains, it stays one line without control c
           "kvm_vmm: error: a?b?[2J?\n");
 }
 
-TEST_CASE("Log: what is reported is on stderr and in the file", "[log]") {
+TEST_CASE("Log: reported errors are written to stderr and to the file", "[log]") {
     const ScratchDirectory directory;
     const CloseLog close;
     const std::string file = (directory / "log").string();
@@ -126,7 +125,7 @@ TEST_CASE("Log: a file that cannot be opened is an error that names it", "[log]"
     }
 }
 
-TEST_CASE("Log: a file that cannot be written any more is told of once", "[log]") {
+TEST_CASE("Log: a file that cannot be written any more is reported once", "[log]") {
     const ScratchDirectory directory;
     const CloseLog close;
     open_log("/dev/full", std::nullopt);
@@ -136,14 +135,14 @@ TEST_CASE("Log: a file that cannot be written any more is told of once", "[log]"
           })) == 1);
 }
 
-TEST_CASE("Log: a stderr that nobody reads holds nobody", "[log]") {
+TEST_CASE("Log: a stderr that nobody reads blocks no thread", "[log]") {
     std::array<int, 2> pipe{};
     REQUIRE(::pipe2(pipe.data(), O_CLOEXEC) == 0);
     const vmsuperio::UniqueFd read_end(pipe[0]);
     const vmsuperio::UniqueFd write_end(pipe[1]);
     const vmsuperio::UniqueFd saved(::dup(STDERR_FILENO));
     REQUIRE(::dup2(write_end.get(), STDERR_FILENO) == STDERR_FILENO);
-    // More than the pipe holds: without the check this would hang here.
+    // This is more than the pipe holds: without the check the test would hang here.
     for (int i = 0; i < 2000; ++i) {
         log_unlimited(LogLevel::error, std::string(100, 'x'));
     }
@@ -177,7 +176,7 @@ TEST_CASE("Log: lines of several threads do not mix", "[log]") {
 }
 
 TEST_CASE(
-    "Log: of a flood from one place ten lines are written and the number of the others, at the latest when "
+    "Log: of a flood from one call, ten lines are written and the number of the others, at the latest when "
     "the log is closed",
     "[log][limit]") {
     const ScratchDirectory directory;
@@ -195,7 +194,7 @@ TEST_CASE(
     CHECK(text.find("flood 10\n") == std::string::npos);
     CHECK_THAT(text, Catch::Matchers::Contains("info: another place\n"));
     CHECK_THAT(text, Catch::Matchers::EndsWith("warning: 990 more like this left out: flood 0\n"));
-    // A log that is opened again starts afresh.
+    // A log that is opened again starts with empty counts.
     open_log(file, std::nullopt);
     for (int i = 0; i < 10; ++i) {
         log(LogLevel::warning, "again");
@@ -210,7 +209,7 @@ TEST_CASE("Log: a message longer than a line can be is cut and marked", "[log]")
     CHECK(text.size() <= LogLine::most);
     CHECK(text.size() > 8000);
     CHECK_THAT(text, Catch::Matchers::EndsWith("xxx [...]\n"));
-    // Not within a character.
+    // The message is not cut within a character.
     const std::string wide = stderr_of(directory, [] {
         std::string message = "a";
         for (int i = 0; i < 10'000; ++i) {
@@ -241,23 +240,23 @@ TEST_CASE("Log: a signal handler logs whatever it interrupts, in the middle of a
     const std::string file = (directory / "log").string();
     const pid_t child = kvm_vmm::test::fork_child();
     if (child == 0) {
-        ::alarm(60);  // a deadlock ends here
+        ::alarm(60);  // ends a deadlock
         open_log(file, std::nullopt);
         struct sigaction action{};
         action.sa_handler = [](int) {
             log(LogLevel::info, "from the handler");
             log_unlimited(LogLevel::info, "from the handler");
         };
-        // Comes after each 50 us of CPU time, wherever this thread is.
+        // The signal arrives after each 50 us of CPU time, wherever this thread is.
         const itimerval often{.it_interval = {0, 50}, .it_value = {0, 50}};
         ::sigaction(SIGPROF, &action, nullptr);
         ::setitimer(ITIMER_PROF, &often, nullptr);
-        // An allocation that nobody looks at may be optimized away.
+        // An allocation that is not used may be optimized away.
         const auto look_at = [](const std::string& text) {
             asm volatile("" : : "r"(text.data()) : "memory");
         };
         std::size_t allocated = 0;
-        // The timer's resolution is a tick of the kernel, so the time counts and not the number of rounds.
+        // The timer's resolution is a tick of the kernel, so the loop is limited by time, not by rounds.
         const std::clock_t start = std::clock();
         for (int i = 0; std::clock() - start < CLOCKS_PER_SEC / 4; ++i) {
             const auto memory = std::make_unique<std::string>(static_cast<std::size_t>(i % 3000), 'x');

@@ -92,7 +92,8 @@ TEST_CASE("Machine table: the options decide which devices there are", "[machine
     CHECK(differs_by(config) == std::set<std::string>{"i8042"});
 }
 
-TEST_CASE("Machine table: all resources fit together on one machine, and are then taken", "[machine]") {
+TEST_CASE("Machine table: all resources fit on one machine without conflict, and are then allocated",
+          "[machine]") {
     vmdevice::SystemAllocator allocator = make_allocator();
     vmdevice::DeviceManager manager(allocator);
     const auto table = machine_table(full_config());
@@ -109,7 +110,7 @@ TEST_CASE("Machine table: all resources fit together on one machine, and are the
     CHECK_FALSE(manager.owner(vmdevice::PioAddress{0xCF8}));
     CHECK(manager.irq_owners(4).size() == 2);
     CHECK(manager.irq_owners(9).size() == 1);
-    // Nobody gets the ports of a device that KVM emulates.
+    // The ports of a device that KVM emulates cannot be reserved.
     const auto refused = manager.reserve("thief", {ports(vmdevice::pio_range(0x43, 1))});
     REQUIRE_FALSE(refused.has_value());
     CHECK_THAT(to_string(refused.error()), Catch::Matchers::Contains("8254"));

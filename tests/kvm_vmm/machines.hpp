@@ -16,7 +16,8 @@
 
 namespace kvm_vmm::test {
 
-/// A machine with `serials` serial ports and, unless `config` says otherwise, all that kvm_vmm has by default.
+/// A machine with `serials` serial ports and, unless `config` differs, all devices that kvm_vmm has by
+/// default.
 inline Platform machine_with(std::size_t serials = 1, VmmConfig config = {}) {
     config.serials.assign(serials, SerialConfig{});
     return platform_of(config, machine_table(config));

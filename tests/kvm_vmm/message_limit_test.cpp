@@ -33,7 +33,7 @@ struct Limited {
 
 }  // namespace
 
-TEST_CASE("Message limit: ten messages of a place pass in five seconds, and the others are counted",
+TEST_CASE("Message limit: ten messages from one call pass in five seconds, and the others are counted",
           "[log]") {
     Limited log;
     for (int i = 0; i < 10; ++i) {
@@ -42,7 +42,7 @@ TEST_CASE("Message limit: ten messages of a place pass in five seconds, and the 
     for (int i = 0; i < 7; ++i) {
         CHECK_FALSE(log.here("the last one"));
     }
-    // Another place is not concerned.
+    // Another call is not affected.
     CHECK(log.there());
     log.now += 5s - 1ns;
     CHECK_FALSE(log.here());
@@ -53,26 +53,27 @@ TEST_CASE("Message limit: ten messages of a place pass in five seconds, and the 
     CHECK(log.summaries == std::vector<std::string>{"8 at level 1: a message"});
     log.summarize();
     CHECK(log.summaries.size() == 1);
-    // And from the start again.
+    // In the next window ten messages pass again.
     for (int i = 0; i < 10; ++i) {
         CHECK(log.here());
     }
     CHECK_FALSE(log.here());
 }
 
-TEST_CASE("Message limit: a message after a window that left some out waits for its summary", "[log]") {
+TEST_CASE("Message limit: after a window that left messages out, no message passes before the summary",
+          "[log]") {
     Limited log;
     for (int i = 0; i < 12; ++i) {
         (void)log.here();
     }
     log.now += 1h;
-    CHECK_FALSE(log.here());  // it would stand before the summary of what came before it
+    CHECK_FALSE(log.here());  // it would precede the summary of earlier messages
     log.summarize();
     CHECK(log.summaries == std::vector<std::string>{"3 at level 1: a message"});
     CHECK(log.here());
 }
 
-TEST_CASE("Message limit: at the end, what is left out in a window that is not over is summarized too",
+TEST_CASE("Message limit: at the end, the messages left out in the current window are summarized too",
           "[log]") {
     Limited log;
     for (int i = 0; i < 11; ++i) {
@@ -85,7 +86,7 @@ TEST_CASE("Message limit: at the end, what is left out in a window that is not o
     CHECK(log.summaries[0] == "1 at level 1: " + std::string(MessageLimit::sample_size, 'x'));
 }
 
-TEST_CASE("Message limit: few messages are never limited, however long it goes on", "[log]") {
+TEST_CASE("Message limit: infrequent messages are never limited, however long they continue", "[log]") {
     Limited log;
     for (int i = 0; i < 1000; ++i) {
         REQUIRE(log.here());
@@ -112,7 +113,7 @@ TEST_CASE("Message limit: from several threads at once, not one message is lost 
     unsigned left_out = 0;
     limit->summarize(now, true, [&](const MessageLimit::Summary& summary) { left_out += summary.left_out; });
     CHECK(passed + left_out == 4000);
-    // Two threads that are the first may each open an entry, hardly more.
+    // If two threads are first at the same time, each may open an entry; more entries are unlikely.
     CHECK(passed <= 4 * MessageLimit::most);
     CHECK(passed >= MessageLimit::most);
 }

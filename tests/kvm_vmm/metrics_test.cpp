@@ -56,7 +56,7 @@ json metrics_of(const Observer& observer) { return json::parse(observer.metrics_
 
 }  // namespace
 
-TEST_CASE("IoMetrics: each port and direction is counted apart", "[metrics]") {
+TEST_CASE("IoMetrics: each port and direction is counted separately", "[metrics]") {
     IoMetrics metrics;
     metrics.count_port(0x3F8, true, 1, true);
     metrics.count_port(0x3F8, true, 5, true);
@@ -75,7 +75,7 @@ TEST_CASE("IoMetrics: each port and direction is counted apart", "[metrics]") {
     CHECK(seen == decltype(seen){{0, 0, 1, 0}, {0x3F8, 1, 6, 0}, {0x3F9, 1, 0, 0}, {0xFFFF, 2, 0, 2}});
 }
 
-TEST_CASE("IoMetrics: the first unclaimed access to a port is told apart from later ones", "[metrics]") {
+TEST_CASE("IoMetrics: the first unclaimed access to a port is distinguished from later ones", "[metrics]") {
     IoMetrics metrics;
     CHECK_FALSE(metrics.count_port(0x80, true, 1, true));
     CHECK(metrics.count_port(0x80, true, 1, false));
@@ -84,7 +84,7 @@ TEST_CASE("IoMetrics: the first unclaimed access to a port is told apart from la
     CHECK(metrics.count_port(0x81, false, 1, false));
 }
 
-TEST_CASE("IoMetrics: nothing is lost where many CPUs touch the same fresh ports", "[metrics]") {
+TEST_CASE("IoMetrics: no access is lost if many CPUs access the same new ports", "[metrics]") {
     IoMetrics metrics;
     constexpr unsigned cpus = 4;
     {
@@ -107,7 +107,7 @@ TEST_CASE("IoMetrics: nothing is lost where many CPUs touch the same fresh ports
     CHECK(right == 0x10000);
 }
 
-TEST_CASE("DeviceDirectory: an access belongs to the device that it lies in as a whole", "[metrics]") {
+TEST_CASE("DeviceDirectory: an access belongs to the device that contains all of it", "[metrics]") {
     DeviceDirectory devices;
     const ObservedDevice& uart = devices.add("COM1");
     const ObservedDevice& keyboard = devices.add("i8042");
@@ -132,7 +132,7 @@ TEST_CASE("DeviceDirectory: an access belongs to the device that it lies in as a
     CHECK(devices.devices().size() == 3);
 }
 
-TEST_CASE("DeviceDirectory: a later VM's devices take the places of those before", "[metrics]") {
+TEST_CASE("DeviceDirectory: the devices of a later VM replace those of the one before", "[metrics]") {
     DeviceDirectory devices;
     const ObservedDevice& old = devices.add("old");
     devices.place(std::array{placed("old", {at_ports(0x100, 16)})});
@@ -144,7 +144,7 @@ TEST_CASE("DeviceDirectory: a later VM's devices take the places of those before
     CHECK(devices.find_port(0x100, 1) == nullptr);
 }
 
-TEST_CASE("Metrics: string I/O counts as so many accesses of one exit", "[metrics]") {
+TEST_CASE("Metrics: string I/O counts as several accesses of one exit", "[metrics]") {
     Observer observer;
     observer.count_exit(1);
     observer.record(port(true, 0x3F8, 1, 8), true);
@@ -187,7 +187,7 @@ TEST_CASE("Metrics: the ports of a device are added up under its name", "[metric
     CHECK(metrics["unclaimed"]["mmio_writes"] == 1);
 }
 
-TEST_CASE("Metrics: a serial port's counters go on in the next VM", "[metrics]") {
+TEST_CASE("Metrics: a serial port's counters continue in the next VM", "[metrics]") {
     Observer observer;
     observer.serial("COM1")->out_byte();
     observer.serial("COM2")->overrun();
@@ -216,7 +216,7 @@ TEST_CASE("Metrics: errors of a device are counted, and the first is logged", "[
     CHECK_THAT(log, Catch::Matchers::Contains("warning: COM1") && Catch::Matchers::Contains("Broken pipe"));
 }
 
-TEST_CASE("Metrics: unclaimed ports are logged once each, and not without end", "[metrics]") {
+TEST_CASE("Metrics: each unclaimed port is logged once, up to a limit", "[metrics]") {
     const ScratchDirectory directory;
     const std::string file = (directory / "log").string();
     Observer observer(log_to(file), LogLevel::debug);
@@ -261,7 +261,8 @@ TEST_CASE("Metrics file: it is replaced as a whole, and nothing is left beside i
     CHECK(files == 1);
 }
 
-TEST_CASE("Metrics file: links stay links, and what is no file is not replaced by one", "[metrics]") {
+TEST_CASE("Metrics file: links stay links, and a path that is not a file is not replaced by one",
+          "[metrics]") {
     const ScratchDirectory directory;
     const std::string target = directory.write("target", "old").string();
     const std::string link = (directory / "link").string();
@@ -273,7 +274,7 @@ TEST_CASE("Metrics file: links stay links, and what is no file is not replaced b
     CHECK(std::filesystem::is_character_file("/dev/null"));
 }
 
-TEST_CASE("Metrics file: a new one is its owner's alone; one that was there keeps its permissions",
+TEST_CASE("Metrics file: only its owner may access a new one; an existing one keeps its permissions",
           "[metrics][files]") {
     const ScratchDirectory directory;
     const auto mode_of = [](const std::string& path) {
@@ -299,7 +300,7 @@ TEST_CASE("Metrics file: a new one is its owner's alone; one that was there keep
     CHECK(slurp(old) == "new");
 }
 
-TEST_CASE("Metrics file: other names of the file keep what it held", "[metrics][files]") {
+TEST_CASE("Metrics file: other hard links to the file keep the old content", "[metrics][files]") {
     const ScratchDirectory directory;
     const std::string file = directory.write("metrics", "old").string();
     std::filesystem::create_hard_link(file, directory / "other");
@@ -308,8 +309,7 @@ TEST_CASE("Metrics file: other names of the file keep what it held", "[metrics][
     CHECK(slurp(directory / "other") == "old");
 }
 
-TEST_CASE("Metrics file: what takes its place later is left alone, unless that is a file",
-          "[metrics][files]") {
+TEST_CASE("Metrics file: anything except a file that has replaced it is left alone", "[metrics][files]") {
     const ScratchDirectory directory;
     const std::string path = (directory / "metrics").string();
     const std::string precious = directory.write("precious", "precious").string();
@@ -329,7 +329,7 @@ TEST_CASE("Metrics file: what takes its place later is left alone, unless that i
     }
     CHECK(slurp(precious) == "precious");
     std::filesystem::remove(path);
-    file.write("third");  // removed by somebody who has read it
+    file.write("third");  // after somebody has read and removed the file
     CHECK(slurp(path) == "third");
     std::size_t files = 0;
     for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory / ".")) {
@@ -351,7 +351,7 @@ TEST_CASE("Metrics file: it stays in the directory where it was opened", "[metri
     CHECK(slurp(directory / "a/metrics") == "precious");
 }
 
-TEST_CASE("Metrics file: one that could not be written once is not left behind empty", "[metrics][files]") {
+TEST_CASE("Metrics file: if it could never be written, no empty file is left behind", "[metrics][files]") {
     const ScratchDirectory directory;
     const std::string path = (directory / "metrics").string();
     {

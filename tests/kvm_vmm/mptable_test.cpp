@@ -21,7 +21,8 @@ struct MpTable {
 
 int sum(std::span<const std::uint8_t> bytes) { return std::accumulate(bytes.begin(), bytes.end(), 0) & 0xFF; }
 
-/// Finds the floating pointer as a kernel does: on a 16-byte boundary in the BIOS area, its sum right.
+/// Finds the floating pointer as a kernel does: on a 16-byte boundary in the BIOS area, with a valid
+/// checksum.
 MpTable find(const GuestMemory& memory) {
     for (std::uint64_t at = 0xF0000; at < 0x100000; at += 16) {
         const auto pointer = memory.slice(at, 16);
@@ -66,7 +67,7 @@ std::vector<boot_images::Bytes> of_type(const MpTable& table, std::uint8_t type)
 
 }  // namespace
 
-TEST_CASE("MP table: a kernel's search finds it, with right sums and entry count", "[boot][mptable]") {
+TEST_CASE("MP table: a kernel's search finds it, with valid checksums and entry count", "[boot][mptable]") {
     for (const unsigned cpus : {1U, 2U, 64U, 254U}) {
         Platform machine = test::machine_with();
         machine.cpus = cpus;
@@ -74,7 +75,8 @@ TEST_CASE("MP table: a kernel's search finds it, with right sums and entry count
         CHECK(sum(table.configuration) == 0);
         CHECK(std::string(table.configuration.begin(), table.configuration.begin() + 4) == "PCMP");
         CHECK(table.configuration[34] + 256U * table.configuration[35] == table.entries.size());
-        // No OEM table, whose address and size these are, and no extended entries (MP specification 1.4, 4.2).
+        // There is no OEM table (whose address and size these are) and there are no extended entries (MP
+        // specification 1.4, 4.2).
         for (const std::size_t at : {28U, 29U, 30U, 31U, 32U, 33U, 40U, 41U, 42U, 43U}) {
             CHECK(table.configuration[at] == 0);
         }
@@ -87,7 +89,7 @@ TEST_CASE("MP table: a kernel's search finds it, with right sums and entry count
     }
 }
 
-TEST_CASE("MP table: one IOAPIC on the ISA bus with every interrupt but the cascade", "[boot][mptable]") {
+TEST_CASE("MP table: one IOAPIC on the ISA bus with every interrupt except the cascade", "[boot][mptable]") {
     const MpTable table = table_of(test::machine_with());
     REQUIRE(of_type(table, 1).size() == 1);
     const auto io_apics = of_type(table, 2);
@@ -103,5 +105,5 @@ TEST_CASE("MP table: one IOAPIC on the ISA bus with every interrupt but the casc
     const auto local = of_type(table, 4);
     REQUIRE(local.size() == 2);
     CHECK(local[0] == boot_images::Bytes{4, 3, 0, 0, 0, 0, 0, 0});     // ExtINT at LINT0 of the boot CPU
-    CHECK(local[1] == boot_images::Bytes{4, 1, 0, 0, 0, 0, 0xFF, 1});  // NMI at LINT1 of all
+    CHECK(local[1] == boot_images::Bytes{4, 1, 0, 0, 0, 0, 0xFF, 1});  // NMI at LINT1 of all CPUs
 }

@@ -1,5 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// --log, --metrics and --trace-io, as a user meets them.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause --log, --metrics and --trace-io, as a user sees them.
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <sys/resource.h>
@@ -24,7 +23,7 @@ const Code talk_code{0x66, 0xBA, 0xFB, 0x03, 0xB0, 0x83, 0xEE,  // mov dx, 0x3FB
                      0xE4, 0x99, 0xB0, 0xFE, 0xE6,  // in al, 0x99; mov al, 0xFE; out 0x64, al
                      0x64, 'h',  'i'};
 
-// Reads LSR for ever.
+// Reads LSR in an endless loop.
 const Code poll_code{0x66, 0xBA, 0xFD, 0x03, 0xEC, 0xEB, 0xFD};
 
 std::vector<std::string> with_kernel(const fs::path& kernel, const std::vector<std::string>& more) {
@@ -37,7 +36,7 @@ json wait_for_metrics(const fs::path& path, const std::function<bool(const json&
     for (int i = 0; i < 2000; ++i) {
         const std::string text = slurp(path);
         if (!text.empty()) {
-            json metrics = json::parse(text);  // never half a file
+            json metrics = json::parse(text);  // the file is always complete
             if (wanted(metrics)) {
                 return metrics;
             }
@@ -49,7 +48,7 @@ json wait_for_metrics(const fs::path& path, const std::function<bool(const json&
 
 }  // namespace
 
-TEST_CASE("kvm_vmm: --metrics tells what the guest did, and how it ended", "[program]") {
+TEST_CASE("kvm_vmm: --metrics writes what the guest did and how it ended", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const fs::path kernel = directory.write("kernel", make_bzimage(talk_code));
@@ -73,12 +72,12 @@ TEST_CASE("kvm_vmm: --metrics tells what the guest did, and how it ended", "[pro
     CHECK(metrics["devices"]["COM1"]["port_reads"] == 0);
     CHECK(metrics["exits"]["port_read"] == 1);
     CHECK(metrics["exits"]["shutdown"] == 0);
-    // KVM may make one exit or two of the string.
+    // KVM may exit once or twice for the string.
     const auto writes = metrics["exits"]["port_write"].get<int>();
     CHECK((writes == 5 || writes == 6));
 }
 
-TEST_CASE("kvm_vmm: SIGUSR1 writes the metrics of the running VM, which goes on", "[program]") {
+TEST_CASE("kvm_vmm: SIGUSR1 writes the metrics of the running VM, which continues", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const fs::path kernel = directory.write("kernel", make_bzimage(poll_code));
@@ -114,7 +113,7 @@ TEST_CASE("kvm_vmm: SIGUSR1 without --metrics does nothing", "[program]") {
     CHECK(terminal.wait() == 0);
 }
 
-TEST_CASE("kvm_vmm: metrics count on where the guest is restarted", "[program]") {
+TEST_CASE("kvm_vmm: metrics continue to count if the guest is restarted", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const fs::path kernel = directory.write("kernel", make_bzimage(reset_code));
@@ -133,7 +132,7 @@ TEST_CASE("kvm_vmm: metrics count on where the guest is restarted", "[program]")
     CHECK((written == started || written == started - 1));
 }
 
-TEST_CASE("kvm_vmm: --metrics tells of a VM that could not be made", "[program]") {
+TEST_CASE("kvm_vmm: --metrics also describes a VM that could not be created", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const Result result = run(directory, {"--kernel", (directory / "missing").string(), "--metrics",
@@ -150,7 +149,7 @@ TEST_CASE("kvm_vmm: --trace-io writes every access with its register", "[program
     CHECK(result.exit_code == 10);
     CHECK(result.output == "hi");
     CHECK(result.errors.empty());
-    // The time is different each time; and KVM may make one exit or two of the string.
+    // The time differs in each run, and KVM may exit once or twice for the string.
     std::string text =
         std::regex_replace(slurp(directory / "trace"), std::regex(R"((^|\n)\d+\.\d{6} )"), "$1");
     text = std::regex_replace(text, std::regex("0x68 COM1.THR\n0 pio w 0x03f8 1 0x69"), "0x68,0x69");
@@ -164,7 +163,7 @@ TEST_CASE("kvm_vmm: --trace-io writes every access with its register", "[program
           "0 pio w 0x0064 1 0xfe i8042.command\n");
 }
 
-TEST_CASE("kvm_vmm: files that cannot be written are one line and exit code 3, before the guest runs",
+TEST_CASE("kvm_vmm: files that cannot be written result in one line and exit code 3, before the guest runs",
           "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
@@ -181,7 +180,8 @@ TEST_CASE("kvm_vmm: files that cannot be written are one line and exit code 3, b
     }
 }
 
-TEST_CASE("kvm_vmm: a trace that grows to the limit ends with one line, and the guest goes on", "[program]") {
+TEST_CASE("kvm_vmm: a trace that reaches its size limit ends with one line, and the guest continues",
+          "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     // Reads LSR 10,000 times, then resets.
@@ -201,7 +201,7 @@ TEST_CASE("kvm_vmm: a trace that grows to the limit ends with one line, and the 
     CHECK(fs::file_size(directory / "trace") <= limit);
 }
 
-TEST_CASE("kvm_vmm: --log tells how the VM was set up and ended, and at debug what no device answered",
+TEST_CASE("kvm_vmm: --log contains the VM's set-up and end and, at level debug, unclaimed accesses",
           "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
@@ -221,7 +221,7 @@ TEST_CASE("kvm_vmm: --log tells how the VM was set up and ended, and at debug wh
     CHECK(run(directory, {"--kernel", "x", "--log-level", "loud"}).exit_code == 2);
 }
 
-TEST_CASE("kvm_vmm: an output that nobody takes any more is one warning, and the guest goes on",
+TEST_CASE("kvm_vmm: an output that nobody reads any more results in one warning, and the guest continues",
           "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;

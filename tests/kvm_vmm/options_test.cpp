@@ -41,7 +41,7 @@ std::string usage_error(const std::vector<const char*>& words) {
 
 }  // namespace
 
-TEST_CASE("Options: a size has an optional unit, MiB without", "[options]") {
+TEST_CASE("Options: a size has an optional unit, which is MiB by default", "[options]") {
     CHECK(parse_size("512M") == 512ULL << 20U);
     CHECK(parse_size("512") == 512ULL << 20U);
     CHECK(parse_size("4096K") == 4ULL << 20U);
@@ -52,7 +52,7 @@ TEST_CASE("Options: a size has an optional unit, MiB without", "[options]") {
     CHECK(parse_size("0") == 0U);
 }
 
-TEST_CASE("Options: what is no size is refused", "[options]") {
+TEST_CASE("Options: a value that is not a size is refused", "[options]") {
     for (const char* const text : {"", "M", "-1M", "+1M", "1.5G", "1X", "1MM", " 1M", "1M ", "0x10", "1Mi",
                                    "1BM", "99999999999999999999", "9999999999T", "1iB"}) {
         INFO(text);
@@ -70,7 +70,7 @@ TEST_CASE("Options: the defaults are as documented", "[options]") {
     CHECK(config.serials[0].kind == SerialConfig::Kind::stdio);
 }
 
-TEST_CASE("Options: all are read, with = or without", "[options]") {
+TEST_CASE("Options: all options are accepted, with = or without", "[options]") {
     const VmmConfig config =
         config_of({"--kernel=k", "--initrd", "i", "--cmdline", "a=b,c \"d e\"", "--memory=1G", "--cpus", "4",
                    "--serial", "null", "--serial=file=/tmp/a=b"});
@@ -110,7 +110,7 @@ TEST_CASE("Options: a mistake is one line that names it", "[options]") {
                Catch::Matchers::Contains("'--bad\\x0aoption'"));
 }
 
-TEST_CASE("Options: what is to be written about the VM", "[options]") {
+TEST_CASE("Options: log, metrics and trace", "[options]") {
     const VmmConfig none = config_of({"--kernel", "k"});
     CHECK_FALSE(none.observe.log.has_value());
     CHECK_FALSE(none.observe.log_level.has_value());
@@ -135,7 +135,7 @@ TEST_CASE("Options: --help names every option and exit code", "[options]") {
     }
 }
 
-TEST_CASE("Options: --help needs no other option, and goes before any mistake", "[options]") {
+TEST_CASE("Options: --help needs no other option, and takes precedence over any mistake", "[options]") {
     CHECK(std::holds_alternative<PrintAndExit>(parse({"--help", "--memory", "1G"})));
     CHECK(std::holds_alternative<PrintAndExit>(parse({"--nonsense", "--help"})));
     CHECK(std::holds_alternative<PrintAndExit>(parse({"--memory", "lots", "-h"})));
@@ -196,7 +196,7 @@ TEST_CASE("Options: a misspelt option is named with the nearest one", "[options]
     }
 }
 
-TEST_CASE("Options: what users of other programs type gets an answer", "[options]") {
+TEST_CASE("Options: options of other programs result in a hint", "[options]") {
     for (const auto& [word, answer] :
          std::vector<std::pair<const char*, std::string>>{{"-kernel", "did you mean --kernel?"},
                                                           {"--append", "did you mean --cmdline?"},
@@ -253,7 +253,7 @@ TEST_CASE("Options: what users of other programs type gets an answer", "[options
     }
 }
 
-TEST_CASE("Options: a word that is far from everything gets no guess", "[options]") {
+TEST_CASE("Options: a word that resembles no option gets no suggestion", "[options]") {
     for (const char* const word : {"--nonsense", "--x", "-z", "--", "-", "--zzzzzzzzzzzz", "---"}) {
         const std::string text = usage_error({"--kernel", "k", word});
         INFO(text);
@@ -277,7 +277,8 @@ TEST_CASE("Options: every suggestion names an option that exists", "[options]") 
     }
 }
 
-TEST_CASE("Options: a kernel without --kernel is recognised, other words are named", "[options]") {
+TEST_CASE("Options: a kernel without --kernel is recognised, and other words are named in the error",
+          "[options]") {
     CHECK(usage_error({"vmlinuz"}) ==
           "'vmlinuz' is not understood: did you mean --kernel vmlinuz? (see kvm_vmm --help)");
     CHECK_THAT(usage_error({"--memory", "1G", "bzImage"}), Catch::Matchers::Contains("--kernel bzImage?"));
@@ -293,7 +294,7 @@ TEST_CASE("Options: a kernel without --kernel is recognised, other words are nam
     CHECK_THAT(usage_error({""}), Catch::Matchers::Contains("'' is not understood"));
 }
 
-TEST_CASE("Options: what is wrong first is named first, unknown words before values", "[options]") {
+TEST_CASE("Options: the first mistake is reported, and unknown words before bad values", "[options]") {
     CHECK_THAT(usage_error({"--first", "--second"}), Catch::Matchers::Contains("--first"));
     CHECK_THAT(usage_error({"--second", "--first"}), Catch::Matchers::Contains("--second"));
     CHECK_THAT(usage_error({"--memroy", "1G", "--cpus", "0"}), Catch::Matchers::Contains("--memroy"));
@@ -302,11 +303,11 @@ TEST_CASE("Options: what is wrong first is named first, unknown words before val
     CHECK_THAT(usage_error({"--memory", "lots", "--cpus", "0"}), Catch::Matchers::Contains("--memory"));
     CHECK_THAT(usage_error({"--i8042", "x", "--serial", "y"}), Catch::Matchers::Contains("--i8042"));
     CHECK_THAT(usage_error({"--serial", "y", "--i8042", "x"}), Catch::Matchers::Contains("--serial"));
-    // Without --kernel, the mistake in what is there comes first.
+    // A mistake in the given options is reported before the missing --kernel.
     CHECK_THAT(usage_error({"--cpus", "0"}), Catch::Matchers::Contains("--cpus"));
 }
 
-TEST_CASE("Options: an option given twice is refused with both values, serial ports are several",
+TEST_CASE("Options: an option given twice is refused, naming both values; --serial may be repeated",
           "[options]") {
     for (const char* const option :
          {"--kernel", "--initrd", "--cmdline", "--log", "--metrics", "--trace-io"}) {
@@ -335,7 +336,7 @@ TEST_CASE("Options: a missing value is not taken from the next option", "[option
     CHECK(config_of({"--kernel=--memory"}).kernel == "--memory");
     CHECK(config_of({"--kernel", "k", "--cmdline", "-- -x"}).cmdline == "-- -x");
     CHECK(config_of({"--kernel", "k", "--cmdline", "--debug"}).cmdline == "--debug");
-    // An empty value after '=' is that value, whatever follows.
+    // An empty value after '=' counts as the value, whatever follows.
     const VmmConfig config = config_of({"--kernel", "k", "--cmdline=", "--memory", "1G"});
     CHECK(config.cmdline.empty());
     CHECK(config.memory == 1ULL << 30U);
@@ -343,7 +344,8 @@ TEST_CASE("Options: a missing value is not taken from the next option", "[option
     CHECK(config_of({"--kernel", "k", "--log="}).observe.log == "");
 }
 
-TEST_CASE("Options: a word that a list does not have is named with the list and the nearest", "[options]") {
+TEST_CASE("Options: for a word that is not in a list, the error names the list and the nearest word",
+          "[options]") {
     CHECK_THAT(usage_error({"--on-reboot", "restrat"}),
                Catch::Matchers::Contains(
                    "--on-reboot: 'restrat' is not one of exit or restart; did you mean restart?"));
@@ -356,7 +358,7 @@ TEST_CASE("Options: a word that a list does not have is named with the list and 
                Catch::Matchers::Contains("'x' is not one of wait or drop"));
 }
 
-TEST_CASE("Options: each word of a list means what it says", "[options]") {
+TEST_CASE("Options: each word of a list selects the right value", "[options]") {
     using kvm_vmm::BootProtocol;
     using vmsuperio::I8042Profile;
     using vmsuperio::TransmitPolicy;
@@ -379,7 +381,7 @@ TEST_CASE("Options: each word of a list means what it says", "[options]") {
     }
 }
 
-TEST_CASE("Options: a serial target as other programs write it gets a suggestion", "[options]") {
+TEST_CASE("Options: a serial target in another program's notation gets a suggestion", "[options]") {
     for (const auto& [target, answer] : std::vector<std::pair<const char*, std::string>>{
              {"file=", "lacks the path: file=PATH"},
              {"file", "lacks the path: file=PATH"},
@@ -407,7 +409,8 @@ TEST_CASE("Options: a serial target as other programs write it gets a suggestion
                Catch::Matchers::Contains("'pty' is not one of stdio, file=PATH, null"));
 }
 
-TEST_CASE("Options: sizes and numbers in other programs' notation are refused as they are", "[options]") {
+TEST_CASE("Options: sizes and numbers in other programs' notation are refused and named unchanged",
+          "[options]") {
     CHECK_THAT(usage_error({"--memory", "size=512M"}),
                Catch::Matchers::Contains("'size=512M' is not a size such as 512M or 2G"));
     for (const char* const number :
@@ -419,7 +422,8 @@ TEST_CASE("Options: sizes and numbers in other programs' notation are refused as
     }
 }
 
-TEST_CASE("Options: no word, however long or odd, makes more than one line of moderate length", "[options]") {
+TEST_CASE("Options: for any word, however long or odd, the error is one line of moderate length",
+          "[options]") {
     const std::string longest(100'000, 'a');
     for (const std::string& word : {longest, "--" + longest, "-" + longest, "--kernel=" + longest,
                                     std::string("--a\x1B[31m\r\nb"), std::string("a\x07\x7F")}) {

@@ -23,7 +23,7 @@ namespace {
 using TestOscillator = Oscillator<ClockRef<ManualClock>, ClockRef<ManualClock>>;
 using Rtc = vmsuperio::RtcCmos<vmsuperio::NullTrigger, vmsuperio::NoRtcCmosEvents, TestOscillator>;
 
-/// The host: a clock that people set, and one that only runs.
+/// The host's clocks: one that can be set, and one that only runs.
 struct Host {
     ManualClock wall{std::chrono::hours(24 * 365 * 50) + 250ms};
     ManualClock steady{1000s};
@@ -35,7 +35,7 @@ struct Host {
     }
 };
 
-/// Stands for the event loop's timer on the steady clock.
+/// Replaces the event loop's timer on the steady clock.
 struct RecordedTimer {
     std::vector<std::optional<std::chrono::nanoseconds>> deadlines;
     void set(std::optional<std::chrono::nanoseconds> deadline) { deadlines.push_back(deadline); }
@@ -53,7 +53,7 @@ void set_cmos(TimedDevice<Rtc, RecordedTimer>& device, std::uint8_t index, std::
 
 }  // namespace
 
-TEST_CASE("Oscillator: it shows the wall time of its start and then the time that passes", "[time]") {
+TEST_CASE("Oscillator: it starts with the wall time and then counts the time that passes", "[time]") {
     Host host;
     const TestOscillator clock = host.oscillator();
     const auto start = vmsuperio::time_since_epoch(host.wall);
@@ -76,7 +76,7 @@ TEST_CASE("Oscillator: the host's own clocks agree on the time of day", "[time]"
     CHECK(BootClock::now() >= first);
 }
 
-TEST_CASE("CMOS clock: an alarm and the clock keep their time when the host's clock is set", "[time]") {
+TEST_CASE("CMOS clock: setting the host's clock changes neither its time nor an alarm's", "[time]") {
     for (const auto step : {-3600s, -1s, 1s, 3600s}) {
         Host host;
         RecordedTimer timer;
@@ -93,7 +93,7 @@ TEST_CASE("CMOS clock: an alarm and the clock keep their time when the host's cl
                      .value());
         REQUIRE(timer.deadlines.size() == 1);
         REQUIRE(timer.deadlines.back().has_value());
-        // The host's second began 250 ms before the device was made.
+        // The host's second began 250 ms before the device was created.
         CHECK(*timer.deadlines.back() == 1000s + 8s - 250ms);
         host.wall.advance(step);
         CHECK(cmos(device, mc146818::seconds) == 0);

@@ -41,7 +41,7 @@ mode_t mode_of(const fs::path& path) {
 
 }  // namespace
 
-TEST_CASE("OutputFile: nothing changes before it is kept", "[files]") {
+TEST_CASE("OutputFile: the file system is unchanged until keep() is called", "[files]") {
     const ScratchDirectory directory;
     const fs::path path = directory.write("file", "precious");
     {
@@ -56,7 +56,7 @@ TEST_CASE("OutputFile: nothing changes before it is kept", "[files]") {
     CHECK_FALSE(fs::exists(directory / "fresh"));
 }
 
-TEST_CASE("OutputFile: kept, it stays, and its content goes if so asked", "[files]") {
+TEST_CASE("OutputFile: a kept file stays, and is truncated on request", "[files]") {
     const ScratchDirectory directory;
     const fs::path path = directory.write("file", "older ");
     {
@@ -82,7 +82,7 @@ TEST_CASE("OutputFile: kept, it stays, and its content goes if so asked", "[file
     CHECK(fs::exists(directory / "fresh"));
 }
 
-TEST_CASE("OutputFile: a new file is for its owner alone, whatever the umask; an old one keeps its mode",
+TEST_CASE("OutputFile: only its owner may access a new file, whatever the umask; an old one keeps its mode",
           "[files]") {
     const ScratchDirectory directory;
     for (const mode_t mask : {0000U, 0022U, 0777U}) {
@@ -98,7 +98,7 @@ TEST_CASE("OutputFile: a new file is for its owner alone, whatever the umask; an
     CHECK(mode_of(path) == 0644);
 }
 
-TEST_CASE("OutputFile: a link to nothing makes its target, and takes it away again", "[files]") {
+TEST_CASE("OutputFile: for a dangling link, the target is created, and removed again", "[files]") {
     const ScratchDirectory directory;
     const fs::path link = directory / "link";
     fs::create_symlink("target", link);
@@ -115,7 +115,7 @@ TEST_CASE("OutputFile: a link to nothing makes its target, and takes it away aga
     CHECK(fs::exists(directory / "target"));
 }
 
-TEST_CASE("OutputFile: it removes nothing but what it created, and only while that is empty", "[files]") {
+TEST_CASE("OutputFile: it removes only a file that it created, and only while that is empty", "[files]") {
     const ScratchDirectory directory;
     const fs::path path = directory / "fresh";
     {
@@ -130,7 +130,8 @@ TEST_CASE("OutputFile: it removes nothing but what it created, and only while th
     CHECK(slurp(directory / "b") == "another program's");
 }
 
-TEST_CASE("OutputFile: what cannot be written is one line that names it and says why", "[files]") {
+TEST_CASE("OutputFile: the error for a path that cannot be written is one line with the path and the reason",
+          "[files]") {
     const ScratchDirectory directory;
     const std::string root = (directory / "x").parent_path().string() + "/";
     REQUIRE(::mkfifo((root + "fifo").c_str(), 0600) == 0);

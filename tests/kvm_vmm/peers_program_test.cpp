@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// kvm_vmm and those at the other ends of its serial ports: readers that leave, terminals that others read
-// too. Each has less time than kvm_vmm's patience with a reader, so that a wait for nobody is a failure.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause kvm_vmm and the peers of its serial ports: readers that
+// leave, terminals that other processes read too. Each test has less time than kvm_vmm's patience with a
+// reader, so that waiting for nobody is a failure.
 #include <algorithm>
 #include <array>
 #include <csignal>
@@ -27,7 +27,7 @@ void append32(std::vector<std::uint8_t>& code, std::uint32_t value) {
     }
 }
 
-/// Sends `size` bytes and resets. With `dirty_pages`, writes to so many pages from 32 MiB up first.
+/// Sends `size` bytes and resets. Before that, it writes to `dirty_pages` pages from 32 MiB up.
 std::vector<std::uint8_t> flood_code(std::uint32_t size, std::uint32_t dirty_pages = 0) {
     std::vector<std::uint8_t> code;
     if (dirty_pages != 0) {
@@ -51,14 +51,14 @@ public:
             int error_output = -1)
         : errors_(directory / "errors"), child_(fork_child()) {
         if (child_ == 0) {
-            // As a shell leaves it, whatever this test's parent did.
+            // The state that a shell leaves, whatever the test's parent did.
             std::signal(SIGPIPE, SIG_DFL);
             ::dup2(::open("/dev/null", O_RDONLY), STDIN_FILENO);
             ::dup2(output >= 0 ? output : ::open("/dev/null", O_WRONLY), STDOUT_FILENO);
             ::dup2(error_output >= 0 ? error_output
                                      : ::open(errors_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600),
                    STDERR_FILENO);
-            // No copies of what the test closes.
+            // No copies of descriptors that the test closes.
             ::close_range(3, ~0U, 0);
             ::alarm(25);
             exec(arguments);
@@ -75,14 +75,14 @@ public:
 
     [[nodiscard]] std::string errors() const { return slurp(errors_); }
     [[nodiscard]] pid_t id() const { return child_; }
-    /// SIGALRM is the end of the 25 seconds.
+    /// The status is SIGALRM if the 25 seconds have passed.
     [[nodiscard]] int wait() {
         int status = 0;
         REQUIRE(::waitpid(child_, &status, 0) == child_);
         child_ = -1;
         return exit_code_of(status);
     }
-    /// Until the guest has ended and only its output keeps the process.
+    /// Waits until the guest has ended and only its output keeps the process alive.
     void wait_until_no_vcpu() const {
         INFO(errors());
         for (int i = 0; i < 2000 && threads() < 2; ++i) {
@@ -97,7 +97,8 @@ public:
     [[nodiscard]] long resident_kib() const { return status_field("VmRSS:"); }
 
 private:
-    // Without that of the kernel (kvm-nx-lpage-recovery), which is there as long as the VM's descriptor.
+    // Does not count the kernel's thread (kvm-nx-lpage-recovery), which exists as long as the VM's
+    // descriptor.
     [[nodiscard]] std::ptrdiff_t threads() const {
         std::error_code gone;
         const fs::directory_iterator tasks("/proc/" + std::to_string(child_) + "/task", gone);
@@ -152,7 +153,8 @@ std::array<vmsuperio::UniqueFd, 2> make_pipe() {
 
 }  // namespace
 
-TEST_CASE("kvm_vmm: a reader that leaves while a dead guest's output waits is not waited for", "[program]") {
+TEST_CASE("kvm_vmm: it does not wait for a reader that leaves while the output of an ended guest waits",
+          "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const std::string kernel = directory.write("kernel", make_bzimage(flood_code(150'000))).string();
@@ -181,9 +183,9 @@ TEST_CASE("kvm_vmm: a reader that leaves while a dead guest's output waits is no
         reader.reset();
         CHECK(program.wait() == 10);
     }
-    SECTION("a client of a socket, who has come while the guest was running") {
+    SECTION("a client of a socket, connected while the guest was running") {
         const std::string path = (directory / "socket").string();
-        // A guest that first waits for a byte: wait for LSR.DR.
+        // The guest first waits for a byte (LSR.DR).
         std::vector<std::uint8_t> code{0x66, 0xBA, 0xFD, 0x03, 0xEC, 0xA8, 0x01, 0x74, 0xFB};
         const std::vector<std::uint8_t> flood = flood_code(150'000);
         code.insert(code.end(), flood.begin(), flood.end());
@@ -203,13 +205,13 @@ TEST_CASE("kvm_vmm: a reader that leaves while a dead guest's output waits is no
         Program program(directory, with("pty"));
         vmsuperio::UniqueFd reader(::open(terminal_of(program).c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC));
         REQUIRE(reader);
-        ::usleep(300'000);  // so that it is noticed before it writes
+        ::usleep(300'000);  // so that the client is noticed before it writes
         REQUIRE(::write(reader.get(), "!", 1) == 1);
         program.wait_until_no_vcpu();
         reader.reset();
         CHECK(program.wait() == 10);
     }
-    SECTION("nobody has ever come to a socket or a pseudo-terminal") {
+    SECTION("a socket or a pseudo-terminal without any peer so far") {
         for (const std::string& serial : {std::string("pty"), "unix=" + (directory / "socket").string()}) {
             Program program(directory, with(serial));
             CHECK(program.wait() == 10);
@@ -226,7 +228,7 @@ TEST_CASE("kvm_vmm: a reader that leaves while a dead guest's output waits is no
     }
 }
 
-TEST_CASE("kvm_vmm: a dead guest's memory does not wait for a reader", "[program]") {
+TEST_CASE("kvm_vmm: the memory of an ended guest is freed without waiting for a reader", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     constexpr std::uint32_t pages = 7000;
@@ -254,7 +256,7 @@ TEST_CASE("kvm_vmm: a dead guest's memory does not wait for a reader", "[program
     CHECK(program.wait() == 10);
 }
 
-TEST_CASE("kvm_vmm: a closed pipe as stdout or stderr ends it with its own exit code, not by SIGPIPE",
+TEST_CASE("kvm_vmm: with a closed pipe as stdout or stderr it ends with its own exit code, not by SIGPIPE",
           "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
@@ -269,7 +271,7 @@ TEST_CASE("kvm_vmm: a closed pipe as stdout or stderr ends it with its own exit 
     CHECK(program.wait() == 13);
 }
 
-TEST_CASE("kvm_vmm: Ctrl-A x ends it whatever was typed before at a guest that does not read", "[program]") {
+TEST_CASE("kvm_vmm: Ctrl-A x ends it, whatever was typed before that the guest does not read", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const std::string spin = directory.write("spin", make_bzimage(spin_code)).string();
@@ -285,7 +287,7 @@ TEST_CASE("kvm_vmm: Ctrl-A x ends it whatever was typed before at a guest that d
     CHECK(terminal.restored());
 }
 
-TEST_CASE("kvm_vmm: SIGTERM is answered while others read the same terminal, who see no change",
+TEST_CASE("kvm_vmm: SIGTERM ends it while other processes read the same terminal, and they see no change",
           "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
@@ -315,12 +317,12 @@ TEST_CASE("kvm_vmm: SIGTERM is answered while others read the same terminal, who
     CHECK(terminal.wait() == 128 + SIGTERM);
 }
 
-TEST_CASE("kvm_vmm: input reaches a guest that prints after each look for it", "[program]") {
+TEST_CASE("kvm_vmm: input reaches a guest that prints after each check for input", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
-    // Look at LSR; with data ready, reset; otherwise print a dot and look again.
-    // 0: mov dx, 0x3FD; in al, dx; test al, 1; jnz 19; mov dx, 0x3F8; mov al, '.'; out dx, al; jmp 0
-    // 19: mov al, 0xFE; out 0x64, al; hlt
+    // Read LSR; with data ready, reset; otherwise print a dot and read LSR again. 0: mov dx, 0x3FD; in al,
+    // dx; test al, 1; jnz 19; mov dx, 0x3F8; mov al, '.'; out dx, al; jmp 0 19: mov al, 0xFE; out 0x64, al;
+    // hlt
     const std::string kernel =
         directory
             .write("kernel",

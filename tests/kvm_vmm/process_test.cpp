@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// kvm_vmm as a process: what it inherits, how it ends, what it does with time in which it did not run.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause kvm_vmm as a process: what it inherits, how it ends,
+// and how it handles time in which it did not run.
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -20,7 +20,7 @@ namespace {
 
 using Bytes = std::vector<std::uint8_t>;
 
-/// kvm_vmm with stdout in a pipe.
+/// A process of kvm_vmm whose stdout is a pipe.
 class Job {
 public:
     explicit Job(const std::vector<std::string>& arguments, const std::function<void()>& prepare = {},
@@ -54,7 +54,7 @@ public:
 
     [[nodiscard]] pid_t pid() const { return child_; }
     void send(int signal) const { REQUIRE(::kill(child_, signal) == 0); }
-    /// The next byte of the guest; 0 where none comes in time.
+    /// The next byte that the guest sends, or 0 if none arrives in time.
     [[nodiscard]] char next_byte(int timeout_ms = 20'000) const {
         pollfd entry{.fd = output_.get(), .events = POLLIN, .revents = 0};
         char byte = 0;
@@ -110,7 +110,8 @@ int seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-TEST_CASE("kvm_vmm: signals that its parent blocked or ignored, and limits, change nothing", "[program]") {
+TEST_CASE("kvm_vmm: signals that its parent blocked or ignored, and its limits, have no effect",
+          "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     struct Parent {
@@ -150,7 +151,7 @@ TEST_CASE("kvm_vmm: signals that its parent blocked or ignored, and limits, chan
         CHECK((file.st_mode & 0777) == 0600);
         ::unlink(metrics.c_str());
         {
-            // Halted for good: noticed by a kick.
+            // The guest is halted for good, which a kick detects.
             Job job(with_kernel(directory, {0xFA, 0xF4}), parent.prepare);
             CHECK(job.wait() == 13);
         }
@@ -200,14 +201,14 @@ TEST_CASE("kvm_vmm: it keeps no descriptor of its parent open, except for those 
         ::dup2(unnamed[1], 50);
         ::dup2(unnamed[1], 100);
         ::dup2(unnamed[1], 3);
-        // Its neighbours, too.
+        // The descriptors next to it are open too.
         ::dup2(unnamed[1], 76);
         ::dup2(unnamed[1], 78);
         ::dup2(image.get(), 77);
     });
     ::close(unnamed[1]);
     CHECK(job.next_byte() == '!');
-    // The other end of the pipe is closed everywhere.
+    // No process has the other end of the pipe open any more.
     char byte = 0;
     pollfd entry{.fd = unnamed[0], .events = POLLIN, .revents = 0};
     CHECK(::poll(&entry, 1, 0) == 1);
@@ -226,11 +227,12 @@ TEST_CASE("kvm_vmm: an alarm that was set before it started ends it", "[program]
     CHECK(WTERMSIG(status) == SIGALRM);
 }
 
-TEST_CASE("kvm_vmm: a stderr that is full, closed or broken holds nobody, and does not change the exit code",
-          "[program]") {
+TEST_CASE(
+    "kvm_vmm: a stderr that is full, closed or broken blocks no thread and does not change the exit code",
+    "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
-    // Says why it ends.
+    // kvm_vmm writes a message when this guest ends.
     const std::vector<std::string> arguments = with_kernel(directory, {0xFA, 0xF4});
     std::array<int, 2> pipe{};
     REQUIRE(::pipe2(pipe.data(), O_CLOEXEC) == 0);
@@ -272,7 +274,8 @@ TEST_CASE("kvm_vmm: a stderr that is full, closed or broken holds nobody, and do
     ::close(pipe[1]);
 }
 
-TEST_CASE("kvm_vmm: nothing in a name that the user gives reaches the terminal as a control", "[program]") {
+TEST_CASE("kvm_vmm: control characters in a name that the user gives do not reach the terminal",
+          "[program]") {
     const ScratchDirectory directory;
     const std::string wild =
         "/no/such\x1B[2J\r\a\x7F\xC2\x9B"
@@ -302,7 +305,7 @@ TEST_CASE("kvm_vmm: nothing in a name that the user gives reaches the terminal a
     }
 }
 
-TEST_CASE("kvm_vmm: a crash leaves no core file, except where a developer wants one", "[program]") {
+TEST_CASE("kvm_vmm: a crash leaves a core file only with --core-dumps", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const auto allow = [&directory] {
@@ -337,10 +340,10 @@ TEST_CASE("kvm_vmm: a crash leaves no core file, except where a developer wants 
 
 namespace {
 
-/// 64-bit code that registers KVM's clock (KVM's documents, MSR_KVM_SYSTEM_TIME_NEW) and then looks at the
-/// time stamp counter all the time. After a gap it says 'P' where the host has declared a pause before the
-/// guest ran on (PVCLOCK_GUEST_STOPPED, bit 1 of the flags), or else 'X', and takes the flag back. It says
-/// 'S' to begin with.
+/// 64-bit code that registers KVM's clock (KVM's documentation, MSR_KVM_SYSTEM_TIME_NEW) and then reads the
+/// time stamp counter in a loop. It first writes 'S'. After a gap it writes 'P' if the host declared a pause
+/// before the guest continued (PVCLOCK_GUEST_STOPPED, bit 1 of the flags), otherwise 'X', and clears the
+/// flag.
 Bytes pause_watcher(bool with_io) {
     Bytes code{
         0xB9, 0x01, 0x4D, 0x56, 0x4B,              // mov ecx, 0x4B564D01
@@ -379,7 +382,7 @@ Bytes pause_watcher(bool with_io) {
 
 }  // namespace
 
-TEST_CASE("kvm_vmm: a guest that did not run for a while knows of it before it runs on", "[program]") {
+TEST_CASE("kvm_vmm: a guest that did not run for a while is notified before it continues", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     struct Stop {
@@ -412,7 +415,7 @@ TEST_CASE("kvm_vmm: a guest that reboots at once is restarted more and more slow
     const std::string log = (directory / "log").string();
     Job job(with_kernel(directory, reset_code, {"--on-reboot", "restart", "--log", log}));
     ::usleep(4'000'000);
-    // 0.1, 0.2, 0.4, 0.8 and 1.6 seconds wait between the starts.
+    // The delays between the starts are 0.1, 0.2, 0.4, 0.8 and 1.6 seconds.
     job.send(SIGTERM);
     CHECK(job.wait() == 128 + SIGTERM);
     const std::string starts = job.rest();
@@ -446,14 +449,14 @@ TEST_CASE("kvm_vmm: restarts can be limited", "[program]") {
     CHECK(run(directory, with_kernel(directory, reset_code, {"--restart-limit", "many"})).exit_code == 2);
 }
 
-TEST_CASE("kvm_vmm: while a restart waits, signals are answered", "[program]") {
+TEST_CASE("kvm_vmm: signals are handled during the delay before a restart", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     Job job(with_kernel(directory, reset_code, {"--on-reboot", "restart"}));
     for (int start = 0; start < 5; ++start) {
         REQUIRE(job.next_byte() == '!');
     }
-    // The next start comes in 1.6 seconds.
+    // The next start is due in 1.6 seconds.
     const auto before = std::chrono::steady_clock::now();
     job.send(SIGINT);
     CHECK(job.wait() == 128 + SIGINT);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-// kvm_vmm run as a process, in a terminal of its own where that matters.
+// Runs kvm_vmm as a process, if necessary in a terminal of its own.
 #include <algorithm>
 #include <array>
 #include <csignal>
@@ -51,8 +51,8 @@ inline int exit_code_of(int status) {
     ::_exit(127);
 }
 
-/// Runs to the end. `input` is the file for stdin, "-" to have stdin closed; `prepare` is called in the new
-/// process.
+/// Runs kvm_vmm until it ends. `input` is the file for stdin, or "-" to close stdin. `prepare` is called in
+/// the new process.
 inline Result run(const ScratchDirectory& directory, const std::vector<std::string>& arguments,
                   const std::string& input = "/dev/null", const std::function<void()>& prepare = {}) {
     const pid_t child = fork_child();
@@ -79,7 +79,7 @@ inline std::size_t line_count(const std::string& text) {
     return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
 }
 
-/// A bzImage whose 64-bit entry point holds `code`: as small as the boot protocol allows.
+/// A bzImage with `code` at its 64-bit entry point, as small as the boot protocol allows.
 inline std::string make_bzimage(const std::vector<std::uint8_t>& code) {
     std::string image(std::size_t{5} * 512 + 4096, '\0');
     const auto put = [&](std::size_t offset, std::uint64_t value, std::size_t width) {
@@ -104,7 +104,7 @@ inline std::string make_bzimage(const std::vector<std::uint8_t>& code) {
     return image;
 }
 
-// sti-less idle loop: jmp to itself
+// jmp to itself
 inline const std::vector<std::uint8_t> spin_code{0xEB, 0xFE};
 // mov dx, 0x3F8; mov al, '!'; out dx, al; mov al, 0xFE; out 0x64, al; hlt
 inline const std::vector<std::uint8_t> reset_code{0x66, 0xBA, 0xF8, 0x03, 0xB0, '!',
@@ -119,7 +119,7 @@ public:
         child_ = fork_child();
         if (child_ == 0) {
             ::setsid();
-            ::ioctl(slave_, TIOCSCTTY, 0);  // kvm_vmm is the job in front of it
+            ::ioctl(slave_, TIOCSCTTY, 0);  // kvm_vmm is its foreground job
             for (const int fd : {0, 1, 2}) {
                 ::dup2(slave_, fd);
             }
@@ -145,7 +145,7 @@ public:
         REQUIRE(::tcgetattr(slave_, &mode) == 0);
         return mode;
     }
-    /// Waits until the terminal is in raw mode: then the VM runs.
+    /// Waits until the terminal is in raw mode, which means that the VM runs.
     void wait_until_raw() const {
         for (int i = 0; i < 2000 && (mode().c_lflag & ICANON) != 0; ++i) {
             ::usleep(10'000);
@@ -157,7 +157,7 @@ public:
     }
     void send(int signal) const { REQUIRE(::kill(child_, signal) == 0); }
     int wait() { return exit_code_of(wait_status()); }
-    /// As waitpid(2) gives it.
+    /// The status that waitpid(2) returned.
     int wait_status() {
         int status = 0;
         REQUIRE(::waitpid(child_, &status, 0) == child_);
@@ -170,7 +170,7 @@ public:
         REQUIRE(::waitid(P_PID, static_cast<id_t>(child_), &info, WEXITED | WNOHANG | WNOWAIT) == 0);
         return info.si_pid != 0;
     }
-    /// All that appeared on the screen so far.
+    /// Everything that has appeared on the screen so far.
     std::string output() {
         std::array<char, 4096> buffer{};
         pollfd entry{.fd = master_, .events = POLLIN, .revents = 0};
@@ -183,7 +183,7 @@ public:
         }
         return output_;
     }
-    /// The description that kvm_vmm has as stdin, stdout and stderr.
+    /// A descriptor of the open file description that is kvm_vmm's stdin, stdout and stderr.
     [[nodiscard]] int descriptor() const { return slave_; }
     [[nodiscard]] bool restored() const {
         const termios now = mode();

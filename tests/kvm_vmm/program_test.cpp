@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// kvm_vmm as a user meets it: run as a process, in a terminal of its own where that matters.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause kvm_vmm as a user sees it: run as a process, if
+// necessary in a terminal of its own.
 #include "program.hpp"
 
 #include <array>
@@ -12,7 +12,7 @@
 
 using namespace kvm_vmm::test;
 
-TEST_CASE("kvm_vmm: a wrong option is one line and exit code 2", "[program]") {
+TEST_CASE("kvm_vmm: a wrong option results in one line and exit code 2", "[program]") {
     const ScratchDirectory directory;
     const Result result = run(directory, {"--kernel", "x", "--colour"});
     CHECK(result.exit_code == 2);
@@ -29,7 +29,7 @@ TEST_CASE("kvm_vmm: --help goes to stdout with exit code 0", "[program]") {
     CHECK_THAT(result.output, Catch::Matchers::Contains("--kernel"));
 }
 
-TEST_CASE("kvm_vmm: a file that is no kernel is one line and exit code 3", "[program]") {
+TEST_CASE("kvm_vmm: a file that is not a kernel results in one line and exit code 3", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const std::vector<std::string> kernels{
@@ -50,7 +50,7 @@ TEST_CASE("kvm_vmm: a file that is no kernel is one line and exit code 3", "[pro
     }
 }
 
-TEST_CASE("kvm_vmm: too little memory for the kernel is one line", "[program]") {
+TEST_CASE("kvm_vmm: too little memory for the kernel results in one line", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const fs::path kernel = directory.write("kernel", make_bzimage(spin_code));
@@ -60,7 +60,7 @@ TEST_CASE("kvm_vmm: too little memory for the kernel is one line", "[program]") 
     CHECK_THAT(result.errors, Catch::Matchers::Contains("1 MiB"));
 }
 
-TEST_CASE("kvm_vmm: the guest's output comes out and its reset ends with 10, whatever stdin is",
+TEST_CASE("kvm_vmm: the guest's output is written and its reset ends with 10, whatever stdin is",
           "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
@@ -75,7 +75,7 @@ TEST_CASE("kvm_vmm: the guest's output comes out and its reset ends with 10, wha
     }
 }
 
-TEST_CASE("kvm_vmm: output can go to a file or nowhere", "[program]") {
+TEST_CASE("kvm_vmm: output can be written to a file or discarded", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const fs::path kernel = directory.write("kernel", make_bzimage(reset_code));
@@ -94,7 +94,7 @@ TEST_CASE("kvm_vmm: output can go to a file or nowhere", "[program]") {
     CHECK(line_count(result.errors) == 1);
 }
 
-TEST_CASE("kvm_vmm: the terminal is as before after every way to end", "[program]") {
+TEST_CASE("kvm_vmm: the terminal is restored, however kvm_vmm ends", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const std::string spin = directory.write("spin", make_bzimage(spin_code)).string();
@@ -112,7 +112,7 @@ TEST_CASE("kvm_vmm: the terminal is as before after every way to end", "[program
         CHECK(terminal.wait() == 0);
         CHECK(terminal.restored());
     }
-    SECTION("signals that end it in order") {
+    SECTION("signals that end it in an orderly way") {
         for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) {
             INFO(signal);
             Terminal terminal({"--kernel", spin, "--memory", "64M"});
@@ -125,7 +125,7 @@ TEST_CASE("kvm_vmm: the terminal is as before after every way to end", "[program
         }
     }
     SECTION("every other signal that ends a process") {
-        // Ignored, or for another purpose: the metrics.
+        // Signals that are ignored or have another purpose (SIGUSR1: the metrics).
         const std::set<int> others{SIGCHLD, SIGCONT, SIGURG,  SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU,
                                    SIGKILL, SIGSTOP, SIGPIPE, SIGXFSZ,  SIGUSR1, 33};
         for (int signal = 1; signal <= SIGRTMAX; ++signal) {
@@ -160,7 +160,8 @@ TEST_CASE("kvm_vmm: the terminal is as before after every way to end", "[program
     }
 }
 
-TEST_CASE("kvm_vmm: a stopped process gives the terminal back and takes it again", "[program]") {
+TEST_CASE("kvm_vmm: a stopped process restores the terminal, and sets it again when it continues",
+          "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const std::string spin = directory.write("spin", make_bzimage(spin_code)).string();
@@ -178,7 +179,8 @@ TEST_CASE("kvm_vmm: a stopped process gives the terminal back and takes it again
     CHECK(terminal.restored());
 }
 
-TEST_CASE("kvm_vmm: halted for good, it ends with 13; idle with interrupts on, it goes on", "[program]") {
+TEST_CASE("kvm_vmm: with a guest halted for good it ends with 13; with an idle guest it continues",
+          "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     SECTION("halted") {
@@ -189,7 +191,7 @@ TEST_CASE("kvm_vmm: halted for good, it ends with 13; idle with interrupts on, i
         CHECK(line_count(result.errors) == 1);
     }
     SECTION("idle") {
-        // sti; hlt; jmp back, with nothing that could interrupt but a masked PIC
+        // sti; hlt; jmp back, after masking all interrupts of the PICs
         const std::vector<std::uint8_t> idle_code{0xB0, 0xFF, 0xE6, 0x21, 0xE6, 0xA1, 0xFB, 0xF4, 0xEB, 0xFC};
         const fs::path kernel = directory.write("idle", make_bzimage(idle_code));
         Terminal terminal({"--kernel", kernel.string(), "--memory", "64M"});
@@ -219,7 +221,7 @@ TEST_CASE("kvm_vmm: --on-reboot restart starts the guest again in the same proce
     CHECK(terminal.restored());
 }
 
-TEST_CASE("kvm_vmm: the exit port gives the exit code", "[program]") {
+TEST_CASE("kvm_vmm: the guest can set the exit code with the exit port", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     // mov dx, 0x501; mov al, 77; out dx, al; hlt
@@ -229,7 +231,7 @@ TEST_CASE("kvm_vmm: the exit port gives the exit code", "[program]") {
     CHECK(run(directory, {"--kernel", kernel.string(), "--memory", "64M"}).exit_code == 13);
 }
 
-TEST_CASE("kvm_vmm: a status of the exit port is no reset, panic or signal, whatever its number",
+TEST_CASE("kvm_vmm: a status of the exit port is not taken for a reset, panic or signal, whatever its number",
           "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
@@ -247,7 +249,7 @@ TEST_CASE("kvm_vmm: a status of the exit port is no reset, panic or signal, what
     }
 }
 
-TEST_CASE("kvm_vmm: a panic told through pvpanic ends it with 11, power-off with 0, port 0xCF9 with 10",
+TEST_CASE("kvm_vmm: a panic reported to pvpanic ends it with 11, power-off with 0, port 0xCF9 with 10",
           "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
@@ -263,7 +265,7 @@ TEST_CASE("kvm_vmm: a panic told through pvpanic ends it with 11, power-off with
 
 namespace {
 
-/// kvm_vmm with a guest that sends `size` bytes and resets; nobody reads the pipe by itself.
+/// kvm_vmm with a guest that sends `size` bytes and resets. Only the test reads the pipe.
 class Flood {
 public:
     Flood(const ScratchDirectory& directory, std::uint32_t size) {
@@ -299,7 +301,7 @@ public:
         REQUIRE(::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) == 0);
         return info.si_pid != 0;
     }
-    /// Until the pipe takes no more.
+    /// Waits until the pipe is full.
     void wait_until_full() const {
         for (int before = -1, queued = 0; queued != before || queued == 0;) {
             REQUIRE_FALSE(ended());
@@ -321,7 +323,7 @@ public:
 
 }  // namespace
 
-TEST_CASE("kvm_vmm: it stays for a reader that pauses, even if the guest has ended", "[program]") {
+TEST_CASE("kvm_vmm: it waits for a reader that pauses, even if the guest has ended", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const Flood flood(directory, 300'000);
@@ -342,20 +344,20 @@ TEST_CASE("kvm_vmm: a signal ends it while it waits for a reader that takes noth
     const Flood flood(directory, 300'000);
     flood.wait_until_full();
     REQUIRE(::kill(flood.child, SIGTERM) == 0);
-    // The guest's own end, unless it was not there yet.
+    // The code is that of the guest's end, unless the signal came before it.
     const int code = flood.wait();
     CHECK((code == 10 || code == 128 + SIGTERM));
 }
 
-TEST_CASE("kvm_vmm: a Unix socket is a serial port, for one client after the other", "[program]") {
+TEST_CASE("kvm_vmm: a serial port can be a Unix socket, for one client after the other", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
-    // Echoes: wait for LSR.DR, read, write back; each in a loop.
+    // Echoes in a loop: wait for LSR.DR, read, write back.
     const fs::path kernel =
         directory.write("echo", make_bzimage({0x66, 0xBA, 0xFD, 0x03, 0xEC, 0xA8, 0x01, 0x74, 0xFB, 0x66,
                                               0xBA, 0xF8, 0x03, 0xEC, 0xEE, 0xEB, 0xEF}));
     const std::string path = (directory / "socket").string();
-    // What a process that is gone left behind does not matter.
+    // A socket that an ended process left behind does not matter.
     const auto make_address = [&] {
         sockaddr_un address{};
         address.sun_family = AF_UNIX;
@@ -392,7 +394,7 @@ TEST_CASE("kvm_vmm: a Unix socket is a serial port, for one client after the oth
         }
         CHECK(back == sent);
     }
-    // A path in use, and one that is no socket, are left alone, and the messages say which it is.
+    // A path in use and one that is not a socket are left alone, and the messages say which it is.
     Result refused = run(directory, {"--kernel", kernel.string(), "--serial", "unix=" + path});
     CHECK(refused.exit_code == 3);
     CHECK_THAT(refused.errors, Catch::Matchers::Contains("another program listens there"));
@@ -414,7 +416,8 @@ TEST_CASE("kvm_vmm: a Unix socket is a serial port, for one client after the oth
     CHECK_FALSE(fs::exists(path));
 }
 
-TEST_CASE("kvm_vmm: a pseudo-terminal is a serial port, and may be opened late and again", "[program]") {
+TEST_CASE("kvm_vmm: a serial port can be a pseudo-terminal, which may be opened late and repeatedly",
+          "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const fs::path kernel =

@@ -7,13 +7,13 @@
 
 using kvm_vmm::in_quotes;
 
-TEST_CASE("in_quotes: text stays as it is, in any script", "[quote]") {
+TEST_CASE("in_quotes: printable text in any script stays unchanged", "[quote]") {
     CHECK(in_quotes("") == "''");
     CHECK(in_quotes("/tmp/a b~") == "'/tmp/a b~'");
     CHECK(in_quotes("\u00A0\u00E9\u20AC\U0001F600\U0010FFFF") == "'\u00A0\u00E9\u20AC\U0001F600\U0010FFFF'");
 }
 
-TEST_CASE("in_quotes: nothing that a terminal would obey gets through", "[quote]") {
+TEST_CASE("in_quotes: control sequences of terminals are escaped", "[quote]") {
     CHECK(in_quotes("a\nb\r\t\x1B[2J\x7F") == "'a\\x0ab\\x0d\\x09\\x1b[2J\\x7f'");
     CHECK(in_quotes(std::string("nul\0", 4)) == "'nul\\x00'");
     // C1 controls, as UTF-8 and as bytes; CSI is U+009B.
@@ -21,7 +21,7 @@ TEST_CASE("in_quotes: nothing that a terminal would obey gets through", "[quote]
                     "2J") == "'\\xc2\\x9b2J'");
     CHECK(in_quotes("\x9B"
                     "2J") == "'\\x9b2J'");
-    // No UTF-8: overlong, a surrogate, above U+10FFFF, cut off.
+    // Invalid UTF-8: overlong, a surrogate, above U+10FFFF, cut off.
     CHECK(in_quotes("\xC0\x8A") == "'\\xc0\\x8a'");
     CHECK(in_quotes("\xE0\x82\x9B") == "'\\xe0\\x82\\x9b'");
     CHECK(in_quotes("\xED\xA0\x80") == "'\\xed\\xa0\\x80'");

@@ -9,7 +9,7 @@
 using kvm_vmm::ReaderPatience;
 using namespace std::chrono_literals;
 
-TEST_CASE("ReaderPatience: with nothing left there is no wait", "[console]") {
+TEST_CASE("ReaderPatience: without remaining output there is no wait", "[console]") {
     const ReaderPatience::Time start{};
     ReaderPatience patience(100, start);
     CHECK(patience.waits_for(100, start));

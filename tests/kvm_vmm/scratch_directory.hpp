@@ -18,7 +18,7 @@ inline std::string slurp(const fs::path& path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// A directory of this test's own, removed in the end.
+/// A directory of the test's own, which the destructor removes.
 class ScratchDirectory {
 public:
     ScratchDirectory() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-// A serial console without a VM: the test is the guest, and gives the event loop its turns.
+// A serial console without a VM: the test plays the guest and runs the event loop.
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -28,7 +28,7 @@ inline constexpr vmdevice::PioOffset line_status = 5;
 inline constexpr std::uint8_t data_ready = 0x01;
 inline constexpr std::uint8_t break_interrupt = 0x10;
 inline constexpr std::uint8_t thr_empty = 0x20;
-/// What a BREAK is in the texts below.
+/// Represents a BREAK in the texts below.
 inline constexpr char break_mark = '^';
 
 struct Pipe {
@@ -51,7 +51,7 @@ inline std::string random_text(std::size_t size) {
     return text;
 }
 
-/// All that can be read now.
+/// Reads everything that can be read now.
 inline std::string read_all(int fd) {
     std::string text;
     std::array<char, 4096> buffer{};
@@ -61,7 +61,7 @@ inline std::string read_all(int fd) {
     return text;
 }
 
-/// For what only time brings; the tests that use it look at what happened, not at how long it took.
+/// A patience that does not expire during a test, for tests of what happens without it.
 inline constexpr std::chrono::milliseconds never = std::chrono::hours(1);
 
 class Harness {
@@ -72,7 +72,7 @@ public:
             Patience patience = never)
         : Harness([&](EventManager&) { return use_descriptors(input_fd, output_fd, input); }, patience) {}
 
-    /// `make(events)` makes the back end.
+    /// `make(events)` creates the back end.
     template <class Make>
         requires std::invocable<Make, EventManager&>
     explicit Harness(Make make, Patience patience = never)
@@ -94,7 +94,7 @@ public:
         device_->pio_write(base, offset, {&value, 1});
     }
     std::size_t loop(int timeout_ms = 0) { return events_.run_once(timeout_ms); }
-    /// Until the event loop finds nothing to do. That it always finds something is a failure.
+    /// Runs the event loop until it has nothing to do. The test fails if that never happens.
     void settle() {
         for (int i = 0; loop() != 0; ++i) {
             REQUIRE(i < 100'000);
@@ -106,7 +106,7 @@ public:
     EventManager& events() { return events_; }
     [[nodiscard]] vmsuperio::SerialCounts counts() const { return metrics_->counts(); }
 
-    /// Sends as a driver does that waits for THRE; how much it could.
+    /// Sends as a driver that waits for THRE does. Returns how many bytes could be sent.
     std::size_t send(const std::string& text) {
         std::size_t sent = 0;
         for (; sent < text.size() && (read(line_status) & thr_empty) != 0; ++sent) {
@@ -115,7 +115,7 @@ public:
         return sent;
     }
 
-    /// Reads as a polling driver does, giving the event loop its turn, until nothing more comes.
+    /// Reads as a polling driver does, and runs the event loop in between, until nothing more arrives.
     std::string drain(std::size_t wanted) {
         std::string text;
         for (std::size_t idle = 0; idle < 50 && text.size() < wanted;) {

@@ -25,7 +25,7 @@ TEST_CASE("SerialConsole: input far beyond the FIFO arrives complete and in orde
     CHECK(harness.drain(sent.size()) == sent);
 }
 
-TEST_CASE("SerialConsole: while the guest does not read, the back end is left unread", "[console]") {
+TEST_CASE("SerialConsole: while the guest does not read, the back end is not read", "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1);
     const std::string sent = random_text(1000);
@@ -39,7 +39,7 @@ TEST_CASE("SerialConsole: while the guest does not read, the back end is left un
     CHECK(harness.drain(1000) == sent.substr(0, 64));
 }
 
-TEST_CASE("SerialConsole: input that comes before the guest listens waits outside the FIFO", "[console]") {
+TEST_CASE("SerialConsole: input that arrives before the guest listens waits outside the FIFO", "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1);
     harness.write(interrupt_enable, 0x00);
@@ -48,7 +48,7 @@ TEST_CASE("SerialConsole: input that comes before the guest listens waits outsid
         harness.loop();
     }
     CHECK((harness.read(line_status) & data_ready) == 0);
-    // What a driver does when it opens the port: clear the FIFOs, read RBR, then listen.
+    // A driver that opens the port clears the FIFOs, reads RBR and then enables interrupts.
     harness.write(fifo_control, 0x01);
     harness.write(fifo_control, 0x07);
     (void)harness.read(data_register);
@@ -59,7 +59,7 @@ TEST_CASE("SerialConsole: input that comes before the guest listens waits outsid
     CHECK(harness.drain(5) == "early");
 }
 
-TEST_CASE("SerialConsole: a guest that polls without interrupts is heard to listen", "[console]") {
+TEST_CASE("SerialConsole: a guest that polls without interrupts is recognised as listening", "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1);
     harness.write(interrupt_enable, 0x00);
@@ -67,7 +67,7 @@ TEST_CASE("SerialConsole: a guest that polls without interrupts is heard to list
     CHECK(harness.drain(6) == "polled");
 }
 
-TEST_CASE("SerialConsole: input goes on after the guest emptied the FIFO through FCR", "[console]") {
+TEST_CASE("SerialConsole: input continues after the guest cleared the FIFO through FCR", "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1);
     const std::string sent = random_text(200);
@@ -88,7 +88,7 @@ TEST_CASE("SerialConsole: input waits while the guest has the UART in loopback m
         harness.loop();
     }
     CHECK((harness.read(line_status) & data_ready) == 0);
-    // The guest's own bytes come back, and clearing them away does not bring them among the host's.
+    // The guest receives its own bytes, and after it clears them they do not come back with the host's.
     harness.write(data_register, 'L');
     harness.write(data_register, 'M');
     CHECK(harness.read(data_register) == 'L');
@@ -97,7 +97,7 @@ TEST_CASE("SerialConsole: input waits while the guest has the UART in loopback m
     CHECK(harness.drain(3) == "abc");
 }
 
-TEST_CASE("SerialConsole: input raises the interrupt, with the FIFOs on and below the trigger level too",
+TEST_CASE("SerialConsole: input raises the interrupt, even with the FIFOs on and below the trigger level",
           "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1);
@@ -112,7 +112,7 @@ TEST_CASE("SerialConsole: input raises the interrupt, with the FIFOs on and belo
     CHECK(harness.interrupts() == 0);
 }
 
-TEST_CASE("SerialConsole: the end of the input leaves the guest running", "[console]") {
+TEST_CASE("SerialConsole: the guest continues after the end of the input", "[console]") {
     Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1);
     REQUIRE(::write(input.write_end.get(), "last", 4) == 4);
@@ -122,7 +122,7 @@ TEST_CASE("SerialConsole: the end of the input leaves the guest running", "[cons
     CHECK((harness.read(line_status) & thr_empty) != 0);
 }
 
-TEST_CASE("SerialConsole: a regular file and /dev/null are input like any other", "[console]") {
+TEST_CASE("SerialConsole: a regular file and /dev/null work as input", "[console]") {
     std::FILE* const file = std::tmpfile();
     REQUIRE(file != nullptr);
     const std::string sent = random_text(500);
@@ -140,14 +140,14 @@ TEST_CASE("SerialConsole: a regular file and /dev/null are input like any other"
     CHECK((harness.read(line_status) & thr_empty) != 0);
 }
 
-TEST_CASE("SerialConsole: a reader that pauses holds the guest only after a MiB, and nothing is lost",
+TEST_CASE("SerialConsole: a reader that pauses stops the guest only after 1 MiB, and nothing is lost",
           "[console]") {
     const Pipe output = make_pipe();
     Harness harness(-1, output.write_end.get());
     std::string sent;
     std::size_t held_first_at = 0;
     std::string received;
-    // A driver that waits for THRE before each byte; the reader comes to life only when the guest is held.
+    // A driver that waits for THRE before each byte; the reader reads only when the guest is stopped.
     for (std::uint32_t i = 0; sent.size() < 1'500'000; ++i) {
         REQUIRE(i < 3'000'000);
         if (i % 64 == 0) {
@@ -176,7 +176,7 @@ TEST_CASE("SerialConsole: a reader that pauses holds the guest only after a MiB,
     CHECK(harness.counts().bytes_lost == 0);
 }
 
-TEST_CASE("SerialConsole: what was kept for a reader that went away is counted as lost", "[console]") {
+TEST_CASE("SerialConsole: bytes kept for a reader that went away are counted as lost", "[console]") {
     std::signal(SIGPIPE, SIG_DFL);
     Pipe output = make_pipe();
     Harness harness(-1, output.write_end.get());
@@ -194,7 +194,7 @@ TEST_CASE("SerialConsole: what was kept for a reader that went away is counted a
     CHECK((harness.read(line_status) & thr_empty) != 0);
 }
 
-TEST_CASE("OutputQueue: bytes come out in order however they are put in and taken, never more than fit",
+TEST_CASE("OutputQueue: bytes come out in order, however they are added and removed, and it never overflows",
           "[console]") {
     std::mt19937 random(3);
     OutputQueue queue;
@@ -272,7 +272,7 @@ TEST_CASE("SerialConsole: a command is found while the guest reads nothing, and 
     CHECK(harness.drain(3000) == sent);
 }
 
-TEST_CASE("SerialConsole: what is read ahead for commands is bounded", "[console]") {
+TEST_CASE("SerialConsole: the input that is read ahead for commands is bounded", "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1, SerialBackend::Input::commands);
     const std::string chunk(4096, 'z');
@@ -292,10 +292,11 @@ TEST_CASE("SerialConsole: a BREAK reaches the guest", "[console]") {
     CHECK((harness.read(line_status) & 0x11) == 0x11);
 }
 
-TEST_CASE("SerialConsole: commands are found however much waits, and what waits is not lost", "[console]") {
+TEST_CASE("SerialConsole: commands are found however much input waits, and that input is not lost",
+          "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1, SerialBackend::Input::commands);
-    // Beyond the UART's FIFO, a page, the pipe, and what used to be read ahead.
+    // More than the UART's FIFO, a page, the pipe, and an earlier limit of reading ahead.
     const std::string typed = random_text(GENERATE(63U, 65U, 4096U, 17'000U, 300'000U));
     std::string plain;
     std::size_t at = 0;
@@ -315,7 +316,7 @@ TEST_CASE("SerialConsole: commands are found however much waits, and what waits 
     CHECK((harness.drain(plain.size()) == plain));
 }
 
-TEST_CASE("SerialConsole: a keyboard is never held: what is too much is dropped, and commands are found",
+TEST_CASE("SerialConsole: a keyboard is never blocked: excess input is dropped, and commands are found",
           "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1, SerialBackend::Input::keyboard);
@@ -333,13 +334,13 @@ TEST_CASE("SerialConsole: a keyboard is never held: what is too much is dropped,
         CHECK(harness.commands.size() == static_cast<std::size_t>(round) + 1);
     }
     CHECK(harness.backend().read_ahead().size() == InputQueue::capacity);
-    // The guest reads again: what was kept comes, then what is typed from now on.
+    // The guest reads again: first it gets what was kept, then what is typed from now on.
     CHECK(harness.drain(InputQueue::capacity + 64) == std::string(InputQueue::capacity + 64, 'k'));
     REQUIRE(::write(input.write_end.get(), "live", 4) == 4);
     CHECK(harness.drain(4) == "live");
 }
 
-TEST_CASE("SerialConsole: a BREAK has its place among the bytes", "[console]") {
+TEST_CASE("SerialConsole: a BREAK keeps its position among the bytes", "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1, SerialBackend::Input::commands);
     const auto type = [&](const std::string& keys) {
@@ -389,7 +390,7 @@ TEST_CASE("SerialConsole: a BREAK has its place among the bytes", "[console]") {
         harness.write(modem_control, 0x08);
         CHECK(harness.drain(100) == "a^b");
     }
-    SECTION("thrown away unread by a reset of the FIFO") {
+    SECTION("discarded unread by a reset of the FIFO") {
         type("a" + send_break + "b");
         harness.settle();
         harness.write(fifo_control, 0x07);
@@ -398,7 +399,7 @@ TEST_CASE("SerialConsole: a BREAK has its place among the bytes", "[console]") {
     CHECK(harness.commands.empty());
 }
 
-TEST_CASE("SerialConsole: a BREAK asked for through the console waits for its turn", "[console]") {
+TEST_CASE("SerialConsole: a BREAK requested through the console waits for its turn", "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1, SerialBackend::Input::commands);
     const std::string typed(100, 't');
@@ -408,7 +409,8 @@ TEST_CASE("SerialConsole: a BREAK asked for through the console waits for its tu
     CHECK(harness.drain(1000) == typed + break_mark);
 }
 
-TEST_CASE("SerialConsole: input arrives at a guest that is not seen to listen, after a while", "[console]") {
+TEST_CASE("SerialConsole: input arrives after a while at a guest that is not recognised as listening",
+          "[console]") {
     const Pipe input = make_pipe();
     const auto kind = GENERATE(SerialBackend::Input::plain, SerialBackend::Input::commands);
     Harness harness(input.read_end.get(), -1, kind, std::chrono::milliseconds(20));
@@ -417,7 +419,7 @@ TEST_CASE("SerialConsole: input arrives at a guest that is not seen to listen, a
     const std::string text = kind == SerialBackend::Input::plain ? sent : std::string(300, 'i');
     REQUIRE(::write(input.write_end.get(), text.data(), text.size()) == 300);
     std::string heard;
-    SECTION("it prints after each look at LSR") {
+    SECTION("it prints after each read of LSR") {
         for (int i = 0; i < 100'000 && heard.size() < text.size(); ++i) {
             harness.loop(i % 100 == 0 ? 1 : 0);
             if ((harness.read(line_status) & data_ready) != 0) {
@@ -426,7 +428,7 @@ TEST_CASE("SerialConsole: input arrives at a guest that is not seen to listen, a
             harness.write(data_register, '.');
         }
     }
-    SECTION("it looks seldom") {
+    SECTION("it reads LSR seldom") {
         for (int i = 0; i < 1000 && heard.size() < text.size(); ++i) {
             harness.loop(10);
             while ((harness.read(line_status) & data_ready) != 0) {
@@ -435,7 +437,7 @@ TEST_CASE("SerialConsole: input arrives at a guest that is not seen to listen, a
             harness.write(data_register, '.');
         }
     }
-    SECTION("it sets registers up between the looks, but not the FIFOs") {
+    SECTION("it sets up registers between the reads of LSR, but not the FIFOs") {
         for (int i = 0; i < 100'000 && heard.size() < text.size(); ++i) {
             harness.loop(i % 100 == 0 ? 1 : 0);
             harness.write(interrupt_enable, 0x00);
@@ -446,8 +448,8 @@ TEST_CASE("SerialConsole: input arrives at a guest that is not seen to listen, a
             harness.write(data_register, '.');
         }
     }
-    SECTION("it never looks at LSR") {
-        // Waits until there must be something, and reads so much.
+    SECTION("it never reads LSR") {
+        // Waits until input must have arrived, and reads that many bytes.
         for (int i = 0; i < 20; ++i) {
             harness.loop(10);
         }
@@ -466,7 +468,7 @@ TEST_CASE("SerialConsole: input arrives at a guest that programs the FIFOs again
     const std::string text = random_text(200);
     REQUIRE(::write(input.write_end.get(), text.data(), text.size()) == 200);
     std::string heard;
-    // Each pause is much shorter than the patience. What a reset discards comes again.
+    // Each pause is much shorter than the patience. Bytes that a reset discards are delivered again.
     for (int i = 0; i < 20'000 && heard.size() < text.size(); ++i) {
         harness.write(fifo_control, 0x07);
         harness.loop();
@@ -510,7 +512,7 @@ TEST_CASE("SerialConsole: the guest's own bytes do not come back with the host's
     CHECK(harness.drain(2) == "bc");
 }
 
-TEST_CASE("SerialConsole: what arrives at a guest that did not listen comes back when it opens the port",
+TEST_CASE("SerialConsole: input that a guest discards when it opens the port is delivered again",
           "[console]") {
     const Pipe input = make_pipe();
     Harness harness(input.read_end.get(), -1, SerialBackend::Input::plain, std::chrono::milliseconds(20));
@@ -521,17 +523,17 @@ TEST_CASE("SerialConsole: what arrives at a guest that did not listen comes back
         harness.loop(10);
     }
     CHECK((harness.read(line_status) & data_ready) != 0);
-    // What a driver does when it opens the port, and discards what has arrived by then.
+    // A driver that opens the port discards what has arrived by then.
     harness.write(fifo_control, 0x01);
     harness.write(fifo_control, 0x07);
     harness.write(fifo_control, 0x00);
     (void)harness.read(data_register);
     CHECK((harness.read(line_status) & data_ready) == 0);
-    SECTION("and listens then") {
+    SECTION("and then listens") {
         harness.write(interrupt_enable, 0x05);
         CHECK(harness.drain(5) == "early");
     }
-    SECTION("and is not seen to listen then either") {
+    SECTION("and is still not recognised as listening") {
         std::string heard;
         for (int i = 0; i < 1000 && heard.size() < 5; ++i) {
             harness.loop(10);

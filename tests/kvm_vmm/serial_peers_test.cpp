@@ -29,7 +29,7 @@ std::string socket_path() {
         .string();
 }
 
-/// A port with a way to come to it. The guest has not opened the port: it does not listen.
+/// A port to which peers can connect. The guest has not opened the port: it does not listen.
 class Port {
 public:
     enum class Kind { socket, terminal };
@@ -40,7 +40,7 @@ public:
         harness.write(interrupt_enable, 0x00);
     }
 
-    /// A new peer, which the port may not have noticed yet.
+    /// Connects a new peer, which the port may not have noticed yet.
     vmsuperio::UniqueFd come(int flags = O_RDWR) {
         if (kind_ == Kind::terminal) {
             std::array<char, 64> name{};
@@ -56,7 +56,7 @@ public:
         REQUIRE(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
         return fd;
     }
-    /// Until the port has noticed that a peer has come, or that it has gone.
+    /// Waits until the port has noticed that a peer has connected, or that it has left.
     void notice(bool there) {
         for (int i = 0; i < 1000 && (harness.backend().input_fd() >= 0) != there; ++i) {
             harness.loop(10);
@@ -68,7 +68,7 @@ public:
         notice(true);
         return peer;
     }
-    /// All that the peer gets until nothing more comes.
+    /// Everything that the peer receives until nothing more arrives.
     std::string received(const vmsuperio::UniqueFd& peer) {
         std::string text;
         for (int idle = 0; idle < 5;) {
@@ -81,7 +81,7 @@ public:
         }
         return text;
     }
-    /// Sends as a guest that waits for the transmitter, which must not stand still.
+    /// Sends as a guest that waits for the transmitter, which must not stall.
     void send(const std::string& text) { REQUIRE(harness.send(text) == text.size()); }
 
 private:
@@ -91,7 +91,7 @@ private:
         }
         return std::make_unique<UnixSocketBackend>(socket_path(), events);
     }
-    // It is the newest pseudo-terminal of this process.
+    // The descriptor of the newest pseudo-terminal of this process.
     static int master() {
         int found = -1;
         for (int fd = 3; fd < 256; ++fd) {
@@ -110,7 +110,7 @@ public:
     Harness harness;
 };
 
-// Text whose place in the whole can be seen.
+// Text in which each part shows its position.
 std::string numbered(std::size_t size) {
     std::string text;
     for (std::size_t i = 0; text.size() < size; ++i) {
@@ -128,7 +128,7 @@ const auto both_kinds = [] { return GENERATE(Port::Kind::socket, Port::Kind::ter
 }  // namespace
 
 TEST_CASE(
-    "Serial peers: while nobody has been there, the transmitter never stands still, and the first one "
+    "Serial peers: before the first peer connects, the transmitter never stalls, and the first peer "
     "sees the last 64 KiB",
     "[console][peers]") {
     Port port(both_kinds());
@@ -145,7 +145,7 @@ TEST_CASE(
     CHECK(port.harness.counts().bytes_written == text.size() + 4);
 }
 
-TEST_CASE("Serial peers: what was sent between two peers is shown to the second one, once",
+TEST_CASE("Serial peers: output sent between two peers is delivered to the second one, once",
           "[console][peers]") {
     Port port(both_kinds());
     port.send("before");
@@ -166,17 +166,17 @@ TEST_CASE("Serial peers: what was sent between two peers is shown to the second 
     CHECK(port.received(third).empty());
 }
 
-TEST_CASE("Serial peers: a peer that reads nothing and leaves takes what waited for it along",
+TEST_CASE("Serial peers: if a peer reads nothing and leaves, the output that waited for it is discarded",
           "[console][peers]") {
     Port port(both_kinds());
     vmsuperio::UniqueFd first = port.come_and_be_noticed();
     const std::string text = numbered(2 * mebibyte);
     const std::size_t sent = port.harness.send(text);
-    CHECK(sent >= OutputQueue::capacity);  // and what the kernel keeps
+    CHECK(sent >= OutputQueue::capacity);  // the kernel keeps some as well
     REQUIRE(sent < text.size());
     REQUIRE(port.harness.console().unsent() > OutputQueue::capacity);
     port.harness.settle();
-    // The guest does not listen, so nothing is read; the peer's end is noticed all the same, and once.
+    // The guest does not listen, so nothing is read; even so, the peer's end is noticed, once.
     first.reset();
     port.notice(false);
     CHECK(port.harness.console().unsent() == 0);
@@ -184,13 +184,13 @@ TEST_CASE("Serial peers: a peer that reads nothing and leaves takes what waited 
     for (int i = 0; i < 20; ++i) {
         CHECK(port.harness.loop() == 0);
     }
-    // The transmitter goes on, and what is sent now is for the next one, who gets nothing of the old.
+    // The transmitter continues. What is sent now is for the next peer, which gets no old output.
     port.send("between\n");
     CHECK(port.harness.console().unsent() == 0);
     const vmsuperio::UniqueFd second = port.come_and_be_noticed();
     port.send("live\n");
     std::string shown = port.received(second);
-    // The UART's own FIFO held the guest's latest bytes, which nobody has been offered yet.
+    // The UART's own FIFO still held the guest's latest bytes, which no peer had been offered.
     shown = shown.substr(shown.find("between"));
     CHECK(shown == "between\nlive\n");
 }
@@ -228,11 +228,12 @@ TEST_CASE("Serial peers: with the receiver's FIFO full, the end of a peer is not
         REQUIRE(::write(next.get(), "!", 1) == 1);
         port.harness.settle();
     }
-    // What both typed arrives in order, though neither is there any more.
+    // The input of both peers arrives in order, although both have left.
     CHECK((port.harness.drain(4000) == typed + "!"));
 }
 
-TEST_CASE("Serial peers: a peer that comes, writes and goes at once is heard", "[console][peers]") {
+TEST_CASE("Serial peers: the input of a peer that connects, writes and leaves at once arrives",
+          "[console][peers]") {
     Port port(both_kinds());
     const bool listening = GENERATE(true, false);
     port.harness.write(interrupt_enable, listening ? 0x01 : 0x00);
@@ -254,12 +255,12 @@ TEST_CASE("Serial peers: a peer that comes, writes and goes at once is heard", "
     }
     port.harness.write(interrupt_enable, 0x01);
     CHECK(port.harness.drain(100) == expected);
-    // They were no readers: what is remembered is there for the first one.
+    // These peers did not read: the remembered output is delivered to the first one that does.
     const vmsuperio::UniqueFd reader = port.come_and_be_noticed();
     CHECK(port.received(reader) == "remembered");
 }
 
-TEST_CASE("Serial peers: input of peers that went is bounded where the guest reads nothing",
+TEST_CASE("Serial peers: the kept input of peers that have left is bounded if the guest reads nothing",
           "[console][peers]") {
     Port port(Port::Kind::socket);
     const std::string typed(100'000, 't');
@@ -285,7 +286,7 @@ TEST_CASE("Serial peers: a client that has shut down one direction is served in 
         port.harness.settle();
         port.send("file\n");
         CHECK(port.received(client) == "file\n");
-        // Also more than the kernel takes at once.
+        // This is more than the kernel takes at once.
         const std::string text = numbered(mebibyte);
         port.send(text);
         CHECK((port.received(client) == text));
@@ -323,7 +324,7 @@ TEST_CASE("Serial peers: a client that has shut down one direction is served in 
     }
 }
 
-TEST_CASE("Serial peers: a client that waits for its turn gets it when the first one has gone",
+TEST_CASE("Serial peers: a client that waits for its turn is served when the first one has left",
           "[console][peers]") {
     Port port(Port::Kind::socket);
     vmsuperio::UniqueFd first = port.come_and_be_noticed();
@@ -344,14 +345,14 @@ TEST_CASE("Serial peers: a client that waits for its turn gets it when the first
     CHECK((port.harness.read(line_status) & data_ready) == 0);
 }
 
-TEST_CASE("Serial peers: a client that goes with unread output, and the error that this leaves, ends nothing",
+TEST_CASE("Serial peers: a client that leaves with unread output causes an error, which ends nothing",
           "[console][peers]") {
     Port port(Port::Kind::socket);
     vmsuperio::UniqueFd client = port.come_and_be_noticed();
     REQUIRE(::write(client.get(), "typed", 5) == 5);
     port.send("unread");
     client.reset();  // resets the connection, as the client had not read
-    // The guest is first to notice.
+    // The guest's write detects it first.
     port.send("for the next one");
     port.notice(false);
     port.harness.write(interrupt_enable, 0x01);
@@ -361,7 +362,7 @@ TEST_CASE("Serial peers: a client that goes with unread output, and the error th
     CHECK(port.harness.counts().bytes_lost == 0);
 }
 
-TEST_CASE("Serial peers: the next program at a terminal sees nothing that the last one did not read",
+TEST_CASE("Serial peers: the next program at a terminal does not get output that the last one did not read",
           "[console][peers]") {
     Port port(Port::Kind::terminal);
     const std::size_t size = GENERATE(10U, 4096U, 8000U, 100'000U);
@@ -393,7 +394,7 @@ TEST_CASE("Serial peers: the settings of a terminal stay as the last program lef
     CHECK(::cfgetospeed(&mode) == B9600);
 }
 
-TEST_CASE("Serial peers: the reader of a FIFO given as a file may leave and another one come",
+TEST_CASE("Serial peers: the reader of a FIFO given as a file may leave, and another one may open it",
           "[console][peers]") {
     std::signal(SIGPIPE, SIG_DFL);
     const std::string path = socket_path() + "_fifo";
@@ -422,7 +423,7 @@ TEST_CASE("Serial peers: the reader of a FIFO given as a file may leave and anot
         REQUIRE(harness.send("nobody") == 6);
         CHECK(harness.console().unsent() == 0);
         open_reader();
-        (void)read_all(reader.get());  // what the kernel kept
+        (void)read_all(reader.get());  // the bytes that the kernel kept
         REQUIRE(harness.send("again") == 5);
         harness.settle();
         CHECK(read_all(reader.get()) == "again");
@@ -436,14 +437,14 @@ TEST_CASE("Serial peers: standard output may be a socket whose peer leaves", "[c
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) == 0);
     const vmsuperio::UniqueFd ours(ends[0]);
     vmsuperio::UniqueFd peer(ends[1]);
-    // As one descriptor for both directions, and as one for each.
+    // Once as one descriptor for both directions, and once as a descriptor for each.
     const vmsuperio::UniqueFd copy(::fcntl(ours.get(), F_DUPFD_CLOEXEC, 0));
     Harness harness(ours.get(), GENERATE(true, false) ? ours.get() : copy.get());
     const std::string text(mebibyte, 's');
     REQUIRE(harness.send(text) == text.size());
     REQUIRE(::write(peer.get(), "typed", 5) == 5);
     CHECK(harness.drain(5) == "typed");
-    // One direction's end is not the other's.
+    // The end of one direction does not end the other.
     REQUIRE(::shutdown(peer.get(), SHUT_WR) == 0);
     harness.settle();
     CHECK(harness.console().unsent() != 0);
@@ -455,7 +456,7 @@ TEST_CASE("Serial peers: standard output may be a socket whose peer leaves", "[c
     harness.settle();
 }
 
-TEST_CASE("Serial peers: a terminal that hangs up ends the input, and the guest goes on",
+TEST_CASE("Serial peers: a terminal that hangs up ends the input, and the guest continues",
           "[console][peers]") {
     std::signal(SIGPIPE, SIG_DFL);
     vmsuperio::UniqueFd master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));

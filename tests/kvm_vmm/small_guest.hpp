@@ -27,7 +27,7 @@
 
 namespace kvm_vmm::test {
 
-/// Whether guests can run here; otherwise the reason, for the skip line.
+/// The reason why guests cannot run here, for the message of the skipped test; nothing if they can.
 inline std::optional<std::string> no_kvm_reason() {
     try {
         const Kvm kvm;
@@ -37,7 +37,7 @@ inline std::optional<std::string> no_kvm_reason() {
     }
 }
 
-/// A VM with one CPU, 4 MiB of RAM and whatever devices a test puts on its bus.
+/// A VM with one CPU, 4 MiB of RAM and the devices that the test puts on its bus.
 class SmallGuest {
 public:
     static constexpr std::uint64_t real_mode_entry = 0x1000;
@@ -58,7 +58,7 @@ public:
     ExitHandler& handler() { return handler_; }
     Observer& observer() { return observer_; }
 
-    /// 16-bit code at 0x1000, all segments 0, interrupts off.
+    /// Loads 16-bit code at 0x1000; all segments are 0 and interrupts are off.
     void load_real_mode(const std::vector<std::uint8_t>& code) {
         REQUIRE(memory_.write(real_mode_entry, code));
         kvm_sregs sregs = vcpu_->sregs();
@@ -72,7 +72,7 @@ public:
         vcpu_->set_regs(regs);
     }
 
-    /// 64-bit code at 1 MiB, the first 4 GiB mapped to themselves.
+    /// Loads 64-bit code at 1 MiB; the first 4 GiB are mapped to themselves.
     void load_long_mode(const std::vector<std::uint8_t>& code) {
         REQUIRE(memory_.write(long_mode_entry, code));
         const EntryPoint entry{
@@ -80,7 +80,7 @@ public:
         set_boot_registers(*vcpu_, setup_boot_cpu(memory_, entry));
     }
 
-    /// Runs in this thread until the VM ends.
+    /// Runs the guest in this thread until the VM ends.
     VmEnd run() {
         while (!end_.get()) {
             VcpuExit exit = vcpu_->run();
@@ -105,7 +105,7 @@ private:
 
 }  // namespace kvm_vmm::test
 
-/// Skips the test case where guests cannot run.
+/// Skips the test case if guests cannot run.
 #define REQUIRE_KVM()                                             \
     do {                                                          \
         if (const auto reason = kvm_vmm::test::no_kvm_reason()) { \

@@ -247,7 +247,7 @@ TEST_CASE("Small guest: an interrupt through irqfd runs the guest's handler", "[
     auto event_fd = vmsuperio::EventFdTrigger::create();
     REQUIRE(event_fd.has_value());
     guest.vm().register_irqfd(event_fd->fd(), 4);
-    // Handler at 0x1800 for vector 0x0C (IRQ 4): out 0x500, ack the PIC, and reset after the third.
+    // Handler at 0x1800 for vector 0x0C (IRQ 4): out 0x500, EOI to the PIC, and reset after the third.
     const Bytes handler =
         Bytes{
             0xBA, 0x00, 0x05, 0xB0, 0x77, 0xEE,  // mov dx, 0x500; mov al, 0x77; out dx, al
@@ -270,7 +270,7 @@ TEST_CASE("Small guest: an interrupt through irqfd runs the guest's handler", "[
     });
     VcpuThread thread(guest.vcpu(), guest.handler());
     thread.start();
-    // Each edge is sent only after the guest has dealt with the one before.
+    // Each edge is sent only after the guest has handled the one before.
     const auto wait_for = [&](std::size_t count) {
         const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
         while (recorder->accesses().size() < count && std::chrono::steady_clock::now() < deadline) {
@@ -289,17 +289,19 @@ TEST_CASE("Small guest: an interrupt through irqfd runs the guest's handler", "[
     CHECK(guest.memory().read_object<std::uint8_t>(0x2000) == 3U);
 }
 
-TEST_CASE("Small guest: a triple fault ends the VM with its own code and says where", "[kvm]") {
+TEST_CASE("Small guest: a triple fault ends the VM with its own exit code and a message with the address",
+          "[kvm]") {
     REQUIRE_KVM();
     SmallGuest guest;
-    // lidt [0x3000] with limit 0, then int3: no handler for the fault, nor for the fault in that.
+    // lidt [0x3000] with limit 0, then ud2: no handler for the fault, nor for the fault in that.
     guest.load_long_mode(Bytes{0x0F, 0x01, 0x1C, 0x25, 0x00, 0x30, 0x00, 0x00, 0x0F, 0x0B});
     const VmEnd end = guest.run();
     CHECK(end.reason == EndReason(end::TripleFaulted{}));
     CHECK_THAT(end.message, Catch::Matchers::Contains("rip="));
 }
 
-TEST_CASE("Small guest: a guest that cannot be emulated ends with a report, not in a loop", "[kvm]") {
+TEST_CASE("Small guest: an instruction that cannot be emulated ends the VM with a report, not in a loop",
+          "[kvm]") {
     REQUIRE_KVM();
     SmallGuest guest;
     add_reset_port(guest);
@@ -330,7 +332,7 @@ TEST_CASE("VcpuThread: a spinning guest is stopped, and a halted one, as often a
     }
 }
 
-TEST_CASE("VcpuThread: a guest that is asked again and again whether it is halted goes on running", "[kvm]") {
+TEST_CASE("VcpuThread: repeated halt checks do not stop a running guest", "[kvm]") {
     REQUIRE_KVM();
     SmallGuest guest;
     const auto device = std::make_shared<Counter>();
@@ -340,7 +342,7 @@ TEST_CASE("VcpuThread: a guest that is asked again and again whether it is halte
     VcpuThread thread(guest.vcpu(), guest.handler());
     thread.start();
     for (int round = 0; round < 2000; ++round) {
-        // Each kick meets the thread somewhere else: in the guest, about to enter it, or in the device.
+        // Each kick arrives at a different point: in the guest, about to enter it, or in the device.
         thread.request_halt_check();
         const std::uint64_t before = device->count.load();
         const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
@@ -376,12 +378,12 @@ bool eventually(const std::function<bool()>& condition) {
 
 }  // namespace
 
-TEST_CASE("VcpuThread: a request to stop that comes while the thread is in a device is not lost", "[kvm]") {
+TEST_CASE("VcpuThread: a request to stop that arrives while the thread is in a device is not lost", "[kvm]") {
     REQUIRE_KVM();
     SmallGuest guest;
     const auto hook = std::make_shared<Hook>();
     add_pio(guest, 0x500, 1, hook);
-    // mov dx, 0x500; out dx, al; jmp to itself: the signal alone would have come before the guest spins
+    // mov dx, 0x500; out dx, al; jmp to itself: the signal alone would arrive before the guest spins
     guest.load_real_mode(Bytes{0xBA, 0x00, 0x05, 0xEE, 0xEB, 0xFE});
     VcpuThread thread(guest.vcpu(), guest.handler());
     hook->on_write = [&] { thread.request_stop(); };
@@ -390,7 +392,7 @@ TEST_CASE("VcpuThread: a request to stop that comes while the thread is in a dev
 }
 
 TEST_CASE(
-    "VcpuThread: a halt check that comes while the thread is in a device is done, and the guest goes on",
+    "VcpuThread: a halt check requested while the thread is in a device is done, and the guest continues",
     "[kvm]") {
     REQUIRE_KVM();
     SmallGuest guest;
@@ -405,7 +407,7 @@ TEST_CASE(
     thread.start();
     REQUIRE(eventually([&] { return counter->count.load() == 1; }));
     CHECK_FALSE(thread.halted());
-    // It has halted by now, or soon will; a check finds that.
+    // The CPU has halted by now or soon will; a halt check detects that.
     CHECK(eventually([&] {
         thread.request_halt_check();
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
@@ -413,12 +415,12 @@ TEST_CASE(
     }));
 }
 
-TEST_CASE("VcpuThread: a CPU that is not halted any more is not said to be", "[kvm]") {
+TEST_CASE("VcpuThread: an idle CPU with interrupts on is not reported as halted", "[kvm]") {
     REQUIRE_KVM();
     SmallGuest guest;
     const auto hook = std::make_shared<Hook>();
     add_pio(guest, 0x500, 1, hook);
-    // sti; hlt; and after a timer's or any other interrupt nothing: with interrupts on, it may run again
+    // sti; hlt; jmp to the hlt, with IRQs masked: the CPU could still run again, because interrupts are on
     guest.load_real_mode(Bytes{0xB0, 0xFF, 0xE6, 0x21, 0xFB, 0xF4, 0xEB, 0xFD});
     VcpuThread thread(guest.vcpu(), guest.handler());
     thread.start();

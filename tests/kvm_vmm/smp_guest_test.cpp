@@ -1,6 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// The program with guests of several CPUs: all start, and each way to end ends the process, whatever the
-// other CPUs do.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause kvm_vmm with guests of several CPUs: all CPUs start,
+// and each way to end the guest ends the process, whatever the other CPUs do.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -34,8 +33,8 @@ void append32(Bytes& code, std::uint32_t value) {
 
 enum class Addressing : std::uint8_t { all_but_self, by_apic_id };
 
-/// 64-bit code that starts all other CPUs, which count themselves and then run `others`; it writes '!' to
-/// COM1 when all are there, and does `act`.
+/// 64-bit code that starts all other CPUs, which increment a counter and then run `others`. When all have
+/// started, it writes '!' to COM1 and runs `act`.
 Bytes guest_code(unsigned cpus, const Bytes& others, const Bytes& act,
                  Addressing addressing = Addressing::all_but_self) {
     Bytes start{0xF0, 0x2E, 0x66, 0xFF, 0x06, 0x00, 0x10};  // lock inc dword [cs:0x1000]
@@ -117,14 +116,14 @@ const std::vector<Way> ways{
     {"ACPI reset register, port 0xCF9", 10, {0xB0, 0x06, 0x66, 0xBA, 0xF9, 0x0C, 0xEE}},
     {"fast reset, port 0x92", 10, {0xB0, 0x01, 0xE6, 0x92}},
     {"pvpanic", 11, {0xB0, 0x01, 0x66, 0xBA, 0x05, 0x05, 0xEE}},
-    // push 0; push 0; lidt [rsp]; ud2: no handler for the fault, nor for the fault in that
+    // push 0; push 0; lidt [rsp]; ud2: no handler for the fault, nor for the fault in its delivery
     {"triple fault", 12, {0x6A, 0x00, 0x6A, 0x00, 0x0F, 0x01, 0x1C, 0x24, 0x0F, 0x0B}},
     {"exit port", 77, {0xB0, 77, 0x66, 0xBA, 0x01, 0x05, 0xEE}},
 };
 
 }  // namespace
 
-TEST_CASE("kvm_vmm: each way to end ends the process, with one CPU or four that spin, idle or are halted",
+TEST_CASE("kvm_vmm: each way to end the guest ends the process, with one CPU or four that spin, idle or halt",
           "[program][smp]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
@@ -146,7 +145,7 @@ TEST_CASE("kvm_vmm: each way to end ends the process, with one CPU or four that 
     }
 }
 
-TEST_CASE("kvm_vmm: a guest ends once all of its CPUs are halted for good, not before", "[program][smp]") {
+TEST_CASE("kvm_vmm: a guest ends when all of its CPUs are halted for good, not before", "[program][smp]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     for (const unsigned cpus : {1U, 4U}) {
@@ -162,7 +161,7 @@ TEST_CASE("kvm_vmm: 64 CPUs start", "[program][smp]") {
     CHECK(run_guest(directory, guest_code(64, halted, ways.front().act), 64).exit_code == 0);
 }
 
-TEST_CASE("kvm_vmm: each CPU is found by its APIC id, though the guest has not enabled its local APIC",
+TEST_CASE("kvm_vmm: each CPU can be addressed by its APIC id before the guest has enabled its local APIC",
           "[program][smp]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;

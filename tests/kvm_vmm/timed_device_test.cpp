@@ -41,28 +41,28 @@ constexpr std::uint8_t enable = vmsuperio::acpi_pm::enable_offset;
 
 }  // namespace
 
-TEST_CASE("TimedDevice: the SCI of the power management timer comes at the wrap, without an access",
+TEST_CASE("TimedDevice: the power management timer raises the SCI at the wrap, without an access",
           "[time][acpi_pm]") {
     ManualClock clock(1000s);
     RecordedTimer timer;
     std::vector<bool> sci;
     TimedDevice<PowerManagement, RecordedTimer> device(PowerManagement(Sci{&sci}, NoPowerOff{}, clock),
                                                        timer);
-    CHECK(device.write(enable + 1, 0x01).has_value());  // the power button's: no reason to wait for anything
+    CHECK(device.write(enable + 1, 0x01).has_value());  // of the power button, which needs no timer
     CHECK(timer.deadlines.empty());
     CHECK(device.write(enable, 0x01).has_value());
     REQUIRE(timer.deadlines.size() == 1);
-    // 2^31 ticks of 3.579545 MHz, on the device's own clock, which the timer runs on as well.
+    // 2^31 ticks of 3.579545 MHz on the device's own clock, on which the timer runs too.
     const std::chrono::nanoseconds wrap = 1000s + 599'932'015'941ns;
     CHECK(timer.deadlines.back() == wrap);
     clock.set(wrap - 1ns);
     device.expired();
     CHECK(sci.empty());
-    CHECK(timer.deadlines.back() == wrap);  // it came too early, and is set again
+    CHECK(timer.deadlines.back() == wrap);  // the timer expired too early and is set again
     clock.set(wrap);
     device.expired();
     CHECK(sci == std::vector{true});
-    CHECK(timer.deadlines.size() == 2);  // the timer has run out, and there is nothing to wait for
+    CHECK(timer.deadlines.size() == 2);  // the timer has expired, and there is no further deadline
     CHECK(device.read(status) == 0x01);
     CHECK(device.write(status, 0x01).has_value());
     CHECK(sci == std::vector{true, false});

@@ -40,14 +40,14 @@ struct Counted {
 
 }  // namespace
 
-TEST_CASE("Timer: what has never been set does not expire", "[event]") {
+TEST_CASE("Timer: a timer that has never been set does not expire", "[event]") {
     Counted counted(CLOCK_MONOTONIC);
     CHECK(counted.look() == 0);
     counted.timer.set(std::nullopt);
     CHECK(counted.look() == 0);
 }
 
-TEST_CASE("Timer: a deadline that is past, zero or negative expires at once, and once", "[event]") {
+TEST_CASE("Timer: a deadline that is past, zero or negative expires at once, and only once", "[event]") {
     const clockid_t clock = GENERATE(CLOCK_MONOTONIC, CLOCK_REALTIME);
     Counted counted(clock);
     const std::chrono::nanoseconds deadline =
@@ -59,7 +59,7 @@ TEST_CASE("Timer: a deadline that is past, zero or negative expires at once, and
     CHECK(counted.look() == 1);
 }
 
-TEST_CASE("Timer: it expires no earlier than its deadline, and once", "[event]") {
+TEST_CASE("Timer: it expires no earlier than its deadline, and only once", "[event]") {
     const clockid_t clock = GENERATE(CLOCK_MONOTONIC, CLOCK_REALTIME);
     Counted counted(clock);
     const auto deadline = now(clock) + 20ms;
@@ -69,7 +69,8 @@ TEST_CASE("Timer: it expires no earlier than its deadline, and once", "[event]")
     CHECK(counted.look() == 1);
 }
 
-TEST_CASE("Timer: the last deadline set counts, earlier or later than the one before", "[event]") {
+TEST_CASE("Timer: the last deadline that was set counts, whether earlier or later than the one before",
+          "[event]") {
     Counted counted(CLOCK_MONOTONIC);
     SECTION("earlier") {
         counted.timer.set(now(CLOCK_MONOTONIC) + 1h);
@@ -88,13 +89,13 @@ TEST_CASE("Timer: the last deadline set counts, earlier or later than the one be
         std::this_thread::sleep_for(5ms);
         CHECK(counted.look() == 0);
     }
-    SECTION("never, once it has expired and nobody has been called yet") {
+    SECTION("never, after it has expired and before the function is called") {
         counted.timer.set(std::chrono::nanoseconds(0));
         std::this_thread::sleep_for(1ms);
         counted.timer.set(std::nullopt);
         CHECK(counted.look() == 0);
     }
-    SECTION("later, once it has expired and nobody has been called yet") {
+    SECTION("later, after it has expired and before the function is called") {
         counted.timer.set(std::chrono::nanoseconds(0));
         std::this_thread::sleep_for(1ms);
         counted.timer.set(now(CLOCK_MONOTONIC) + 1h);
@@ -102,13 +103,13 @@ TEST_CASE("Timer: the last deadline set counts, earlier or later than the one be
     }
 }
 
-TEST_CASE("Timer: a deadline in the far future is never, not at once", "[event]") {
+TEST_CASE("Timer: a deadline too far in the future never expires, instead of at once", "[event]") {
     Counted counted(CLOCK_MONOTONIC);
     counted.timer.set(std::chrono::nanoseconds::max());
     CHECK(counted.look() == 0);
 }
 
-TEST_CASE("Timer: its function may set it again, and destroying it forgets the deadline", "[event]") {
+TEST_CASE("Timer: its function may set it again, and destroying it cancels the deadline", "[event]") {
     EventManager events;
     int calls = 0;
     std::optional<Timer> timer;

@@ -33,7 +33,7 @@ OutputFile trace_file(const std::string& path) {
 
 using Bytes = std::vector<std::uint8_t>;
 
-/// Devices with names, the accesses of a guest to them, and the names that these get.
+/// Devices with names, and the register names of a guest's accesses to them.
 class Namer {
 public:
     Namer() {
@@ -107,7 +107,7 @@ std::vector<std::string> lines_of(const std::filesystem::path& path) {
 
 }  // namespace
 
-TEST_CASE("Register names: a UART's by direction", "[trace]") {
+TEST_CASE("Register names: the names of a UART's registers depend on the direction", "[trace]") {
     Namer namer;
     CHECK(namer.read(0x3F8) == "COM1.RBR");
     CHECK(namer.write(0x3F8) == "COM1.THR");
@@ -121,7 +121,8 @@ TEST_CASE("Register names: a UART's by direction", "[trace]") {
     CHECK(namer.read(0x2FF) == "COM2.SCR");
 }
 
-TEST_CASE("Register names: the divisor while DLAB is set, in that UART only, until it is reset", "[trace]") {
+TEST_CASE("Register names: while DLAB is set, the divisor is named, only in that UART, until it is reset",
+          "[trace]") {
     Namer namer;
     namer.write(0x3FB, {0x83});
     CHECK(namer.write(0x3F8) == "COM1.DLL");
@@ -130,7 +131,7 @@ TEST_CASE("Register names: the divisor while DLAB is set, in that UART only, unt
     CHECK(namer.write(0x2F8) == "COM2.THR");
     namer.write(0x3FB, {0x03});
     CHECK(namer.write(0x3F8) == "COM1.THR");
-    // As a part of a wide write: IIR/FCR at +2, LCR at +3.
+    // LCR (at +3) is a part of a wide write that begins at IIR/FCR (+2).
     CHECK(namer.write(0x3FA, {0x07, 0x80}, 2) == "COM1.FCR");
     CHECK(namer.write(0x3F8) == "COM1.DLL");
     // String output stays at its port: the last value counts.
@@ -164,7 +165,7 @@ TEST_CASE("Register names: keyboard controller, clock, power management and othe
     CHECK(namer.read(0x3FF, 2) == "-");
 }
 
-TEST_CASE("Register names: a device that is gone has none", "[trace]") {
+TEST_CASE("Register names: a removed device has none", "[trace]") {
     DeviceDirectory devices;
     auto uart = vmdevice::share(vmsuperio::Serial(vmsuperio::NullTrigger(), vmsuperio::NullWriter()));
     devices.add("COM1").register_name = register_namer(uart);
@@ -176,7 +177,8 @@ TEST_CASE("Register names: a device that is gone has none", "[trace]") {
     CHECK(devices.register_name(access) == "COM1.0x05");
 }
 
-TEST_CASE("Trace: a line tells time, CPU, bus, direction, address, width, values and register", "[trace]") {
+TEST_CASE("Trace: a line contains time, CPU, bus, direction, address, width, values and register",
+          "[trace]") {
     const ScratchDirectory directory;
     const Namer namer;
     {
@@ -205,10 +207,11 @@ TEST_CASE("Trace: a line tells time, CPU, bus, direction, address, width, values
     }
 }
 
-TEST_CASE("Trace: lines of several CPUs are whole, all there, and in the order of time", "[trace]") {
+TEST_CASE("Trace: lines of several CPUs are intact, complete in number, and in chronological order",
+          "[trace]") {
     const ScratchDirectory directory;
     const Namer namer;
-    constexpr unsigned accesses = 5000;  // several buffers full
+    constexpr unsigned accesses = 5000;  // fills several buffers
     {
         IoTrace trace(trace_file((directory / "trace").string()), namer.devices,
                       std::chrono::steady_clock::now());

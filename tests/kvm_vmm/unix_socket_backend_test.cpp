@@ -51,7 +51,7 @@ std::size_t write(UnixSocketBackend& backend, std::string_view text) {
 
 }  // namespace
 
-TEST_CASE("UnixSocketBackend: clients come and go, and what is written in between is for the next one",
+TEST_CASE("UnixSocketBackend: clients connect and leave, and output written in between is for the next one",
           "[console]") {
     const std::string path =
         (std::filesystem::temp_directory_path() / ("kvm_vmm_socket_" + std::to_string(::getpid()))).string();
@@ -65,13 +65,13 @@ TEST_CASE("UnixSocketBackend: clients come and go, and what is written in betwee
         CHECK(write(backend, "first") == 5);
         CHECK(received(first) == "nobodyfirst");
 
-        // The next one waits until the first has gone.
+        // The next client waits until the first has left.
         const vmsuperio::UniqueFd second = connect_to(path);
         events.run_once(0);
         CHECK(write(backend, "still first") == 11);
         CHECK(received(second).empty());
 
-        // Gone, but the event loop has not heard of it: not an error of the port.
+        // The client has left, but the event loop does not know yet: this is not an error of the port.
         first.reset();
         CHECK(write(backend, "late") == 4);
         backend.on_hangup();
@@ -82,7 +82,7 @@ TEST_CASE("UnixSocketBackend: clients come and go, and what is written in betwee
     CHECK_FALSE(std::filesystem::exists(path));
 }
 
-TEST_CASE("Unix socket: a path of 107 bytes is the longest, and the message says so", "[console]") {
+TEST_CASE("Unix socket: a path may have at most 107 bytes, and the message says so", "[console]") {
     EventManager events;
     std::string name = (std::filesystem::temp_directory_path() / "kvm_vmm_path_XXXXXX").string();
     REQUIRE(::mkdtemp(name.data()) != nullptr);
@@ -107,7 +107,7 @@ TEST_CASE("Unix socket: a path of 107 bytes is the longest, and the message says
 
 namespace {
 
-// The lowest limit under which every open descriptor is valid, and no other can be had.
+// Sets the limit of descriptors so that all open ones stay valid and no other can be opened.
 class NoDescriptorLeft {
 public:
     NoDescriptorLeft() {
@@ -141,7 +141,7 @@ std::string socket_path(const kvm_vmm::test::ScratchDirectory& directory) {
 
 }  // namespace
 
-TEST_CASE("UnixSocketBackend: a client is served where the process has no descriptor left", "[console]") {
+TEST_CASE("UnixSocketBackend: a client is served when the process has no descriptor left", "[console]") {
     if (vmsuperio_test::sanitizer_needs_descriptors) {
         VMSUPERIO_SKIP("the sanitizer opens a pipe to look at an object");
     }
@@ -169,8 +169,9 @@ TEST_CASE("UnixSocketBackend: a client is served where the process has no descri
     }
 }
 
-TEST_CASE("UnixSocketBackend: a client's end is seen by it at once, however many descriptors it had",
-          "[console]") {
+TEST_CASE(
+    "UnixSocketBackend: a client sees the end of its connection at once, however many descriptors were used",
+    "[console]") {
     const kvm_vmm::test::ScratchDirectory directory;
     EventManager events;
     UnixSocketBackend backend(ListeningSocket(socket_path(directory)), events);
@@ -193,14 +194,14 @@ TEST_CASE("UnixSocketBackend: a client that cannot be served waits, is logged on
     UnixSocketBackend backend(ListeningSocket(socket_path(directory)), events);
     const vmsuperio::UniqueFd client = connect_to(socket_path(directory));
     NoDescriptorLeft shortage;
-    shortage.set(3);  // below every number that could be used again
+    shortage.set(3);  // below every descriptor number that could become free
     for (int i = 0; i < 100; ++i) {
         events.run_once(0);
     }
     CHECK(backend.input_fd() == -1);
     shortage.lift();
     events.run_once(0);
-    CHECK(backend.input_fd() == -1);  // it rests, and does not look again with each turn of the loop
+    CHECK(backend.input_fd() == -1);  // it pauses instead of retrying in each turn of the event loop
     for (int i = 0; i < 10 && backend.input_fd() < 0; ++i) {
         events.run_once(2000);
     }

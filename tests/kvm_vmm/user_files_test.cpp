@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What kvm_vmm may do to the files of a user: options that name files, two and three at a time, on objects of
-// every kind and by every kind of name. Whatever happens, nothing is lost that was not named as an output.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause What kvm_vmm may do to a user's files: two or three
+// options at a time name objects of every kind by every kind of name. Nothing may be lost that was not named
+// as an output.
 #include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
@@ -30,10 +30,12 @@ using vmsuperio::UniqueFd;
 
 namespace {
 
-// How a run ends that opened everything: the guest of these tests resets; without KVM there is no guest.
+// The exit code of a run that opened all files. With KVM, the guest of these tests resets; without KVM there
+// is no guest.
 constexpr int opened_without_guest = 10;
 
-/// Everything but KVM: opens what the options name, writes a byte to each output, and ends.
+/// Does everything except running a guest: opens the files that the options name, writes a byte to each
+/// output, and ends.
 [[noreturn]] void open_only(const std::vector<std::string>& arguments) {
     std::vector<const char*> argv{"kvm_vmm"};
     for (const std::string& argument : arguments) {
@@ -104,7 +106,7 @@ struct Option {
     bool replaces{false};
 };
 
-/// A directory of a user's, a command line, and what it may lead to.
+/// A user's directory, a command line, and the outcomes that are permitted.
 class World {
 public:
     World(unsigned seed, bool real_program) : random_(seed), real_program_(real_program) {
@@ -272,7 +274,7 @@ private:
         return objects;
     }
 
-    // Where an option leads: a name in the directory ("" for none), links followed.
+    // The file that an option names, after links: a name in the directory, or "" for none.
     [[nodiscard]] std::string resolve(const Option& option) const {
         std::string name = option.target;
         if (name == "/dev/stdout" || name == "/dev/fd/1") {
@@ -293,7 +295,7 @@ private:
     static std::string word(const std::string& option) { return option.substr(0, option.find(' ')); }
 
     void expect(const std::map<std::string, Object>& before) {
-        // Files by inode, or by name where there is none yet.
+        // Files by inode, or by name if they do not exist yet.
         std::map<std::string, std::vector<const Option*>> users;
         const auto key = [&](const std::string& name) {
             const auto found = before.find(name);
@@ -308,12 +310,12 @@ private:
             } else if (option.socket) {
                 bad_ = bad_ || name.starts_with('/') || option.target.starts_with('/') || name == "live" ||
                        (found != before.end() && !S_ISSOCK(mode));
-                // Where its directory entry is another option's file, that is the better message.
+                // If its directory entry is another option's file, that is the better message.
                 users[key(name)].push_back(&option);
             } else if (S_ISSOCK(mode) || name == "lonely") {
                 bad_ = true;
             } else if (name == "input" && option.target == "/dev/stdin") {
-                bad_ = true;  // not open for writing
+                bad_ = true;  // it is not open for writing
             } else if (!name.starts_with('/') && name != "fifo") {
                 users[key(name)].push_back(&option);
                 if (!option.input) {
@@ -367,7 +369,7 @@ private:
             CHECK((now.status.st_mode & S_IFMT) == (object.status.st_mode & S_IFMT));
             CHECK(now.status.st_mode == object.status.st_mode);
             const std::string key = std::to_string(object.status.st_ino);
-            // The log and the metrics are written where a port's target cannot be opened, too.
+            // The log and the metrics are written even if a port's target cannot be opened.
             const bool observed = code != 3 || bad_;
             if (!streams_.contains(key) && observed && replaced_.contains(name)) {
                 continue;
@@ -419,7 +421,7 @@ void check_worlds(unsigned first, unsigned count, bool real_program) {
         refused += world.refused() ? 1U : 0U;
         opened += world.opened() ? 1U : 0U;
     }
-    // Not a test of one kind only.
+    // The cases must not all be of one kind.
     CHECK(refused > count / 10);
     CHECK(opened > count / 10);
 }
@@ -437,7 +439,7 @@ TEST_CASE("kvm_vmm: nothing is lost that was not named as an output, whatever op
     check_worlds(10'000, 60, true);
 }
 
-TEST_CASE("kvm_vmm: no output may be the kernel or the initrd, by whatever name", "[program][files]") {
+TEST_CASE("kvm_vmm: no output may be the kernel or the initrd under any name", "[program][files]") {
     const ScratchDirectory directory;
     const fs::path kernel = directory.write("kernel", make_bzimage({0xF4}));
     const std::string content = slurp(kernel);
@@ -459,7 +461,7 @@ TEST_CASE("kvm_vmm: no output may be the kernel or the initrd, by whatever name"
     }
 }
 
-TEST_CASE("kvm_vmm: a restarted guest has the files that were opened, whatever lies at their paths now",
+TEST_CASE("kvm_vmm: a restarted guest uses the files that were opened, whatever is at their paths now",
           "[program][files]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
@@ -499,7 +501,7 @@ TEST_CASE("kvm_vmm: a restarted guest has the files that were opened, whatever l
     CHECK(slurp(precious) == "precious");
 }
 
-TEST_CASE("kvm_vmm: with too few descriptors it ends with one line, and files are as they were",
+TEST_CASE("kvm_vmm: with too few descriptors it ends with one line, and the files are unchanged",
           "[program][files]") {
     if (vmsuperio_test::sanitizer_needs_descriptors) {
         VMSUPERIO_SKIP("the sanitizer opens a pipe to look at an object");
@@ -510,7 +512,7 @@ TEST_CASE("kvm_vmm: with too few descriptors it ends with one line, and files ar
     const fs::path kernel = directory.write("kernel", image);
     const std::string socket = (directory / "socket").string();
     int ended = 0;
-    // With fewer, the dynamic linker does not get as far as the program.
+    // With fewer descriptors, the dynamic linker cannot start the program.
     for (rlim_t limit = 8; limit < 64; limit += limit < 20 ? 1 : 4) {
         INFO(limit);
         const fs::path log = directory.write("log", "earlier\n");
@@ -534,7 +536,7 @@ TEST_CASE("kvm_vmm: with too few descriptors it ends with one line, and files ar
     CHECK(ended > 0);
 }
 
-TEST_CASE("kvm_vmm: every file that it creates is for its owner alone", "[program][files]") {
+TEST_CASE("kvm_vmm: only the owner may access the files that it creates", "[program][files]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const fs::path kernel = directory.write("kernel", make_bzimage(reset_code));

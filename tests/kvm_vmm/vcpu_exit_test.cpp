@@ -19,7 +19,7 @@ struct RunPage {
 
 }  // namespace
 
-TEST_CASE("VcpuExit: port I/O gives port, width and all repetitions", "[exit]") {
+TEST_CASE("VcpuExit: port I/O is decoded with port, width and all repetitions", "[exit]") {
     RunPage page;
     kvm_run& run = page.run();
     run.exit_reason = KVM_EXIT_IO;
@@ -41,7 +41,7 @@ TEST_CASE("VcpuExit: port I/O gives port, width and all repetitions", "[exit]") 
     CHECK(std::get<exits::PortRead>(in_exit).data.size() == 6);
 }
 
-TEST_CASE("VcpuExit: I/O data beyond the shared page is not believed", "[exit]") {
+TEST_CASE("VcpuExit: I/O data beyond the shared page is refused", "[exit]") {
     RunPage page;
     kvm_run& run = page.run();
     run.exit_reason = KVM_EXIT_IO;
@@ -91,7 +91,7 @@ TEST_CASE("VcpuExit: every reason is either understood or named", "[exit]") {
     CHECK(exit_reason_name(KVM_EXIT_NOTIFY) == "NOTIFY");
 }
 
-TEST_CASE("VcpuExit: an internal error brings its data, bounded", "[exit]") {
+TEST_CASE("VcpuExit: an internal error contains its data, up to a limit", "[exit]") {
     RunPage page;
     page.run().exit_reason = KVM_EXIT_INTERNAL_ERROR;
     page.run().internal.suberror = KVM_INTERNAL_ERROR_EMULATION;

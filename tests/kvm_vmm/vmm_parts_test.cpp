@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// The small parts that decide when a VM ends, starts again and is kicked.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The small parts that decide when a VM ends, restarts
+// and is kicked.
 #include <array>
 #include <chrono>
 #include <string>
@@ -12,7 +12,7 @@
 using namespace kvm_vmm;
 using namespace std::chrono_literals;
 
-TEST_CASE("EndLatch: the guest's first word counts, but the host's wish goes before it", "[vmm]") {
+TEST_CASE("EndLatch: the guest's first request counts, but a request by the host takes precedence", "[vmm]") {
     EndLatch end;
     CHECK_FALSE(end.requested());
     CHECK_FALSE(end.get().has_value());
@@ -32,7 +32,8 @@ TEST_CASE("EndLatch: the guest's first word counts, but the host's wish goes bef
     CHECK(end.get()->reason == EndReason(end::PoweredOff{}));
 }
 
-TEST_CASE("EndReason: each has its exit status, and two with the same one stay apart", "[vmm]") {
+TEST_CASE("EndReason: each reason has its exit status, and two with the same status remain distinct",
+          "[vmm]") {
     CHECK(exit_status(end::PoweredOff{}) == 0);
     CHECK(exit_status(end::Reset{}) == 10);
     CHECK(exit_status(end::Panicked{}) == 11);
@@ -88,8 +89,8 @@ TEST_CASE("VcpuRequests: each request makes the vCPU leave the guest and is take
     CHECK(requests.stop_requested());
 }
 
-TEST_CASE("VcpuRequests: a flag is seen before the vCPU is asked to leave the guest", "[vmm]") {
-    // The vCPU leaves at once, and looks.
+TEST_CASE("VcpuRequests: a request is visible before the vCPU is asked to leave the guest", "[vmm]") {
+    // The vCPU leaves the guest at once and checks its requests.
     VcpuRequests requests;
     bool seen = false;
     const auto look = [&] { seen = requests.take([] {}).any; };
@@ -101,9 +102,10 @@ TEST_CASE("VcpuRequests: a flag is seen before the vCPU is asked to leave the gu
     CHECK(seen);
 }
 
-TEST_CASE("VcpuRequests: a request that comes while the exit request is taken back is not lost", "[vmm]") {
+TEST_CASE("VcpuRequests: a request that arrives while the exit request is withdrawn is not lost", "[vmm]") {
     const auto not_lost = [](auto make) {
-        // Just before, just after: each time it is taken at once, or the vCPU leaves the guest again.
+        // Whether it arrives just before or just after, it is taken at once or the vCPU leaves the guest
+        // again.
         for (const bool before : {true, false}) {
             VcpuRequests requests;
             Exit exit;
@@ -124,7 +126,7 @@ TEST_CASE("VcpuRequests: a request that comes while the exit request is taken ba
     not_lost([](VcpuRequests& requests, Exit& exit) { requests.request_pause_notice(exit.request()); });
 }
 
-TEST_CASE("RestartPace: restarts in a row wait twice as long each time, up to a limit", "[vmm]") {
+TEST_CASE("RestartPace: the delay doubles with each restart in a row, up to a limit", "[vmm]") {
     RestartPace pace;
     auto expected = RestartPace::first_delay;
     for (unsigned i = 1; i <= 100; ++i) {
@@ -135,7 +137,7 @@ TEST_CASE("RestartPace: restarts in a row wait twice as long each time, up to a 
     CHECK(expected == RestartPace::longest_delay);
 }
 
-TEST_CASE("RestartPace: a guest that ran for a while begins again", "[vmm]") {
+TEST_CASE("RestartPace: after a guest has run for a while, the delay starts again", "[vmm]") {
     RestartPace pace;
     (void)pace.next(1s);
     (void)pace.next(RestartPace::settled - 1ns);

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// The program with guests that look at how the machine is wired: which device is on which interrupt line,
-// what the CMOS says about memory, which writes end the VM and which do not.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause kvm_vmm with guests that check how the machine is
+// wired: which device is on which interrupt line, what the CMOS contains about memory, which writes end the
+// VM and which do not.
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -11,7 +11,7 @@ using namespace kvm_vmm::test;
 
 namespace {
 
-/// Where the guest finds its devices.
+/// The addresses of the guest's devices.
 namespace pc {
 
 constexpr std::uint16_t pm_block_port = 0x600;
@@ -28,11 +28,11 @@ constexpr std::uint16_t com1 = 0x3F8;
 constexpr std::uint16_t pic1 = 0x20;
 constexpr std::uint16_t pic2 = 0xA0;
 
-/// 64-bit code put together of port accesses.
+/// 64-bit code composed of port accesses.
 class Code {
 public:
     Code() {
-        // The PICs show what is requested (IRR) when their command port is read (8259A, OCW3).
+        // Reading the PICs' command ports now returns the requested interrupts (IRR; 8259A, OCW3).
         out(pic1, 0x0A).out(pic2, 0x0A);
     }
     Code& out(std::uint16_t port, std::uint8_t value) {
@@ -47,7 +47,7 @@ public:
         set_dx(port);
         return add({0xEC});  // in al, dx
     }
-    /// Reads `port` and sends it to COM1.
+    /// Reads `port` and sends the value to COM1.
     Code& show(std::uint16_t port) {
         in(port);
         set_dx(com1);
@@ -59,7 +59,7 @@ public:
         in(port);
         return add({0xA8, mask, 0x74, 0xFB});  // test al, mask; jz back to the in
     }
-    /// Reads an index register pair.
+    /// Reads a byte of the CMOS and sends it to COM1.
     Code& show_cmos(std::uint8_t index) { return out(0x70, index).show(0x71); }
     Code& show_requests() { return show(pic1).show(pic2); }
     Code& power_off() {
@@ -76,7 +76,7 @@ public:
     }
     Code& write_cmos(std::uint8_t index, std::uint8_t value) { return out(0x70, index).out(0x71, value); }
     Code& read_cmos(std::uint8_t index) { return out(0x70, index).in(0x71); }
-    /// Ends all that can end: interrupts off and halted.
+    /// The image. Its code ends with the CPU halted and interrupts off, which ends the VM.
     [[nodiscard]] std::string image() const {
         Bytes all = code_;
         all.insert(all.end(), {0xFA, 0xF4});
@@ -103,7 +103,7 @@ Result run_guest(const Code& code, std::vector<std::string> options = {}) {
     return run(directory, options);
 }
 
-/// The interrupt lines that a guest has shown with show_requests(): the timer and the cascade left out.
+/// The interrupt lines that a guest has shown with show_requests(), without the timer and the cascade.
 unsigned requested(const std::string& output, std::size_t at) {
     REQUIRE(output.size() >= at + 2);
     const auto byte = [&](std::size_t i) {
@@ -114,7 +114,7 @@ unsigned requested(const std::string& output, std::size_t at) {
 
 }  // namespace
 
-TEST_CASE("Wiring: each device raises the interrupt line that the tables name, and no other",
+TEST_CASE("Wiring: each device raises the interrupt line that the tables name, and no other line",
           "[program][wiring]") {
     REQUIRE_KVM();
     struct Case {
@@ -123,7 +123,7 @@ TEST_CASE("Wiring: each device raises the interrupt line that the tables name, a
         unsigned line;
     };
     const auto serial = [](std::uint16_t port) {
-        // The PC's gate of the interrupt (OUT2), and the interrupt of an empty transmitter.
+        // Enables the PC's gate of the interrupt (OUT2) and the interrupt of an empty transmitter.
         Code code;
         code.out(static_cast<std::uint16_t>(port + 4), 0x08).out(static_cast<std::uint16_t>(port + 1), 0x02);
         return code;
@@ -152,8 +152,7 @@ TEST_CASE("Wiring: each device raises the interrupt line that the tables name, a
     }
 }
 
-TEST_CASE("Wiring: Ctrl-A p presses the power button, which the guest hears on the SCI",
-          "[program][wiring]") {
+TEST_CASE("Wiring: Ctrl-A p presses the power button, which raises the SCI", "[program][wiring]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
     Code code;
@@ -169,7 +168,7 @@ TEST_CASE("Wiring: Ctrl-A p presses the power button, which the guest hears on t
     for (int i = 0; i < 1000 && terminal.output().find('R') == std::string::npos; ++i) {
         ::usleep(10'000);
     }
-    // Nothing is pressed before.
+    // The button has not been pressed before.
     REQUIRE(terminal.output() == std::string("\0R", 2));
     terminal.type("\x01p");
     CHECK(terminal.wait() == 0);
@@ -201,7 +200,7 @@ TEST_CASE("Wiring: the second bank of the CMOS is at ports 0x72 and 0x73", "[pro
     CHECK(result.output == "\x22\x11");
 }
 
-TEST_CASE("Wiring: the CMOS tells the memory below and above 4 GiB, each in its own registers",
+TEST_CASE("Wiring: the CMOS contains the memory below and above 4 GiB, each in its own registers",
           "[program][wiring]") {
     REQUIRE_KVM();
     // 0x34 and 0x35: 64 KiB units above 16 MiB and below 4 GiB; 0x5B to 0x5D: 64 KiB units above 4 GiB;
@@ -237,14 +236,14 @@ TEST_CASE("Wiring: port 0xCF9 resets where bit 2 rises, and with no other write"
         Code code = harmless;
         const Result reset = run_guest(code.out(0xCF9, 0x02).out(0xCF9, value).print('x'));
         CHECK(reset.exit_code == 10);
-        CHECK(reset.output == std::string("\0.", 2));  // and nothing is run behind it
+        CHECK(reset.output == std::string("\0.", 2));  // and no code behind it has run
     }
 }
 
 TEST_CASE("Wiring: of pvpanic's events only a panic ends the VM", "[program][wiring]") {
     REQUIRE_KVM();
     Code others;
-    // The events that it takes; a crash kernel was loaded; an orderly shutdown; bits that mean nothing.
+    // The supported events; then a loaded crash kernel, an orderly shutdown, and unassigned bits.
     others.show(pc::pvpanic_port);
     others.out(pc::pvpanic_port, 0x02).out(pc::pvpanic_port, 0x04).out(pc::pvpanic_port, 0xF8);
     others.out(pc::pvpanic_port, 0x00).print('.');
@@ -252,7 +251,7 @@ TEST_CASE("Wiring: of pvpanic's events only a panic ends the VM", "[program][wir
     const Result ended = run_guest(goes_on.power_off());
     CHECK(ended.exit_code == 0);
     CHECK(ended.output == "\x07.");
-    CHECK_THAT(ended.errors, Catch::Matchers::Contains("the guest panicked, and a crash kernel goes on"));
+    CHECK_THAT(ended.errors, Catch::Matchers::Contains("the guest panicked, and its crash kernel continues"));
     CHECK(line_count(ended.errors) == 1);
     for (const std::uint8_t value : Bytes{0x01, 0x03, 0xFF}) {
         CAPTURE(value);
@@ -263,7 +262,7 @@ TEST_CASE("Wiring: of pvpanic's events only a panic ends the VM", "[program][wir
     }
 }
 
-TEST_CASE("Wiring: nothing that is not S5 powers off", "[program][wiring]") {
+TEST_CASE("Wiring: no sleep type except S5 powers off", "[program][wiring]") {
     REQUIRE_KVM();
     Code code;
     for (unsigned type = 0; type < 8; ++type) {
@@ -287,7 +286,7 @@ TEST_CASE("Wiring: a restart in place keeps the CMOS and the guest's time, and r
     second.show_cmos(0x09).show_cmos(0x32).show_cmos(0x08);  // year, century, month
     second.show_cmos(0x01).show_cmos(0x03).show_cmos(0x05);  // alarm
     second.show_cmos(0x0B).show_cmos(0x0C).show_requests();
-    // The third start finds what the second one wrote.
+    // The third start reads what the second one wrote.
     second.write_cmos(mark, 0xA6).out(0xCF9, 0x02).out(0xCF9, 0x06);
     Code third;
     third.show_cmos(0x09).power_off();
@@ -299,7 +298,7 @@ TEST_CASE("Wiring: a restart in place keeps the CMOS and the guest's time, and r
     first.write_cmos(0x07, 0x15).write_cmos(0x08, 0x06).write_cmos(0x09, 0x47).write_cmos(0x32, 0x20);
     first.write_cmos(0x01, 0x11).write_cmos(0x03, 0x22).write_cmos(0x05, 0x23);
     first.write_cmos(mark, 0xA5).write_cmos(0x7F, 0x3C).write_cmos(0x2E, 0x77);
-    // All interrupts and the square wave on, and one of them pending when it resets.
+    // All interrupts and the square wave are on, and one interrupt is pending when it resets.
     first.write_cmos(0x0A, 0x26).write_cmos(0x0B, 0x7A).wait_for(pic2, 0x01);
     first.print('1').out(0xCF9, 0x02).out(0xCF9, 0x06);
     const Result result = run_guest(first, {"--on-reboot", "restart", "--memory", "64M"});
@@ -309,8 +308,8 @@ TEST_CASE("Wiring: a restart in place keeps the CMOS and the guest's time, and r
     CHECK(result.output.substr(1, 3) == "\xA5\x3C\x77");
     CHECK(result.output.substr(4, 3) == "\x47\x20\x06");
     CHECK(result.output.substr(7, 3) == "\x11\x22\x23");
-    // 24 hours stay, PIE, AIE, UIE and SQWE do not, and no interrupt is requested (MC146818A, RESET). The
-    // periodic flag by itself comes again within a millisecond, as it does not depend on PIE.
+    // The 24-hour mode stays; PIE, AIE, UIE and SQWE are cleared, and no interrupt is requested (MC146818A,
+    // RESET). The periodic flag is set again within a millisecond, because it does not depend on PIE.
     CHECK(result.output[10] == '\x02');
     CHECK((static_cast<std::uint8_t>(result.output[11]) & 0x80U) == 0);
     CHECK(requested(result.output, 12) == 0);
@@ -327,7 +326,7 @@ TEST_CASE("Wiring: a new process starts with the host's time and a CMOS of its o
     }
 }
 
-TEST_CASE("Wiring: a guest that floods the log fills ten lines of it, and one that counts the others",
+TEST_CASE("Wiring: a guest that floods the log gets ten lines in it, and one line that counts the others",
           "[program][wiring][log]") {
     REQUIRE_KVM();
     Code code;
@@ -339,5 +338,5 @@ TEST_CASE("Wiring: a guest that floods the log fills ten lines of it, and one th
     CHECK(line_count(result.errors) == 11);
     CHECK_THAT(result.errors, Catch::Matchers::EndsWith(
                                   "kvm_vmm: warning: 190 more like this left out: the guest panicked, and "
-                                  "a crash kernel goes on\n"));
+                                  "its crash kernel continues\n"));
 }

@@ -230,7 +230,7 @@ Bytes io(std::uint16_t port, std::uint8_t length) {
 }
 
 Bytes irq(std::uint8_t number, Sharing sharing) {
-    // The two-byte form means edge, active high, exclusive; the third byte is needed to say "shared".
+    // The two-byte form means edge, active high, exclusive; "shared" needs the third byte.
     if (number > 15) {
         throw std::invalid_argument("AML: the ISA bus has no interrupt " + std::to_string(number));
     }

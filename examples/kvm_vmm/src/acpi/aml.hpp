@@ -14,7 +14,7 @@
 /// ```cpp
 /// const aml::Bytes clock = aml::scope("\\_SB_", {aml::device("RTC0", {aml::name("_HID", aml::eisa_id("PNP0B00"))})});
 /// ```
-/// Its input is the VMM's own, not the guest's: a malformed name or id throws std::invalid_argument.
+/// Its input comes from the VMM, not the guest: a malformed name or id throws std::invalid_argument.
 namespace kvm_vmm::aml {
 
 using kvm_vmm::Bytes;

@@ -50,7 +50,7 @@ Bytes processor(unsigned id) {
     return aml::device(numbered("C", id, 3), {aml::name("_HID", aml::string("ACPI0007")), uid(id)});
 }
 
-// A resource descriptor. Interrupts of the ISA bus have the short form, which says edge and active high.
+// A resource descriptor. Interrupts of the ISA bus have the short form, which means edge and active high.
 Bytes descriptor(const vmdevice::ResourceConstraint& resource) {
     if (const auto* const io = std::get_if<vmdevice::PioConstraint>(&resource); io && io->base) {
         return aml::io(io->base->value, at_most<std::uint8_t>(io->size));

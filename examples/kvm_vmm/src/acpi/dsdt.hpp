@@ -6,7 +6,7 @@
 
 namespace kvm_vmm {
 
-/// The AML of the DSDT, without its header: the devices that cannot be found by asking, and S5.
+/// The AML of the DSDT, without its header: the devices that cannot be enumerated, and S5.
 [[nodiscard]] aml::Bytes dsdt_body(const Platform& platform);
 
 }  // namespace kvm_vmm

@@ -22,7 +22,7 @@ constexpr std::string_view creator_id = "VMSP";
 constexpr std::size_t header_length = 36;
 constexpr std::size_t checksum_offset = 9;
 
-/// Appends fields one after the other, little-endian, as the specification's tables list them.
+/// Appends fields one after the other, little-endian, in the order of the specification's tables.
 class Fields {
 public:
     Fields& text(std::string_view value) {
@@ -119,8 +119,8 @@ AcpiTable make_dsdt(const Platform& platform) {
 }
 
 AcpiTable make_facs() {
-    // 5.2.10: no checksum, no common header. All that firmware would use it for (waking from S3, the
-    // global lock) never happens here.
+    // 5.2.10: no checksum, no common header. Everything for which firmware would use it (waking from S3, the
+    // global lock) never occurs here.
     constexpr std::uint32_t length = 64;
     constexpr std::uint8_t version = 2;
     return Fields{}
@@ -139,7 +139,7 @@ AcpiTable make_facs() {
 AcpiTable make_fadt(const Platform& platform, std::uint32_t facs, std::uint32_t dsdt) {
     constexpr std::uint8_t revision = 6;
     constexpr std::uint8_t minor_revision = 3;
-    constexpr std::uint16_t no_c2 = 101;  // latencies beyond 100 and 1000 us mean: no such state
+    constexpr std::uint16_t no_c2 = 101;  // latencies beyond 100 and 1000 us mean that there is no such state
     constexpr std::uint16_t no_c3 = 1001;
 
     // Boot architecture flags, table 5.11.
@@ -203,7 +203,7 @@ AcpiTable make_fadt(const Platform& platform, std::uint32_t facs, std::uint32_t 
     }
     body.u16(0);  // ARM boot flags
     body.u8(minor_revision);
-    body.u64(0);  // X_FIRMWARE_CTRL: the 32-bit one counts
+    body.u64(0);  // X_FIRMWARE_CTRL: the 32-bit field is used
     body.u64(dsdt);
     body.io_register(registers.event.port, registers.event.length, access_word).io_register(0, 0, 0);
     body.io_register(registers.control.port, registers.control.length, access_word).io_register(0, 0, 0);
@@ -285,7 +285,7 @@ AcpiTable checked_dsdt(const Platform& platform) {
 }  // namespace
 
 std::uint64_t write_acpi_tables(GuestMemory& memory, GuestRange space, const Platform& platform) {
-    constexpr std::uint64_t alignment = 64;          // the FACS's; the others ask for less
+    constexpr std::uint64_t alignment = 64;          // that of the FACS; the others need less
     std::uint64_t next = space.address + alignment;  // after the RSDP
     const auto place = [&](const AcpiTable& table) {
         const std::uint64_t address = next;

@@ -10,10 +10,10 @@
 
 namespace kvm_vmm {
 
-/// An ACPI table as it stands in guest memory: header, body, length and checksum filled in.
+/// An ACPI table as it is in guest memory: header, body, length and checksum filled in.
 using AcpiTable = std::vector<std::uint8_t>;
 
-/// Puts a system description table header (ACPI 6.5, 5.2.6) in front of `body`.
+/// Adds a system description table header (ACPI 6.5, 5.2.6) before `body`.
 [[nodiscard]] AcpiTable make_acpi_table(std::string_view signature, std::uint8_t revision,
                                         const std::vector<std::uint8_t>& body);
 

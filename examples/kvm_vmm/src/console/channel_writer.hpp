@@ -40,7 +40,7 @@ public:
 private:
     OutputChannel* channel_;
     Notifier* wake_;
-    bool waiting_{false};  // and the event loop knows it
+    bool waiting_{false};  // output waits, and the event loop knows it
 };
 
 }  // namespace kvm_vmm

@@ -6,13 +6,13 @@
 
 namespace kvm_vmm {
 
-/// What the user asked for with Ctrl-A and a key.
+/// The commands that the user gives with Ctrl-A and a key.
 enum class ConsoleCommand : std::uint8_t { exit, ctrl_alt_del, power_button, send_break, status, help };
 
-/// Finds the Ctrl-A commands in what is typed.
+/// Recognises the Ctrl-A commands in the input.
 ///
-/// Ctrl-A Ctrl-A sends one Ctrl-A. Ctrl-A and a key that means nothing are dropped together. For each byte
-/// fed at most one comes out, so a reader never needs more room than it has bytes.
+/// Ctrl-A Ctrl-A sends one Ctrl-A. Ctrl-A and a key that is not a command are dropped together. Each input
+/// byte yields at most one output byte, so a reader never needs more room than it has bytes.
 class EscapeParser {
 public:
     static constexpr std::uint8_t escape = 0x01;

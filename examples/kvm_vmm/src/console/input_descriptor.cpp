@@ -32,13 +32,13 @@ vmsuperio::UniqueFd open_again(int fd) {
     return vmsuperio::UniqueFd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
 }
 
-// A terminal cannot be read while another job is in front of it (SIGTTIN is ignored, see util/process).
+// A terminal cannot be read while another job is in the foreground (SIGTTIN is ignored, see util/process).
 bool is_anothers_terminal(int fd) noexcept { return ::isatty(fd) != 0 && !RawTerminal::in_front(fd); }
 
 }  // namespace
 
-// Has only what it shares with the object below: it may be inside read(2), from which nothing but input
-// brings it back, when that object goes.
+// Uses only the state that it shares with the object below: when that object is destroyed, the thread may be
+// inside read(2), which returns only if input arrives.
 class InputDescriptor::Thread {
 public:
     Thread(int source, vmsuperio::UniqueFd sink)
@@ -85,8 +85,8 @@ private:
                               (errno == EIO && is_anothers_terminal(shared.source)))) {
                 continue;
             }
-            // Blocks while the guest does not read, so that the sender is held; fails when the object is
-            // gone.
+            // Blocks while the guest does not read, so that the sender waits; fails after the object was
+            // destroyed.
             if (count <= 0 ||
                 !send_all(shared.sink.get(), {buffer.data(), static_cast<std::size_t>(count)})) {
                 break;
@@ -115,7 +115,7 @@ InputDescriptor::InputDescriptor(int fd) : fd_(fd) {
     struct stat status{};
     const int flags = ::fcntl(fd, F_GETFL);
     if (flags < 0 || ::fstat(fd, &status) != 0) {
-        return;  // the first read tells
+        return;  // the first read will fail
     }
     is_terminal_ = ::isatty(fd) != 0;
     is_socket_ = S_ISSOCK(status.st_mode);
@@ -150,7 +150,7 @@ void InputDescriptor::read_in_thread(int source) {
     }
     own_ = vmsuperio::UniqueFd(ends[0]);
     vmsuperio::UniqueFd sink(ends[1]);
-    // What does not fit stays with the sender. The kernel takes its least value for this.
+    // Bytes that do not fit stay with the sender. The kernel raises this to its minimum.
     const int least = 1;
     ::setsockopt(sink.get(), SOL_SOCKET, SO_SNDBUF, &least, sizeof(least));
     fd_ = own_.get();

@@ -12,23 +12,23 @@
 
 namespace kvm_vmm {
 
-/// Reads from a descriptor that others use too, without ever waiting.
+/// Reads from a descriptor that other processes use too, without blocking.
 ///
-/// That poll(2) calls a descriptor readable is a hint only: another process may take the byte first, and then
-/// read(2) blocks. O_NONBLOCK prevents that, but belongs to the open file description, which a terminal or
-/// pipe of the shell's shares with all its other users: they would see it change. So the flag of the
-/// descriptor given is never touched.
+/// If poll(2) reports a descriptor as readable, that is only a hint: another process may take the byte first,
+/// and then read(2) blocks. O_NONBLOCK prevents that, but belongs to the open file description, which a
+/// terminal or pipe of the shell shares with all its other users, who would be affected. So the flag of the
+/// given descriptor is never changed.
 ///
-/// - A terminal, FIFO or character device is opened again through /proc/self/fd, non-blocking, for us alone.
+/// - A terminal, FIFO or character device is opened again through /proc/self/fd, non-blocking.
 /// - A socket is read with MSG_DONTWAIT.
-/// - A regular file never blocks in this sense and is read as it is, from the position that it has.
-/// - Where opening again is not possible (no permission, no /proc, the master of a pseudo-terminal, which
-///   would become another one), a thread reads, which may block, and passes on what it gets.
+/// - A regular file never blocks in this sense and is read directly, from its current position.
+/// - If it cannot be opened again (no permission, no /proc, the master of a pseudo-terminal, which would be
+///   another one), a thread reads, which may block, and passes the bytes on.
 class InputDescriptor {
 public:
     /// Nothing to read.
     InputDescriptor();
-    /// `fd` stays the caller's and must stay open. Throws VmmError where the system has no descriptor left.
+    /// The caller owns `fd`, which must stay open. Throws VmmError if the system has no descriptor left.
     explicit InputDescriptor(int fd);
     ~InputDescriptor();
     InputDescriptor(const InputDescriptor&) = delete;
@@ -36,11 +36,11 @@ public:
     InputDescriptor(InputDescriptor&& other) noexcept;
     InputDescriptor& operator=(InputDescriptor&&) = delete;
 
-    /// What to wait for; -1 where there is nothing to read.
+    /// The descriptor to wait for, or -1 if there is nothing to read.
     [[nodiscard]] int fd() const noexcept { return fd_; }
     [[nodiscard]] bool is_terminal() const noexcept { return is_terminal_; }
 
-    /// 0 at the end of the input. Error EAGAIN: nothing at the moment.
+    /// Returns 0 at the end of the input, and the error EAGAIN if there is no input at present.
     [[nodiscard]] std::expected<std::size_t, std::error_code> read(std::span<std::uint8_t> bytes) const;
 
 private:

@@ -8,7 +8,7 @@
 
 namespace kvm_vmm {
 
-/// One thing that comes in on a serial line: a byte, or a BREAK.
+/// One item of the input of a serial line: a byte, or a BREAK.
 struct InputItem {
     std::uint8_t byte{0};  ///< 0 for a BREAK
     bool is_break{false};
@@ -16,8 +16,8 @@ struct InputItem {
     friend constexpr bool operator==(const InputItem&, const InputItem&) = default;
 };
 
-/// What came from the host and waits for the guest: oldest first, a BREAK in its place among the bytes.
-/// Linux takes the byte after a BREAK for a command, so their order counts.
+/// Input of the host that waits for the guest, the oldest first, with each BREAK at its position among the
+/// bytes. Linux treats the byte after a BREAK as a command, so their order matters.
 class InputQueue {
 public:
     static constexpr std::size_t capacity = std::size_t{1} << 20U;
@@ -26,7 +26,7 @@ public:
     [[nodiscard]] std::size_t size() const noexcept { return items_.size(); }
     [[nodiscard]] std::size_t room() const noexcept { return capacity - items_.size(); }
 
-    /// False where there is no room.
+    /// Returns false if there is no room.
     [[nodiscard]] bool push(InputItem item) {
         if (room() == 0) {
             return false;
@@ -34,7 +34,7 @@ public:
         items_.push_back(item);
         return true;
     }
-    /// Puts items in front of all others that had been taken from here before. Their room is not asked for.
+    /// Puts items that had been taken from the queue back to its front, whether or not there is room.
     void put_back(std::span<const InputItem> items) {
         items_.insert(items_.begin(), items.begin(), items.end());
     }

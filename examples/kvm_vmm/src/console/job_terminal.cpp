@@ -31,7 +31,7 @@ void stop_this_process(bool asked_by_process) {
     sigset_t stop{};
     sigemptyset(&stop);
     sigaddset(&stop, SIGTSTP);
-    // Pending until it is unblocked; a SIGCONT that was pending is dropped by it.
+    // SIGTSTP is pending until it is unblocked; it discards a pending SIGCONT.
     ::raise(SIGTSTP);
     pthread_sigmask(SIG_UNBLOCK, &stop, nullptr);
     pthread_sigmask(SIG_BLOCK, &stop, nullptr);

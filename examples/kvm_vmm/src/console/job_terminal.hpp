@@ -9,18 +9,18 @@
 
 namespace kvm_vmm {
 
-/// The console's terminal under job control: raw and read from while this process is in front of it, left
-/// alone while it is in the background.
+/// The console's terminal under job control: in raw mode and read from while this process is in the
+/// foreground, unchanged while it is in the background.
 ///
-/// A shell that brings a running job to the front need not send a signal, and a terminal has no event for it.
-/// So it is looked at five times a second.
+/// A shell that brings a running job to the foreground need not send a signal, and a terminal has no event
+/// for it. So the terminal is checked five times a second.
 class JobTerminal {
 public:
-    /// `on_front` is called after each look with whether input may be read; not by the constructor. `events`
-    /// must outlive this object.
+    /// After each check `on_front` is called with whether input may be read, except by the constructor.
+    /// `events` must outlive this object.
     JobTerminal(EventManager& events, int fd, std::function<void(bool in_front)> on_front);
 
-    /// Takes the terminal or leaves it, as is due now.
+    /// Checks the terminal: takes it in the foreground, and leaves it in the background.
     void look();
 
 private:
@@ -31,9 +31,9 @@ private:
     Timer timer_;
 };
 
-/// Stops this process as SIGTSTP does by default, with the terminal given back. SIGTSTP must be blocked, and
-/// so must SIGCONT. Returns when the process is continued. A process group that nobody would continue is
-/// not stopped by the terminal (POSIX.1, "orphaned process group"), only where a process asked for it.
+/// Stops this process like the default action of SIGTSTP, after restoring the terminal. SIGTSTP and SIGCONT
+/// must be blocked. Returns when the process is continued. If no process could continue the process group
+/// (POSIX.1, "orphaned process group"), it is stopped only if a process sent the signal, not the terminal.
 void stop_this_process(bool asked_by_process);
 
 }  // namespace kvm_vmm

@@ -23,7 +23,7 @@ constexpr std::chrono::milliseconds lock_patience_at_end{200};
 constexpr int backlog = 4;
 constexpr std::size_t longest_path = sizeof(sockaddr_un::sun_path) - 1;
 
-// Held as long as the object exists.
+// The lock is held while the object exists.
 class DirectoryLock {
 public:
     enum class State { locked, held_by_another, unsupported };
@@ -77,7 +77,7 @@ vmsuperio::UniqueFd make_socket() {
     return vmsuperio::UniqueFd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
 }
 
-// bind(2) takes the mode of the socket from the umask alone. Called before there are other threads.
+// bind(2) derives the mode of the socket only from the umask. Called before there are other threads.
 int bind_private(int fd, const sockaddr_un& address) {
     const mode_t before = ::umask(0177);
     const int error = ::bind(fd, generic(address), sizeof(address)) == 0 ? 0 : errno;
@@ -128,7 +128,7 @@ void ListeningSocket::open_directory() {
     int error_number = fd < 0 ? errno : 0;
     lockable_ = error_number == 0;
     if (error_number == EACCES) {
-        // A directory that may be written and not listed.
+        // The directory may be writable but not readable.
         fd = ::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
         error_number = fd < 0 ? errno : 0;
     }
@@ -180,7 +180,7 @@ void ListeningSocket::listen() {
 
 void ListeningSocket::bind_at_path(bool locked) {
     const sockaddr_un address = address_of(path_);
-    constexpr int attempts = 3;  // programs that take no lock may come in between
+    constexpr int attempts = 3;  // programs that take no lock may interfere
     for (int attempt = 1;; ++attempt) {
         const int error = bind_private(listener_.get(), address);
         if (error == 0) {
@@ -204,7 +204,7 @@ void ListeningSocket::remove_left_behind(bool locked) const {
     if (!probe) {
         fail(errno_message("cannot be examined", errno));
     }
-    // EAGAIN is a full queue of a program that listens.
+    // EAGAIN means that a program listens and its queue is full.
     if (::connect(probe.get(), generic(address), sizeof(address)) == 0 || errno == EAGAIN) {
         fail("another program listens there");
     }

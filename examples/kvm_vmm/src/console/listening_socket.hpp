@@ -10,18 +10,18 @@
 
 namespace kvm_vmm {
 
-/// A Unix stream socket that listens at a path of the user's, with mode 0600.
+/// A Unix stream socket that listens at a path that the user specified, with mode 0600.
 ///
-/// It takes the place of a socket that a program left behind, and of nothing else: a file of any other kind,
-/// a symbolic link and a socket in use are refused. Whoever looks for a left-behind socket holds a lock
-/// (flock(2)) on the directory until the new socket listens, so that programs which start at the same time do
-/// not take each other's new socket for a left-behind one. In the end it removes the socket that it made, and
-/// nothing else that may lie at the path by then.
+/// It replaces a socket that another program left behind, and nothing else: a file of any other kind, a
+/// symbolic link and a socket in use are refused. While it checks for a socket that was left behind, and
+/// until the new socket listens, it holds a lock (flock(2)) on the directory, so that programs that start at
+/// the same time do not mistake each other's new socket for one that was left behind. The destructor removes
+/// the socket that was created here, and no other file that may be at the path by then.
 ///
 /// All failures are VmmError(bad_file).
 class ListeningSocket {
 public:
-    /// The place of a socket: two paths that name the same one have the same place.
+    /// The location of a socket: two paths that name the same socket have the same location.
     struct Place {
         FileIdentity directory;
         std::string name;
@@ -29,7 +29,7 @@ public:
         bool operator==(const Place&) const = default;
     };
 
-    /// Looks at what lies at `path`, and changes nothing.
+    /// Checks the file at `path`, and changes nothing.
     explicit ListeningSocket(std::string path);
     ~ListeningSocket();
     ListeningSocket(const ListeningSocket&) = delete;
@@ -40,7 +40,7 @@ public:
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
     [[nodiscard]] const Place& place() const noexcept { return place_; }
 
-    /// Makes the socket, unless it is there already.
+    /// Creates the socket, unless it exists already.
     void listen();
     /// Non-blocking; -1 before listen().
     [[nodiscard]] int fd() const noexcept { return listener_.get(); }

@@ -58,7 +58,7 @@ std::expected<std::size_t, std::error_code> OutputChannel::write(std::span<const
 }
 
 void OutputChannel::flush() {
-    // A vCPU may wait for the lock, so not more than this at a time.
+    // A vCPU may wait for the lock, so write at most this many bytes at a time.
     constexpr std::size_t at_a_time = 64UL * 1024;
     const LockGuard lock(mutex_);
     if (queue_.empty() || !reader_) {

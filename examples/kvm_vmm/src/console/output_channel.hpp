@@ -16,24 +16,24 @@
 
 namespace kvm_vmm {
 
-/// The way of a port's output from the guest to its reader. From any thread; never blocks.
+/// Carries a port's output from the guest to its reader. It may be used from any thread and never blocks.
 ///
-/// A reader that is slow has what it did not take yet kept in an OutputQueue. What becomes of output while
-/// there is no reader depends on the kind of channel:
+/// Output that a slow reader has not taken yet is kept in an OutputQueue. The treatment of output while there
+/// is no reader depends on the kind of channel:
 ///
-/// - `Readers::one`: the reader is there from beginning to end, as with a file or a pipe. Without one, output
-///   is taken and goes nowhere. A write that fails is the caller's to report.
-/// - `Readers::come_and_go`: the newest 64 KiB of what is sent while there is no reader are remembered, and
-///   the next reader gets them first. They are shown once. A write that fails means that the reader has gone.
+/// - `Readers::one`: there is one reader throughout, as with a file or a pipe. Without one, output is taken
+///   and dropped. A write that fails returns the error to the caller.
+/// - `Readers::come_and_go`: the newest 64 KiB of the output while there is no reader are kept, and the next
+///   reader receives them first, once. A write that fails means that the reader has disconnected.
 ///
-/// What was queued for a reader that has gone is dropped: it belongs to nobody else.
+/// Output that is queued for a reader that disconnects is dropped, because it is for no other reader.
 class OutputChannel {
 public:
     enum class Readers : std::uint8_t { one, come_and_go };
     static constexpr std::size_t history_size = 64UL * 1024;
 
     struct Sent {
-        std::size_t taken;  ///< fewer than offered where the queue is full
+        std::size_t taken;  ///< fewer than offered if the queue is full
         bool waiting;       ///< whether flush() has something to do once the reader takes more
     };
 
@@ -43,16 +43,16 @@ public:
         reader_ = std::move(reader);
     }
 
-    /// A reader has come. Flush after that: it gets what was remembered.
+    /// Adds a reader. Call flush() after that, which sends it the output that was kept.
     void attach(vmsuperio::FdWriter reader);
-    /// The reader has gone. Its descriptor may be closed after that.
+    /// Removes the reader. Its descriptor may be closed after that.
     void detach();
 
-    /// Output of the guest. What does not fit into the reader is queued.
+    /// Sends output of the guest. Bytes that the reader does not take are queued.
     [[nodiscard]] std::expected<Sent, std::error_code> send(std::span<const std::uint8_t> bytes);
-    /// The same without a queue: what does not fit is not taken.
+    /// The same without a queue: bytes that the reader does not take are not taken.
     [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes);
-    /// Offers what is queued to the reader again, some of it where it is much. If that fails, it is dropped.
+    /// Offers queued output to the reader again, a limited amount at a time. If that fails, it is dropped.
     void flush();
 
     /// Whether anything is queued for the reader.
@@ -65,7 +65,7 @@ public:
     [[nodiscard]] std::size_t take_dropped();
 
 private:
-    // A RingWriter of no bytes remembers nothing.
+    // A RingWriter of no bytes keeps nothing.
     static constexpr std::size_t history_size_of(Readers readers) noexcept {
         return readers == Readers::come_and_go ? history_size : 0;
     }

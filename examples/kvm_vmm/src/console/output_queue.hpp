@@ -9,11 +9,11 @@
 
 namespace kvm_vmm {
 
-/// Bytes on their way to a slow reader, oldest first; 1 MiB at most.
+/// Bytes that wait for a slow reader, the oldest first, at most 1 MiB.
 ///
-/// A UART alone has room for 16 bytes. That is enough for a driver that waits for the transmitter's
-/// interrupt. But Linux prints its own messages without interrupts and gives up waiting after 10 ms for a
-/// byte: a reader that pauses would make every message slow and lose most of it.
+/// A UART alone has room for 16 bytes, which is enough for a driver that waits for the transmitter's
+/// interrupt. But Linux prints its own messages without interrupts and waits at most 10 ms for each byte: if
+/// the reader paused, every message would be slow and most of it would be lost.
 class OutputQueue {
 public:
     static constexpr std::size_t capacity = std::size_t{1} << 20U;
@@ -24,11 +24,11 @@ public:
         return std::span(bytes_).subspan(taken_);
     }
 
-    /// Appends what there is room for, and tells how much that was.
+    /// Appends as many bytes as there is room for, and returns their number.
     std::size_t push(std::span<const std::uint8_t> bytes) {
         const std::size_t count = std::min(bytes.size(), capacity - size());
         if (count != 0 && taken_ >= capacity) {
-            // Seldom enough that it costs less than a copy of each byte.
+            // This is rare enough that it costs less than a copy of each byte.
             bytes_.erase(bytes_.begin(), bytes_.begin() + static_cast<std::ptrdiff_t>(taken_));
             taken_ = 0;
         }

@@ -34,7 +34,8 @@ vmsuperio::UniqueFd open_master() {
     if (::ptsname_r(master.get(), name.data(), name.size()) != 0) {
         fail("ptsname");
     }
-    // Bytes pass as they are. Closed again, so that the master can tell when a program opens the terminal.
+    // Set raw mode, in which bytes pass unchanged. The slave is closed again so that the master can detect
+    // when a program opens the terminal.
     const vmsuperio::UniqueFd slave(::open(name.data(), O_RDWR | O_NOCTTY | O_CLOEXEC));
     termios mode{};
     if (!slave || ::tcgetattr(slave.get(), &mode) != 0) {
@@ -74,8 +75,8 @@ void PtyBackend::on_hangup() {
     changed();
 }
 
-// The kernel keeps what the last program did not read, and would show it to the next one: up to 4 KiB in the
-// terminal's line discipline, the rest before it.
+// The kernel keeps output that the last program did not read, and would pass it to the next one: up to 4 KiB
+// in the terminal's line discipline, the rest before it.
 void PtyBackend::drop_what_was_not_read() const {
     ::ioctl(master_.get(), TCFLSH, TCOFLUSH);
     const vmsuperio::UniqueFd slave(
@@ -85,7 +86,8 @@ void PtyBackend::drop_what_was_not_read() const {
     }
 }
 
-// The master only says that nobody has the terminal open (POLLHUP), not when that ends: it has to be asked.
+// The master reports that no program has the terminal open (POLLHUP), but not when that ends, so it is
+// polled.
 void PtyBackend::look_for_program() {
     pollfd entry{.fd = master_.get(), .events = POLLIN, .revents = 0};
     const bool asked = ::poll(&entry, 1, 0) >= 0;
@@ -95,7 +97,7 @@ void PtyBackend::look_for_program() {
         changed();
         return;
     }
-    // A program has come, written and gone since the last look.
+    // A program has opened the terminal, written and closed it since the last check.
     if (asked && (entry.revents & POLLIN) != 0) {
         keep_rest_of_input();
         changed();

@@ -14,9 +14,9 @@
 
 namespace kvm_vmm {
 
-/// A serial port on a new pseudo-terminal, whose name is reported on stderr. Programs open and close it as
-/// they like; see OutputChannel for what the guest sends while none has it open. What a program wrote is
-/// heard, however short it had the terminal open.
+/// A serial port on a new pseudo-terminal, whose name is reported on stderr. Programs may open and close it
+/// at any time; OutputChannel describes the treatment of output while none has it open. Input that a program
+/// wrote is received, even if the program had the terminal open only briefly.
 class PtyBackend final : public SerialBackend {
 public:
     explicit PtyBackend(EventManager& events);
@@ -24,7 +24,7 @@ public:
     [[nodiscard]] int input_fd() const noexcept override { return connected_ ? master_.get() : -1; }
     [[nodiscard]] int output_fd() const noexcept override { return input_fd(); }
     [[nodiscard]] std::expected<std::size_t, std::error_code> read(std::span<std::uint8_t> bytes) override;
-    // The master has no end of input but the hangup, which may be over by now: the next program came.
+    // On the master only a hangup ends the input, and the next program may have opened the terminal since.
     void on_input_end() override {}
     [[nodiscard]] bool input_ended() const noexcept override { return false; }
     [[nodiscard]] bool has_peers() const noexcept override { return true; }

@@ -22,16 +22,17 @@ namespace {
 
 constexpr std::size_t signal_stack_size = 64UL * 1024;
 
-// Signals that only pass by (default action: nothing), that stop, that cannot be caught, or that this program
+// Signals that have no effect by default, that stop the process, that cannot be caught, or that this program
 // ignores (util/process). All others end the process by default.
 constexpr std::array harmless_signals{SIGCHLD, SIGCONT, SIGURG,  SIGWINCH, SIGTSTP, SIGTTIN,
                                       SIGTTOU, SIGKILL, SIGSTOP, SIGPIPE,  SIGXFSZ};
 
-// What a signal handler needs lives outside any object. The modes are written only while `terminal_is_raw` is false.
+// The data that a signal handler needs is outside any object. The modes are written only while
+// `terminal_is_raw` is false.
 int terminal_fd = -1;
 termios cooked_mode{};
 termios raw_mode{};
-// The thread that is just making the terminal raw; 0 for none.
+// The thread that is putting the terminal into raw mode, or 0 for none.
 std::atomic<pid_t> taker{0};
 static_assert(std::atomic<pid_t>::is_always_lock_free);
 
@@ -43,8 +44,8 @@ bool same_mode(const termios& a, const termios& b) noexcept {
 }
 
 void apply(const termios& mode) noexcept {
-    // Another job may have come to the front just now. Setting the terminal would then stop this process with
-    // SIGTTOU.
+    // Another job may have come to the foreground at this moment. Setting the terminal would then stop this
+    // process with SIGTTOU.
     sigset_t background{};
     sigset_t previous{};
     sigemptyset(&background);
@@ -55,8 +56,8 @@ void apply(const termios& mode) noexcept {
     pthread_sigmask(SIG_SETMASK, &previous, nullptr);
 }
 
-/// Gives back what was terminal_is_raw. In the background the terminal belongs to another job, which most often has set
-/// it by itself; only where it still is just as it was made here, nobody else has cared for it.
+/// Restores the modes if take() has changed them. In the background the terminal belongs to another job,
+/// which usually has set its own modes; they are then restored only if they are still exactly those set here.
 void give_back() noexcept {
     if (!terminal_is_raw.exchange(false)) {
         return;
@@ -79,19 +80,19 @@ void take() noexcept {
         if (same_mode(now, raw_mode)) {
             return;
         }
-        terminal_is_raw.store(false);  // a shell has set it while this process was stopped
+        terminal_is_raw.store(false);  // a shell has changed the modes while this process was stopped
     }
-    // A shell may put back the modes that were in force when the job was stopped: then it is still raw.
+    // A shell may restore the modes that were set when the job was stopped; then the terminal is still raw.
     if (!same_mode(now, raw_mode)) {
         cooked_mode = now;
         raw_mode = now;
         ::cfmakeraw(&raw_mode);
     }
     taker.store(this_thread());
-    // Before the mode changes: a crash in between restores what is in force anyway.
+    // Set this before the mode changes: a crash in between restores the present modes.
     terminal_is_raw.store(true);
     apply(raw_mode);
-    // What the driver made of it, to know it again.
+    // Read the modes back as the driver has set them, to recognise them later.
     if (::tcgetattr(terminal_fd, &now) == 0) {
         raw_mode = now;
     }
@@ -102,18 +103,17 @@ void take() noexcept {
 }
 
 extern "C" void restore_and_die(int signal) {
-    // A fault in one thread while another one makes the terminal raw: the last to set it must be this one.
+    // If one thread faults while another one puts the terminal into raw mode, this one must set it last.
     constexpr int patience = 1000;
     for (int i = 0; i < patience && taker.load() != 0 && taker.load() != this_thread(); ++i) {
         const timespec pause{.tv_sec = 0, .tv_nsec = 100'000};
         ::nanosleep(&pause, nullptr);
     }
     give_back();
-    // SA_RESETHAND has put the default action back. A fault would come again by itself, but a signal
-    // sent by another process would not.
+    // SA_RESETHAND has restored the default action. A fault would recur, but a signal that another process
+    // sent would not.
     ::raise(signal);
-    // raise(3) needs an entry in the queue of real-time signals, and refuses the two that libc keeps for
-    // itself.
+    // raise(3) needs an entry in the queue of real-time signals, and refuses the two that libc reserves.
     ::kill(::getpid(), signal);
 }
 
@@ -179,7 +179,7 @@ RawTerminal::~RawTerminal() {
 bool RawTerminal::in_front(int fd) noexcept {
     unsigned number = 0;
     if (::ioctl(fd, TIOCGPTN, &number) == 0) {
-        return true;  // the master of a pseudo-terminal: what is in front of it is on the other side
+        return true;  // the master of a pseudo-terminal: its foreground job is on the other side
     }
     const pid_t front = ::tcgetpgrp(fd);
     return front < 0 ? errno == ENOTTY : front == ::getpgrp();

@@ -3,16 +3,17 @@
 
 namespace kvm_vmm {
 
-/// Puts the terminal of a descriptor into raw mode, so that every key reaches the guest, and back.
+/// Puts the terminal of a descriptor into raw mode, so that every key reaches the guest, and restores it.
 ///
-/// A terminal belongs to the process group in front of it (POSIX.1, XBD 11.1.4). So it is taken only while
-/// this process is there, and given back only where it was taken. Where the terminal is not the controlling
-/// terminal of this process, there is no job control, and it counts as being in front.
+/// A terminal belongs to its foreground process group (POSIX.1, XBD 11.1.4). So it is taken only while this
+/// process is in the foreground, and restored only if it was taken. If the terminal is not the controlling
+/// terminal of this process, there is no job control, and the process counts as being in the foreground.
 ///
-/// The terminal is given back by the destructor, by exit(3), and by every signal that ends the process
-/// (real-time signals too, but not SIGKILL), after which the process dies of the signal as it would have
-/// without us. Signals whose end is to be an orderly one (SIGINT, SIGTERM, ...) are blocked by the event
-/// loop. At most one object at a time. Does nothing where the descriptor is no terminal.
+/// The terminal is restored by the destructor, by exit(3), and by every signal that ends the process
+/// (including real-time signals, but not SIGKILL), after which the signal terminates the process as it would
+/// have without this class. Signals that end the VM in an orderly way (SIGINT, SIGTERM, ...) are blocked by
+/// the event loop. There may be at most one object at a time. It does nothing if the descriptor is not a
+/// terminal.
 class RawTerminal {
 public:
     explicit RawTerminal(int fd);
@@ -20,13 +21,13 @@ public:
     RawTerminal(const RawTerminal&) = delete;
     RawTerminal& operator=(const RawTerminal&) = delete;
 
-    /// Whether this process may use the terminal `fd`. False once the terminal has hung up.
+    /// Whether this process may use the terminal `fd`. Returns false after the terminal has hung up.
     [[nodiscard]] static bool in_front(int fd) noexcept;
 
-    /// Gives the terminal back for a while (when the process is stopped).
+    /// Restores the terminal temporarily (when the process is stopped).
     static void suspend() noexcept;
-    /// Takes the terminal where this process is in front of it, with the modes in force as those to give
-    /// back; gives it back where another job is in front. Returns whether this process is in front.
+    /// In the foreground, takes the terminal and records its present modes as those to restore; in the
+    /// background, restores it. Returns whether this process is in the foreground.
     static bool resume() noexcept;
 };
 

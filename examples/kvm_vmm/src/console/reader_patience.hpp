@@ -6,9 +6,9 @@
 
 namespace kvm_vmm {
 
-/// How long a guest's last output waits for slow readers once the guest has ended. The wait ends when they
-/// take nothing for a while, and in any case: a reader that takes a little now and then would keep a dead VM
-/// for hours.
+/// Limits how long a guest's last output waits for slow readers after the guest has ended. The wait ends when
+/// they take nothing for a while, and after a total limit, because a reader that takes a little from time to
+/// time would keep a dead VM for hours.
 class ReaderPatience {
 public:
     using Time = std::chrono::steady_clock::time_point;
@@ -18,7 +18,8 @@ public:
 
     ReaderPatience(std::size_t left, Time now) noexcept : start_(now), taken_at_(now), left_(left) {}
 
-    /// `left` bytes are not taken at `now`: whether to go on waiting. False where there are none.
+    /// Whether to continue waiting if `left` bytes have not been taken at `now`. Returns false if there are
+    /// none.
     [[nodiscard]] bool waits_for(std::size_t left, Time now) noexcept {
         if (left != left_) {
             left_ = left;

@@ -23,7 +23,7 @@
 namespace kvm_vmm {
 namespace {
 
-/// Descriptors that stay the same from beginning to end.
+/// A back end whose descriptors never change.
 class DescriptorBackend final : public SerialBackend {
 public:
     DescriptorBackend(InputDescriptor input, vmsuperio::FdWriter writer, Input kind)
@@ -44,14 +44,14 @@ public:
     }
     void on_input_end() override {
         if (descriptor_.is_terminal() && !RawTerminal::in_front(STDIN_FILENO)) {
-            set_in_front(false);  // another job got the terminal just before it was read
+            set_in_front(false);  // another job got the terminal just before the read
         } else {
             ended_ = true;
         }
     }
     [[nodiscard]] bool input_ended() const noexcept override { return ended_; }
     void set_in_front(bool in_front) override {
-        // What is no terminal can be read in the background, too.
+        // A file that is not a terminal can be read in the background, too.
         if (in_front != in_front_ && descriptor_.is_terminal()) {
             in_front_ = in_front;
             changed();
@@ -59,7 +59,7 @@ public:
     }
 
 private:
-    // The channel writes to the descriptor that stays open here.
+    // The channel writes to the descriptor that is owned here.
     static vmsuperio::FdWriter writer_of(const vmsuperio::FdWriter& owner) {
         return vmsuperio::FdWriter::borrow(owner.fd());
     }
@@ -81,7 +81,7 @@ std::unique_ptr<SerialBackend> open_stdio() {
     return std::make_unique<DescriptorBackend>(std::move(input), std::move(*writer), kind);
 }
 
-// Non-blocking, so that a FIFO or a device with a slow reader never holds a vCPU.
+// Non-blocking, so that a FIFO or a device with a slow reader never blocks a vCPU.
 std::unique_ptr<SerialBackend> use_file(OutputFile file) {
     return std::make_unique<DescriptorBackend>(InputDescriptor(),
                                                vmsuperio::FdWriter::own(file.take_descriptor().release()),

@@ -21,16 +21,16 @@
 
 namespace kvm_vmm {
 
-/// The host's end of a serial port. It outlives the VM, so that a restarted guest finds it as it was.
+/// The host's end of a serial port. It outlives the VM, so that it stays connected when a guest is restarted.
 ///
-/// All but output() belongs to the event loop's thread.
+/// Only output() may be used outside the event loop's thread.
 class SerialBackend {
 public:
-    /// What commands mean to the user decides what becomes of input that the guest does not read.
+    /// The kind of input, which determines the treatment of input that the guest does not read.
     enum class Input : std::uint8_t {
-        plain,     ///< stays with the sender, which is held
-        commands,  ///< Ctrl-A commands are looked for, so it is read ahead; beyond that the sender is held
-        keyboard,  ///< as well, and a user cannot be held: beyond that, input is dropped, but for commands
+        plain,     ///< it stays with the sender, which waits
+        commands,  ///< Ctrl-A commands are recognised, so it is read ahead; beyond that the sender waits
+        keyboard,  ///< the same, but a user cannot wait: beyond that, input is dropped, except for commands
     };
 
     explicit SerialBackend(OutputChannel::Readers readers) : output_(readers) {}
@@ -39,41 +39,41 @@ public:
     SerialBackend(const SerialBackend&) = delete;
     SerialBackend& operator=(const SerialBackend&) = delete;
 
-    /// What to wait for before reading; -1 while nothing can come in. The same as output_fd() where one peer
-    /// both reads and writes.
+    /// The descriptor to wait for before reading, or -1 while there can be no input. It is the same as
+    /// output_fd() if one peer both reads and writes.
     [[nodiscard]] virtual int input_fd() const noexcept = 0;
-    /// What to wait for before output().flush(); -1 where there is no reader.
+    /// The descriptor to wait for before output().flush(), or -1 if there is no reader.
     [[nodiscard]] virtual int output_fd() const noexcept = 0;
     [[nodiscard]] virtual Input input() const noexcept { return Input::plain; }
 
-    /// Never blocks. 0 at the end of the input; error EAGAIN: nothing at the moment.
+    /// Never blocks. Returns 0 at the end of the input, and the error EAGAIN if there is no input at present.
     [[nodiscard]] virtual std::expected<std::size_t, std::error_code> read(std::span<std::uint8_t> bytes) = 0;
-    /// read() met the end of the input, or an error. The other direction may go on.
+    /// Called when read() has returned the end of the input or an error. The other direction may continue.
     virtual void on_input_end() = 0;
-    /// Whether on_input_end() was called for the peer of now.
+    /// Whether on_input_end() was called for the present peer.
     [[nodiscard]] virtual bool input_ended() const noexcept = 0;
 
-    /// Whether this process is in front of its terminal, and so may read from it. To be called at each look;
-    /// only a back end on that terminal minds.
+    /// Sets whether this process is in the foreground of its terminal, and so may read from it. Call it at
+    /// each check; it affects only a back end on that terminal.
     virtual void set_in_front(bool) {}
 
-    /// Whether there is one peer at a time, which may go and be followed by another.
+    /// Whether there is one peer at a time, which may disconnect and be followed by another.
     [[nodiscard]] virtual bool has_peers() const noexcept { return false; }
-    /// The peer has gone, in both directions: nobody may wait for its descriptor any more.
+    /// The peer has disconnected in both directions: its descriptor may not be waited for any more.
     virtual void on_hangup() {}
 
-    /// `on_change` is called when another peer has come, the old one has gone, or there is input in
-    /// read_ahead(). With an empty function, nobody is called.
+    /// `on_change` is called when a peer has connected or disconnected, or there is input in read_ahead().
+    /// Pass an empty function to unsubscribe.
     void set_on_change(std::function<void()> on_change) { on_change_ = std::move(on_change); }
 
-    /// From any thread.
+    /// May be called from any thread.
     [[nodiscard]] OutputChannel& output() noexcept { return output_; }
-    /// Output that is not kept where it finds no room. From any thread.
+    /// Sends output that is not queued if there is no room. May be called from any thread.
     [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) {
         return output_.write(bytes);
     }
 
-    /// Read from the host and not yet taken by the guest.
+    /// Input that was read from the host and that the guest has not taken yet.
     [[nodiscard]] InputQueue& read_ahead() noexcept { return read_ahead_; }
     [[nodiscard]] EscapeParser& escape() noexcept { return escape_; }
 
@@ -83,7 +83,7 @@ protected:
             on_change_();
         }
     }
-    /// Takes over what a peer wrote before it went. Where read_ahead() is full, that is logged.
+    /// Reads the rest of the input of a peer that has disconnected. If read_ahead() is full, that is logged.
     void keep_rest_of_input();
 
 private:
@@ -93,17 +93,18 @@ private:
     EscapeParser escape_;
 };
 
-/// Where the bytes of a serial port go to and come from: of what the user named, what has a path is opened.
+/// The target of a serial port. If it has a path, it is opened.
 struct SerialTarget {
     SerialConfig::Kind kind{};
     std::optional<OutputFile> file;         ///< of Kind::file
     std::optional<ListeningSocket> socket;  ///< of Kind::unix_socket
 };
 
-/// Joins a port to its target. Throws VmmError where that is not possible. `events` must outlive it.
+/// Creates the back end for a target. Throws VmmError if that is not possible. `events` must outlive the back
+/// end.
 [[nodiscard]] std::unique_ptr<SerialBackend> open_serial_backend(SerialTarget target, EventManager& events);
 
-/// A back end on descriptors that stay the caller's; -1 for none.
+/// A back end on descriptors that the caller owns; -1 for none.
 [[nodiscard]] std::unique_ptr<SerialBackend> use_descriptors(
     int input_fd, int output_fd, SerialBackend::Input input = SerialBackend::Input::plain);
 

@@ -6,7 +6,7 @@
 
 namespace kvm_vmm {
 
-/// Where the bytes of a serial port go to and come from.
+/// The target of a serial port.
 struct SerialConfig {
     enum class Kind : std::uint8_t { stdio, file, pty, unix_socket, null } kind{Kind::stdio};
     std::string path;  ///< of `file` and `unix_socket`

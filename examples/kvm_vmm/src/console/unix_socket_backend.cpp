@@ -59,8 +59,8 @@ void UnixSocketBackend::accept_client() {
     }
     const int error_number = errno;
     set_aside();
-    // The other errors are of the client, which has gone again; these are ours, and epoll would report the
-    // client that still waits without end.
+    // Other errors mean that the client has disconnected again. These are errors of this process, and epoll
+    // would report the waiting client endlessly.
     if (error_number == EMFILE || error_number == ENFILE || error_number == ENOBUFS ||
         error_number == ENOMEM) {
         rest(error_number);
@@ -72,7 +72,8 @@ void UnixSocketBackend::serve(vmsuperio::UniqueFd client) {
     input_ended_ = false;
     pollfd entry{.fd = client_.get(), .events = 0, .revents = 0};
     if (::poll(&entry, 1, 0) > 0 && (entry.revents & POLLHUP) != 0) {
-        // It went while it waited for its turn: it is heard, but what is remembered is for one that reads.
+        // The client disconnected while it waited for its turn: its input is read, but the output that was
+        // kept is for a client that reads.
         keep_rest_of_input();
         client_.reset();
         set_aside();
@@ -83,7 +84,7 @@ void UnixSocketBackend::serve(vmsuperio::UniqueFd client) {
     changed();
 }
 
-// Any descriptor that costs nothing else will do.
+// Reserves a descriptor; any that needs no other resource is suitable.
 void UnixSocketBackend::set_aside() {
     if (!spare_) {
         spare_ = vmsuperio::UniqueFd(::fcntl(socket_.fd(), F_DUPFD_CLOEXEC, 0));

@@ -17,15 +17,16 @@
 
 namespace kvm_vmm {
 
-/// A serial port on a Unix stream socket that listens at a path: one client at a time, the next one when it
-/// has gone. See OutputChannel for what the guest sends while there is none.
+/// A serial port on a Unix stream socket that listens at a path. It serves one client at a time, and the next
+/// one after that one has disconnected. OutputChannel describes the treatment of output while there is none.
 ///
-/// The two directions end apart: a client that has shut down its sending side gets output until it closes,
-/// and one that has shut down its receiving side is heard until then. What a client sent before it went is
-/// heard.
+/// The two directions are closed independently: a client that has shut down its sending side receives output
+/// until it closes, and input of a client that has shut down its receiving side is read until then. Input
+/// that a client sent before it disconnected is read.
 ///
-/// The descriptor of a client is set aside from the start, so that one is served where the process has no
-/// other left. Where that is not enough, the client waits and is looked after once a second, which is logged.
+/// The descriptor for a client is reserved from the start, so that a client is served even if the process has
+/// no other left. If that is not sufficient, the client waits and is accepted in a later attempt, one per
+/// second, which is logged.
 class UnixSocketBackend final : public SerialBackend {
 public:
     /// See ListeningSocket. Throws VmmError(bad_file).
@@ -52,7 +53,7 @@ private:
     ListeningSocket socket_;
     Timer rest_;
     EventManager::SubscriptionId subscription_{};
-    vmsuperio::UniqueFd spare_;  // kept for the next client, closed just before it is accepted
+    vmsuperio::UniqueFd spare_;  // reserved for the next client, closed just before it is accepted
     vmsuperio::UniqueFd client_;
     bool input_ended_{false};
     bool shortage_logged_{false};

@@ -9,12 +9,12 @@
 
 namespace kvm_vmm {
 
-/// What a PC's battery keeps through a reset: the bytes of the CMOS, and the time to which the guest has set
-/// its clock. It outlives the VM that is replaced when the guest is restarted in place.
+/// The state that a PC's battery keeps through a reset: the bytes of the CMOS, and the time to which the
+/// guest has set its clock. It outlives the VM that is replaced when the guest is restarted in place.
 struct Battery {
     std::optional<vmsuperio::RtcCmosState> cmos;  ///< nothing before the first VM
-    /// What the clock runs on. One for all VMs: another one would start with what the host's clock is set to
-    /// by then.
+    /// The clock of the RTC. There is one for all VMs, because another one would start with the host's time
+    /// at that moment.
     Oscillator<> oscillator;
 };
 

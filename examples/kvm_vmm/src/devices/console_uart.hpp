@@ -18,8 +18,8 @@
 
 namespace kvm_vmm {
 
-/// The events of a console's UART: they keep the host's input that a FIFO reset discards. All others go to
-/// `Metrics` as well.
+/// The events of a console's UART. They keep the host's input that a FIFO reset discards, and pass all other
+/// events to `Metrics`.
 template <class Metrics>
 class ConsoleEvents : public vmsuperio::EventsRef<Metrics> {
 public:
@@ -39,8 +39,8 @@ public:
         }
     }
 
-    /// The guest sent `count` characters to itself, in loopback mode: they lie in the FIFO behind `queued`
-    /// others, and are not the host's.
+    /// The guest sent `count` characters to itself, in loopback mode: they are in the FIFO behind `queued`
+    /// others, and are not the host's input.
     void note_loopback(std::size_t queued, std::size_t count) noexcept {
         for (std::size_t i = queued; i < queued + count; ++i) {
             looped_back_ |= std::uint64_t{1} << i;
@@ -52,17 +52,17 @@ public:
     [[nodiscard]] std::vector<InputItem> take_discarded() noexcept { return std::exchange(discarded_, {}); }
 
 private:
-    std::uint64_t looped_back_{0};  // bit n: of the n-th character in the receive FIFO
+    std::uint64_t looped_back_{0};  // bit n: the n-th character in the receive FIFO came from loopback
     std::vector<InputItem> discarded_;
 };
 
-/// When the host's input may be given to the guest.
+/// Decides when the host's input may be delivered to the guest.
 ///
 /// A driver that opens a port clears the receive FIFO several times and reads RBR to discard old characters,
-/// and earlier input would be lost. So input waits until the guest is seen to listen: it has receive
-/// interrupts on, or it polls LSR in a loop. Because a guest may listen in ways that cannot be seen, input
-/// waits no longer than `patience` after the guest has last programmed its FIFOs (FCR), and no longer than
-/// `patience_limit` times that if it programs them again and again.
+/// and earlier input would be lost. So input waits until the guest is recognised as listening: it has enabled
+/// receive interrupts, or it polls LSR in a loop. Because a guest may listen in ways that cannot be
+/// recognised, input waits no longer than `patience` after the guest has last programmed its FIFOs (FCR), and
+/// no longer than `patience_limit` times that if it programs them repeatedly.
 class ListeningGuest {
 public:
     using Clock = std::chrono::steady_clock;
@@ -73,11 +73,12 @@ public:
     [[nodiscard]] bool is_listening() const noexcept {
         return receive_interrupt_ || idle_polls_ >= polling || presumed_;
     }
-    /// When to presume that the guest listens, unless it programs its FIFOs once more until then.
+    /// The time at which to presume that the guest listens, unless it programs its FIFOs again before.
     [[nodiscard]] Clock::time_point deadline() const noexcept {
         return std::min(programmed_at_ + patience_, programming_since_ + patience_limit * patience_);
     }
-    /// Presumes it if the deadline has passed. Returns whether input has to wait on.
+    /// Presumes that the guest listens if the deadline has passed. Returns whether input must continue to
+    /// wait.
     bool must_wait(Clock::time_point now) noexcept {
         presumed_ = presumed_ || deadline() <= now;
         return !presumed_;
@@ -102,21 +103,21 @@ public:
     }
 
 private:
-    // A driver waits for the transmitter in one or two reads of LSR; a loop of this many waits for input.
+    // A driver that waits for the transmitter reads LSR once or twice; this many reads are a wait for input.
     static constexpr unsigned polling = 16;
 
     std::chrono::milliseconds patience_;
-    Clock::time_point programmed_at_{Clock::now()};        // FCR; at first, when this object was created
-    Clock::time_point programming_since_{programmed_at_};  // when that began, with pauses below `patience_`
+    Clock::time_point programmed_at_{Clock::now()};        // last write to FCR; initially the creation
+    Clock::time_point programming_since_{programmed_at_};  // first of those with pauses below `patience_`
     unsigned idle_polls_{0};
     bool receive_interrupt_{false};
     bool presumed_{false};
 };
 
-/// A UART that loses none of the host's input, however early it comes: it takes input when the guest listens,
-/// and hands back what the guest discards unread, for it to be delivered again.
+/// A UART that loses none of the host's input, however early it arrives: it takes input when the guest
+/// listens, and returns input that the guest discards unread to the queue, to be delivered again.
 ///
-/// A BREAK has its place among the bytes, and waits with them.
+/// A BREAK keeps its position among the bytes and waits with them.
 template <class Serial>
 class ConsoleUart {
 public:
@@ -156,15 +157,16 @@ public:
         return result;
     }
 
-    /// How many items take_input() would take now. If it is 0, `input_wanted` is called when to ask again.
+    /// How many items take_input() would take now. If it is 0, `input_wanted` is called when that may have
+    /// changed.
     [[nodiscard]] std::size_t input_room() {
         const std::size_t room = can_receive() ? serial_.fifo_capacity() : 0;
         waiting_ = room == 0;
         return room;
     }
 
-    /// Gives the guest host input from the front of `queue`, after putting back there what was taken from it
-    /// before and what the guest then discarded unread.
+    /// Delivers host input from the front of `queue` to the guest. Before that, it puts back into `queue` the
+    /// input that the guest has discarded unread.
     void take_input(InputQueue& queue) {
         queue.put_back(serial_.events().take_discarded());
         while (!queue.empty() && input_room() != 0) {
@@ -185,8 +187,8 @@ private:
         return guest_.is_listening() && !serial_.events().has_discarded() && !looped();
     }
 
-    // The bytes up to the next BREAK, or that BREAK. There must be room for one. An error is the interrupt
-    // trigger's, and counted: the input has arrived all the same.
+    // Delivers the bytes up to the next BREAK, or that BREAK. There must be room for one item. An error can
+    // only be that of the interrupt trigger, which is counted: the input has arrived nevertheless.
     void deliver(InputQueue& queue) {
         if (queue.front().is_break) {
             queue.pop();
@@ -213,7 +215,7 @@ private:
         using namespace vmsuperio::uart16550;
         if (offset == offset::fifo_control) {
             guest_.note_fifo_control(ListeningGuest::Clock::now());
-            // The wait has another deadline now, and there may be discarded input to offer again.
+            // The wait has a new deadline now, and there may be discarded input to deliver again.
             waiting_ = false;
             input_wanted_();
         }
@@ -222,7 +224,8 @@ private:
         }
     }
 
-    // Any access may be the one that input waits for: the last character read, loopback left, interrupts on.
+    // Any access may be the one for which input waits: one that reads the last character, leaves loopback
+    // mode or enables interrupts.
     void wake_if_wanted() {
         if (waiting_ && queued() == 0 && can_receive()) {
             waiting_ = false;

@@ -16,11 +16,12 @@
 
 namespace kvm_vmm {
 
-/// The i8042 with a keyboard and a mouse. With I8042Profile::minimal it takes the reset command, and the
-/// firmware tables say nothing of it, so that the guest does not probe it.
+/// The i8042 with a keyboard and a mouse. With I8042Profile::minimal it accepts only the reset command, and
+/// the firmware tables do not mention it, so that the guest does not probe it.
 [[nodiscard]] inline MachineDevice keyboard_controller(vmsuperio::I8042Profile profile) {
     static constexpr auto data_port = vmdevice::pio_range(0x60, 1);
-    static constexpr auto command_port = vmdevice::pio_range(0x64, 1);  // 0x61, between the two, is the PIT's
+    static constexpr auto command_port =
+        vmdevice::pio_range(0x64, 1);  // 0x61, between the two, belongs to the PIT
     static constexpr std::uint8_t keyboard_irq = 1;
     static constexpr std::uint8_t mouse_irq = 12;
 

@@ -8,7 +8,7 @@
 
 namespace kvm_vmm {
 
-/// The pair of 8259s with its edge/level registers. The second one takes interrupt 2 of the first.
+/// The pair of 8259s with its edge/level registers. The second one is connected to interrupt 2 of the first.
 [[nodiscard]] inline MachineDevice interrupt_controllers() {
     return {.description = {
                 .name = "8259",

@@ -30,13 +30,13 @@
 
 namespace kvm_vmm {
 
-/// What a device may use when it is created. All of it outlives the device.
+/// The objects that a device may use when it is created. All of them outlive the device.
 struct DeviceContext {
     KvmVm& vm;
     EventManager& events;
     EndLatch& end;
     const GuestMemory& memory;
-    const Battery& battery;                                   ///< what a VM before this one left
+    const Battery& battery;                                   ///< from the previous VM, if any
     std::span<const std::unique_ptr<SerialBackend>> serials;  ///< one for each serial port
     SerialBackend* debug_console;                             ///< null for none
     /// A command that the user typed on a serial port; 0 is COM1.
@@ -47,15 +47,15 @@ struct DeviceContext {
 
 using DevicePointer = std::shared_ptr<vmdevice::DevicePio>;
 
-/// A row of the machine table: what a device is, and how it is created.
+/// A row of the machine table: the description of a device, and the function that creates it.
 struct MachineDevice {
     DeviceDescription description;
-    /// Creates the device that answers at the description's ports. Empty for one that KVM emulates itself,
+    /// Creates the device that answers at the description's ports. Empty for a device that KVM emulates,
     /// whose resources are only reserved. Throws VmmError.
     std::function<DevicePointer(const DeviceContext&, ObservedDevice&)> create{};
 };
 
-/// A device model ready for the bus: behind a lock, with its failures and register names observed.
+/// A device model with a lock, as the bus needs it.
 template <class Model>
 using OnBus = vmdevice::Locked<vmdevice::ByteDevice<Model>>;
 
@@ -68,7 +68,7 @@ template <class Model>
     return device;
 }
 
-/// Likewise for a model with deadlines, which gets a timer on `clock` of its own.
+/// Likewise for a model with deadlines, which gets its own timer on `clock`.
 template <vmsuperio::Timed Model>
 [[nodiscard]] std::shared_ptr<OnBus<TimedDevice<Model>>> put_on_bus_timed(ObservedDevice& observed,
                                                                           EventManager& events,

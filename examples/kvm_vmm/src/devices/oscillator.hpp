@@ -10,7 +10,7 @@
 
 namespace kvm_vmm {
 
-/// The clock of the host that nobody can set, and that counts suspend as well (CLOCK_BOOTTIME).
+/// The clock of the host that cannot be set, and that includes the time of suspends (CLOCK_BOOTTIME).
 class BootClock {
 public:
     using duration = std::chrono::nanoseconds;
@@ -29,8 +29,8 @@ public:
 static_assert(vmsuperio::Clock<BootClock>);
 
 /// The oscillator of a clock chip that was set to the host's time once: it shows the wall time of its
-/// construction and the time that has passed since then. What the host's clock is set to later is nothing it
-/// knows of, so that no alarm comes late and no second is lost or counted twice.
+/// construction plus the time that has passed since then. It does not depend on later settings of the host's
+/// clock, so that no alarm is late and no second is lost or counted twice.
 template <vmsuperio::Clock Wall = vmsuperio::SystemClock, vmsuperio::Clock Steady = BootClock>
 class Oscillator {
 public:
@@ -50,7 +50,7 @@ public:
     /// UTC, since the Unix epoch.
     [[nodiscard]] time_point now() const { return time_point(vmsuperio::time_since_epoch(steady_) + ahead_); }
 
-    /// A time that this clock will show, on the steady clock's own scale: where to set a timer.
+    /// Converts a time of this clock to the steady clock's time, for a timer.
     [[nodiscard]] duration on_steady(duration time) const noexcept { return time - ahead_; }
 
 private:

@@ -21,7 +21,7 @@ namespace kvm_vmm {
                                       break;
                                   case vmsuperio::PvpanicEvent::crash_loaded:
                                       log(LogLevel::warning,
-                                          "the guest panicked, and a crash kernel goes on");
+                                          "the guest panicked, and its crash kernel continues");
                                       break;
                                   case vmsuperio::PvpanicEvent::shutdown:
                                       log(LogLevel::info, "the guest shuts down");

@@ -25,7 +25,7 @@ namespace kvm_vmm {
 
     const auto create = [](const DeviceContext& context, ObservedDevice& observed) -> DevicePointer {
         using Clock = vmsuperio::RtcCmos<vmsuperio::EventFdTrigger, vmsuperio::NoRtcCmosEvents, Oscillator<>>;
-        // At the first start: the host's time, and what firmware writes into the CMOS.
+        // The state of the CMOS at the first start: the host's time, and the bytes that firmware writes.
         const auto first_state = [&context] {
             vmsuperio::RtcCmos clock(context.battery.oscillator);
             clock.set_memory_size(context.memory.low_end(), context.memory.size() - context.memory.low_end());

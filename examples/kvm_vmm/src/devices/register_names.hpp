@@ -27,8 +27,8 @@
 
 namespace kvm_vmm {
 
-/// `register_name(model, offset, write)`: the library's name of the register that an access goes to, as the
-/// model is now; empty where it has none.
+/// `register_name(model, offset, write)`: the library's name of the register that an access reaches in the
+/// model's present state, or empty if it has none.
 template <class... Ts>
 [[nodiscard]] std::string register_name(const vmsuperio::Serial<Ts...>& uart, std::uint64_t offset,
                                         bool write) {
@@ -48,8 +48,8 @@ template <class... Ts>
     return std::string(vmsuperio::i8042::register_name(offset, write));
 }
 
-/// The data port is "data[0x0a:A]", with the index that is selected and the name of the byte there, if any.
-/// Without spaces: a name is one column of the transcript.
+/// The data port is "data[0x0a:A]", with the selected index and the name of the byte there, if any. There are
+/// no spaces, because a name is one column of the transcript.
 template <class... Ts>
 [[nodiscard]] std::string register_name(const vmsuperio::RtcCmos<Ts...>& clock, std::uint64_t offset, bool) {
     namespace mc146818 = vmsuperio::mc146818;
@@ -88,8 +88,8 @@ template <class Device, class DeadlineTimer>
     return register_name(device.device(), offset, write);
 }
 
-/// Names the registers of a `vmdevice::Locked` device, asking it under its lock; without a function for a
-/// model that has no names. The device may be gone when it is asked.
+/// Returns a function that names the registers of a `vmdevice::Locked` device under its lock, or an empty one
+/// for a model that has no names. The function may be called after the device was destroyed.
 template <class Locked>
 [[nodiscard]] RegisterNamer register_namer(const std::shared_ptr<Locked>& device) {
     if constexpr (requires { register_name(*device->lock(), std::uint64_t{}, bool{}); }) {

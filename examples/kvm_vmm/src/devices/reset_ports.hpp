@@ -22,8 +22,8 @@ namespace kvm_vmm {
             }};
 }
 
-/// System control port A: fast reset and the A20 gate. KVM's CPUs have A20 on whatever the gate says, as
-/// guests since the 1990s expect.
+/// System control port A: fast reset and the A20 gate. The gate has no effect: A20 is always enabled on KVM's
+/// CPUs, as guests since the 1990s expect.
 [[nodiscard]] inline MachineDevice system_control_port_a() {
     return {.description = {.name = "system_control",
                             .title = "system control port A",

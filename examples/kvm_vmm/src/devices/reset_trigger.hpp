@@ -9,7 +9,7 @@
 
 namespace kvm_vmm {
 
-/// The CPU's reset line: whoever pulls it ends the VM.
+/// The CPU's reset line: triggering it ends the VM.
 class ResetTrigger {
 public:
     using error_type = vmsuperio::NoTriggerError;

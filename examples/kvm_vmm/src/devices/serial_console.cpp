@@ -44,7 +44,7 @@ SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend,
           Serial(std::move(interrupt), Events(*metrics_), ChannelWriter(backend_.output(), wake_)),
           input_patience, [this] { wake_.notify(); }))) {
     with_uart([transmit_policy](auto& uart) {
-        // The host's bytes come without a line speed, so a pause in them is known at once.
+        // The host's bytes arrive without a line speed, so a pause in them is detected at once.
         (void)uart.serial().set_receive_timeout(vmsuperio::ReceiveTimeout::immediate);
         (void)uart.serial().set_transmit_policy(transmit_policy);
     });
@@ -59,7 +59,7 @@ SerialConsole::~SerialConsole() {
     events_.remove(*wake_subscription_);
 }
 
-// --- What is waited for
+// --- Watching descriptors
 
 SerialConsole::Watch SerialConsole::watch(int fd) {
     return {.id = subscribe(events_, fd, 0, [this](std::uint32_t bits) { on_ready(bits); }), .events = 0};
@@ -112,7 +112,7 @@ void SerialConsole::on_ready(std::uint32_t events) {
         backend_.on_hangup();
         return;
     }
-    // The end of a descriptor that is no peer's is found by reading and writing.
+    // The end of a descriptor that is not that of a peer is detected by reading and writing.
     if (backend_.output().waiting()) {
         resume_output();
     }
@@ -153,7 +153,7 @@ void SerialConsole::resume_output() {
     for (std::size_t lost = backend_.output().take_dropped(); lost != 0; --lost) {
         metrics_->tx_lost_byte();
     }
-    // A failing back end loses bytes, which the UART counts; the guest goes on.
+    // If the back end fails, bytes are lost, which the UART counts; the guest continues.
     with_uart([](auto& uart) { (void)uart.serial().resume_transmit(); });
 }
 
@@ -224,7 +224,7 @@ void SerialConsole::deliver_pending() {
     update_watches();
 }
 
-// Input waits for a guest that is not seen to listen, but not forever.
+// Limits how long input waits for a guest that is not recognised as listening.
 void SerialConsole::limit_patience() {
     const auto deadline = with_uart([](auto& uart) {
         ListeningGuest& guest = uart.guest();

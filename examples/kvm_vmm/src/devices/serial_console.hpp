@@ -27,31 +27,31 @@
 
 namespace kvm_vmm {
 
-/// A UART of the guest joined to its back end.
+/// A UART of the guest, connected to its back end.
 ///
-/// Output: the guest's write reaches the back end in the vCPU's thread, without waiting. What the back end's
-/// reader does not take is kept, a MiB of it and then what the UART's FIFO holds; the event loop goes on with
-/// it when the back end is writable. Where there is no reader, the transmitter never stands still.
+/// Output: the guest's write reaches the back end in the vCPU's thread, without waiting. Bytes that the back
+/// end's reader does not take are kept, up to a MiB and then as many as the UART's FIFO holds; the event loop
+/// sends them when the back end is writable. While there is no reader, the transmitter never waits.
 ///
-/// Input: the event loop reads as much as the UART has room for, and more where Ctrl-A commands are looked
-/// for (SerialBackend::Input). A BREAK that the user asks for has its place in the input. While there is no
-/// room, or the guest does not listen, the back end is left unread: nothing is lost and nothing piles up
-/// here. The UART reports when it can take more; a guest that is not seen to listen gets its input after
-/// `input_patience`. Input that the guest discards unread comes back and is delivered again.
+/// Input: the event loop reads as much as the UART has room for, and more if it must find Ctrl-A commands
+/// (SerialBackend::Input). A BREAK that the user requests keeps its position in the input. While there is no
+/// room, or the guest does not listen, the back end is not read: nothing is lost and nothing accumulates
+/// here. The UART reports when it can take more; a guest that is not recognised as listening gets its input
+/// after `input_patience`. Input that the guest discards unread is returned to the queue and delivered again.
 ///
-/// That a peer has gone is noticed at any time, whatever is waited for.
+/// The disconnect of a peer is detected at any time.
 ///
-/// Used by the event loop's thread, but for `device()`, which the vCPUs access.
+/// Used by the event loop's thread, except `device()`, which the vCPUs access.
 class SerialConsole {
 public:
     using CommandHandler = std::function<void(ConsoleCommand)>;
 
-    /// How long input waits for a guest that is not seen to listen (see ListeningGuest).
+    /// How long input waits for a guest that is not recognised as listening (see ListeningGuest).
     static constexpr std::chrono::milliseconds default_input_patience{1000};
 
     /// `interrupt` is the eventfd of the port's interrupt line. `events` and `backend` must outlive the
-    /// console. `on_command` gets all commands but that for a BREAK. The UART is counted in `metrics`, which
-    /// may be read from any thread.
+    /// console. `on_command` receives all commands except that for a BREAK. The UART is counted in `metrics`,
+    /// which may be read from any thread.
     SerialConsole(
         EventManager& events, SerialBackend& backend, vmsuperio::EventFdTrigger interrupt,
         vmsuperio::TransmitPolicy transmit_policy, CommandHandler on_command,
@@ -61,19 +61,19 @@ public:
     SerialConsole(const SerialConsole&) = delete;
     SerialConsole& operator=(const SerialConsole&) = delete;
 
-    /// To be put on the bus.
+    /// The device to register on the bus.
     [[nodiscard]] std::shared_ptr<vmdevice::DevicePio> device() const;
-    /// The names of its registers, for a transcript.
+    /// The function that names its registers, for a transcript.
     [[nodiscard]] RegisterNamer register_namer() const;
 
-    /// A BREAK on the guest's line, after all input so far.
+    /// Sends a BREAK on the guest's line, after all input so far.
     void send_break();
 
-    /// How many bytes the reader has not taken yet, or one more where the guest's driver waits as well. 0
-    /// where there is no reader.
+    /// How many bytes the reader has not taken yet, one more if the guest's driver waits as well, and 0 if
+    /// there is no reader.
     [[nodiscard]] std::size_t unsent();
 
-    /// Where the failures of the guest's accesses on the host's side are told of.
+    /// Reports failures of the guest's accesses on the host's side to `log`.
     void log_errors(const DeviceErrorLog& log) {
         device_->with_lock([&log](auto& device) { device.set_error_handler(log); });
     }
@@ -116,8 +116,8 @@ private:
     std::shared_ptr<vmsuperio::SerialMetrics> metrics_;
     Notifier wake_;
     std::optional<EventManager::SubscriptionId> wake_subscription_;
-    std::optional<Watch> input_watch_;   // of both directions where they have one descriptor
-    std::optional<Watch> output_watch_;  // where that of the output is another
+    std::optional<Watch> input_watch_;   // for both directions if they have the same descriptor
+    std::optional<Watch> output_watch_;  // if the output has another descriptor
     Timer patience_;
     bool patience_limited_{false};  // the timer is set
     bool input_dropped_logged_{false};

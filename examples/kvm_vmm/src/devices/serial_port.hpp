@@ -23,7 +23,7 @@ struct ComPort {
     std::uint8_t irq;  ///< ISA interrupt, which ports may share
 };
 
-/// COM1 to COM4 where a PC has them.
+/// COM1 to COM4 at the addresses of a PC.
 inline constexpr std::array com_ports{
     ComPort{.range = vmdevice::pio_range(0x3F8, 8), .irq = 4},
     ComPort{.range = vmdevice::pio_range(0x2F8, 8), .irq = 3},

@@ -12,13 +12,13 @@
 
 namespace kvm_vmm {
 
-/// Keeps a timer at the next deadline of a device that has `next_deadline()`, `tick()` and `clock()`, whoever
-/// accesses it. A clock with `on_steady` (see Oscillator) turns the deadlines into the timer's time; any
-/// other clock is the timer's own.
+/// Keeps a timer set to the next deadline of a device that has `next_deadline()`, `tick()` and `clock()`,
+/// after every access. A clock with `on_steady` (see Oscillator) converts the deadlines to the timer's time;
+/// any other clock must be that of the timer.
 template <vmsuperio::Timed Device, class DeadlineTimer = Timer>
 class TimedDevice {
 public:
-    /// `timer` runs on the steady clock of the device's clock and must outlive the device; where it expires,
+    /// `timer` runs on the steady clock of the device's clock and must outlive the device. When it expires,
     /// call expired() with the device's lock held.
     TimedDevice(Device device, DeadlineTimer& timer) : device_(std::move(device)), timer_(&timer) {}
 
@@ -37,7 +37,7 @@ public:
     }
     void expired() {
         (void)device_.tick();
-        deadline_.reset();  // the timer has run out: the same deadline again has to be set again
+        deadline_.reset();  // the timer has expired: if the deadline is the same, it has to be set again
         update_timer();
     }
 

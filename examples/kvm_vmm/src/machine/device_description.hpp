@@ -11,11 +11,11 @@
 
 #include <vmdevice/resources.hpp>
 
-/// A device as everything but its code sees it: registration on the buses, firmware tables, traces, and the
-/// manual all follow from this one description.
+/// The description of a device for everything except its own code: its registration on the buses, the
+/// firmware tables, the traces and the manual are all derived from it.
 namespace kvm_vmm {
 
-/// Ports, memory and interrupts at fixed places.
+/// Ports, memory and interrupts at fixed addresses.
 using Resources = std::vector<vmdevice::ResourceConstraint>;
 
 [[nodiscard]] constexpr vmdevice::ResourceConstraint ports(vmdevice::PioRange range) noexcept {
@@ -24,7 +24,7 @@ using Resources = std::vector<vmdevice::ResourceConstraint>;
 [[nodiscard]] constexpr vmdevice::ResourceConstraint mmio_window(vmdevice::MmioRange range) noexcept {
     return vmdevice::MmioConstraint::at(range);
 }
-/// `sharing` also says how the line is triggered: by level for IrqSharing::level, otherwise by edge.
+/// `sharing` also determines how the line is triggered: by level for IrqSharing::level, otherwise by edge.
 [[nodiscard]] constexpr vmdevice::ResourceConstraint interrupt(
     std::uint32_t gsi, vmdevice::IrqSharing sharing = vmdevice::IrqSharing::exclusive) noexcept {
     return vmdevice::LegacyIrqConstraint{.irq = gsi, .sharing = sharing};
@@ -40,10 +40,10 @@ struct AcpiNode {
     bool dma_coherent{false};  ///< whether the node has _CCA, as devices that read guest memory must
 };
 
-/// What operating systems find through the FADT instead of the namespace (ACPI 6.5, 4.8 and 5.2.9).
+/// Hardware that operating systems find through the FADT instead of the namespace (ACPI 6.5, 4.8 and 5.2.9).
 namespace fixed_hardware {
 
-/// The event, control and timer registers, in one block as vmsuperio::AcpiPm has them.
+/// The event, control and timer registers in one block, as in vmsuperio::AcpiPm.
 struct PowerManagement {
     std::uint16_t block_port;
     std::uint8_t sci_irq;        ///< level triggered, active high

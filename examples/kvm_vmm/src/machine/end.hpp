@@ -41,7 +41,7 @@ struct ExitPort {
     std::uint8_t status;
     friend bool operator==(ExitPort, ExitPort) = default;
 };
-/// A signal to this process asked for it.
+/// A signal to this process requested the end.
 struct Signal {
     int number;
     friend bool operator==(Signal, Signal) = default;
@@ -55,8 +55,8 @@ struct Failed {
 using EndReason = std::variant<end::PoweredOff, end::Reset, end::Panicked, end::TripleFaulted, end::Halted,
                                end::ExitPort, end::Signal, end::Failed>;
 
-/// The exit status of a process that ends for this reason. Several reasons may have the same one: whoever
-/// must tell them apart asks the reason.
+/// The exit status of a process that ends for this reason. Several reasons may have the same status; code
+/// that must distinguish them uses the reason.
 [[nodiscard]] inline int exit_status(const EndReason& reason) {
     struct Status {
         int operator()(end::PoweredOff) const { return static_cast<int>(ExitCode::power_off); }
@@ -91,18 +91,18 @@ using EndReason = std::variant<end::PoweredOff, end::Reset, end::Panicked, end::
 /// How a VM came to its end.
 struct VmEnd {
     EndReason reason;
-    std::string message;  ///< for the user; empty where there is nothing to say
+    std::string message;  ///< for the user; may be empty
 };
 
-/// Where anything that ends the VM says so: vCPU threads, devices, the event loop. The first one counts.
+/// Collects the requests to end the VM, from vCPU threads, devices and the event loop. The first one is used.
 class EndLatch {
 public:
     void request(EndReason reason, std::string message = {}) {
         set({.reason = reason, .message = std::move(message)}, false);
     }
 
-    /// The host's own wish goes before what the guest did at the same time: a guest that reboots all the time
-    /// could not be ended otherwise.
+    /// A request of the host has priority over a simultaneous one of the guest, because otherwise a guest
+    /// that reboots continuously could not be ended.
     void request_by_host(EndReason reason, std::string message = {}) {
         requested_by_host_.store(true, std::memory_order_release);
         set({.reason = reason, .message = std::move(message)}, true);
@@ -116,7 +116,7 @@ public:
     /// Whether get() has something, at the cost of one load.
     [[nodiscard]] bool requested() const noexcept { return requested_.load(std::memory_order_acquire); }
 
-    /// Whether the host asked for the end.
+    /// Whether the host requested the end.
     [[nodiscard]] bool requested_by_host() const noexcept {
         return requested_by_host_.load(std::memory_order_acquire);
     }

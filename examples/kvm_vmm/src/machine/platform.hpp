@@ -8,7 +8,7 @@
 
 namespace kvm_vmm {
 
-/// What the machine consists of, as far as firmware tables describe it.
+/// The parts of the machine that firmware tables describe.
 struct Platform {
     unsigned cpus{1};  ///< APIC ids 0 to cpus - 1
     std::vector<DeviceDescription> devices;
@@ -27,12 +27,12 @@ struct Platform {
 
 namespace platform {
 
-/// As many as an 8-bit APIC id distinguishes; 0xFF is broadcast, and one is kept for the IOAPIC.
+/// The number of ids of 8 bits, without 0xFF (broadcast) and one that is kept for the IOAPIC.
 inline constexpr unsigned max_local_apics = 254;
 
 inline constexpr std::uint32_t lapic_address = 0xFEE0'0000;
 inline constexpr std::uint32_t ioapic_address = 0xFEC0'0000;
-inline constexpr std::uint8_t ioapic_id = 0;  ///< what KVM's IOAPIC reads after reset
+inline constexpr std::uint8_t ioapic_id = 0;  ///< the value that KVM's IOAPIC has after reset
 inline constexpr std::uint32_t ioapic_pins = 24;
 
 }  // namespace platform

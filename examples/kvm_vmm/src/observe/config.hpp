@@ -8,7 +8,7 @@
 
 namespace kvm_vmm {
 
-/// What is to be written about the VM, and where to.
+/// The outputs that describe the VM.
 struct ObserveConfig {
     std::optional<std::string> log;       ///< file; without one, warnings and errors go to stderr
     std::optional<LogLevel> log_level;    ///< without one: info in a file, warning on stderr

@@ -22,7 +22,7 @@ void DeviceDirectory::place(std::span<const vmdevice::DeviceInfo> devices) {
     for (const vmdevice::DeviceInfo& info : devices) {
         const auto found = std::ranges::find(devices_, info.name, &ObservedDevice::name);
         if (found == devices_.end()) {
-            continue;  // nobody observes it
+            continue;  // it is not observed
         }
         ObservedDevice* const device = &*found;
         device->port_origin = std::numeric_limits<std::uint16_t>::max();

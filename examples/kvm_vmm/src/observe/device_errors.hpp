@@ -12,8 +12,8 @@
 
 namespace kvm_vmm {
 
-/// Counts the failures of a device on the host's side, which the guest never learns of, and logs the first.
-/// To be the error handler of a vmdevice::ByteDevice.
+/// Counts the failures of a device on the host's side, which the guest never sees, and logs the first. It is
+/// used as the error handler of a vmdevice::ByteDevice.
 class DeviceErrorLog {
 public:
     /// `device` must outlive this object.

@@ -14,7 +14,7 @@ struct IoAccess {
     unsigned cpu;
     std::uint64_t address;
     std::size_t width;  ///< bytes of one access, at least 1
-    /// What was read or written. String I/O makes several accesses at the same port.
+    /// The data that were read or written. String I/O makes several accesses at the same port.
     std::span<const std::uint8_t> data;
 };
 

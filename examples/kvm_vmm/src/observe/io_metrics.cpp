@@ -28,13 +28,13 @@ IoMetrics::~IoMetrics() {
 IoMetrics::Page* IoMetrics::add_page(std::size_t index) noexcept {
     std::unique_ptr<Page> fresh(new (std::nothrow) Page{});
     if (!fresh) {
-        return nullptr;  // the count is lost; the guest goes on
+        return nullptr;  // the count is lost; the guest continues
     }
     Page* page = nullptr;
     if (pages_.at(index).compare_exchange_strong(page, fresh.get(), std::memory_order_acq_rel)) {
         page = fresh.release();
     }
-    return page;  // another CPU's, where that was first
+    return page;  // that of another CPU, if that was first
 }
 
 std::string_view IoMetrics::exit_name(std::size_t kind) noexcept { return exit_names.at(kind); }

@@ -27,10 +27,12 @@ struct AccessCounts {
     friend bool operator==(const AccessCounts&, const AccessCounts&) = default;
 };
 
-/// Counts what the CPUs do. Counting takes no lock and never waits; a port's counters are allocated, 256
-/// ports at a time, when the guest first touches one of them: 1.5 MiB in all at most, whatever it does.
+/// Counts the exits and accesses of the CPUs. Counting takes no lock and never waits. A port's counters are
+/// allocated, for 256 ports at a time, when the guest first accesses one of them: at most 1.5 MiB in total,
+/// whatever the guest does.
 ///
-/// May be used from all threads. Each number read is right; together they may straddle an access under way.
+/// May be used from all threads. Each number is correct, but an access in progress may be included in some of
+/// them and not in others.
 class IoMetrics {
 public:
     static constexpr std::size_t exit_kinds = std::variant_size_v<VcpuExit>;
@@ -42,7 +44,8 @@ public:
 
     /// `kind` is the index of the VcpuExit.
     void count_exit(std::size_t kind) noexcept { add(exits_[kind]); }
-    /// `count` accesses at one port. True where this is the first one there that no device answered.
+    /// Counts `count` accesses at one port. Returns true if this is the first one there that no device
+    /// answered.
     bool count_port(std::uint16_t port, bool write, std::uint64_t count, bool claimed) noexcept {
         Page* page = pages_[port / page_ports].load(std::memory_order_acquire);
         if (page == nullptr) [[unlikely]] {
@@ -55,7 +58,7 @@ public:
         add(write ? counters.writes : counters.reads, count);
         return !claimed && counters.unclaimed.fetch_add(count, std::memory_order_relaxed) == 0;
     }
-    /// One access to memory that no device answered. True for the first one.
+    /// Counts one access to memory that no device answered. Returns true for the first one.
     bool count_unclaimed_mmio(bool write) noexcept {
         add(write ? unclaimed_mmio_.writes : unclaimed_mmio_.reads);
         return unclaimed_mmio_.unclaimed.fetch_add(1, std::memory_order_relaxed) == 0;
@@ -89,7 +92,7 @@ private:
     static constexpr std::size_t page_ports = 256;
     using Page = std::array<Counters, page_ports>;
 
-    // Relaxed: a count orders nothing.
+    // Relaxed, because a count does not order other accesses.
     static void add(Counter& counter, std::uint64_t count = 1) noexcept {
         counter.fetch_add(count, std::memory_order_relaxed);
     }

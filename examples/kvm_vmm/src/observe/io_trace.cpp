@@ -41,7 +41,7 @@ void IoTrace::record(const IoAccess& access) {
     }
     const std::string register_name = devices_.register_name(access);
     const LockGuard lock(mutex_);
-    // Taken with the lock, so that times never go backwards in the file.
+    // Read with the lock held, so that times never go backwards in the file.
     const auto time = std::chrono::steady_clock::now() - start_;
     append(access, time, register_name);
     if (buffer_.size() >= buffer_size || time - flushed_ >= flush_interval) {
@@ -101,7 +101,7 @@ int IoTrace::write_out() {
         }
         if (written < 0 && errno == EAGAIN) {
             pollfd entry{.fd = file_.fd(), .events = POLLOUT, .revents = 0};
-            // A signal that interrupts the wait stops the CPU whose thread this is: no time for a second one.
+            // If a signal interrupts the wait, it stops the CPU of this thread, so do not wait again.
             if (::poll(&entry, 1, patience_ms) > 0) {
                 continue;
             }

@@ -18,27 +18,27 @@ namespace kvm_vmm {
 ///     SECONDS CPU pio|mmio r|w ADDRESS WIDTH VALUE[,VALUE...] DEVICE.REGISTER
 ///     0.153042 0 pio r 0x03fd 1 0x60 COM1.LSR
 ///
-/// Seconds since `start`, at the end of the access; several values for string I/O; "-" for a register that no
-/// device has, and its offset for one without a name. Accesses of several CPUs to one device at the same time
-/// may stand in either order. What a port means may depend on the device's state (DLAB, the index of a CMOS
-/// clock): the device is asked after the access.
+/// SECONDS is the time since `start` at the end of the access. There are several values for string I/O. The
+/// register is "-" if no device has it, and an offset if it has no name. Simultaneous accesses of several
+/// CPUs to one device may appear in either order. The register of a port may depend on the device's state
+/// (DLAB, the index of a CMOS clock), which is read after the access.
 ///
-/// Lines are buffered and written at the latest with the next access a second later. Where the file cannot be
-/// written any more, or its reader (of a FIFO) takes nothing for a second, that is logged once and the trace
+/// Lines are buffered and written at the latest with the first access a second later. If the file cannot be
+/// written any more, or the reader of a FIFO takes nothing for a second, that is logged once and the trace
 /// ends.
 ///
-/// Thread safety: everything may be called from any thread.
+/// Thread safety: every function may be called from any thread.
 class IoTrace {
 public:
-    /// Throws VmmError(bad_file) where the file cannot be written. `devices` must outlive the trace.
+    /// Throws VmmError(bad_file) if the file cannot be written. `devices` must outlive the trace.
     IoTrace(OutputFile file, const DeviceDirectory& devices, std::chrono::steady_clock::time_point start);
-    /// Writes what is buffered.
+    /// Writes buffered lines.
     ~IoTrace();
     IoTrace(const IoTrace&) = delete;
     IoTrace& operator=(const IoTrace&) = delete;
 
     void record(const IoAccess& access);
-    /// Gives up where another thread is stuck in record().
+    /// Does nothing if another thread is blocked in record().
     void flush();
 
 private:

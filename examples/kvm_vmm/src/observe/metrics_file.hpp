@@ -10,14 +10,14 @@
 
 namespace kvm_vmm {
 
-/// A regular file that is replaced as a whole each time: whoever reads it finds the old content or the new
-/// one, never a part. A symbolic link stays one, and what it pointed to when it was opened is replaced. The
-/// new content is written beside the file, under a name that cannot be guessed. A file that was there keeps
-/// its permissions; a new one has mode 0600. Where something else than a regular file has taken its place,
-/// that is left alone.
+/// A regular file that is replaced as a whole each time: a reader finds the old content or the new one, never
+/// a part. A symbolic link is kept, and the file to which it pointed when it was opened is replaced. The new
+/// content is written to a file in the same directory, under a name that cannot be guessed. An existing file
+/// keeps its permissions; a new one has mode 0600. If a file of another kind has replaced the regular file,
+/// it is not changed.
 ///
-/// What is no regular file (a FIFO, a device), and a descriptor of this process, is written to: one content
-/// after the other.
+/// Each content is written after the previous one if the output is not a regular file (a FIFO, a device) or
+/// is a descriptor of this process.
 class MetricsFile {
 public:
     /// Finds the directory of `file`, whose path is not used any more after that. Throws VmmError(bad_file).

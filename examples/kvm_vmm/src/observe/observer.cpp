@@ -11,7 +11,7 @@
 namespace kvm_vmm {
 namespace {
 
-// A guest may probe all ports; nobody reads on after so many.
+// A guest may probe all ports; no user reads more messages than this.
 constexpr unsigned unclaimed_log_limit = 200;
 
 using Json = nlohmann::ordered_json;
@@ -85,7 +85,7 @@ Observer::Observer(Outputs outputs, std::optional<LogLevel> log_level) {
     }
     if (outputs.metrics) {
         metrics_file_.emplace(std::move(*outputs.metrics));
-        // So that a mistake shows now and not when the VM has run for a week.
+        // Write the file now, so that a mistake is detected before the VM has run for a week.
         metrics_file_->write(metrics_json());
     }
 }

@@ -24,34 +24,34 @@
 
 namespace kvm_vmm {
 
-/// What is known about the VMs of this process: counters, and the transcript where one is wanted. It outlives
-/// each of them, so that a restarted guest is counted on.
+/// The observations of the VMs of this process: counters, and the transcript if it is enabled. It outlives
+/// each VM, so that the counters continue when a guest is restarted.
 ///
-/// count_exit() and record() are for the CPUs' threads; everything else is the main thread's.
+/// count_exit() and record() are for the CPUs' threads; all other functions are for the main thread.
 class Observer {
 public:
-    /// What to write to, opened before.
+    /// The opened outputs.
     struct Outputs {
         std::optional<OutputFile> log;
         std::optional<OutputFile> metrics;
         std::optional<OutputFile> trace_io;
     };
 
-    /// Throws VmmError(bad_file) where a file cannot be written.
+    /// Throws VmmError(bad_file) if a file cannot be written.
     Observer(Outputs outputs, std::optional<LogLevel> log_level);
-    /// Nothing is written but the log on stderr.
+    /// Writes only the log, to stderr.
     Observer() : Observer(Outputs{}, std::nullopt) {}
 
-    /// A VM is about to be made.
+    /// Call this when a VM is about to be created.
     void vm_starts() noexcept { ++vms_started_; }
     [[nodiscard]] std::uint64_t vms_started() const noexcept { return vms_started_; }
-    /// Where its devices are to be entered.
+    /// The directory to which the VM's devices must be added.
     [[nodiscard]] DeviceDirectory& devices() noexcept { return devices_; }
     /// The counters of the serial port of that name.
     [[nodiscard]] std::shared_ptr<vmsuperio::SerialMetrics> serial(std::string_view name);
 
     void count_exit(std::size_t kind) noexcept { metrics_.count_exit(kind); }
-    /// An access was answered, by a device if `claimed`.
+    /// Records an access that was answered, by a device if `claimed`.
     void record(const IoAccess& access, bool claimed) {
         if (access.bus == IoAccess::Bus::pio) {
             const std::uint64_t count = access.data.size() / access.width;
@@ -68,9 +68,9 @@ public:
     }
 
     [[nodiscard]] const IoMetrics& metrics() const noexcept { return metrics_; }
-    /// The counters as JSON. `exit_status` is that of the process, where it ends.
+    /// The counters as JSON. `exit_status` is that of the process if it is ending.
     [[nodiscard]] std::string metrics_json(std::optional<int> exit_status = std::nullopt) const;
-    /// Writes the metrics file, if one is wanted, and what the trace has buffered. Failures are logged.
+    /// Writes the metrics file, if there is one, and the buffered lines of the trace. Failures are logged.
     void flush(std::optional<int> exit_status = std::nullopt);
 
 private:

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-/// The building of tables for the guest.
+/// Functions that build tables for the guest.
 namespace kvm_vmm {
 
 using Bytes = std::vector<std::uint8_t>;
@@ -25,7 +25,7 @@ inline void append_text(Bytes& target, std::string_view text) {
     target.insert(target.end(), text.begin(), text.end());
 }
 
-/// The value of a checksum byte: with it, all bytes add up to 0 modulo 256.
+/// The value of the checksum byte with which all bytes add up to 0 modulo 256.
 [[nodiscard]] inline std::uint8_t checksum_of(std::span<const std::uint8_t> bytes) {
     return static_cast<std::uint8_t>(-std::accumulate(bytes.begin(), bytes.end(), 0));
 }

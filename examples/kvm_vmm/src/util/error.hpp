@@ -9,18 +9,18 @@
 
 namespace kvm_vmm {
 
-/// How the process ends. Documented in examples/kvm_vmm/README.md; scripts rely on the numbers.
+/// The exit codes of the process. Documented in examples/kvm_vmm/README.md; scripts rely on the numbers.
 enum class ExitCode : int {
     power_off = 0,        ///< the guest powered off, or the user left with Ctrl-A x
     vmm_error = 1,        ///< something failed at run time (a KVM call, memory, a thread)
     usage = 2,            ///< a wrong option or value
     bad_file = 3,         ///< a file that cannot be read, or is not what it should be
-    no_kvm = 4,           ///< /dev/kvm is missing, forbidden, or lacks something needed
+    no_kvm = 4,           ///< /dev/kvm is missing, forbidden, or lacks a required feature
     guest_reset = 10,     ///< the guest rebooted
     guest_panic = 11,     ///< the guest reported a panic
     triple_fault = 12,    ///< the guest shut its CPU down with a triple fault
     guest_halted = 13,    ///< every CPU halted with interrupts off
-    unhandled_exit = 14,  ///< KVM returned an exit that cannot be continued from
+    unhandled_exit = 14,  ///< KVM returned an exit after which the guest cannot continue
     signal_base = 128,    ///< + the number of the signal that ended it
 };
 
@@ -51,7 +51,7 @@ private:
     int signal_;
 };
 
-/// "what: Reason" for a failed system call; a name that is too long with the limits (Linux, limits.h).
+/// "what: Reason" for a failed system call; for a name that is too long, with the limits (Linux, limits.h).
 [[nodiscard]] inline std::string errno_message(const std::string& what, int error_number) {
     const char* const limits =
         error_number == ENAMETOOLONG ? " (a path has at most 4095 bytes, each name in it at most 255)" : "";

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-/// Mutexes and their guard with Clang's thread-safety annotations, which libstdc++ lacks: what a mutex guards is
-/// declared, and an access without the lock does not compile with -Wthread-safety.
+/// Mutexes and their guard with Clang's thread-safety annotations, which libstdc++ lacks: members declare
+/// which mutex guards them, and -Wthread-safety reports an access without the lock.
 /// https://clang.llvm.org/docs/ThreadSafetyAnalysis.html
 
 #include <mutex>

@@ -5,8 +5,8 @@
 
 namespace kvm_vmm {
 
-/// Whether this process has put its terminal into raw mode (see RawTerminal, which sets it), where lines need
-/// a carriage return of their own. Read from signal handlers, too.
+/// Whether this process has put its terminal into raw mode, in which lines need their own carriage return.
+/// Set by RawTerminal; signal handlers read it too.
 inline std::atomic<bool> terminal_is_raw{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
 

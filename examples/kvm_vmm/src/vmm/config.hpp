@@ -15,7 +15,7 @@
 
 namespace kvm_vmm {
 
-/// Everything that the user may choose.
+/// Everything that the user can configure.
 struct VmmConfig {
     std::string kernel;
     std::optional<std::string> initrd;

@@ -30,7 +30,8 @@ bool ExitHandler::handle(const KvmVcpu& vcpu, VcpuExit& exit) {
     return std::visit([&](auto& kind) { return on(vcpu, kind); }, exit);
 }
 
-// An access that no device claims reads as all ones and writes nowhere, as on real hardware: guests probe.
+// If no device claims an access, a read returns all ones and a write has no effect, as on real hardware,
+// because guests probe for devices.
 bool ExitHandler::on(const KvmVcpu& vcpu, exits::PortRead& exit) {
     const auto answered = io_.pio_exit(vmdevice::IoDirection::in, vmdevice::PioAddress{exit.port}, exit.width,
                                        exit.data.size() / exit.width, exit.data);
@@ -44,7 +45,7 @@ bool ExitHandler::on(const KvmVcpu& vcpu, exits::PortWrite& exit) {
                                        exit.width, exit.data.size() / exit.width, exit.data);
     observer_.record({IoAccess::Bus::pio, true, vcpu.id(), exit.port, exit.width, exit.data},
                      answered.has_value());
-    // A write may have been the guest's last: it must not run on behind a reset.
+    // The write may have ended the VM: the guest must not continue to run after a reset.
     return !end_.requested();
 }
 

@@ -19,7 +19,7 @@ public:
     ExitHandler(vmdevice::IoManager& io, EndLatch& end, Observer& observer)
         : io_(io), end_(end), observer_(observer) {}
 
-    /// False where the vCPU must not run again.
+    /// Returns false if the vCPU must not run again.
     [[nodiscard]] bool handle(const KvmVcpu& vcpu, VcpuExit& exit);
 
     /// A vCPU thread failed.

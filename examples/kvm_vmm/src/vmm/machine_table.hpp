@@ -14,18 +14,19 @@
 
 namespace kvm_vmm {
 
-/// The devices of the machine that `config` describes, one row for each: all that is known of a device stands
-/// in its row. Registration, firmware tables, traces and the manual follow from here.
+/// The devices of the machine that `config` describes, with one row for each device, which contains
+/// everything that is known about it. Registration, firmware tables, traces and the manual are derived from
+/// this table.
 [[nodiscard]] std::vector<MachineDevice> machine_table(const VmmConfig& config);
 
-/// What the firmware tables say of such a machine.
+/// The description of such a machine for the firmware tables.
 [[nodiscard]] Platform platform_of(const VmmConfig& config, std::span<const MachineDevice> table);
 
 /// The ports, memory and interrupts that a PC has for its devices.
 [[nodiscard]] vmdevice::SystemAllocator make_allocator();
 
-/// Creates the devices of the table and puts them on the buses of `manager`. Throws VmmError if one cannot be
-/// created, or if two of them want the same resource.
+/// Creates the devices of the table and registers them with `manager`. Throws VmmError if one cannot be
+/// created, or if two of them need the same resource.
 void create_devices(std::span<const MachineDevice> table, vmdevice::DeviceManager& manager,
                     const DeviceContext& context);
 

@@ -57,7 +57,7 @@ public:
     }
 
 private:
-    // The first failure is the one to be told of.
+    // The first failure is the one that is reported.
     template <class F>
     void attempt(F&& f) {
         try {
@@ -110,7 +110,7 @@ private:
     }
 
     void add_input(std::string_view option, const std::string& path, const std::optional<ImageFile>& file) {
-        // A file that could not be opened is the user's all the same, and may have been created just now.
+        // A file that could not be opened is also a file of the user, and may have been created just now.
         const auto identity = file ? file->identity() : identity_at(path);
         if (identity) {
             used_.push_back({option_text(option, path), *identity});
@@ -230,7 +230,7 @@ private:
             keep(files_.debug_console->file);
         }
         keep(files_.observe.log);
-        // The metrics file is replaced; one that was created here stays only if that works.
+        // The metrics file will be replaced; a file that was created here stays only if that works.
         keep(files_.observe.trace_io);
     }
 

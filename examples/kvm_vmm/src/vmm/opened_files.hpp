@@ -12,31 +12,32 @@
 
 namespace kvm_vmm {
 
-/// Everything that the user named by a path, opened: the one place of this program that does so, and once per
-/// process. A guest that is restarted gets the same files, whatever lies at their paths by then.
+/// Everything that the user named by a path, opened. Only this part of the program opens paths, once per
+/// process. A guest that is restarted gets the same files, whatever their paths refer to by then.
 struct OpenedFiles {
-    /// Why the guest cannot be started: a kernel, an initrd or the target of a port that cannot be opened.
-    /// The log and the metrics are opened all the same, so that they can tell of it; nothing else is.
+    /// The reason why the guest cannot be started: a kernel, an initrd or the target of a port that cannot be
+    /// opened. The log and the metrics are opened nevertheless, so that they can report it; nothing else is.
     std::optional<VmmError> error;
 
-    std::optional<ImageFile> kernel;  ///< there unless `error` is
+    std::optional<ImageFile> kernel;  ///< set unless `error` is
     std::optional<ImageFile> initrd;
     std::vector<SerialTarget> serials;  ///< one for each of VmmConfig::serials
     std::optional<SerialTarget> debug_console;
     Observer::Outputs observe;
 };
 
-/// Opens the files. The order is the promise: inputs first, then outputs without a change to any; then every
-/// file is compared with all others by device and inode, with stdin, stdout and stderr too; then sockets are
-/// bound, which replaces one that was left behind; and only then files are truncated.
+/// Opens the files in a guaranteed order: inputs first, then outputs without changing them; then every file
+/// is compared with all others, and with stdin, stdout and stderr, by device and inode; then sockets are
+/// bound, which replaces sockets that were left behind; and only then are files truncated.
 ///
-/// Two options that lead to the same regular file or socket are refused, whatever the spelling (hard and
-/// symbolic links, /dev/fd/N), except for a kernel that is the initrd too. Terminals, other character devices
-/// and FIFOs may be shared. With stdout and stderr a file may be shared that is the log, or that is named as
-/// the descriptor which it is (/dev/stdout): both then write through one descriptor.
+/// Two options that name the same regular file or socket are refused, in any form (hard and symbolic links,
+/// /dev/fd/N), except for a kernel that is also the initrd. Terminals, other character devices and FIFOs may
+/// be shared. A file may be shared with stdout or stderr if it is the log, or if it is named as that
+/// descriptor (/dev/stdout): both then write through one descriptor.
 ///
-/// Throws VmmError(bad_file) for such a pair, with both named, or for a log, metrics or trace file that
-/// cannot be opened. Then no existing file was changed, and none is left that was created here.
+/// Throws VmmError(bad_file), which names both, for such a pair, or for a log, metrics or trace file that
+/// cannot be opened. In that case no existing file has been changed, and files that were created here have
+/// been removed.
 [[nodiscard]] OpenedFiles open_files(const VmmConfig& config);
 
 }  // namespace kvm_vmm

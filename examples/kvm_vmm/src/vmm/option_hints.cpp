@@ -12,12 +12,12 @@
 namespace kvm_vmm {
 namespace {
 
-/// What other programs call something, and what to say about it.
+/// A name that other programs use, and the hint for it.
 struct Habit {
     std::string_view word;    ///< without dashes
-    std::string_view option;  ///< ours for it, where there is one
+    std::string_view option;  ///< the equivalent option, if there is one
     // NOLINTNEXTLINE(readability-redundant-member-init): GCC warns of rows that leave it out
-    std::string_view note{};  ///< otherwise: why it can be left out, or what is missing
+    std::string_view note{};  ///< otherwise: why it can be omitted, or what is missing
 };
 
 constexpr std::string_view host_cpu =
@@ -38,9 +38,9 @@ constexpr std::string_view exits_on_reboot = "leave it out: --on-reboot exit is 
 constexpr std::string_view no_sandbox = "leave it out: there is no sandbox";
 constexpr std::string_view foreground = "leave it out: this program stays in the foreground";
 
-// A row that has an option and a note says the note only while the program lacks the option.
+// If a row has an option and a note, the note is used only while the program lacks the option.
 constexpr auto habits = std::to_array<Habit>({
-    // QEMU, and what it shares with others
+    // QEMU, and names that it shares with others
     {"append", "--cmdline"},
     {"m", "--memory"},
     {"smp", "--cpus"},
@@ -160,7 +160,7 @@ constexpr auto habits = std::to_array<Habit>({
     {"mem", "--memory"},
     {"disable-sandbox", "--no-sandbox", no_sandbox},
     {"socket", "", no_api},
-    // What one would guess
+    // Names that a user might guess
     {"ram", "--memory"},
     {"vcpus", "--cpus"},
     {"ncpus", "--cpus"},
@@ -207,8 +207,8 @@ std::string plain(std::string_view word) {
     return text;
 }
 
-/// How many letters must be put in, left out, replaced or swapped with their neighbour to make `b` of `a`
-/// (optimal string alignment).
+/// The number of letters that must be inserted, removed, replaced or swapped with an adjacent one to convert
+/// `a` to `b` (optimal string alignment).
 std::size_t distance(std::string_view a, std::string_view b) {
     std::vector<std::size_t> before_last;
     std::vector<std::size_t> last(b.size() + 1);
@@ -232,7 +232,7 @@ std::size_t distance(std::string_view a, std::string_view b) {
 
 constexpr std::size_t longest_guess = 32;
 
-/// How far `candidate` is from `word`, both plain; nothing where it is too far for a guess.
+/// The distance of `candidate` from `word`, both plain, or nothing if it is too large for a guess.
 std::optional<std::size_t> likeness(const std::string& word, const std::string& candidate) {
     if (word == candidate) {
         return 0;
@@ -249,7 +249,7 @@ std::optional<std::size_t> likeness(const std::string& word, const std::string& 
 }
 
 const Habit* find_habit(std::string_view name) {
-    // Letters by themselves differ by case: QEMU's -m and -M.
+    // Single letters are case-sensitive: QEMU's -m and -M.
     const auto exact = std::ranges::find(habits, name, &Habit::word);
     if (exact != habits.end()) {
         return &*exact;
@@ -274,7 +274,7 @@ std::string describe(const Habit& habit, std::span<const std::string_view> optio
 }
 
 std::string hint_for(std::string_view name, std::span<const std::string_view> options) {
-    // Our own name in another spelling goes before what others mean by it.
+    // A different spelling of our own option has priority over the meaning in other programs.
     const std::string wanted = plain(name);
     for (const std::string_view option : options) {
         if (plain(option) == wanted) {

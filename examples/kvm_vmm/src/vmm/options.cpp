@@ -49,7 +49,7 @@ struct Choice {
     std::string_view word;
     Value value;
     // NOLINTNEXTLINE(readability-redundant-member-init): GCC warns of rows that leave it out
-    std::string_view meaning{};  ///< for --help, where the word does not say it
+    std::string_view meaning{};  ///< for --help, if the word is not self-explanatory
 };
 
 constexpr std::array protocols{
@@ -87,7 +87,7 @@ std::string either(const std::vector<std::string>& items) {
     return text;
 }
 
-/// An option that takes one of the words of `choices`, which are listed behind `description`.
+/// An option that takes one of the words of `choices`, which are listed after `description`.
 template <class Value, std::size_t size>
 CLI::Option* add_choice(CLI::App& app, const std::string& name,
                         const std::array<Choice<Value>, size>& choices, std::function<void(Value)> set,
@@ -118,8 +118,8 @@ CLI::Option* add_choice(CLI::App& app, const std::string& name,
         });
 }
 
-/// An option that names a file. (An std::optional that CLI11 sets would stay empty for an empty name, and the
-/// option be ignored.)
+/// An option that names a file. (If CLI11 set the std::optional, it would stay empty for an empty name, and
+/// the option would be ignored.)
 void add_path(CLI::App& app, const std::string& name, std::optional<std::string>& path,
               const std::string& description) {
     app.add_option_function<std::string>(
@@ -185,7 +185,7 @@ std::string check_debug_console(const std::string& text) {
     return config ? std::string{} : config.error();
 }
 
-// CLI11 puts each reason on one line; anything that came in from the user might not.
+// CLI11 writes each reason on one line, but text from the user may contain line breaks.
 std::string one_line(std::string text) {
     for (char& c : text) {
         if (static_cast<unsigned char>(c) < ' ' || c == '\x7F') {
@@ -224,8 +224,9 @@ private:
     throw VmmError(ExitCode::usage, one_line(reason) + " (see kvm_vmm --help)");
 }
 
-/// Looks at the words of the command line before CLI11 takes their values: what no option is and what is
-/// missing or given twice is found in the order of the words, and before a value that is wrong because of it.
+/// Checks the words of the command line before CLI11 parses their values, so that unknown options and missing
+/// or repeated values are reported in the order of the words, and before a value that is wrong as a
+/// consequence.
 class WordCheck {
 public:
     explicit WordCheck(const CLI::App& app) : app_(app) {
@@ -236,8 +237,8 @@ public:
         }
     }
 
-    /// The words in CLI11's order (last one first), each value a word of its own; throws VmmError(usage).
-    /// Empty where the user asks for help, whatever else there is.
+    /// Returns the words in CLI11's order (the last one first), with each value as a separate word; throws
+    /// VmmError(usage). The result is empty if the user asks for help, whatever the other words are.
     std::vector<std::string> check(std::span<const char* const> arguments) {
         std::vector<std::string> words(arguments.begin(), arguments.end());
         if (std::ranges::any_of(words,
@@ -315,7 +316,7 @@ private:
         refuse(reason + "it is no option, and belongs to none");
     }
 
-    // The user forgot the value, and the next option would be taken for it.
+    // The user forgot the value, and the next option would be used as the value.
     void refuse_option_as_value(const CLI::Option& option, const std::string& name,
                                 const std::string& value) const {
         const bool ours = find(value.substr(0, value.find('='))) != nullptr;
@@ -341,7 +342,7 @@ private:
     std::map<const CLI::Option*, std::string> given_;
 };
 
-/// What another program's name for a target is here.
+/// The equivalent of another program's name for a target.
 std::string serial_suggestion(std::string_view text) {
     constexpr auto habits = std::to_array<std::pair<std::string_view, std::string_view>>({
         {"mon:stdio", "stdio"},
@@ -367,7 +368,7 @@ std::string serial_suggestion(std::string_view text) {
     }
     for (const auto& [theirs, ours] : prefixes) {
         if (text.starts_with(theirs)) {
-            // What QEMU has behind the path (",server=on") is not part of it.
+            // QEMU's options after the path (",server=on") are not part of it.
             const std::string_view path = text.substr(theirs.size(), 80);
             return "; did you mean " + std::string(ours) + std::string(path.substr(0, path.find(','))) + "?";
         }
@@ -522,7 +523,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
              "Write a line for each access of the guest to a device here");
     for (CLI::Option* const option :
          app.get_options([](const CLI::Option* o) { return o->get_items_expected_max() != 0; })) {
-        // Values are looked at in the order of the command line, so that the first mistake is the one named.
+        // Values are parsed in the order of the command line, so that the first mistake is reported.
         option->trigger_on_parse();
     }
     try {

@@ -12,7 +12,7 @@
 
 namespace kvm_vmm {
 
-/// The command line asked for text instead of a VM (--help, --version).
+/// The command line requested a text instead of a VM (--help, --version).
 struct PrintAndExit {
     std::string text;
 };
@@ -20,11 +20,11 @@ struct PrintAndExit {
 /// Reads the command line. Throws VmmError(usage) with one line that names the wrong word.
 [[nodiscard]] std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const* argv);
 
-/// A size: digits and K, M, G or T (powers of 1024; an "iB" or "B" may follow), MiB where no unit is
-/// given. Nothing where it is no size, or larger than 2^63.
+/// Parses a size: digits and K, M, G or T (powers of 1024; an "iB" or "B" may follow), or MiB if no unit is
+/// given. Returns nothing if it is not a size, or larger than 2^63.
 [[nodiscard]] std::optional<std::uint64_t> parse_size(const std::string& text);
 
-/// "stdio", "pty", "file=PATH", "unix=PATH" or "null"; otherwise what is wrong with it.
+/// Parses "stdio", "pty", "file=PATH", "unix=PATH" or "null"; otherwise returns the reason why it is invalid.
 [[nodiscard]] std::expected<SerialConfig, std::string> parse_serial(const std::string& text);
 
 }  // namespace kvm_vmm

@@ -7,16 +7,18 @@
 
 namespace kvm_vmm {
 
-/// How fast a guest that reboots is started again. A guest that reboots at once, over and over, would cost a
-/// whole CPU of the host and fill its logs: each restart in a row waits twice as long as the one before it.
+/// Limits the rate at which a guest that reboots is started again. A guest that reboots at once, repeatedly,
+/// would use a whole CPU of the host and fill its logs, so each restart in a row waits twice as long as the
+/// one before it.
 class RestartPace {
 public:
     static constexpr std::chrono::milliseconds first_delay{100};
     static constexpr std::chrono::milliseconds longest_delay{30'000};
-    /// A guest that ran for so long has not failed at its start: the pace begins again.
+    /// A guest that ran for this long has not failed at its start, so the next wait is the shortest again.
     static constexpr std::chrono::seconds settled{10};
 
-    /// To be asked when a guest reboots after it `ran` for so long: how long to wait before the next start.
+    /// Call it when a guest reboots after it `ran` for that time: returns how long to wait before the next
+    /// start.
     [[nodiscard]] std::chrono::milliseconds next(std::chrono::nanoseconds ran) noexcept {
         if (ran >= settled) {
             in_a_row_ = 0;

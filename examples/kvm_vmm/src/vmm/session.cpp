@@ -27,14 +27,14 @@ bool may_restart(const RestartPace& pace, const VmmConfig& config) {
     return !config.restart_limit || pace.in_a_row() <= *config.restart_limit;
 }
 
-// Loading a large kernel again takes a while, in which the event loop does not hear a signal.
+// Loading a large kernel again takes a while, during which the event loop does not receive signals.
 void give_up_on_signal() {
     if (const int signal = pending_signal({SIGTSTP, SIGCONT, SIGUSR1}); signal != 0) {
         throw StoppedBySignal(signal);
     }
 }
 
-/// What outlives a VM in the event loop: signals, and the terminal under job control.
+/// The sources of the event loop that outlive a VM: signals, and the terminal under job control.
 class HostEvents {
 public:
     HostEvents(EventManager& events, Observer& observer, std::unique_ptr<VirtualMachine>& vmm)
@@ -71,7 +71,7 @@ private:
     void on_continue() {
         vmm_->declare_pause();
         if (terminal_) {
-            terminal_->look();  // whoever stopped this process may have changed the terminal
+            terminal_->look();  // the program that stopped this process may have changed the terminal
         }
     }
 
@@ -106,7 +106,7 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
                       .debug_console = debug_console.get()};
     auto vmm = std::make_unique<VirtualMachine>(config, host, Battery{}, give_up_on_signal);
     HostEvents host_events(events, observer, vmm);
-    // As late as possible, so that set-up errors find the terminal as it was.
+    // As late as possible, so that set-up errors occur before the terminal is changed.
     if (const auto console =
             std::ranges::find(config.serials, SerialConfig::Kind::stdio, &SerialConfig::kind);
         console != config.serials.end()) {
@@ -132,7 +132,7 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
             vmm->finish_output();
             return vmm->end();
         }
-        // A new machine in the same process: of the old one's state only what a battery keeps is left.
+        // A new machine in the same process keeps only the battery-backed state of the old one.
         const Battery battery = vmm->reset_battery_backed();
         vmm.reset();
         vmm = std::make_unique<VirtualMachine>(config, host, battery, give_up_on_signal);

@@ -8,9 +8,9 @@
 
 namespace kvm_vmm {
 
-/// What outlives a single VM of this process: the event loop, signals, the terminal and the serial ports'
-/// back ends. Runs VMs until it is over and tells how the last one ended. Throws VmmError where set-up fails;
-/// the terminal is restored in every case.
+/// Runs VMs in this process until none is to be restarted, and returns how the last one ended. The event
+/// loop, signals, the terminal and the serial ports' back ends outlive the single VMs. Throws VmmError if
+/// set-up fails; the terminal is restored in every case.
 [[nodiscard]] VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observer);
 
 }  // namespace kvm_vmm

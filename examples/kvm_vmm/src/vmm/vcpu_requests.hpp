@@ -6,11 +6,12 @@
 
 namespace kvm_vmm {
 
-/// What other threads ask of a vCPU's thread while that is in the guest.
+/// Requests of other threads to a vCPU's thread while that is in the guest.
 ///
-/// Who asks sets a flag and then has the vCPU leave the guest (`request_exit`); the vCPU's thread takes the
-/// exit request back first and the flags after it. In this order no request is lost: one that comes in
-/// between is either seen at once, or its exit request still stands when the thread enters the guest.
+/// The requesting thread sets a flag and then makes the vCPU leave the guest (`request_exit`); the vCPU's
+/// thread clears the exit request first and reads the flags after that. In this order no request is lost: one
+/// that arrives in between is either seen at once, or its exit request is still set when the thread enters
+/// the guest.
 class VcpuRequests {
 public:
     struct Taken {
@@ -32,10 +33,10 @@ public:
         request(pause_notice, std::forward<RequestExit>(request_exit));
     }
 
-    /// A request to stop is not taken back by take().
+    /// take() does not clear a request to stop.
     [[nodiscard]] bool stop_requested() const noexcept { return (flags_.load() & stop) != 0; }
 
-    /// In the vCPU's thread, each time it has left the guest without a reason of the guest's own.
+    /// Called in the vCPU's thread each time it has left the guest for a reason other than the guest's.
     template <class ClearExit>
     [[nodiscard]] Taken take(ClearExit&& clear_exit_request) {
         std::forward<ClearExit>(clear_exit_request)();

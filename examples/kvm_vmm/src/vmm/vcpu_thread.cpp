@@ -15,8 +15,9 @@
 namespace kvm_vmm {
 namespace {
 
-// Its default action is to do nothing, so that one from elsewhere does no harm; and unlike a real-time signal
-// it needs no room in the queue of pending signals, which is limited for each user (RLIMIT_SIGPENDING).
+// Its default action is to do nothing, so that one from another process is harmless; and unlike a real-time
+// signal it needs no room in the queue of pending signals, which is limited for each user
+// (RLIMIT_SIGPENDING).
 constexpr int kick_signal = SIGURG;
 
 // The signal only has to make KVM_RUN return with EINTR.
@@ -33,14 +34,14 @@ std::chrono::nanoseconds read_clock(clockid_t clock) {
     return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
 }
 
-/// Finds out that the calling thread has stood still: time went by in which it used no CPU. That is so for a
-/// stopped process, wherever the thread was at that moment (most often on its way out of KVM_RUN), and also
-/// for an idle guest, where it does no harm.
+/// Detects that the calling thread has stood still: time passed in which it used no CPU. That is the case for
+/// a stopped process, wherever the thread was at that moment (most often on its way out of KVM_RUN), and also
+/// for an idle guest, for which it is harmless.
 class StandstillWatch {
 public:
-    /// Whether it stood still since the last time that this was asked.
+    /// Whether it stood still since the last call.
     [[nodiscard]] bool stood_still() {
-        // Coarse, as it is asked for with each exit; the thread's own clock costs a system call.
+        // The coarse clock, because it is read at each exit; the thread's own clock costs a system call.
         const std::chrono::nanoseconds now = read_clock(CLOCK_MONOTONIC_COARSE);
         if (now - looked_at_ < interval) {
             return false;
@@ -52,7 +53,7 @@ public:
 
 private:
     static constexpr std::chrono::milliseconds interval{250};
-    // Much longer than any exit takes, and much shorter than the patience of a guest's watchdog.
+    // Much longer than any exit takes, and much shorter than the timeout of a guest's watchdog.
     static constexpr std::chrono::seconds noticeable{1};
 
     std::chrono::nanoseconds looked_at_{read_clock(CLOCK_MONOTONIC_COARSE)};
@@ -91,7 +92,7 @@ void VcpuThread::request_pause_notice() {
 }
 
 // A thread that is not in the guest finds immediate_exit set when it enters it; one that is there already is
-// thrown out by the signal.
+// interrupted by the signal.
 void VcpuThread::kick() {
     vcpu_.request_exit();
     if (thread_.joinable()) {
@@ -119,7 +120,7 @@ std::chrono::nanoseconds VcpuThread::cpu_time() const noexcept {
 }
 
 void VcpuThread::on_resume() {
-    // After every kick, or the CPU would never enter the guest again.
+    // Done after every kick, because otherwise the CPU would never enter the guest again.
     const VcpuRequests::Taken taken = requests_.take([this] { vcpu_.clear_exit_request(); });
     // KVM_RUN ended without a kick: this process was stopped, or frozen together with the host.
     if (taken.pause_notice || !taken.any) {
@@ -149,7 +150,8 @@ void VcpuThread::run() {
     pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
     const AlternateSignalStack signal_stack;
     StandstillWatch watch;
-    // Nothing lies between this line and the first KVM_RUN: scripts/measure takes the start-up time from it.
+    // This line is logged immediately before the first KVM_RUN: scripts/measure derives the start-up time
+    // from it.
     if (log_enabled(LogLevel::debug)) {
         log_unlimited(LogLevel::debug, "CPU " + std::to_string(vcpu_.id()) + " starts");
     }

@@ -23,20 +23,21 @@ public:
     VcpuThread& operator=(const VcpuThread&) = delete;
 
     void start();
-    /// Asks the vCPU to leave the guest, without waiting.
+    /// Requests the vCPU to stop, without waiting.
     void request_stop();
     /// Returns when the thread has ended.
     void join();
-    /// Waits until the thread is at its end. False where it is not after `timeout`.
+    /// Waits until the thread is at its end. Returns false if it is not after `timeout`.
     [[nodiscard]] bool wait_stopped(std::chrono::milliseconds timeout);
 
-    /// Makes the thread find out, out of the guest, whether its CPU can ever run again by itself.
+    /// Makes the thread leave the guest and check whether its CPU can ever run again without an external
+    /// event.
     void request_halt_check();
-    /// Makes the thread tell the guest that it was paused (see KvmVcpu::declare_pause).
+    /// Makes the thread notify the guest that it was paused (see KvmVcpu::declare_pause).
     void request_pause_notice();
-    /// What the last check found: the CPU is halted with interrupts off, or was never started.
+    /// The result of the last check: whether the CPU is halted with interrupts off, or was never started.
     [[nodiscard]] bool halted() const noexcept { return halted_.load(); }
-    /// CPU time that the thread has used, to tell whether the guest did anything.
+    /// The CPU time that the thread has used, from which the caller detects whether the guest was active.
     [[nodiscard]] std::chrono::nanoseconds cpu_time() const noexcept;
 
 private:
@@ -48,7 +49,8 @@ private:
     ExitHandler& handler_;
     VcpuRequests requests_;
     std::atomic<bool> halted_{false};
-    /// The thread runs on when `thread_` is complete: a device may ask its own vCPU's thread for something.
+    /// The thread waits until `thread_` is complete: a device may send a request to the thread of its own
+    /// vCPU.
     std::binary_semaphore started_{0};
     std::binary_semaphore stopped_{0};
     std::thread thread_;

@@ -18,12 +18,12 @@ namespace kvm_vmm {
 namespace {
 
 constexpr std::chrono::milliseconds halt_check_interval{20};
-// By then a CPU that is not in the middle of something has looked.
+// After this time a CPU that is not busy has answered the check.
 constexpr std::chrono::milliseconds halt_answer_time{2};
-// In parts, so that time in which this process itself is stopped counts for one of them at most.
+// In parts, so that a time during which this process itself is stopped counts for at most one of them.
 constexpr std::chrono::milliseconds stop_timeout{100};
 constexpr int stop_attempts = 20;
-// Much longer than from one look for a halt to the next.
+// Much longer than the time between two checks for a halt.
 constexpr std::chrono::seconds noticeable_pause{1};
 
 }  // namespace
@@ -40,7 +40,7 @@ VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, cons
       devices_(allocator_),
       exit_handler_(devices_.io_manager(), end_, host.observer) {
     observer_.vm_starts();
-    // The kernel first: most mistakes are found there.
+    // Load the kernel first, because most mistakes are found there.
     load_guest_files(host, checkpoint);
     vm_.map_memory(memory_);
     vm_.create_interrupt_controllers();
@@ -58,7 +58,7 @@ VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, cons
                     .controls = controls_});
     create_vcpus();
     if (observer_.vms_started() == 1) {
-        log_set_up();  // that of a guest that is started again is the same
+        log_set_up();  // not for a restarted guest, whose set-up is the same
     }
 }
 
@@ -141,11 +141,11 @@ std::string VirtualMachine::status() const {
     return text;
 }
 
-// A CPU that halts with interrupts off stays so, but KVM does not tell. The guest is looked at only where it
-// did something and then came to rest: a guest that idles as usual costs one kick each time.
+// A CPU that halts with interrupts off stays halted, but KVM does not report that. The guest is checked only
+// if it was active and then became idle: a guest that idles as usual costs one kick each time.
 void VirtualMachine::look_for_halt() {
     summarize_log(false);
-    // Also what no signal tells of: suspend of the host, or a debugger.
+    // Also detects pauses without a signal: suspend of the host, or a debugger.
     const BootClock::time_point now = BootClock::now();
     if (now - std::exchange(looked_at_, now) >= noticeable_pause) {
         declare_pause();
@@ -161,7 +161,7 @@ void VirtualMachine::look_for_halt() {
     }
     auto next = halt_check_interval;
     if (cpu_time != cpu_time_seen_) {
-        // The check itself takes CPU time, which is no reason for another.
+        // The check itself takes CPU time, which must not cause another check.
         halt_check_due_ = !std::exchange(halt_checked_, false);
     } else if (halt_check_due_) {
         halt_check_due_ = false;
@@ -206,7 +206,7 @@ void VirtualMachine::stop_vcpus() {
             stopped = thread->wait_stopped(stop_timeout);
         }
         if (!stopped) {
-            // Nothing that this thread uses may be taken down under it, so the process ends as it stands.
+            // The objects that the thread uses must not be destroyed, so the process ends at once.
             RawTerminal::suspend();
             report("a vCPU thread does not stop");
             const int status = exit_status(end_.get()->reason);
@@ -233,7 +233,7 @@ VmEnd VirtualMachine::run() {
     }
     halt_timer_.emplace(events_, CLOCK_MONOTONIC, [this] { look_for_halt(); });
     halt_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + halt_check_interval);
-    // At least once, so that the host is heard however fast the guest ends.
+    // Run it at least once, so that requests of the host are handled however fast the guest ends.
     do {
         events_.run_once(-1);
     } while (!end_.requested());
@@ -257,7 +257,7 @@ void VirtualMachine::finish_output() {
     if (left == 0) {
         return;
     }
-    // The guest is dead: its memory must not wait for a reader.
+    // The guest has ended: its memory must not be kept while a reader is waited for.
     if (!memory_.give_back()) {
         log(LogLevel::warning, errno_message("cannot give the guest's memory back", errno));
     }

@@ -33,7 +33,7 @@
 
 namespace kvm_vmm {
 
-/// What outlives the VMs of this process and is used by each.
+/// The objects that outlive the VMs of this process and that each VM uses.
 struct VmHost {
     EventManager& events;
     Observer& observer;
@@ -46,40 +46,41 @@ struct VmHost {
 
 /// One virtual machine, from power-on to its end.
 ///
-/// Made, it has its memory, interrupt controllers, devices and CPUs, and the kernel is loaded; run() starts
-/// it. All set-up errors are VmmError.
+/// After construction it has its memory, interrupt controllers, devices and CPUs, and the kernel is loaded;
+/// run() starts it. All set-up errors are VmmError.
 class VirtualMachine {
 public:
-    /// All that `host` refers to must outlive the VM. `battery` is what a VM before this one left.
-    /// `checkpoint` is called again and again while files are loaded, and may throw to give up.
+    /// All objects to which `host` refers must outlive the VM. `battery` is the battery-backed state of the
+    /// previous VM. `checkpoint` is called repeatedly while files are loaded, and may throw to abort.
     VirtualMachine(const VmmConfig& config, const VmHost& host, const Battery& battery = {},
                    const std::function<void()>& checkpoint = {});
     ~VirtualMachine();
     VirtualMachine(const VirtualMachine&) = delete;
     VirtualMachine& operator=(const VirtualMachine&) = delete;
 
-    /// Runs the guest, and the event loop in this thread, until something ends the VM.
+    /// Runs the guest, and the event loop in this thread, until the VM ends.
     VmEnd run();
 
-    /// After run(), as the last use of this VM: lets slow readers of the serial ports take what the guest
-    /// sent last, for as long as ReaderPatience allows and the host does not ask for the end. The guest's
-    /// memory is given back to the host before that.
+    /// After run(), as the last use of this VM: lets slow readers of the serial ports take the guest's last
+    /// output, for as long as ReaderPatience allows and the host does not request the end. Before that the
+    /// guest's memory is returned to the host.
     void finish_output();
 
-    /// After run(): what survives a reset, for the VM that follows.
+    /// After run(): the state that survives a reset, for the next VM.
     [[nodiscard]] Battery reset_battery_backed() { return controls_.reset_battery_backed(); }
 
-    /// Ends the VM from outside. From any thread.
+    /// Ends the VM from outside. May be called from any thread.
     void request_end(EndReason reason, std::string message = {}) {
         end_.request_by_host(reason, std::move(message));
     }
-    /// Ends the VM because this process got a signal that asks for it.
+    /// Ends the VM because this process received a signal that requests it.
     void request_end_by_signal(int signal);
 
-    /// Tells the guest that it did not run for a while. From the event loop's thread.
+    /// Notifies the guest that it did not run for a while. Called from the event loop's thread.
     void declare_pause();
 
-    /// After run(): the event loop goes on for `time`, or until the host asks for the end; whether it did.
+    /// After run(): runs the event loop for `time`, or until the host requests the end; returns whether it
+    /// did.
     bool wait_for_end(std::chrono::nanoseconds time);
     /// After run(): how long the guest ran.
     [[nodiscard]] std::chrono::nanoseconds run_time() const noexcept { return run_time_; }
@@ -115,7 +116,7 @@ private:
     std::chrono::nanoseconds cpu_time_seen_{};
     bool halt_check_due_{true};
     bool halt_checked_{false};
-    // Last, so that the threads have ended before anything that they use goes away.
+    // The last member, so that the threads have ended before the objects that they use are destroyed.
     std::vector<std::unique_ptr<VcpuThread>> threads_;
 };
 
