@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-"""What a fuzz target prints when it fails, into a pipe as well, and that a printed sequence compiles and passes."""
+"""Checks what a fuzz target prints when it fails, also into a pipe, and that a printed sequence compiles and passes."""
 
 import os
 import pathlib

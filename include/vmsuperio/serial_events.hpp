@@ -13,7 +13,7 @@ namespace vmsuperio {
 /// A character in the receive FIFO.
 struct ReceivedCharacter {
     std::uint8_t byte{0};
-    uart16550::LineStatus errors{};  ///< PE, FE and BI; those that the guest has read from LSR are gone
+    uart16550::LineStatus errors{};  ///< PE, FE and BI, without those that the guest has read from LSR
 };
 
 /// The characters of a receive FIFO, the oldest first.
@@ -55,8 +55,8 @@ private:
 /// - `data_terminal_ready(bool on)`, `request_to_send(bool on)`: the pin DTR or RTS changed, by a write of
 ///   MCR, with loopback, by automatic flow control, or by a reset.
 /// - `dropped_bytes(std::size_t count)`: a FIFO reset by the guest discarded that many bytes.
-/// - `characters_dropped(const ReceivedCharacters& characters)`: of those, the received ones, the
-///   oldest first; a console can offer them again.
+/// - `characters_dropped(const ReceivedCharacters& characters)`: the received characters among them, the
+///   oldest first, so that a console can offer them again.
 /// - `fifo_reset()`: the guest cleared one or both FIFOs.
 /// - `invalid_access()`: the guest accessed an offset above 7.
 /// - `interrupt_raised()`: the interrupt line rose, or fell and rose at once.

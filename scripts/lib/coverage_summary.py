@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """coverage_summary.py [--missing] [--only REGEX] DIRECTORY... < list of "PROFILE PROGRAM" lines
 
-Line and branch coverage of the sources below the directories. Each program is asked about its own profile, and a line
-or the side of a branch counts as covered when any program, in any instantiation, has been there. (llvm-cov's own
+Line and branch coverage of the sources below the directories. Each program is evaluated with its own profile, and a
+line or the side of a branch counts as covered if any program has executed it in any instantiation. (llvm-cov's own
 report of several programs takes the best instantiation of each function instead of all of them together.) Lines
 without code and the branches of comparisons that the compiler writes (`= default`) do not count.
 """

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """What the boot tests share. A test class boots one machine (see scripts/lib/machine/machine.py) and runs any number of
-guests on it, because starting the machine costs seconds where it is emulated.
+guests on it, because starting an emulated machine takes seconds.
 
     class SmpTest(MachineTest):
         def test_all_cpus_come_up(self):
             done = self.in_guest("nproc", "--cpus", "4")
             self.assertEqual((done.stdout, done.status), (b"4\n", 0))
 
-Environment: VMSUPERIO_KVM_VMM is the program (a static one, where the machine is emulated); VMSUPERIO_MACHINE may be
+Environment: VMSUPERIO_KVM_VMM is the program (a static one, if the machine is emulated); VMSUPERIO_MACHINE may be
 "direct" or "nested" to choose the machine.
 """
 
@@ -52,8 +52,8 @@ class Finished:
 
 
 def again_if_lost(test):
-    """A test method that has a second try where the machine's emulation lost the guest of the first. To be seen, a
-    failure has to leave the method: no guest may be started inside of subTest()."""
+    """A test method that is tried again if the machine's emulation lost its guest the first time. The failure is only
+    noticed if it leaves the method: no guest may be started inside of subTest()."""
 
     @functools.wraps(test)
     def tried(self):
@@ -128,7 +128,7 @@ class MachineTest(unittest.TestCase):
         return run
 
     def kvm_vmm(self, *arguments, stdin="/dev/null"):
-        """kvm_vmm with just these arguments."""
+        """kvm_vmm with only these arguments."""
         return self.machine.run([self.machine.put(self.image.kvm_vmm), *arguments], stdin=stdin)
 
     def in_guest(self, command, *arguments, cmdline="", stdin="/dev/null"):

@@ -152,7 +152,7 @@ def documents(root):
 
 
 def generate(root):
-    """The files to write, by name; and a list of (document, line, what becomes of the block)."""
+    """The files to write, by name; and a list of (document, line, what is done with the block)."""
     files, blocks_of, cmake, depends = {}, [], [], []
     for path in documents(root):
         name = path.relative_to(root).as_posix()

@@ -217,7 +217,7 @@ public:
             const auto flag = [i](std::uint64_t errors, auto field) {
                 return (errors >> i & 1U) != 0 ? unsigned{field.mask} : 0U;
             };
-            // The oldest one's errors show in LSR.
+            // The errors of the oldest character are in LSR.
             const unsigned errors = i == 0
                                         ? saved.line_errors & LineStatus::character_errors.mask
                                         : flag(saved.receive_parity_errors, LineStatus::parity_error) |

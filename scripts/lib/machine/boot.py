@@ -70,7 +70,7 @@ def value_of(rest, option):
 
 
 def size_mib(text):
-    """A size as kvm_vmm takes it, in MiB; a wrong one counts as the default, and kvm_vmm will say what is wrong."""
+    """A size in kvm_vmm's notation, in MiB. An invalid one counts as the default, and kvm_vmm will report it."""
     match = re.fullmatch(r"(\d+)(?:([KMGT])(?:i?B)?)?", text or "512M", re.IGNORECASE)
     if not match:
         return 512
@@ -170,7 +170,7 @@ def shell_directly(command, streams):
 
 
 def shell_relayed(the_machine, command, streams):
-    """kvm_vmm has ports or pipes; every byte goes from our stdin to there and back as it is, Ctrl-C and Ctrl-A too."""
+    """kvm_vmm has ports or pipes; every byte is passed unchanged in both directions, including Ctrl-C and Ctrl-A."""
     run = the_machine.run(command, streams, directory=os.getcwd())
     run.outputs["stdout"].deliver = writer(1)
     run.outputs["stderr"].deliver = writer(2)

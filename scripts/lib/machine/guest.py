@@ -70,7 +70,7 @@ def run_command(machine, image, command, arguments=(), stdin="/dev/null"):
 
 
 def shell_session(machine, image, arguments=()):
-    """What a guest with a shell takes: kvm_vmm's command line, and the streams to give with it. COM2 tells when the
+    """What a guest with a shell needs: kvm_vmm's command line, and the streams to pass with it. COM2 reports when the
     shell starts, and that it was left in good order (see `status_of`)."""
     session = {"status": b"ttyS1\n", "term": os.fsencode(os.environ.get("TERM") or "vt100") + b"\n"}
     with contextlib.suppress(OSError):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """A program for the nested host that holds a VM with one CPU open, and never runs it.
 
-The first VM of a host, and the last one gone, make Linux patch its own code under all CPUs (static keys such as
-preempt_notifier_key). QEMU's emulation of several CPUs loses such a patch now and then: a CPU then executes the
-breakpoint that was there in between for ever, and one boot in a hundred found its host hung. With a VM that stays there
-is no first and no last.
+When the first VM of a host is created and when the last one is destroyed, Linux patches its own code while all CPUs
+run (static keys such as preempt_notifier_key). QEMU's emulation of several CPUs sometimes loses such a patch: a CPU
+then executes the temporary breakpoint endlessly, and one boot in a hundred found its host hung. With a VM that always
+exists, no other VM is the first or the last.
 """
 
 import struct
@@ -19,7 +19,7 @@ _SYSCALL = b"\x0f\x05"
 
 
 def _system_call(number, second):
-    """With the first argument in edi already, and a third one of 0."""
+    """The first argument must already be in edi; the third one is 0."""
     return b"\xb8" + struct.pack("<I", number) + b"\xbe" + struct.pack("<I", second) + b"\x31\xd2" + _SYSCALL
 
 

@@ -259,7 +259,7 @@ class Machine:
 
 
 def _die_with_parent():
-    """In a child: be killed when this process ends in any way."""
+    """Called in a child: has it killed when this process ends in any way."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
