@@ -11,7 +11,7 @@
 //   1n s a t     s pages of memory likewise                             5n n constraint...  register a device
 //   2n i         interrupts: any (n even) or i; 1 + bits 2:1 of n       6n k  unregister the k-th device
 //                of them, shared as bits 6:5 of i say                   7n ... an access to a device's range
-//   3n b s       free ports that perhaps nobody has (n < 4), save and restore (n < 8), move ports of a
+//   3n b s       free ports that may not be allocated (n < 4), save and restore (n < 8), move ports of a
 //                device (n < 12) or its memory
 // A constraint is a byte (bits 2:0 the kind, 3 at a fixed place, 7:4 the size less 1) and a place. After each
 // step the state that the allocator saves is the oracle's.
@@ -156,7 +156,7 @@ private:
         for (std::uint32_t irq = any ? 5 : wanted; irq < (any ? 17 : wanted + count); ++irq) {
             possible += usable(irq) ? 1U : 0U;
         }
-        check_equal(got.has_value(), possible >= count, "interrupts are had where there are enough");
+        check_equal(got.has_value(), possible >= count, "interrupts are allocated if there are enough");
         if (!got) {
             return;
         }
@@ -166,7 +166,7 @@ private:
             const std::uint32_t irq = (*got)[i];
             check(different.insert(irq).second, "they are different ones");
             check(any || irq == wanted + i, "they are the ones asked for");
-            check(usable(irq), "nobody has it who does not share it");
+            check(usable(irq), "all users of the interrupt share it");
             // A line that others have is allocated only if no free one is left.
             if (any && lines_.contains(irq)) {
                 for (std::uint32_t other = 5; other <= 16; ++other) {
@@ -184,8 +184,8 @@ private:
         const auto range = PioRange::create({static_cast<std::uint16_t>(ports_first + input.byte())},
                                             static_cast<PioOffset>(input.byte() % 34U));
         if (range && !held(PioResource{*range})) {
-            trace_("allocator.free_pio of what nobody holds");
-            check(!allocator_.free_pio(*range), "what nobody holds cannot be freed");
+            trace_("allocator.free_pio of a free range");
+            check(!allocator_.free_pio(*range), "a free range cannot be freed");
         }
     }
 
@@ -193,7 +193,7 @@ private:
         const SystemAllocatorState state = allocator_.state();
         std::vector<std::uint8_t> bytes = encode(state);
         const auto decoded = decode<SystemAllocatorState>(bytes);
-        check(decoded && *decoded == state, "bytes give back what was saved");
+        check(decoded && *decoded == state, "the bytes restore the saved state");
         auto restored = SystemAllocator::from_state(*decoded);
         check(restored && restored->state() == state, "a saved state is restored");
         // The devices keep their reference: the allocator continues from its own saved state.
@@ -206,12 +206,12 @@ private:
         if (const auto hostile = decode<SystemAllocatorState>(bytes)) {
             auto other = SystemAllocator::from_state(*hostile);
             check(other || !other.error().field.empty(), "an error names the member");
-            check(!other || other->state() == *hostile, "what is accepted is taken as it is");
+            check(!other || other->state() == *hostile, "an accepted state is restored unchanged");
             if (other) {
                 static_cast<void>(other->allocate_pio(8));
                 static_cast<void>(other->allocate_irq(std::nullopt, IrqSharing::level));
                 for (const PioRange& range : hostile->pio) {
-                    check(other->free_pio(range).has_value(), "what was restored can be freed");
+                    check(other->free_pio(range).has_value(), "a restored allocation can be freed");
                 }
             }
         }
@@ -255,12 +255,12 @@ private:
             }();
             trace_("manager.move_", ports ? "pio" : "mmio", "(", Hex{from.base().value}, ", ",
                    Hex{to.base().value}, " of ", to.size(), ");  // ", moved ? "done" : "refused");
-            check_equal(moved.has_value(), free, "a device moves where nobody else is");
+            check_equal(moved.has_value(), free, "a device moves only to a free range");
             const auto now = moved ? to : from;
             for (std::uint64_t at = now.base().value; at <= now.last().value; at += unit) {
                 used.insert(at / unit);
             }
-            check(held(Kind{now}), "the device knows where it is");
+            check(held(Kind{now}), "the device was notified of its range");
             return;
         }
     }
@@ -270,7 +270,7 @@ private:
         std::size_t ports = 0;
         for (const PioRange& range : state.pio) {
             ports += range.size();
-            check(held(PioResource{range}), "what the allocator has given somebody has");
+            check(held(PioResource{range}), "every allocation has an owner");
         }
         check_equal(ports, ports_.size(), "ports in the saved state");
         std::size_t pages = 0;
@@ -410,7 +410,7 @@ private:
                 }
             }
         }
-        check_equal(result.has_value(), expected.has_value(), "had where there is a place");
+        check_equal(result.has_value(), expected.has_value(), "registered if there is room");
         if (result) {
             check_equal(result->base().value, *expected, "at the position that the policy requires");
             check_equal(result->size(), size, "of the size asked for");
@@ -554,7 +554,7 @@ private:
             return pio ? std::ranges::any_of(resources.get_pio_address_ranges(), holds)
                        : std::ranges::any_of(resources.get_mmio_address_ranges(), holds);
         });
-        check_equal(result.has_value(), owned, "an access is delivered where a device owns it");
+        check_equal(result.has_value(), owned, "an access is delivered if a device owns it");
         check(!result || bytes[0] == 0x5A, "and the device answers");
     }
 

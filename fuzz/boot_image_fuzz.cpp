@@ -58,7 +58,7 @@ Image image_of(Input& input, unsigned kind, const Trace& trace) {
 }
 
 void check_loaded(const GuestMemory& memory, const LoadedGuest& guest) {
-    check(guest.kernel.begin >= layout::high_memory, "the kernel is above what the loader uses");
+    check(guest.kernel.begin >= layout::high_memory, "the kernel is above the loader's data");
     check(guest.kernel.begin < guest.kernel.end && guest.kernel.end <= memory.low_end(),
           "the kernel is in RAM");
     check(guest.entry.rip >= guest.kernel.begin && guest.entry.rip < guest.kernel.end, "so is its entry");
@@ -70,7 +70,7 @@ void check_loaded(const GuestMemory& memory, const LoadedGuest& guest) {
               "the initrd is below its limit");
     }
     check(memory.read_object<std::uint64_t>(layout::acpi) == 0x2052'5450'2044'5352U,
-          "the RSDP is where it was put");
+          "the RSDP is at the returned address");
 }
 
 }  // namespace

@@ -112,7 +112,7 @@ private:
     std::optional<BusRange<A>> range(std::uint64_t base, std::uint64_t size) {
         const auto made = BusRange<A>::create(make(base), static_cast<Offset>(size));
         const std::uint64_t cut = static_cast<Offset>(size);
-        check_equal(made.has_value(), list_.is_range(base, cut), "create() takes what is a range");
+        check_equal(made.has_value(), list_.is_range(base, cut), "create() accepts exactly the valid ranges");
         if (!made) {
             check(made.error() == BusError::invalid_range, "and says invalid_range otherwise");
             return std::nullopt;
@@ -133,7 +133,7 @@ private:
         const auto found = bus_.device(make(at));
         const auto expected = list_.find(at);
         trace_.result(found.has_value(), ");");
-        check_equal(found.has_value(), expected.has_value(), "device() finds who owns the address");
+        check_equal(found.has_value(), expected.has_value(), "device() finds the owner of the address");
         if (found) {
             check_equal(found->range.base().value, expected->first, "with its range");
             check(found->device == expected->device, "and the right device");
@@ -176,7 +176,7 @@ private:
         trace_("(void)bus.deregister({", Hex{at}, "});");
         const auto removed = bus_.deregister(make(at));
         const auto expected = list_.remove(at);
-        check_equal(removed.has_value(), expected.has_value(), "deregister() finds who owns the address");
+        check_equal(removed.has_value(), expected.has_value(), "deregister() finds the owner of the address");
         if (removed) {
             check_equal(removed->first.base().value, expected->first, "the range's base");
             check_equal(removed->first.last().value, expected->last, "the range's end");

@@ -35,7 +35,7 @@ template <class Device, class... Arguments>
 void save_and_restore(Device& device, Arguments&&... arguments) {
     const auto state = device.state();
     const auto decoded = vmsuperio::decode<std::remove_cv_t<decltype(state)>>(vmsuperio::encode(state));
-    check(decoded.has_value(), "what was encoded can be decoded");
+    check(decoded.has_value(), "encoded bytes can be decoded");
     check_same_state(*decoded, state, "a state survives encode and decode");
     auto restored = Device::from_state(*decoded, std::forward<Arguments>(arguments)...);
     check(restored.has_value(), "a state that a device had is accepted");
@@ -125,7 +125,7 @@ private:
             expected = supported_ & 7;
         }
         trace_.result(Hex{value}, ");");
-        check_equal(value, expected, "what the port reads as");
+        check_equal(value, expected, "the value of the port");
     }
     void write(unsigned which, std::span<const std::uint8_t> bytes, bool at_once) {
         if (at_once) {

@@ -153,7 +153,7 @@ private:
                       : io_.mmio_read(vmdevice::MmioAddress{address}, data);
         trace_.result(result.has_value(), ");");
         check_equal(result.has_value(), owned(range, address, length),
-                    "delivered where a range owns it whole");
+                    "delivered if one range contains all of it");
         for (std::size_t i = result ? length : 0; i < buffer.size(); ++i) {
             check_equal(buffer[i], untouched, "bytes that are not read stay as they are");
         }
@@ -164,7 +164,7 @@ private:
             range.pio ? io_.pio_write(vmdevice::PioAddress{static_cast<std::uint16_t>(address)}, data)
                       : io_.mmio_write(vmdevice::MmioAddress{address}, data);
         check_equal(result.has_value(), owned(range, address, data.size()),
-                    "delivered where a range owns it whole");
+                    "delivered if one range contains all of it");
     }
     // Output if there are bytes, otherwise input of `count` items.
     void repeat(const Range& range, std::uint64_t address, std::size_t width,

@@ -126,7 +126,7 @@ private:
         auto made =
             Device::from_state(device_->state(), Edge{&twin_worlds_.reset}, Trigger{&twin_worlds_.keyboard},
                                Trigger{&twin_worlds_.mouse}, {}, Clock(clock_), hold_off_);
-        check(made.has_value(), "what a device has saved can be restored");
+        check(made.has_value(), "a saved state can be restored");
         return std::optional<Device>(std::move(*made));
     }
 
@@ -274,12 +274,12 @@ private:
         trace_("}");
         const I8042State state = device_->state();
         const auto decoded = vmsuperio::decode<I8042State>(vmsuperio::encode(state));
-        check(decoded.has_value(), "what was encoded can be decoded");
+        check(decoded.has_value(), "encoded bytes can be decoded");
         check_same_state(*decoded, state, "a state survives encode and decode");
         worlds_.keyboard.level = worlds_.mouse.level = false;
         auto restored = Device::from_state(*decoded, Edge{&worlds_.reset}, Trigger{&worlds_.keyboard},
                                            Trigger{&worlds_.mouse}, {}, Clock(clock_), hold_off_);
-        check(restored.has_value(), "what a device has saved can be restored");
+        check(restored.has_value(), "a saved state can be restored");
         device_.emplace(std::move(*restored));
         check_same_state(device_->state(), state, "the restored device has the state that was saved");
     }

@@ -173,11 +173,11 @@ private:
             }
         }
         nested_ = false;
-        check_equal(result.has_value(), owner.has_value(), "delivered where a device owns it whole");
+        check_equal(result.has_value(), owner.has_value(), "delivered if one device owns all of it");
         if (!result) {
             check(result.error() == (length == 0 ? BusError::invalid_range : BusError::device_not_found),
                   "the error of an access");
-            check(reached_.empty(), "what is refused reaches no device");
+            check(reached_.empty(), "a refused access reaches no device");
         } else {
             check_equal(reached_.size(), width == 0 ? 1 : length / width,
                         "each item reaches the device once");
@@ -198,7 +198,8 @@ private:
     std::optional<Range> range(bool mmio, std::uint64_t base, std::uint64_t size) {
         const auto made = Range::create({static_cast<decltype(Range::unit({}).base().value)>(base)},
                                         static_cast<typename Range::offset_type>(size));
-        check_equal(made.has_value(), list(mmio).is_range(base, size), "create() takes what is a range");
+        check_equal(made.has_value(), list(mmio).is_range(base, size),
+                    "create() accepts exactly the valid ranges");
         return made ? std::optional(*made) : std::nullopt;
     }
     static void check_result(const std::expected<void, BusError>& result, std::optional<BusError> expected) {
@@ -219,7 +220,7 @@ private:
     }
     template <class Removed>
     void check_removed(const Removed& removed, const std::optional<model::NaiveBus::Entry>& expected) {
-        check_equal(removed.has_value(), expected.has_value(), "deregister finds who owns the address");
+        check_equal(removed.has_value(), expected.has_value(), "deregister finds the owner of the address");
         if (removed) {
             check_equal(removed->first.base().value, expected->first, "the range's base");
             check_equal(removed->first.last().value, expected->last, "the range's end");

@@ -118,7 +118,7 @@ private:
         trace_.result(Hex{value}, ");");
         if (!wild_) {
             check_equal(value, before, "a read returns what peek() returned");
-            check_equal(value, model_.read_port(port), "a read gives what the model's does");
+            check_equal(value, model_.read_port(port), "a read returns the same as the model's");
         }
     }
     void write_port(std::uint8_t port, std::uint8_t value) {
@@ -173,11 +173,11 @@ private:
         trace_("}");
         const RtcCmosState state = device_->state();
         const auto decoded = vmsuperio::decode<RtcCmosState>(vmsuperio::encode(state));
-        check(decoded.has_value(), "what was encoded can be decoded");
+        check(decoded.has_value(), "encoded bytes can be decoded");
         check_same_state(*decoded, state, "a state survives encode and decode");
         world_.level = false;
         auto restored = Device::from_state(*decoded, Trigger{&world_}, {}, ClockRef(clock_));
-        check(restored.has_value(), "what a device has saved can be restored");
+        check(restored.has_value(), "a saved state can be restored");
         device_.emplace(std::move(*restored));
         check_same_state(device_->state(), state, "the restored device has the state that was saved");
         model_.restore();

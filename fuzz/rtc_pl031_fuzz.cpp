@@ -188,12 +188,12 @@ private:
         trace_("}");
         const RtcPl031State state = device_->state();
         const auto decoded = vmsuperio::decode<RtcPl031State>(vmsuperio::encode(state));
-        check(decoded.has_value(), "what was encoded can be decoded");
+        check(decoded.has_value(), "encoded bytes can be decoded");
         check_same_state(*decoded, state, "a state survives encode and decode");
         world_.level = false;
         auto restored =
             Device::from_state(*decoded, Trigger{&world_}, RtcEvents{&invalid_}, ClockRef(clock_));
-        check(restored.has_value(), "what a device has saved can be restored");
+        check(restored.has_value(), "a saved state can be restored");
         device_.emplace(std::move(*restored));
         check_same_state(device_->state(), state, "the restored device has the state that was saved");
         model_.restore();

@@ -102,7 +102,7 @@ private:
         }
         trace_.result(Hex{value}, ");");
         check_equal(value, before, "a read returns what peek() returned");
-        check_equal(value, model_.read(offset), "a read gives what the model's does");
+        check_equal(value, model_.read(offset), "a read returns the same as the model's");
     }
     void write(std::uint8_t offset, std::uint8_t value) {
         trace_("(void)serial->write(", offset, ", ", Hex{value}, ");");
@@ -258,13 +258,13 @@ private:
         trace_("}");
         const SerialState state = device_->state();
         const auto decoded = vmsuperio::decode<SerialState>(vmsuperio::encode(state));
-        check(decoded.has_value(), "what was encoded can be decoded");
+        check(decoded.has_value(), "encoded bytes can be decoded");
         check_same_state(*decoded, state, "a state survives encode and decode");
         const bool fails = std::exchange(world_.trigger_fails, false);
         world_.level = false;
         auto restored = Device::from_state(*decoded, Trigger{&world_}, Events{&world_}, Sink{&world_});
         world_.trigger_fails = fails;
-        check(restored.has_value(), "what a device has saved can be restored");
+        check(restored.has_value(), "a saved state can be restored");
         device_.emplace(std::move(*restored));
         timeout_.emplace(clock_);
         check_same_state(device_->state(), state, "the restored device has the state that was saved");

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-# Debian's MinGW-w64, with threads of the C++ standard library; Wine runs what it builds, where it is installed.
+# Debian's MinGW-w64, with threads of the C++ standard library; Wine, if it is installed, runs the built programs.
 set(CMAKE_SYSTEM_NAME Windows)
 set(CMAKE_SYSTEM_PROCESSOR x86_64)
 set(CMAKE_CXX_COMPILER x86_64-w64-mingw32-g++-posix)

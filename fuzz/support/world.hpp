@@ -110,7 +110,8 @@ struct Events {
     void overrun() const { ++world->overruns; }
     void dropped_bytes(std::size_t count) const { world->dropped += count; }
     static void characters_dropped(const vmsuperio::ReceivedCharacters& characters) {
-        check(characters.size() != 0 && characters.size() <= 64, "characters_dropped() has what a FIFO held");
+        check(characters.size() != 0 && characters.size() <= 64,
+              "characters_dropped() reports at most a full FIFO");
     }
     void interrupt_raised() const { ++world->raised; }
 };

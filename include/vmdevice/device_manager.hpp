@@ -246,7 +246,7 @@ public:
     [[nodiscard]] std::optional<DeviceInfo> owner(MmioAddress address) const {
         return first([&](const Node& node) { return node.template range_at<MmioResource>(address); });
     }
-    /// The devices on an interrupt line, several where it is shared, in the order of their ids.
+    /// The devices on an interrupt line (several if it is shared), in the order of their ids.
     [[nodiscard]] std::vector<DeviceInfo> irq_owners(std::uint32_t irq) const {
         std::vector<DeviceInfo> all;
         const detail::LockGuard guard(mutex_);

@@ -177,8 +177,7 @@ TEST_CASE("InputDescriptor: a descriptor that cannot be opened again or is alrea
     SECTION("none") { CHECK(InputDescriptor().fd() == -1); }
 }
 
-TEST_CASE("InputDescriptor: a thread that has to read stops while nobody takes what it has read",
-          "[console]") {
+TEST_CASE("InputDescriptor: a thread that has to read stops while its input is not taken", "[console]") {
     const Source source = make_terminal(true);
     REQUIRE(::fcntl(source.writer.get(), F_SETFL, O_NONBLOCK) == 0);
     const InputDescriptor input(source.reader.get());

@@ -98,7 +98,7 @@ struct ThreadState {
     unsigned exits = 0;
     /// The slot of a dispatch that begins when idle.
     ReaderSlot* first = nullptr;
-    /// The slot of any other dispatch, and where the slots end.
+    /// The slot of any other dispatch, and the end of the slots.
     ReaderSlot* top = nullptr;
     ReaderSlot* limit = nullptr;
     ReaderRecord* record = nullptr;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """Machines on which kvm_vmm can run a real kernel.
 
-`DirectMachine` is this computer, where the CPU virtualizes in hardware. `NestedMachine` is a small Linux under QEMU,
+`DirectMachine` is this computer, if its CPU has hardware virtualization. `NestedMachine` is a small Linux under QEMU,
 whose emulated CPU has SVM, so that /dev/kvm appears inside it. Both run any number of programs one after another and
 hand out the same `Run`: bytes to stdin, bytes from stdout, stderr and further streams, and an exit status.
 

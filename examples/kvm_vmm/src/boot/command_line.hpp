@@ -12,7 +12,7 @@ namespace kvm_vmm {
 /// bytes without the NUL. Returns the address.
 ///
 /// Throws VmmError(ExitCode::usage) if the text is longer than `limit` or `space` allows, or if the kernel's
-/// parser (lib/cmdline.c, next_arg) would not see it as it was meant: it holds bytes outside printable ASCII
+/// parser (lib/cmdline.c, next_arg) would misread it: it contains bytes outside printable ASCII
 /// (tab excepted), or a double quote that is never closed.
 std::uint64_t write_command_line(GuestMemory& memory, GuestRange space, std::string_view text,
                                  std::uint32_t limit);

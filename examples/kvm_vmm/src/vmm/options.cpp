@@ -53,7 +53,7 @@ struct Choice {
 };
 
 constexpr std::array protocols{
-    Choice{"auto", BootProtocol::automatic, "pvh where the kernel offers it, or else linux"},
+    Choice{"auto", BootProtocol::automatic, "pvh if the kernel supports it, otherwise linux"},
     Choice{"linux", BootProtocol::linux_boot, "the 64-bit boot protocol"},
     Choice{"pvh", BootProtocol::pvh},
 };
