@@ -220,7 +220,7 @@ void check_golden_version_1(std::string_view hexadecimal, const S& saved) {
     CHECK_SAME_STATE(*state, saved);
 }
 
-/// A state that a device can be in: that of the snapshots holds bytes of a mouse that is absent.
+/// Makes the state of the snapshots valid: it has queued bytes of a mouse, which must therefore be present.
 I8042State with_mouse(I8042State state) {
     state.mouse_present = true;
     return state;

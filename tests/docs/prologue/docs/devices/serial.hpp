@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What the fragments of docs/devices/serial.md refer to.
+// Declarations that the fragments of docs/devices/serial.md use.
 #pragma once
 
 #include <chrono>

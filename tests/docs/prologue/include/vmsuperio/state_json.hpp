@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What the fragments of include/vmsuperio/state_json.hpp refer to.
+// Declarations that the fragments of include/vmsuperio/state_json.hpp use.
 #pragma once
 
 #include <vmsuperio/i8042.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What the fragments of include/vmsuperio/registers/register.hpp refer to.
+// Declarations that the fragments of include/vmsuperio/registers/register.hpp use.
 #pragma once
 
 #include <cstdint>

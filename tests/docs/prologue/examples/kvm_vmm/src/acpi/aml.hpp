@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// What the fragments of examples/kvm_vmm/src/acpi/aml.hpp refer to.
+// Declarations that the fragments of examples/kvm_vmm/src/acpi/aml.hpp use.
 #pragma once
 
 #include "acpi/aml.hpp"
