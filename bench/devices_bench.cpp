@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The cost of the most frequent accesses of guests: the
-// controller's status and data, the clock's registers, a debug console's text.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The cost of the most frequent accesses of guests: the controller's status and data, the clock's registers,
+// a debug console's text.
 #include <array>
 #include <benchmark/benchmark.h>
 #include <chrono>

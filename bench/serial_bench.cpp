@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The cost of a guest's access to the serial port,
-// without bus and VM exit.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The cost of a guest's access to the serial port, without bus and VM exit.
 #include <array>
 #include <benchmark/benchmark.h>
 #include <cstdint>

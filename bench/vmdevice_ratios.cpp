@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause IoManager's cost as a ratio to that of other designs,
-// measured side by side in CPU time of the dispatching thread. The minimum of many short runs is taken, so
-// that a busy machine has little influence.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// IoManager's cost as a ratio to that of other designs, measured side by side in CPU time of the dispatching
+// thread. The minimum of many short runs is taken, so that a busy machine has little influence.
 #include <algorithm>
 #include <array>
 #include <atomic>

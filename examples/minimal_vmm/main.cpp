@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A VMM from the library and KVM alone. Its guest runs in
-// real mode: it greets on its serial port, sends back its input in upper case, and ends the VM through the
-// exit port at the end of the input.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A VMM from the library and KVM alone. Its guest runs in real mode: it greets on its serial port, sends back
+// its input in upper case, and ends the VM through the exit port at the end of the input.
 //
 //     echo hello | minimal_vmm
 #include <array>

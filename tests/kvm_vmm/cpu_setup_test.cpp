@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The state of a CPU at its first instruction, read by
-// the guest itself or from KVM.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The state of a CPU at its first instruction, read by the guest itself or from KVM.
 #include "arch/x86_64/cpu_setup.hpp"
 
 #include <cstdint>

@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause kvm_vmm as a job of a shell: in the foreground of a
-// real controlling terminal, in the background, stopped and continued.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// kvm_vmm as a job of a shell: in the foreground of a real controlling terminal, in the background, stopped
+// and continued.
 #include <array>
 #include <chrono>
 #include <cstdint>

@@ -329,7 +329,7 @@ TEST_CASE("Metrics file: anything except a file that has replaced it is left alo
     }
     CHECK(slurp(precious) == "precious");
     std::filesystem::remove(path);
-    file.write("third");  // after somebody has read and removed the file
+    file.write("third");  // after a reader has removed the file
     CHECK(slurp(path) == "third");
     std::size_t files = 0;
     for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory / ".")) {

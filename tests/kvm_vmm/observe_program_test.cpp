@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause --log, --metrics and --trace-io, as a user sees them.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// --log, --metrics and --trace-io, as a user sees them.
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <sys/resource.h>

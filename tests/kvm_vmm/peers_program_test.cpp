@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause kvm_vmm and the peers of its serial ports: readers that
-// leave, terminals that other processes read too. Each test has less time than kvm_vmm's patience with a
-// reader, so that waiting for nobody is a failure.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// kvm_vmm and the peers of its serial ports: readers that leave, terminals that other processes read too.
+// Each test has less time than kvm_vmm's patience with a reader, so that waiting for nobody is a failure.
 #include <algorithm>
 #include <array>
 #include <csignal>
@@ -320,9 +320,9 @@ TEST_CASE("kvm_vmm: SIGTERM ends it while other processes read the same terminal
 TEST_CASE("kvm_vmm: input reaches a guest that prints after each check for input", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
-    // Read LSR; with data ready, reset; otherwise print a dot and read LSR again. 0: mov dx, 0x3FD; in al,
-    // dx; test al, 1; jnz 19; mov dx, 0x3F8; mov al, '.'; out dx, al; jmp 0 19: mov al, 0xFE; out 0x64, al;
-    // hlt
+    // Read LSR; with data ready, reset; otherwise print a dot and read LSR again.
+    // 0: mov dx, 0x3FD; in al, dx; test al, 1; jnz 19; mov dx, 0x3F8; mov al, '.'; out dx, al; jmp 0
+    // 19: mov al, 0xFE; out 0x64, al; hlt
     const std::string kernel =
         directory
             .write("kernel",

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause kvm_vmm as a process: what it inherits, how it ends,
-// and how it handles time in which it did not run.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// kvm_vmm as a process: what it inherits, how it ends, and how it handles time in which it did not run.
 #include <array>
 #include <chrono>
 #include <cstdint>

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause kvm_vmm as a user sees it: run as a process, if
-// necessary in a terminal of its own.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// kvm_vmm as a user sees it: run as a process, if necessary in a terminal of its own.
 #include "program.hpp"
 
 #include <array>

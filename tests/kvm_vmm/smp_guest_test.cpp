@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause kvm_vmm with guests of several CPUs: all CPUs start,
-// and each way to end the guest ends the process, whatever the other CPUs do.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// kvm_vmm with guests of several CPUs: all CPUs start, and each way to end the guest ends the process,
+// whatever the other CPUs do.
 #include <algorithm>
 #include <array>
 #include <chrono>

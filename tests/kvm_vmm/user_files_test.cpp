@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause What kvm_vmm may do to a user's files: two or three
-// options at a time name objects of every kind by every kind of name. Nothing may be lost that was not named
-// as an output.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// What kvm_vmm may do to a user's files: two or three options at a time name objects of every kind by every
+// kind of name. Nothing may be lost that was not named as an output.
 #include <algorithm>
 #include <cerrno>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The small parts that decide when a VM ends, restarts
-// and is kicked.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The small parts that decide when a VM ends, restarts and is kicked.
 #include <array>
 #include <chrono>
 #include <string>

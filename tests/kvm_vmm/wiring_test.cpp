@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause kvm_vmm with guests that check how the machine is
-// wired: which device is on which interrupt line, what the CMOS contains about memory, which writes end the
-// VM and which do not.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// kvm_vmm with guests that check how the machine is wired: which device is on which interrupt line, what the
+// CMOS contains about memory, which writes end the VM and which do not.
 #include <cstdint>
 #include <string>
 #include <vector>

@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A dispatch must neither allocate nor take a lock. This
-// program replaces the allocation functions and the C library's lock functions with ones that count.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A dispatch must neither allocate nor take a lock. This program replaces the allocation functions and the C
+// library's lock functions with ones that count.
 #include <array>
 #include <cstdint>
 #include <dlfcn.h>

@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The guarantees of IoManager to threads. Built twice:
-// with the fences of the platform and with the portable ones.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The guarantees of IoManager to threads. Built twice: with the fences of the platform and with the portable
+// ones.
 #include <array>
 #include <atomic>
 #include <barrier>

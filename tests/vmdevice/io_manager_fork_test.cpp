@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A child of fork() has only the thread that called
-// fork(). Operations of the other threads that were in progress must not block it.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A child of fork() has only the thread that called fork(). Operations of the other threads that were in
+// progress must not block it.
 #include <atomic>
 #include <chrono>
 #include <cstddef>

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause What a device's handler may do to the buses: move its
-// own range, remove itself and others, with its own lock held, any number of times. Built twice, like
-// io_manager_concurrency_test.cpp.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// What a device's handler may do to the buses: move its own range, remove itself and others, with its own
+// lock held, any number of times. Built twice, like io_manager_concurrency_test.cpp.
 #include <array>
 #include <atomic>
 #include <barrier>

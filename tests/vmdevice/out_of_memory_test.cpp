@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause Each allocation of each operation of the buses fails in
-// turn: the operation is done or not, nothing is lost, and if it is not done the guest sees no change. The
-// device tree has its own tests of this kind.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// Each allocation of each operation of the buses fails in turn: the operation is done or not, nothing is
+// lost, and if it is not done the guest sees no change. The device tree has its own tests of this kind.
 #include <array>
 #include <atomic>
 #include <condition_variable>

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause Properties of all devices: a default state is that of a
-// device that has just been reset, reset() has the effect of the reset line, and no clock and no saved state
-// makes a sum of times overflow.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// Properties of all devices: a default state is that of a device that has just been reset, reset() has the
+// effect of the reset line, and no clock and no saved state makes a sum of times overflow.
 #include <array>
 #include <chrono>
 #include <cstdint>

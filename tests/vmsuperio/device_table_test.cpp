@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause One table of all devices, and the behaviour that all of
-// them share: states, restoring, reset, inspect() and failures of the host. A row specifies how a device is
-// created and used.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// One table of all devices, and the behaviour that all of them share: states, restoring, reset, inspect() and
+// failures of the host. A row specifies how a device is created and used.
 #include <array>
 #include <chrono>
 #include <cstddef>

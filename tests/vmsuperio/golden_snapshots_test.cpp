@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause Snapshots that earlier code wrote, decoded by the
-// present code. The bytes never change: if a test fails here, users' snapshots can no longer be read.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// Snapshots that earlier code wrote, decoded by the present code. The bytes never change: if a test fails
+// here, users' snapshots can no longer be read.
 //
 // They were created as follows: the functions below, which set each member to a distinct value that a device
 // can have, were compiled with the headers of commit f198aee, and the bytes of `encode` were printed. Those

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The accesses of drivers that detect the controller, its
-// keyboard and its mouse.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The accesses of drivers that detect the controller, its keyboard and its mouse.
 #include <array>
 #include <cstdint>
 #include <vector>

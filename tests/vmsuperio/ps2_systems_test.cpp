@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The accesses of systems other than those in
-// ps2_drivers_test.cpp to the controller and its devices, step by step as in their sources. A wait that the
-// driver would spend in a loop is a failure here.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The accesses of systems other than those in ps2_drivers_test.cpp to the controller and its devices, step by
+// step as in their sources. A wait that the driver would spend in a loop is a failure here.
 #include <cstdint>
 #include <optional>
 #include <vector>

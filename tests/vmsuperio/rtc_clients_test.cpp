@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The accesses of systems to the MC146818. Each case
-// names the driver and the function that it follows; the cases were written from the published sources, not
-// copied.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The accesses of systems to the MC146818. Each case names the driver and the function that it follows; the
+// cases were written from the published sources, not copied.
 #include <array>
 #include <chrono>
 #include <cstdint>

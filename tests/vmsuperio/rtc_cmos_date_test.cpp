@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The additions of later chips than the MC146818A: an
-// alarm on a day and a month, and a second bank of memory.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The additions of later chips than the MC146818A: an alarm on a day and a month, and a second bank of
+// memory.
 #include <array>
 #include <chrono>
 #include <cstdint>

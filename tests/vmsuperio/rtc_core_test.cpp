@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The clocks' cores at compile time, their validators,
-// and their texts: names and inspect().
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The clocks' cores at compile time, their validators, and their texts: names and inspect().
 #include <array>
 #include <chrono>
 #include <cstdint>

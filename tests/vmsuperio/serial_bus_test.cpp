@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The port on the buses of a VMM: on the port bus, and in
-// memory with spaced registers.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The port on the buses of a VMM: on the port bus, and in memory with spaced registers.
 #include <array>
 #include <memory>
 

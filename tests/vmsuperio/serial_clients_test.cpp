@@ -1,6 +1,7 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The accesses of systems to a 16550. Each case names the
-// driver and the function that it follows; the cases were written from the published sources, not copied. The
-// probes of Linux, FreeBSD, NetBSD and OpenBSD are in serial_driver_test.cpp.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The accesses of systems to a 16550. Each case names the driver and the function that it follows; the cases
+// were written from the published sources, not copied. The probes of Linux, FreeBSD, NetBSD and OpenBSD are
+// in serial_driver_test.cpp.
 #include <cstdint>
 #include <deque>
 #include <string>

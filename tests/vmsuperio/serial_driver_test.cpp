@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The accesses of real drivers: their probes as sequences
-// of accesses, and interrupt-driven drivers with an interrupt controller that sees only edges.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The accesses of real drivers: their probes as sequences of accesses, and interrupt-driven drivers with an
+// interrupt controller that sees only edges.
 #include <array>
 #include <deque>
 #include <functional>

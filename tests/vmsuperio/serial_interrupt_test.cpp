@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause Interrupts: priorities, set and clear conditions, the
-// line, edges and levels, the character timeout.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// Interrupts: priorities, set and clear conditions, the line, edges and levels, the character timeout.
 #include <array>
 #include <chrono>
 

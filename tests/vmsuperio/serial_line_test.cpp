@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The host's view of the line and its settings: the
-// default of the character timeout, the gate of the interrupt, changes of format, speed and modem outputs,
-// automatic flow control, and the text of errors.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The host's view of the line and its settings: the default of the character timeout, the gate of the
+// interrupt, changes of format, speed and modem outputs, automatic flow control, and the text of errors.
 #include <cstdint>
 #include <expected>
 #include <span>

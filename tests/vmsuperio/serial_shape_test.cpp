@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The serial port as a device of the common shape: event
-// handlers see the state after the access, host errors are counted in one place, inspect() shows registers
-// and state, and its time is a deadline and a tick.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The serial port as a device of the common shape: event handlers see the state after the access, host errors
+// are counted in one place, inspect() shows registers and state, and its time is a deadline and a tick.
 #include <chrono>
 #include <cstdint>
 #include <functional>

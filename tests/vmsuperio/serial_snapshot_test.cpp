@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause Saving and restoring: including every latch, at any
-// point, and safe with hostile states.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// Saving and restoring: including every latch, at any point, and safe with hostile states.
 #include <algorithm>
 #include <bit>
 #include <cstdlib>

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause States as JSON: nothing is lost, and hostile values are
-// not misinterpreted.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// States as JSON: nothing is lost, and hostile values are not misinterpreted.
 
 #if __has_include(<nlohmann/json.hpp>)
 

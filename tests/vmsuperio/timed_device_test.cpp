@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The guarantees of next_deadline(), tick(), state() and
-// from_state(), for every device with time in one harness (tests/support/timed_device.hpp).
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The guarantees of next_deadline(), tick(), state() and from_state(), for every device with time in one
+// harness (tests/support/timed_device.hpp).
 
 #include "timed_device.hpp"
 

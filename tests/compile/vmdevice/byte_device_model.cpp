@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause ByteDevice requires byte reads and writes.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// ByteDevice requires byte reads and writes.
 #include <cstdint>
 
 #include <vmdevice/byte_device.hpp>

@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A const bus returns const devices.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A const bus returns const devices.
 #include <utility>
 
 #include <vmdevice/bus.hpp>

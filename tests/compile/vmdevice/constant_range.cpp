@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A constant range that is empty or extends past the last
-// address does not compile.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A constant range that is empty or extends past the last address does not compile.
 #include <vmdevice/range.hpp>
 
 #ifdef REJECT

@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A bus of move-only devices takes them only by move.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A bus of move-only devices takes them only by move.
 #include <memory>
 #include <utility>
 

@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A type without registers cannot be shared on a bus.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A type without registers cannot be shared on a bus.
 #include <cstdint>
 
 #include <vmdevice/share.hpp>

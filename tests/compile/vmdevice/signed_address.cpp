@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The integer of an address space is unsigned.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The integer of an address space is unsigned.
 #include <cstdint>
 
 #include <vmdevice/range.hpp>

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The four events are required, so that a misspelt one is
-// detected.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The four events are required, so that a misspelt one is detected.
 #include <vmsuperio/serial.hpp>
 
 struct Events {

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The number of bytes that fitted must not be ignored,
-// because the others would be lost.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The number of bytes that fitted must not be ignored, because the others would be lost.
 #include <array>
 
 #include <vmsuperio/serial.hpp>

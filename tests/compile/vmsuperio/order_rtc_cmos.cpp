@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The arguments of all devices are in the same order:
-// trigger, events, clock, options.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The arguments of all devices are in the same order: trigger, events, clock, options.
 #include <vmsuperio/rtc_cmos.hpp>
 
 struct Events {

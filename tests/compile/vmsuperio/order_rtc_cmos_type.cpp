@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The template's parameters are in the order of the
-// constructor's.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The template's parameters are in the order of the constructor's.
 #include <vmsuperio/rtc_cmos.hpp>
 
 #if defined(REJECT)

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The arguments of all devices are in the same order:
-// trigger, events, clock.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The arguments of all devices are in the same order: trigger, events, clock.
 #include <vmsuperio/rtc_pl031.hpp>
 
 struct Events {

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A field of one register cannot be used with another
-// one.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A field of one register cannot be used with another one.
 #include <vmsuperio/registers/uart16550.hpp>
 
 using namespace vmsuperio::uart16550;

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A number is converted to a register only explicitly:
-// MSR bits are not MCR bits.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A number is converted to a register only explicitly: MSR bits are not MCR bits.
 #include <vmsuperio/serial.hpp>
 
 using Uart = vmsuperio::Serial<vmsuperio::NullTrigger>;

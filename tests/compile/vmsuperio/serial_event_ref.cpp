@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A reference to events has every optional event itself,
-// and must not hide a wrong signature.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A reference to events has every optional event itself, and must not hide a wrong signature.
 #include <vmsuperio/serial.hpp>
 
 struct Events : vmsuperio::NoEvents {

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A trigger must report failures: a type whose trigger()
-// returns nothing is not one.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A trigger must report failures: a type whose trigger() returns nothing is not one.
 #include <vmsuperio/serial.hpp>
 
 struct Interrupt {

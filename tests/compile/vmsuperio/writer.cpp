@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause A writer must return how much it took: a type that
-// returns only success or failure is not one.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// A writer must return how much it took: a type that returns only success or failure is not one.
 #include <vmsuperio/serial.hpp>
 
 struct Sink {
