@@ -16,7 +16,7 @@
 /// device owns them, so they write to objects of the test.
 namespace recorders {
 
-/// The error of a trigger that a test lets fail.
+/// The error of a trigger that a test makes fail.
 inline constexpr int failure = 7;
 /// For a trigger that always fails.
 inline constexpr bool always = true;
@@ -60,7 +60,7 @@ struct RecordingLevel {
     }
 };
 
-/// Keeps what it takes.
+/// A writer that records the bytes that it takes.
 struct RecordingWriter {
     std::string output{};
     std::size_t room{SIZE_MAX};  // bytes that it takes until it is full
