@@ -150,7 +150,9 @@ public:
     }
 
     /// Removes a device from the buses, waits until no thread is inside it, calls set_resources with an empty
-    /// set, and frees its resources. Exceptions of set_resources are ignored.
+    /// set, and frees its resources. Exceptions of set_resources are ignored. On a thread that is in a
+    /// device, or that holds the lock of a Locked device, it does not wait (see IoManager): another thread
+    /// may then still be in the device when set_resources is called and the resources are free for others.
     std::expected<DeviceInfo, Failure> unregister_device(InstanceId id) {
         std::shared_ptr<Node> node;
         DeviceInfo info;

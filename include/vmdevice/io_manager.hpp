@@ -99,7 +99,7 @@ public:
     }
 
     /// Removes the device that owns `any_address_inside`, with its whole range, and waits until no thread is
-    /// inside it. Returns nothing if there is none.
+    /// inside it, with the exceptions above. Returns nothing if there is none.
     std::optional<std::pair<PioRange, std::shared_ptr<Pio>>> deregister_pio(PioAddress any_address_inside) {
         return remove(pio_, any_address_inside);
     }
@@ -143,8 +143,8 @@ public:
     }
 
     /// Removes the registrations at exactly the port and memory ranges of `resources`, and waits until no
-    /// thread is inside a device through them. Returns `device_not_found`, and changes nothing, if one of the
-    /// ranges is not registered with these bounds.
+    /// thread is inside a device through them, with the exceptions above. Returns `device_not_found`, and
+    /// changes nothing, if one of the ranges is not registered with these bounds.
     [[nodiscard]] std::expected<void, BusError> deregister_resources(const DeviceResources& resources) {
         const auto ports = resources.get_pio_address_ranges();
         const auto memory = resources.get_mmio_address_ranges();
@@ -501,11 +501,12 @@ private:
 /// Thread safety: every function may be called from any thread at any time, also from inside a device's
 /// handler. Only the destructor must run after all other calls have returned.
 ///
-/// - **Dispatch** (`pio_read` and the like) takes no lock, never waits or retries, and allocates nothing. Its
-///   cost does not depend on how many devices there are. If no device owns the whole access, it is an error
-///   and no device is called; the buffer of a read is then unchanged, so that the caller decides which value
-///   an absent device reads as. `pio_exit` and `mmio_exit` accept an exit of a hypervisor unchanged, and
-///   decide as a PC does.
+/// - **Dispatch** (`pio_read` and the like) takes no lock, never waits or retries, and allocates nothing,
+///   except in the first dispatch of a thread while more than 64 threads use buses. If that throws
+///   std::bad_alloc, no device has been called. Its cost does not depend on how many devices there are. If no
+///   device owns the whole access, it is an error and no device is called; the buffer of a read is then
+///   unchanged, so that the caller decides which value an absent device reads as. `pio_exit` and `mmio_exit`
+///   accept an exit of a hypervisor unchanged, and decide as a PC does.
 /// - **register_*** never waits for a dispatch.
 /// - **deregister_*** and **move_*** block until no thread is executing in the device through the range that
 ///   it had; the caller may then destroy the device. They return without waiting if the wait could be a

@@ -103,7 +103,8 @@ struct PvpanicCallback {
 /// The pvpanic ISA device: one byte, at port 0x505 by convention (the guest finds it through ACPI, QEMU0001).
 ///
 /// A read returns the events that the device supports; a write reports one or more of them, and other bits
-/// are ignored. Source: QEMU, "PVPANIC DEVICE" specification. Thread safety: none.
+/// are ignored. Not modelled: the PCI variant. Source: QEMU, "PVPANIC DEVICE" specification. Thread safety:
+/// none.
 class Pvpanic : public DeviceShell<detail::PvpanicCore, detail::PvpanicCallback> {
 public:
     static constexpr std::size_t register_count = 1;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 
 #include <vmdevice/range.hpp>
 #include <vmsuperio/debug_port.hpp>
@@ -37,7 +38,9 @@ namespace kvm_vmm {
                     const auto taken = output->write(bytes);
                     return taken ? std::optional(*taken) : std::nullopt;
                 };
-                return put_on_bus(observed, vmsuperio::DebugPort::console(send));
+                auto console = put_on_bus(observed, vmsuperio::DebugPort::console(send));
+                observed.register_name = [](std::uint64_t, bool) { return std::string("data"); };
+                return console;
             }};
 }
 

@@ -14,12 +14,12 @@
 namespace kvm_vmm {
 
 /// An edge-triggered interrupt line of the guest: each trigger() of the eventfd is an edge. Throws VmmError.
-[[nodiscard]] inline vmsuperio::EventFdTrigger make_interrupt(KvmVm& vm, std::uint32_t irq) {
+[[nodiscard]] inline vmsuperio::EventFdTrigger make_interrupt(KvmVm& vm, std::uint32_t gsi) {
     auto event_fd = vmsuperio::EventFdTrigger::create();
     if (!event_fd) {
         throw VmmError(ExitCode::vmm_error, "cannot create an eventfd: " + event_fd.error().message());
     }
-    vm.register_irqfd(event_fd->fd(), irq);
+    vm.register_irqfd(event_fd->fd(), gsi);
     return std::move(*event_fd);
 }
 

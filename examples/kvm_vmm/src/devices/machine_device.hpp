@@ -30,7 +30,9 @@
 
 namespace kvm_vmm {
 
-/// The objects that a device may use when it is created. All of them outlive the device.
+/// The objects that a device may use when it is created. `vm`, `events`, `end`, `memory`, `serials`,
+/// `debug_console` and `observer` outlive the device. The context itself, `battery`, `on_command` and
+/// `controls` are for its creation only: a device copies what it keeps.
 struct DeviceContext {
     KvmVm& vm;
     EventManager& events;
@@ -45,13 +47,15 @@ struct DeviceContext {
     HostControls& controls;
 };
 
+/// A device on the port bus. This machine has none in memory yet: memory ranges can only be reserved.
 using DevicePointer = std::shared_ptr<vmdevice::DevicePio>;
 
 /// A row of the machine table: the description of a device, and the function that creates it.
 struct MachineDevice {
     DeviceDescription description;
-    /// Creates the device that answers at the description's ports. Empty for a device that KVM emulates,
-    /// whose resources are only reserved. Throws VmmError.
+    /// Creates the device that answers at the description's ports. Each access has its offset in the range
+    /// that it is in; to count offsets from the lowest port of several ranges, return a vmdevice::PortView.
+    /// Empty for a device that KVM emulates, whose resources are only reserved. Throws VmmError.
     std::function<DevicePointer(const DeviceContext&, ObservedDevice&)> create{};
 };
 

@@ -35,12 +35,13 @@ namespace kvm_vmm {
         };
         return device;
     };
-    return {.description = {.name = "PM1a",
-                            .title = "ACPI power management",
-                            .model = "vmsuperio::AcpiPm",
-                            .resources = {ports(range), interrupt(block.sci_irq)},
-                            .fixed_hardware = block},
-            .create = create};
+    return {
+        .description = {.name = "PM1a",
+                        .title = "ACPI power management",
+                        .model = "vmsuperio::AcpiPm",
+                        .resources = {ports(range), interrupt(block.sci_irq, vmdevice::IrqSharing::level)},
+                        .fixed_hardware = block},
+        .create = create};
 }
 
 }  // namespace kvm_vmm

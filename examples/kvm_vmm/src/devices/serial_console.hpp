@@ -34,10 +34,11 @@ namespace kvm_vmm {
 /// sends them when the back end is writable. While there is no reader, the transmitter never waits.
 ///
 /// Input: the event loop reads as much as the UART has room for, and more if it must find Ctrl-A commands
-/// (SerialBackend::Input). A BREAK that the user requests keeps its position in the input. While there is no
-/// room, or the guest does not listen, the back end is not read: nothing is lost and nothing accumulates
-/// here. The UART reports when it can take more; a guest that is not recognised as listening gets its input
-/// after `input_patience`. Input that the guest discards unread is returned to the queue and delivered again.
+/// (SerialBackend::Input). A BREAK that the user requests keeps its position in the input. With Input::plain
+/// the back end is not read while there is no room or the guest does not listen; with the other kinds it is
+/// read ahead into the back end's queue. The UART reports when it can take more; a guest that is not
+/// recognised as listening gets its input after `input_patience`. Input that the guest discards unread is
+/// returned to the queue and delivered again.
 ///
 /// The disconnect of a peer is detected at any time.
 ///

@@ -95,6 +95,7 @@ Platform platform_of(const VmmConfig& config, std::span<const MachineDevice> tab
 vmdevice::SystemAllocator make_allocator() {
     constexpr std::uint64_t device_memory = 0xC000'0000;  // where GuestMemory leaves its gap
     return vmdevice::SystemAllocator(
+        // All ports but the last: a range cannot be a whole address space.
         {.pio = vmdevice::PioRange::create({0}, 0xFFFF).value(),
          .mmio = vmdevice::MmioRange::create({device_memory}, (1ULL << 32U) - device_memory).value(),
          .irq = vmdevice::NumberRange::create(vmdevice::Number{0}, platform::ioapic_pins).value()});
@@ -103,7 +104,8 @@ vmdevice::SystemAllocator make_allocator() {
 void create_devices(std::span<const MachineDevice> table, vmdevice::DeviceManager& manager,
                     const DeviceContext& context) {
     for (const MachineDevice& row : table) {
-        const auto& [name, resources] = std::tie(row.description.name, row.description.resources);
+        const std::string& name = row.description.name;
+        const Resources& resources = row.description.resources;
         auto registered =
             row.create ? manager.register_device(
                              name, row.create(context, context.observer.devices().add(name)), resources)

@@ -121,7 +121,9 @@ void VirtualMachine::on_console_command(std::size_t port, ConsoleCommand command
             }
             break;
         case ConsoleCommand::power_button:
-            controls_.press_power_button();
+            if (controls_.press_power_button) {
+                controls_.press_power_button();
+            }
             break;
         case ConsoleCommand::status:
             report(status());

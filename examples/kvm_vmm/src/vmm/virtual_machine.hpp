@@ -67,7 +67,9 @@ public:
     void finish_output();
 
     /// After run(): the state that survives a reset, for the next VM.
-    [[nodiscard]] Battery reset_battery_backed() { return controls_.reset_battery_backed(); }
+    [[nodiscard]] Battery reset_battery_backed() {
+        return controls_.reset_battery_backed ? controls_.reset_battery_backed() : Battery{};
+    }
 
     /// Ends the VM from outside. May be called from any thread.
     void request_end(EndReason reason, std::string message = {}) {
