@@ -12,8 +12,8 @@
 
 #include <vmsuperio/host_errors.hpp>
 
-/// The host's side of a device: triggers, a writer and events that record the device's calls and fail on demand. A
-/// device owns them, so they write to objects of the test.
+/// The host's side of a device: triggers, a writer and events that record the device's calls and fail on
+/// demand. A device owns them, so they write to objects of the test.
 namespace recorders {
 
 /// The error of a trigger that a test makes fail.
@@ -36,8 +36,8 @@ struct CountingTrigger {
     }
 };
 
-/// Records each level. A device that has a line with levels never calls `trigger`, which fails unless a test counts
-/// its calls.
+/// Records each level. A device that has a line with levels never calls `trigger`, which fails unless a test
+/// counts its calls.
 struct RecordingLevel {
     using error_type = int;
     std::vector<bool>* levels;

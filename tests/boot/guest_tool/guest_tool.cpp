@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// Does what BusyBox has no command for, inside the guest or beside kvm_vmm on its host. Prints the results; any
-// failure is one line and status 1.
+// Does what BusyBox has no command for, inside the guest or beside kvm_vmm on its host. Prints the results;
+// any failure is one line and status 1.
 #include <array>
 #include <cerrno>
 #include <chrono>
