@@ -213,7 +213,25 @@ TEST_CASE("Metrics: errors of a device are counted, and the first is logged", "[
     close_log();
     const std::string log = slurp(file);
     CHECK(kvm_vmm::test::line_count(log) == 1);
-    CHECK_THAT(log, Catch::Matchers::Contains("warning: COM1") && Catch::Matchers::Contains("Broken pipe"));
+    CHECK_THAT(log, Catch::Matchers::Contains("warning: COM1: ") &&
+                        Catch::Matchers::Contains(": Broken pipe; further errors are only counted") &&
+                        !Catch::Matchers::Contains("Broken pipe: Broken pipe"));
+}
+
+TEST_CASE("Metrics: the log gives the reason of each kind of error once", "[metrics]") {
+    using Serial = vmsuperio::SerialError<std::error_code>;
+    const ScratchDirectory directory;
+    const std::string file = (directory / "log").string();
+    Observer observer(log_to(file), std::nullopt);
+    const std::error_code pipe = std::make_error_code(std::errc::broken_pipe);
+    DeviceErrorLog(observer.devices().add("a"))(Serial::from_trigger(pipe));
+    DeviceErrorLog(observer.devices().add("b"))(pipe);
+    DeviceErrorLog(observer.devices().add("c"))(5);
+    close_log();
+    const std::string log = slurp(file);
+    CHECK_THAT(log, Catch::Matchers::Contains("a: the interrupt trigger failed: Broken pipe; further"));
+    CHECK_THAT(log, Catch::Matchers::Contains("b: the interrupt trigger failed: Broken pipe; further"));
+    CHECK_THAT(log, Catch::Matchers::Contains("c: a write failed; further"));
 }
 
 TEST_CASE("Metrics: each unclaimed port is logged once, up to a limit", "[metrics]") {

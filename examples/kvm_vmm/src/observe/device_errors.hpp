@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <concepts>
 #include <string>
 #include <system_error>
-#include <type_traits>
 
+#include <vmsuperio/host_errors.hpp>
 #include <vmsuperio/serial_error.hpp>
 
 #include "observe/device_directory.hpp"
@@ -28,22 +29,15 @@ public:
     }
 
 private:
-    static std::string describe(const std::error_code& error) {
-        return "the interrupt trigger failed: " + error.message();
-    }
-    template <class TriggerError>
-    static std::string describe(const vmsuperio::SerialError<TriggerError>& error) {
-        std::string text{to_string(error)};
-        if (error.kind() == vmsuperio::SerialErrorKind::write) {
-            text += ": " + error.write_error().message();
-        } else if constexpr (std::is_same_v<TriggerError, std::error_code>) {
-            text += error.trigger_error() ? ": " + error.trigger_error()->message() : std::string{};
-        }
-        return text;
-    }
     template <class Error>
-    static std::string describe(const Error& /*error*/) {
-        return "a write failed";
+    static std::string describe(const Error& error) {
+        if constexpr (std::same_as<Error, std::error_code>) {
+            return std::string(to_string(vmsuperio::HostErrorSource::interrupt)) + ": " + error.message();
+        } else if constexpr (requires { std::string(to_string(error)); }) {
+            return std::string(to_string(error));
+        } else {
+            return "a write failed";
+        }
     }
 
     ObservedDevice* device_;
