@@ -24,13 +24,6 @@ struct PioAddress {
     std::uint16_t value;
 
     friend constexpr auto operator<=>(const PioAddress&, const PioAddress&) = default;
-    /// The address `offset` bytes above, or nothing if it would exceed the address space.
-    [[nodiscard]] constexpr std::optional<PioAddress> checked_add(PioOffset offset) const noexcept {
-        if (offset > std::numeric_limits<PioOffset>::max() - value) {
-            return std::nullopt;
-        }
-        return PioAddress{static_cast<std::uint16_t>(value + offset)};
-    }
 };
 
 /// A guest physical address, 0..2^64-1.
@@ -38,13 +31,6 @@ struct MmioAddress {
     std::uint64_t value;
 
     friend constexpr auto operator<=>(const MmioAddress&, const MmioAddress&) = default;
-    /// The address `offset` bytes above, or nothing if it would exceed the address space.
-    [[nodiscard]] constexpr std::optional<MmioAddress> checked_add(MmioOffset offset) const noexcept {
-        if (offset > std::numeric_limits<MmioOffset>::max() - value) {
-            return std::nullopt;
-        }
-        return MmioAddress{value + offset};
-    }
 };
 
 /// Any address space: a type that holds one unsigned integer named `value` and is constructed from it.

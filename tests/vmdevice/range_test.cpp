@@ -36,12 +36,12 @@ TEST_CASE("Address: comparison is by value", "[vmdevice][address]") {
 }
 
 TEST_CASE("Address: checked_add refuses to leave the space", "[vmdevice][address]") {
-    CHECK(PioAddress{0xFFFE}.checked_add(1) == PioAddress{0xFFFF});
-    CHECK_FALSE(PioAddress{0xFFFF}.checked_add(1).has_value());
-    CHECK(PioAddress{5}.checked_add(10) == PioAddress{15});
-    CHECK(MmioAddress{5}.checked_add(10) == MmioAddress{15});
-    CHECK(MmioAddress{0}.checked_add(~0ULL) == MmioAddress{~0ULL});
-    CHECK_FALSE(MmioAddress{1}.checked_add(~0ULL).has_value());
+    CHECK(checked_add(PioAddress{0xFFFE}, 1) == PioAddress{0xFFFF});
+    CHECK_FALSE(checked_add(PioAddress{0xFFFF}, 1).has_value());
+    CHECK(checked_add(PioAddress{5}, 10) == PioAddress{15});
+    CHECK(checked_add(MmioAddress{5}, 10U) == MmioAddress{15});
+    CHECK(checked_add(MmioAddress{0}, ~0ULL) == MmioAddress{~0ULL});
+    CHECK_FALSE(checked_add(MmioAddress{1}, ~0ULL).has_value());
     CHECK(checked_add(ConfigAddress{7}, 1U)->value == 8);
     CHECK_FALSE(checked_add(ConfigAddress{~0U}, 1U).has_value());
 }

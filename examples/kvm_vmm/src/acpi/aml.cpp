@@ -271,8 +271,4 @@ Bytes resource_template(Terms descriptors) {
     return buffer(content);
 }
 
-Bytes resource_template(std::initializer_list<Bytes> descriptors) {
-    return resource_template(Terms(descriptors.begin(), descriptors.size()));
-}
-
 }  // namespace kvm_vmm::aml

@@ -51,6 +51,5 @@ enum class Sharing : std::uint8_t { exclusive, shared };
 [[nodiscard]] Bytes memory32_fixed(std::uint32_t base, std::uint32_t length);
 /// The buffer for _CRS: the descriptors and the end tag.
 [[nodiscard]] Bytes resource_template(Terms descriptors);
-[[nodiscard]] Bytes resource_template(std::initializer_list<Bytes> descriptors);
 
 }  // namespace kvm_vmm::aml

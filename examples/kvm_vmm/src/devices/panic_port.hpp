@@ -29,11 +29,12 @@ namespace kvm_vmm {
                               }
                           }));
     };
-    return {.description = with_acpi_node({.name = "pvpanic",
-                                           .title = "panic port",
-                                           .model = "vmsuperio::Pvpanic",
-                                           .resources = {ports(vmdevice::pio_range(0x505, 1))}},
-                                          "PEVT", "QEMU0001"),
+    return {.description = with_acpi_node(
+                {.name = "pvpanic",
+                 .title = "panic port",
+                 .model = "vmsuperio::Pvpanic",
+                 .resources = {ports(vmdevice::pio_range(vmsuperio::Pvpanic::default_port, 1))}},
+                "PEVT", "QEMU0001"),
             .create = create};
 }
 

@@ -102,10 +102,6 @@ kvm_mp_state KvmVcpu::mp_state() const {
     return state;
 }
 
-void KvmVcpu::set_mp_state(const kvm_mp_state& state) {
-    kvm_ioctl(fd_.get(), KVM_SET_MP_STATE, &state, "KVM_SET_MP_STATE");
-}
-
 std::string KvmVcpu::describe() const noexcept {
     try {
         const kvm_regs r = regs();

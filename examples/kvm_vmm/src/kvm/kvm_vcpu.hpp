@@ -50,7 +50,6 @@ public:
     [[nodiscard]] kvm_lapic_state lapic() const;
     void set_lapic(const kvm_lapic_state& lapic);
     [[nodiscard]] kvm_mp_state mp_state() const;
-    void set_mp_state(const kvm_mp_state& state);
 
     /// The position of the CPU, for reports. Never throws.
     [[nodiscard]] std::string describe() const noexcept;
