@@ -305,7 +305,11 @@ private:
     // --- After each change of the core: output, then events, then the interrupt line
 
     [[gnu::always_inline]] constexpr std::expected<void, Error> finish(SerialEffects effects) {
-        return finish(effects, effects.transmitter_resumed ? send_waiting(effects) : Output{});
+        Output output;
+        if (effects.transmitter_resumed) [[unlikely]] {
+            output = send_waiting().note(effects);
+        }
+        return finish(effects, output);
     }
     // The writer's error has priority over the trigger's.
     [[gnu::always_inline]] constexpr std::expected<void, Error> finish(const SerialEffects& effects,
@@ -327,24 +331,32 @@ private:
             calls().trigger_failed();
         }
     }
-    // Sets the interrupt line to the level that follows from the core. The first test is a fast path for
-    // guests that poll, which leave IER at zero.
+    // Sets the interrupt line to the level that follows from the core, at the end of an access in which the
+    // sources `rearmed` were cleared at some moment. If no other source is pending and the line is high, an
+    // edge trigger must see a new edge. The chip's line falls and rises then; a level trigger need not see
+    // that, because nothing happens in between. The first test is a fast path for guests that poll, which
+    // leave IER at zero.
     [[gnu::always_inline]] constexpr std::expected<void, Error> update_interrupt(std::uint8_t rearmed = 0) {
         if (!interrupt_line() && !core().interrupts_enabled()) [[likely]] {
             return {};
         }
-        const auto [level, pulse] = core().interrupt_after(rearmed);
-        if (level ? interrupt_line() && pulse == LinePulse::none : !interrupt_line()) {
+        const unsigned sources = core().interrupt_sources();
+        if (sources == 0) {
+            return interrupt_line() ? drive_line<false>() : std::expected<void, Error>{};
+        }
+        if (interrupt_line() && (sources & ~unsigned{rearmed}) != 0) {
             return {};
         }
-        return drive_line(level, pulse);
+        return drive_line<true>();
     }
     // The rest of update_interrupt(), out of line to keep the common path short.
-    [[gnu::noinline]] constexpr std::expected<void, Error> drive_line(bool level, LinePulse pulse) {
-        if (level) {
+    template <bool Level>
+    [[gnu::noinline]] constexpr std::expected<void, Error> drive_line() {
+        if constexpr (Level) {
             calls().interrupt_raised();
         }
-        auto driven = Shell::checked(HostErrorSource::interrupt, Shell::line().update(level, pulse));
+        auto driven =
+            Shell::checked(HostErrorSource::interrupt, Shell::line().update(Level, LinePulse::again));
         if (!driven) [[unlikely]] {
             return std::unexpected(Error::from_trigger(std::move(driven.error())));
         }
@@ -359,25 +371,31 @@ private:
         if (core().receive_empty()) [[unlikely]] {
             return 0;
         }
-        const auto [byte, effects] = core().read_receiver_buffer();
-        apply_in_read(effects);
+        const std::uint8_t byte = core().read_receiver_buffer();
+        if (core().only_byte_read()) [[likely]] {
+            events().buffer_read();
+        } else {
+            note_byte_read();
+        }
         return byte;
     }
+    [[gnu::noinline]] constexpr void note_byte_read() { apply_in_read(core().note_byte_read()); }
     [[gnu::noinline]] constexpr std::uint8_t read_interrupt_identification() {
         const auto [id, acknowledged] = core().read_interrupt_identification();
         if (acknowledged) {
-            apply_in_read({});
+            update_interrupt_in_read();
         }
         return id.value();
     }
+    [[gnu::noinline]] constexpr void update_interrupt_in_read() { apply_in_read({}); }
     [[gnu::noinline]] constexpr std::uint8_t read_line_errors() {
         const std::uint8_t status = core().read_line_status().value();
-        apply_in_read({});
+        update_interrupt_in_read();
         return status;
     }
     [[gnu::noinline]] constexpr std::uint8_t read_modem_deltas() {
         const std::uint8_t status = core().read_modem_status().value();
-        apply_in_read({});
+        update_interrupt_in_read();
         return status;
     }
     [[gnu::noinline]] constexpr std::uint8_t read_nothing() {
@@ -387,25 +405,35 @@ private:
     // Out of line, because nearly all writes are bytes to send.
     [[gnu::noinline]] constexpr std::expected<void, Error> write_register(std::uint8_t offset,
                                                                           std::uint8_t value) {
-        if (offset == uart16550::offset::interrupt_enable && !core().divisor_latch_access()) {
+        using namespace uart16550;
+        if (offset == offset::interrupt_enable && !core().divisor_latch_access()) {
             core().write_interrupt_enable(value);  // affects only the line
             return update_interrupt();
         }
-        if constexpr (detail::SerialEventCaller<E>::wants_dropped_characters) {
-            if (offset == uart16550::offset::fifo_control) {
-                return write_fifo_control(value);
-            }
+        if (offset == offset::fifo_control) {
+            return write_fifo_control(value);
         }
-        return finish(core().write_register(offset, value));
+        if (offset == offset::modem_control) {
+            return write_modem_control(value);
+        }
+        core().write_other_register(offset, value).report(events());
+        return {};
     }
-    // For events that want the received characters that a FIFO reset discards.
-    constexpr std::expected<void, Error> write_fifo_control(std::uint8_t value) {
-        const ReceivedCharacters received = core().received();
-        const SerialEffects effects = core().write_register(uart16550::offset::fifo_control, value);
-        if (effects.receive_emptied) {
-            events().characters_dropped(received);
+    [[gnu::noinline]] constexpr std::expected<void, Error> write_modem_control(std::uint8_t value) {
+        return finish(core().write_modem_control(value));
+    }
+    [[gnu::noinline]] constexpr std::expected<void, Error> write_fifo_control(std::uint8_t value) {
+        if constexpr (detail::SerialEventCaller<E>::wants_dropped_characters) {
+            // The event gets the characters that a FIFO reset discards, so they are copied before it.
+            const ReceivedCharacters received = core().received();
+            const SerialEffects effects = core().write_fifo_control(value);
+            if (effects.receive_emptied) {
+                events().characters_dropped(received);
+            }
+            return apply(effects);
+        } else {
+            return apply(core().write_fifo_control(value));
         }
-        return finish(effects);
     }
 
     // --- Transmission
@@ -425,7 +453,7 @@ private:
     }
     [[gnu::noinline]] constexpr std::expected<void, Error> transmit(std::span<const std::uint8_t> bytes) {
         SerialEffects effects;
-        if (const Output output = send_waiting(effects); !output) {
+        if (const Output output = send_waiting().note(effects); !output) {
             core().bytes_lost(bytes.size(), effects);
             return finish(effects, output);
         }
@@ -448,21 +476,38 @@ private:
         core().keep_or_lose(bytes, taken.has_value(), effects);
         return finish(effects, taken ? Output{} : std::unexpected(taken.error()));
     }
+    // The result of offering the waiting bytes. It is a separate type so that the `SerialEffects` of the
+    // callers can stay in registers.
+    struct Offered {
+        Output output;
+        std::size_t sent{0};
+        std::size_t lost{0};
+
+        constexpr Output note(SerialEffects& effects) const {
+            effects.bytes_sent += sent;
+            effects.bytes_lost += lost;
+            return output;
+        }
+    };
     // Offers the waiting bytes until none is left or the writer is full.
-    constexpr Output send_waiting(SerialEffects& effects) {
+    [[gnu::noinline]] constexpr Offered send_waiting() {
+        Offered offered;
         while (!core().transmit_empty() && !core().transmitter_stopped()) {
             const std::span<const std::uint8_t> waiting = core().waiting();
             const WriteResult taken = writer_.write(waiting);
             if (!taken) {
-                core().waiting_lost(effects);
-                return std::unexpected(taken.error());
+                offered.lost = core().waiting_lost();
+                offered.output = std::unexpected(taken.error());
+                break;
             }
             if (*taken == 0) {
                 break;
             }
-            core().waiting_sent(detail::smaller(*taken, waiting.size()), effects);
+            const std::size_t count = detail::smaller(*taken, waiting.size());
+            core().waiting_sent(count);
+            offered.sent += count;
         }
-        return {};
+        return offered;
     }
 
     [[no_unique_address]] W writer_;

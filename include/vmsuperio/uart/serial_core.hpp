@@ -278,51 +278,44 @@ public:
 
     // --- Interrupts: computed from the registers, only here.
 
-    /// The interrupt line at the end of an access in which the sources `rearmed` were cleared at some moment.
-    /// If no other source is pending and the line is high, an edge trigger must see a new edge. The chip's
-    /// line falls and rises then; a level trigger need not see that, because nothing happens in between.
-    struct Interrupt {
-        bool level;
-        LinePulse pulse;
-    };
-    [[nodiscard, gnu::always_inline]] constexpr Interrupt interrupt_after(
-        std::uint8_t rearmed) const noexcept {
-        using uart16550::ModemControl;
-        const std::uint8_t pending = pending_sources();
+    /// The sources that keep the interrupt line high, as their enable bits in IER: those that are enabled,
+    /// pending and connected to the line. 0 if the line is low.
+    [[nodiscard, gnu::always_inline]] constexpr std::uint8_t interrupt_sources() const noexcept {
         const bool connected =
-            modem_control()[ModemControl::out2] || state_.interrupt_gate == InterruptGate::none;
-        return {.level = pending != 0 && connected,
-                .pulse = (pending & ~unsigned{rearmed}) == 0 ? LinePulse::again : LinePulse::none};
+            modem_control()[uart16550::ModemControl::out2] || state_.interrupt_gate == InterruptGate::none;
+        return connected ? pending_sources() : std::uint8_t{0};
     }
     [[nodiscard]] constexpr bool interrupt_level(std::size_t = 0) const noexcept {
-        return interrupt_after(0).level;
+        return interrupt_sources() != 0;
     }
     /// Whether any source may interrupt; if none may, the level is low.
     [[nodiscard]] constexpr bool interrupts_enabled() const noexcept { return state_.interrupt_enable != 0; }
 
     // --- The guest reads
 
-    struct ByteRead {
-        std::uint8_t byte{0};
-        SerialEffects effects{};
-    };
-    /// RBR. The FIFO must not be empty.
-    [[gnu::always_inline]] constexpr ByteRead read_receiver_buffer() noexcept {
-        ByteRead read;
-        read.byte = receive_.pop(state_);
+    /// RBR. The FIFO must not be empty. If afterwards `only_byte_read()` is false, `note_byte_read()` must
+    /// follow.
+    constexpr std::uint8_t read_receiver_buffer() noexcept {
+        state_.character_timeout = false;
+        return receive_.pop(state_);
+    }
+    /// Whether the read of a byte changed only the level of the FIFO: "data available" stays set, so that
+    /// neither the interrupt line nor RTS changes, and no remaining byte has errors that LSR may have to show.
+    [[nodiscard]] constexpr bool only_byte_read() const noexcept {
+        return state_.receive_count >= receive_hold_level_ && !receive_.has_errors();
+    }
+    [[gnu::always_inline]] constexpr SerialEffects note_byte_read() noexcept {
+        SerialEffects effects;
         if (receive_.has_errors()) [[unlikely]] {
             state_.line_errors |= receive_.take_front_errors(state_);
         }
-        state_.character_timeout = false;
-        read.effects.byte_read = true;
-        read.effects.receive_emptied = receive_empty();
-        note_received(read.effects);
-        // In FIFO mode "data available" stays set until the level falls below the trigger. Otherwise this
-        // read clears it, and the next byte sets it again.
-        if (!fifo_enabled() || state_.receive_count < receive_trigger_) {
-            read.effects.rearmed = received_data_source;
+        effects.byte_read = true;
+        effects.receive_emptied = receive_empty();
+        note_received(effects);
+        if (state_.receive_count < receive_hold_level_) {
+            effects.rearmed = received_data_source;
         }
-        return read;
+        return effects;
     }
     /// IIR. Acknowledges THRE, but only if IIR reports it.
     struct InterruptRead {
@@ -360,43 +353,54 @@ public:
             state_.thr_empty_pending = true;
         }
     }
-    /// All registers except THR.
-    [[gnu::always_inline]] constexpr SerialEffects write_register(std::uint8_t offset,
-                                                                  std::uint8_t value) noexcept {
+    /// FCR.
+    [[gnu::always_inline]] constexpr SerialEffects write_fifo_control(std::uint8_t value) noexcept {
+        SerialEffects effects;
+        const bool held_input = !receive_empty();
+        set_fifo_control(value, effects);
+        effects.receive_emptied = held_input && receive_empty();
+        note_received(effects);
+        return effects;
+    }
+    /// MCR.
+    [[gnu::always_inline]] constexpr SerialEffects write_modem_control(std::uint8_t value) noexcept {
+        SerialEffects effects;
+        const Wiring before = wiring();
+        set_modem_control(value);
+        note_changes(before, effects);
+        return effects;
+    }
+    /// All other registers: LCR, the divisor, SCR, and the read-only ones. No interrupt depends on them.
+    [[gnu::always_inline]] constexpr SerialEffects write_other_register(std::uint8_t offset,
+                                                                        std::uint8_t value) noexcept {
         using namespace uart16550;
         SerialEffects effects;
-        const Visible before = visible();
         switch (offset) {
             case offset::divisor_latch_low:
+                effects.divisor_changed = state_.divisor_low != value;
                 state_.divisor_low = value;
                 break;
-            case offset::interrupt_enable:
-                if (!divisor_latch_access()) {
-                    write_interrupt_enable(value);
-                    return effects;
-                }
+            case offset::divisor_latch_high:
+                effects.divisor_changed = state_.divisor_high != value;
                 state_.divisor_high = value;
                 break;
-            case offset::fifo_control:
-                set_fifo_control(value, effects);
-                break;
-            case offset::line_control:
+            case offset::line_control: {
+                const std::uint8_t before = state_.line_control;
                 guest_write<LineControl>(state_.line_control, value);
+                effects.line_control = line_control();
+                effects.line_control_changes = changes(before, state_.line_control);
                 break;
-            case offset::modem_control:
-                set_modem_control(value);
-                break;
+            }
             case offset::line_status:
             case offset::modem_status:
-                return effects;
+                break;
             case offset::scratch:
                 guest_write<Scratch>(state_.scratch, value);
-                return effects;
+                break;
             default:
                 effects.invalid_access = true;
-                return effects;
         }
-        note_changes(before, effects);
+        effects.divisor = divisor();
         return effects;
     }
 
@@ -439,18 +443,18 @@ public:
         return transmit_.bytes(state_);
     }
     /// The writer took `count` of the waiting bytes.
-    constexpr void waiting_sent(std::size_t count, SerialEffects& effects) noexcept {
+    constexpr void waiting_sent(std::size_t count) noexcept {
         transmit_.drop_front(state_, count);
         state_.thr_empty_pending = transmit_empty();
-        effects.bytes_sent += count;
     }
-    /// The writer failed: the waiting bytes are lost.
-    constexpr void waiting_lost(SerialEffects& effects) noexcept {
-        if (!transmit_empty()) {
-            effects.bytes_lost += state_.transmit_count;
+    /// The writer failed: the waiting bytes are lost. Returns their number.
+    constexpr std::size_t waiting_lost() noexcept {
+        const std::size_t lost = state_.transmit_count;
+        if (lost != 0) {
             transmit_.clear(state_);
             state_.thr_empty_pending = true;
         }
+        return lost;
     }
     /// The writer took no more: of `bytes`, as many wait as may and fit; the others are lost.
     constexpr void keep_or_lose(std::span<const std::uint8_t> bytes, bool may_wait,
@@ -472,7 +476,8 @@ public:
     // --- The host
 
     /// Returns how many bytes fitted.
-    constexpr std::size_t receive(std::span<const std::uint8_t> bytes, SerialEffects& effects) noexcept {
+    [[gnu::always_inline]] constexpr std::size_t receive(std::span<const std::uint8_t> bytes,
+                                                         SerialEffects& effects) noexcept {
         const std::size_t count = receive_.push(state_, bytes);
         note_received(effects);
         return count;
@@ -498,7 +503,7 @@ public:
     }
     constexpr SerialEffects set_modem_inputs(uart16550::ModemStatus lines) noexcept {
         SerialEffects effects;
-        const Visible before = visible();
+        const Wiring before = wiring();
         const std::uint8_t lines_before = modem_lines();
         state_.modem_inputs = lines.value() & uart16550::ModemStatus::lines.mask;
         note_modem_change(lines_before);
@@ -509,13 +514,13 @@ public:
         SerialEffects effects;
         state_.transmit_policy = policy;
         if (policy == TransmitPolicy::drop_and_count) {
-            waiting_lost(effects);
+            effects.bytes_lost = waiting_lost();
         }
         return effects;
     }
     constexpr SerialEffects set_receive_timeout(ReceiveTimeout policy) noexcept {
         state_.receive_timeout = policy;
-        update_receive_trigger();
+        update_derived_values();
         return {};
     }
     constexpr SerialEffects set_interrupt_gate(InterruptGate gate) noexcept {
@@ -524,12 +529,12 @@ public:
     }
     constexpr SerialEffects allow_64_byte_fifo(bool allow) noexcept {
         SerialEffects effects;
-        const Visible before = visible();
+        const Wiring before = wiring();
         state_.fifo_64_allowed = allow;
         if (!allow) {
             state_.fifo_control = fifo_control().clear(uart16550::FifoControl::fifo_64).value();
             state_.modem_control = modem_control().clear(uart16550::ModemControl::auto_flow_control).value();
-            update_receive_trigger();
+            update_derived_values();
         }
         note_changes(before, effects);
         return effects;
@@ -537,7 +542,10 @@ public:
     /// A hardware reset. The host's settings stay.
     constexpr SerialEffects reset() noexcept {
         SerialEffects effects;
-        const Visible before = visible();
+        const Wiring before = wiring();
+        const std::uint16_t divisor_before = divisor();
+        const std::uint8_t line_control_before = state_.line_control;
+        effects.receive_emptied = !receive_empty();
         SerialState fresh;
         fresh.modem_inputs = state_.modem_inputs;
         fresh.fifo_64_allowed = state_.fifo_64_allowed;
@@ -546,6 +554,10 @@ public:
         fresh.interrupt_gate = state_.interrupt_gate;
         restore(fresh);
         note_changes(before, effects);
+        effects.divisor = divisor();
+        effects.divisor_changed = effects.divisor != divisor_before;
+        effects.line_control = line_control();
+        effects.line_control_changes = changes(line_control_before, state_.line_control);
         return effects;
     }
     /// The state must be valid.
@@ -553,7 +565,7 @@ public:
         state_ = state;
         receive_.restore(state_);
         transmit_.restore();
-        update_receive_trigger();
+        update_derived_values();
     }
 
 private:
@@ -565,14 +577,16 @@ private:
 
     // The enabled sources that are pending.
     [[nodiscard, gnu::always_inline]] constexpr std::uint8_t pending_sources() const noexcept {
-        const unsigned received = state_.receive_count >= receive_interrupt_level_ || state_.character_timeout
-                                      ? received_data_source
-                                      : 0U;
-        const unsigned thr_empty = state_.thr_empty_pending ? thr_empty_source : 0U;
-        const unsigned line_status = state_.line_errors != 0 ? line_status_source : 0U;
-        const unsigned modem_status = state_.modem_deltas != 0 ? modem_status_source : 0U;
-        return static_cast<std::uint8_t>((received | thr_empty | line_status | modem_status) &
-                                         state_.interrupt_enable);
+        unsigned pending = state_.thr_empty_pending ? thr_empty_source : 0U;
+        if (state_.receive_count >= receive_interrupt_level_ || state_.character_timeout) {
+            pending |= received_data_source;
+        }
+        // One test for both, because they are rare.
+        if ((state_.line_errors | state_.modem_deltas) != 0) [[unlikely]] {
+            pending |= state_.line_errors != 0 ? line_status_source : 0U;
+            pending |= state_.modem_deltas != 0 ? modem_status_source : 0U;
+        }
+        return static_cast<std::uint8_t>(pending & state_.interrupt_enable);
     }
 
     // PC16550D table IV.
@@ -593,10 +607,8 @@ private:
     }
     [[nodiscard]] constexpr uart16550::InterruptIdentification interrupt_identification(
         uart16550::InterruptId id) const noexcept {
-        const unsigned fifo = fifo_enabled() ? 0xC0U : 0U;
-        const unsigned fifo_64 = fifo_control()[uart16550::FifoControl::fifo_64] ? 0x20U : 0U;
         return uart16550::InterruptIdentification(
-            static_cast<std::uint8_t>(fifo | fifo_64 | static_cast<unsigned>(id)));
+            static_cast<std::uint8_t>(identification_fifo_bits_ | static_cast<unsigned>(id)));
     }
 
     // MSR bits 7:4. In loopback the four outputs are connected to the inputs (PC16550D 8.7, bit 4).
@@ -620,47 +632,35 @@ private:
         return !fifo_enabled() ? 1 : fifo_control()[uart16550::FifoControl::fifo_64] ? 64 : 16;
     }
 
-    // The register values that are visible outside, to report the changes by an access.
-    struct Visible {
-        uart16550::LineControl line_control;
+    // The values that follow from MCR and the modem inputs, to report the changes by an access.
+    struct Wiring {
         uart16550::ModemControl outputs;
-        std::uint16_t divisor;
-        bool holds_input;
         bool looped;
         bool stopped;
     };
-    [[nodiscard, gnu::always_inline]] constexpr Visible visible() const noexcept {
-        return {.line_control = line_control(),
-                .outputs = modem_outputs(),
-                .divisor = divisor(),
-                .holds_input = !receive_empty(),
-                .looped = looped(),
-                .stopped = transmitter_stopped()};
+    [[nodiscard, gnu::always_inline]] constexpr Wiring wiring() const noexcept {
+        return {.outputs = modem_outputs(), .looped = looped(), .stopped = transmitter_stopped()};
     }
-    [[gnu::always_inline]] constexpr void note_changes(const Visible& before,
+    [[gnu::always_inline]] constexpr void note_changes(const Wiring& before,
                                                        SerialEffects& effects) noexcept {
         update_auto_rts();
-        const Visible after = visible();
-        effects.line_control = after.line_control;
-        effects.line_control_changes = changes(before.line_control.value(), after.line_control.value());
+        const Wiring after = wiring();
         effects.outputs = after.outputs;
         effects.output_changes = changes(before.outputs.value(), after.outputs.value());
-        effects.divisor = after.divisor;
-        effects.divisor_changed = before.divisor != after.divisor;
-        effects.receive_emptied = before.holds_input && !after.holds_input;
         effects.input_resumed = before.looped && !after.looped;
         effects.transmitter_resumed = before.stopped && !after.stopped;
     }
     [[nodiscard]] static constexpr std::uint8_t changes(std::uint8_t before, std::uint8_t after) noexcept {
         return static_cast<std::uint8_t>(unsigned{before} ^ after);
     }
-    // Called after bytes arrived or were read: automatic flow control may change RTS.
-    constexpr void note_received(SerialEffects& effects) noexcept {
+    // Called after bytes arrived or were read: automatic flow control may change RTS. It is inlined so that
+    // the effects can stay in registers.
+    [[gnu::always_inline]] constexpr void note_received(SerialEffects& effects) noexcept {
         if (auto_flow_control()) [[unlikely]] {
-            const uart16550::ModemControl before = modem_outputs();
+            const std::uint8_t before = modem_outputs().value();
             update_auto_rts();
             effects.outputs = modem_outputs();
-            effects.output_changes = changes(before.value(), effects.outputs.value());
+            effects.output_changes = changes(before, effects.outputs.value());
         }
     }
 
@@ -686,7 +686,8 @@ private:
         value = reg.value();
     }
 
-    constexpr void set_fifo_control(std::uint8_t value, SerialEffects& effects) noexcept {
+    [[gnu::always_inline]] constexpr void set_fifo_control(std::uint8_t value,
+                                                           SerialEffects& effects) noexcept {
         using uart16550::FifoControl;
         const FifoControl written(value);
         const bool enable = written[FifoControl::enable];
@@ -700,7 +701,7 @@ private:
             control.set(FifoControl::fifo_64, fifo_64);
         }
         state_.fifo_control = control.value();
-        update_receive_trigger();
+        update_derived_values();
         // Enabling or disabling the FIFOs clears both.
         if (toggled || (enable && written[FifoControl::transmitter_reset])) {
             effects.fifo_reset = true;
@@ -741,8 +742,15 @@ private:
         state_.modem_deltas |=
             static_cast<std::uint8_t>(((changed & ~hidden) | ring_ended) >> ModemStatus::lines.shift);
     }
-    constexpr void update_receive_trigger() noexcept {
+    // Called after FCR, the timeout's policy or the whole state changed.
+    constexpr void update_derived_values() noexcept {
+        const unsigned fifo_64 = fifo_control()[uart16550::FifoControl::fifo_64] ? 0x20U : 0U;
+        identification_fifo_bits_ = static_cast<std::uint8_t>((fifo_enabled() ? 0xC0U : 0U) | fifo_64);
         receive_trigger_ = detail::receive_trigger_level(fifo_control());
+        // With the FIFOs on, "data available" stays set until the level falls below the trigger. Otherwise
+        // each read clears it, and the next byte sets it again.
+        receive_hold_level_ =
+            fifo_enabled() ? receive_trigger_ : static_cast<std::uint8_t>(receive_fifo_size + 1);
         // With the immediate timeout every byte interrupts, as "data available" or as the timeout.
         receive_interrupt_level_ =
             state_.receive_timeout == ReceiveTimeout::immediate ? std::uint8_t{1} : receive_trigger_;
@@ -754,6 +762,9 @@ private:
     detail::SerialTransmitFifo transmit_;
     std::uint8_t receive_trigger_{1};          // bytes for "data available"; follows from FCR
     std::uint8_t receive_interrupt_level_{1};  // bytes for any receive interrupt before the timeout
+    // Bytes with which a read leaves "data available" set.
+    std::uint8_t receive_hold_level_{receive_fifo_size + 1};
+    std::uint8_t identification_fifo_bits_{0};  // IIR bits 7:5
 };
 
 }  // namespace vmsuperio
