@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause The C++ half of the comparison with the Rust crate
-// vm-superio; serial_compare.rs makes the same accesses. `run` builds and measures both.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The C++ half of the comparison with the Rust crate vm-superio; serial_compare.rs makes the same accesses.
+// `run` builds and measures both.
 #include <algorithm>
 #include <array>
 #include <chrono>
