@@ -135,8 +135,8 @@ public:
     // --- The host
 
     /// Offers input to the guest, and returns how many bytes fitted. The result is 0 for empty input, and in
-    /// loopback, in which the line is disconnected. Errors: `full_fifo`; `trigger`, in which case the bytes
-    /// have been taken.
+    /// loopback, in which the line is disconnected. Errors: `full_fifo`; `trigger`, in which case as many
+    /// bytes have been taken as `receive_fifo_room()` was before the call, or all if fewer were offered.
     [[nodiscard]] constexpr std::expected<std::size_t, Error> enqueue_raw_bytes(
         std::span<const std::uint8_t> bytes) {
         if (bytes.empty() || core().looped()) {

@@ -94,15 +94,16 @@ struct VmEnd {
     std::string message;  ///< for the user; may be empty
 };
 
-/// Collects the requests to end the VM, from vCPU threads, devices and the event loop. The first one is used.
+/// Collects the requests to end the VM, from vCPU threads, devices and the event loop. The first request is
+/// kept, but a request of the host replaces it.
 class EndLatch {
 public:
     void request(EndReason reason, std::string message = {}) {
         set({.reason = reason, .message = std::move(message)}, false);
     }
 
-    /// A request of the host has priority over a simultaneous one of the guest, because otherwise a guest
-    /// that reboots continuously could not be ended.
+    /// A request of the host replaces an earlier one, because otherwise a guest that reboots continuously
+    /// could not be ended.
     void request_by_host(EndReason reason, std::string message = {}) {
         requested_by_host_.store(true, std::memory_order_release);
         set({.reason = reason, .message = std::move(message)}, true);

@@ -16,7 +16,8 @@ namespace kvm_vmm {
 ///   control).
 /// - Limits: the soft limit of open files is raised to the hard one, the stack is 8 MiB for each thread.
 /// - umask: 077, because output may contain what the user typed.
-/// - The process is not dumpable: no core file, and no debugger of another user (see allow_core_dumps()).
+/// - The process is not dumpable: it leaves no core file, and other processes of the same user cannot attach
+///   to it (see allow_core_dumps()).
 ///
 /// Timers are not changed: an alarm(2) before exec(3) is the usual way to limit a program's time.
 void take_over_process(std::span<const char* const> arguments);

@@ -30,7 +30,7 @@ struct VmmConfig {
     bool restart_on_reboot{false};
     std::optional<unsigned> restart_limit;  ///< restarts in a row (see RestartPace)
     bool core_dumps{false};
-    bool exit_port{false};  ///< port 0x501 ends the process with the byte written
+    bool exit_port{false};  ///< the exit port (0x501): the first byte that the guest writes is the exit code
     ObserveConfig observe;
 };
 
