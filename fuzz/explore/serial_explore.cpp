@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //
 // The serial port's interrupt logic, explored: every sequence of the operations below, each step compared
-// with the model of the data sheet. The data bytes are all alike, so that states differ in what interrupts
+// with the model of the datasheet. The data bytes are all alike, so that states differ in what interrupts
 // depend on: registers, FIFO levels, errors, deltas, and whether the writer takes bytes.
 
 #include "explore/explore.hpp"

@@ -7,12 +7,12 @@
 
 #include "support/world.hpp"
 
-/// A second MC146818A with 128 bytes, written from the data sheet to be simple and slow: it counts every
+/// A second MC146818A with 128 bytes, written from the datasheet to be simple and slow: it counts every
 /// second individually, byte by byte, and every tick of the 32.768 kHz chain for the periodic flag. It
 /// follows the choices that the library states (Gregorian leap years, a century byte at 0x32, updates that
 /// take no time).
 ///
-/// The model leaves undefined what the data sheet does: if the chip must count from bytes that are not a
+/// The model leaves undefined what the datasheet does: if the chip must count from bytes that are not a
 /// valid date (13 o'clock, 31 February, digits above 9), the model is lost and takes over the values of the
 /// device.
 namespace fuzz::model {

@@ -11,7 +11,7 @@
 
 #include "support/world.hpp"
 
-/// A second UART, written from the PC16550D data sheet (and the TL16C750's for the 64-byte mode) to be simple
+/// A second UART, written from the PC16550D datasheet (and the TL16C750's for the 64-byte mode) to be simple
 /// and slow, as an oracle for `vmsuperio::Serial`. It shares no code and no representation with it: it has
 /// queues of bytes, and a wire whose level is recomputed after every step of the chip.
 ///

@@ -29,7 +29,7 @@
 ///
 /// A machine with only two ports on its bus has only the first bank.
 ///
-/// Models: the whole data sheet except its pins: BCD and binary, 12 and 24 hours, alarm with wildcards,
+/// Models: the whole datasheet except its pins: BCD and binary, 12 and 24 hours, alarm with wildcards,
 /// periodic rates, update-ended, UIP, SET, the divider's reset, and the century byte at 0x32 that PCs added;
 /// on request an alarm on a day of the month and a month, at bytes that the FADT names (ACPI 4.8.2.4). The
 /// periodic flag follows the divider chain, which only DV and the updates touch, as on the chip: after a
@@ -58,7 +58,7 @@ struct NoRtcCmosEvents {};
 /// hours, no interrupt enabled.
 ///
 /// `reset()` is the RESET pin: PIE, AIE, UIE, SQWE and all flags of register C are cleared and the interrupt
-/// line falls (data sheet, "RESET"). Clock, calendar, alarm and memory stay, as the battery keeps them; so do
+/// line falls (datasheet, "RESET"). Clock, calendar, alarm and memory stay, as the battery keeps them; so do
 /// the index registers, which are not part of the chip's reset.
 ///
 /// Errors: `write`, `tick` and `reset` return the result of the interrupt trigger. `host_errors().interrupt`,

@@ -420,7 +420,7 @@ TEST_CASE("RtcCmos: the day of the week continues from the value that the guest 
 }
 
 TEST_CASE("RtcCmos: daylight savings have no effect", "[rtc_cmos][time]") {
-    // The two switches of the United States by the data sheet's rule, when DSE is set.
+    // The two switches of the United States by the datasheet's rule, when DSE is set.
     for (const seconds start : {at(2024, 4, 28, 1, 59, 59), at(2024, 10, 27, 1, 59, 59)}) {
         Pc pc(start);
         pc.put(0x0B, 0x03);
@@ -712,7 +712,7 @@ TEST_CASE("RtcCmos: an alarm passed over by a jump of the clock is not lost", "[
 }
 
 TEST_CASE("RtcCmos: periodic interrupts at each rate", "[rtc_cmos][periodic]") {
-    // Table 5 of the data sheet for 32.768 kHz: interrupts per second for rates 1 to 15.
+    // Table 5 of the datasheet for 32.768 kHz: interrupts per second for rates 1 to 15.
     const std::array<int, 16> per_second{0,   256, 128, 8192, 4096, 2048, 1024, 512,
                                          256, 128, 64,  32,   16,   8,    4,    2};
     for (int rate = 0; rate < 16; ++rate) {

@@ -8,7 +8,7 @@
 
 /// The registers of the MC146818A real-time clock and the CMOS bytes that have a meaning on a PC.
 ///
-/// Sources: Motorola MC146818A data sheet, "Address map", "Registers"; IBM PC/AT Technical Reference,
+/// Sources: Motorola MC146818A datasheet, "Address map", "Registers"; IBM PC/AT Technical Reference,
 /// "Real-time clock/CMOS RAM information".
 namespace vmsuperio::mc146818 {
 

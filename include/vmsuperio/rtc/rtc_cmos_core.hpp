@@ -206,7 +206,7 @@ public:
         set_register_c(flags);
     }
 
-    /// The RESET pin: PIE, AIE, UIE, SQWE and all flags of register C are cleared (data sheet, "RESET").
+    /// The RESET pin: PIE, AIE, UIE, SQWE and all flags of register C are cleared (datasheet, "RESET").
     /// Clock, calendar, alarm and memory stay, as the battery keeps them; so do the index registers, which
     /// are not part of the chip's reset.
     constexpr void reset(std::int64_t now) noexcept {
@@ -391,7 +391,7 @@ public:
 
 private:
     static constexpr std::uint64_t ticks_per_second = 32768;
-    /// The time from the rise of UIP to the update: 8 ticks, 244 us (data sheet, "Update cycle").
+    /// The time from the rise of UIP to the update: 8 ticks, 244 us (datasheet, "Update cycle").
     static constexpr std::uint64_t update_window = 244'140;
 
     [[nodiscard]] constexpr std::uint8_t selected() const noexcept {
@@ -451,7 +451,7 @@ private:
     }
 
     /// Ticks of the 32.768 kHz chain from one periodic interrupt to the next; 0 for none. Rates 1 and 2 are
-    /// the same as 8 and 9 with this time base (data sheet, table 5).
+    /// the same as 8 and 9 with this time base (datasheet, table 5).
     [[nodiscard]] constexpr std::uint64_t period() const noexcept {
         const unsigned rate = register_a()[mc146818::RegisterA::rate_select];
         if (rate == 0) {
@@ -487,7 +487,7 @@ private:
         a.guest_write(value);
         state_.ram[mc146818::register_a] = a.value();
         if (running() && !was_running) {
-            // The first update occurs half a second after the divider starts (data sheet, "Divider control").
+            // The first update occurs half a second after the divider starts (datasheet, "Divider control").
             state_.second_start = state_.time.seen - ns_per_second / 2;
         } else if (!running()) {
             state_.second_start = state_.time.seen;
@@ -503,12 +503,12 @@ private:
         RegisterB b(value);
         const bool set = b[RegisterB::set_mode];
         if (set) {
-            b.clear(RegisterB::update_ended_interrupt);  // data sheet, "UIE": SET clears it
+            b.clear(RegisterB::update_ended_interrupt);  // datasheet, "UIE": SET clears it
         }
         state_.ram[mc146818::register_b] = b.value();
         set_register_c(register_c());
         if (!was_set && !set && format() != old_format) {
-            // According to the data sheet the guest has to set the time again ("DM"). Until it does, or if it
+            // According to the datasheet the guest has to set the time again ("DM"). Until it does, or if it
             // never does, the time is correct in the new format, as in QEMU. With SET the bytes are not
             // converted.
             RtcBytes converted = rtc_bytes(rtc_seconds(old_bytes, old_format), format());

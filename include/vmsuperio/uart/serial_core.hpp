@@ -664,7 +664,7 @@ private:
         }
     }
 
-    // --- The TL16C750's automatic flow control (its data sheet, "Autoflow control").
+    // --- The TL16C750's automatic flow control (its datasheet, "Autoflow control").
 
     [[nodiscard]] constexpr bool auto_flow_control() const noexcept {
         return modem_control()[uart16550::ModemControl::auto_flow_control];

@@ -49,7 +49,7 @@ template <class... Ts>
 }
 
 /// The data port is "data[0x0a:A]", with the selected index and the name of the byte there, if any. There are
-/// no spaces, because a name is one column of the transcript.
+/// no spaces, because a name is one column of the trace.
 template <class... Ts>
 [[nodiscard]] std::string register_name(const vmsuperio::RtcCmos<Ts...>& clock, std::uint64_t offset, bool) {
     namespace mc146818 = vmsuperio::mc146818;

@@ -64,7 +64,7 @@ public:
 
     /// The device to register on the bus.
     [[nodiscard]] std::shared_ptr<vmdevice::DevicePio> device() const;
-    /// The function that names its registers, for a transcript.
+    /// The function that names its registers, for a trace.
     [[nodiscard]] RegisterNamer register_namer() const;
 
     /// Sends a BREAK on the guest's line, after all input so far.

@@ -13,7 +13,7 @@
 
 namespace kvm_vmm {
 
-/// A transcript of all accesses, a line each:
+/// A trace of all accesses, a line each:
 ///
 ///     SECONDS CPU pio|mmio r|w ADDRESS WIDTH VALUE[,VALUE...] DEVICE.REGISTER
 ///     0.153042 0 pio r 0x03fd 1 0x60 COM1.LSR

@@ -24,7 +24,7 @@
 
 namespace kvm_vmm {
 
-/// The observations of the VMs of this process: counters, and the transcript if it is enabled. It outlives
+/// The observations of the VMs of this process: counters, and the trace if it is enabled. It outlives
 /// each VM, so that the counters continue when a guest is restarted.
 ///
 /// count_exit() and record() are for the CPUs' threads; all other functions are for the main thread.
