@@ -327,7 +327,7 @@ public:
         }
         AcpiPm device(detail::AcpiPmCore(state, options), std::move(sci), std::move(events),
                       std::move(clock));
-        static_cast<void>(device.tick());
+        [[maybe_unused]] const auto ticked = device.tick();
         return device;
     }
 

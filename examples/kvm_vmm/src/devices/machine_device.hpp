@@ -56,6 +56,7 @@ struct MachineDevice {
     /// Creates the device that answers at the description's ports. Each access has its offset in the range
     /// that it is in; to count offsets from the lowest port of several ranges, return a vmdevice::PortView.
     /// Empty for a device that KVM emulates, whose resources are only reserved. Throws VmmError.
+    // NOLINTNEXTLINE(readability-redundant-member-init): GCC warns of rows that leave it out
     std::function<DevicePointer(const DeviceContext&, ObservedDevice&)> create{};
 };
 

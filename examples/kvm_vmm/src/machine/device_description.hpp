@@ -30,6 +30,8 @@ using Resources = std::vector<vmdevice::ResourceConstraint>;
     return vmdevice::LegacyIrqConstraint{.irq = gsi, .sharing = sharing};
 }
 
+// NOLINTBEGIN(readability-redundant-member-init): GCC warns of rows that leave a member without one out
+
 /// A node of the ACPI namespace, below \_SB_.
 struct AcpiNode {
     std::string name;  ///< four characters: "KBD_"
@@ -77,6 +79,8 @@ struct DeviceDescription {
     std::vector<AcpiNode> acpi_nodes{};
     FixedHardware fixed_hardware{};
 };
+
+// NOLINTEND(readability-redundant-member-init)
 
 /// `device` with an ACPI node that lists all of its resources.
 [[nodiscard]] inline DeviceDescription with_acpi_node(DeviceDescription device, std::string name,

@@ -34,7 +34,7 @@ struct QueueState {
     std::uint16_t next_available{0};  ///< entries that were taken from the available ring
     std::uint16_t next_used{0};       ///< entries that were put into the used ring
     /// `next_used` when the driver was last asked about an interrupt; nothing before the first time.
-    std::optional<std::uint16_t> signalled{};
+    std::optional<std::uint16_t> signalled;
 
     friend bool operator==(const QueueState&, const QueueState&) = default;
 };
