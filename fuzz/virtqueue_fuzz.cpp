@@ -89,6 +89,7 @@ private:
         std::uint64_t entries = size_;
         std::uint64_t at = result.head;
         std::uint64_t bytes = 0;
+        bool indirect = false;
         bool writing = false;
         unsigned buffers = 0;
         for (bool more = true; more;) {
@@ -100,17 +101,15 @@ private:
             const auto flags = read<std::uint16_t>(table + at * 16 + 12);
             const bool inside = address <= ram && length <= ram - address;
             if ((flags & 4U) != 0) {
-                if (!features_.indirect_descriptors || table != window || (flags & 1U) != 0 || length == 0 ||
+                if (!features_.indirect_descriptors || indirect || (flags & 1U) != 0 || length == 0 ||
                     length % 16 != 0 || !inside) {
                     return wrong;
                 }
-                // A table may lie at the window too, but it is another table then.
                 table = address;
                 entries = length / 16;
-                if (!walk_indirect(table, entries, result, bytes, writing, buffers)) {
-                    return wrong;
-                }
-                return result;
+                at = 0;
+                indirect = true;
+                continue;
             }
             if (!take(address, length, flags, inside, result, bytes, writing, buffers)) {
                 return wrong;
@@ -119,25 +118,6 @@ private:
             at = read<std::uint16_t>(table + at * 16 + 14);
         }
         return result;
-    }
-    bool walk_indirect(std::uint64_t table, std::uint64_t entries, Expected& result, std::uint64_t& bytes,
-                       bool& writing, unsigned& buffers) const {
-        std::uint64_t at = 0;
-        for (bool more = true; more;) {
-            if (at >= entries) {
-                return false;
-            }
-            const auto address = read<std::uint64_t>(table + at * 16);
-            const auto length = read<std::uint32_t>(table + at * 16 + 8);
-            const auto flags = read<std::uint16_t>(table + at * 16 + 12);
-            const bool inside = address <= ram && length <= ram - address;
-            if ((flags & 4U) != 0 || !take(address, length, flags, inside, result, bytes, writing, buffers)) {
-                return false;
-            }
-            more = (flags & 1U) != 0;
-            at = read<std::uint16_t>(table + at * 16 + 14);
-        }
-        return true;
     }
     bool take(std::uint64_t address, std::uint32_t length, unsigned flags, bool inside, Expected& result,
               std::uint64_t& bytes, bool& writing, unsigned& buffers) const {

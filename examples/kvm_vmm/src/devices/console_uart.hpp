@@ -160,7 +160,7 @@ public:
     /// How many items take_input() would take now. If it is 0, `input_wanted` is called when that may have
     /// changed.
     [[nodiscard]] std::size_t input_room() {
-        const std::size_t room = can_receive() ? serial_.fifo_capacity() : 0;
+        const std::size_t room = can_receive() ? serial_.receive_fifo_room() : 0;
         waiting_ = room == 0;
         return room;
     }
@@ -176,7 +176,7 @@ public:
 
 private:
     [[nodiscard]] std::size_t queued() const noexcept {
-        return Serial::receive_fifo_size - serial_.fifo_capacity();
+        return Serial::receive_fifo_size - serial_.receive_fifo_room();
     }
     // In loopback mode the line is disconnected.
     [[nodiscard]] bool looped() const {
@@ -197,7 +197,7 @@ private:
         }
         std::array<std::uint8_t, Serial::receive_fifo_size> bytes{};
         std::size_t count = 0;
-        for (const std::size_t room = serial_.fifo_capacity();
+        for (const std::size_t room = serial_.receive_fifo_room();
              count < room && !queue.empty() && !queue.front().is_break; ++count) {
             bytes.at(count) = queue.front().byte;
             queue.pop();
