@@ -278,7 +278,7 @@ TEST_CASE("ACPI: virtio-mmio devices have their window and interrupt", "[acpi][d
     machine.devices.push_back(virtio_mmio(1, 0xD000'1000, 0x1000, 17, vmdevice::IrqSharing::level));
     const Bytes dsdt = tables_of(machine).at("DSDT");
     CHECK(contains(dsdt, "LNRO0005"));
-    CHECK(contains(dsdt, "VR01"));
+    CHECK(contains(dsdt, "VT01"));
     CHECK_FALSE(contains(dsdt, "QEMU0001"));
     CHECK(
         contains(dsdt, Bytes{0x86, 9, 0, 1, 0, 0, 0, 0xD0, 0, 0x10, 0, 0, 0x89, 6, 0, 0x03, 1, 16, 0, 0, 0}));
@@ -294,7 +294,7 @@ TEST_CASE("ACPI: there may be as many devices as there are names; a device that 
     for (std::size_t i = 0; i < 256; ++i) {
         machine.devices.push_back(virtio_mmio(i, 0xD000'0000, 0x1000, 16));
     }
-    CHECK(contains(tables_of(machine).at("DSDT"), "VRFF"));
+    CHECK(contains(tables_of(machine).at("DSDT"), "VTFF"));
     GuestMemory small(0xE1000);
     CHECK_THAT(boot_images::error_of(ExitCode::usage,
                                      [&] { write_acpi_tables(small, layout::acpi_tables, machine); }),

@@ -32,7 +32,7 @@ inline DeviceDescription virtio_mmio(std::size_t index, std::uint32_t base, std:
                                      std::uint32_t gsi,
                                      vmdevice::IrqSharing sharing = vmdevice::IrqSharing::exclusive) {
     constexpr std::string_view digits = "0123456789ABCDEF";
-    const std::string name{'V', 'R', digits.at(index / 16 % 16), digits.at(index % 16)};
+    const std::string name{'V', 'T', digits.at(index / 16 % 16), digits.at(index % 16)};
     DeviceDescription device =
         with_acpi_node({.name = name,
                         .title = "virtio device",

@@ -75,7 +75,7 @@ private:
 };
 
 /// Counts accesses.
-struct Counter final : vmdevice::DevicePio {
+struct WriteCounter final : vmdevice::DevicePio {
     void pio_read(vmdevice::PioAddress, vmdevice::PioOffset, std::span<std::uint8_t>) override { ++count; }
     void pio_write(vmdevice::PioAddress, vmdevice::PioOffset, std::span<const std::uint8_t>) override {
         ++count;
@@ -335,7 +335,7 @@ TEST_CASE("VcpuThread: a spinning guest is stopped, and a halted one, as often a
 TEST_CASE("VcpuThread: repeated halt checks do not stop a running guest", "[kvm]") {
     REQUIRE_KVM();
     SmallGuest guest;
-    const auto device = std::make_shared<Counter>();
+    const auto device = std::make_shared<WriteCounter>();
     add_pio(guest, 0x500, 1, device);
     // mov dx, 0x500; out dx, al; jmp to the out
     guest.load_real_mode(Bytes{0xBA, 0x00, 0x05, 0xEE, 0xEB, 0xFD});
@@ -397,7 +397,7 @@ TEST_CASE(
     REQUIRE_KVM();
     SmallGuest guest;
     const auto hook = std::make_shared<Hook>();
-    const auto counter = std::make_shared<Counter>();
+    const auto counter = std::make_shared<WriteCounter>();
     add_pio(guest, 0x500, 1, hook);
     add_pio(guest, 0x501, 1, counter);
     // mov dx, 0x500; out dx, al; inc dx; out dx, al; cli; hlt

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <ctime>
 #include <functional>
@@ -8,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <utility>
+#include <variant>
 
 #include <vmdevice/byte_device.hpp>
 #include <vmdevice/device.hpp>
@@ -47,13 +49,33 @@ struct DeviceContext {
     HostControls& controls;
 };
 
-/// A device on the port bus. This machine has none in memory yet: memory ranges can only be reserved.
-using DevicePointer = std::shared_ptr<vmdevice::DevicePio>;
+/// A device on the port bus or on the memory bus. One that could be on both is on the port bus here.
+class DevicePointer {
+public:
+    // NOLINTBEGIN(google-explicit-constructor,hicpp-explicit-conversions): a conversion, as between pointers
+    template <std::derived_from<vmdevice::DevicePio> Device>
+    DevicePointer(std::shared_ptr<Device> device)
+        : bus_(std::shared_ptr<vmdevice::DevicePio>(std::move(device))) {}
+    template <std::derived_from<vmdevice::DeviceMmio> Device>
+        requires(!std::derived_from<Device, vmdevice::DevicePio>)
+    DevicePointer(std::shared_ptr<Device> device)
+        : bus_(std::shared_ptr<vmdevice::DeviceMmio>(std::move(device))) {}
+    // NOLINTEND(google-explicit-constructor,hicpp-explicit-conversions)
+
+    /// Calls `f` with the pointer to the DevicePio or DeviceMmio.
+    template <class F>
+    auto visit(F&& f) const {
+        return std::visit(std::forward<F>(f), bus_);
+    }
+
+private:
+    std::variant<std::shared_ptr<vmdevice::DevicePio>, std::shared_ptr<vmdevice::DeviceMmio>> bus_;
+};
 
 /// A row of the machine table: the description of a device, and the function that creates it.
 struct MachineDevice {
     DeviceDescription description;
-    /// Creates the device that answers at the description's ports. Each access has its offset in the range
+    /// Creates the device that answers at the description's ports or addresses. Each access has its offset in the range
     /// that it is in; to count offsets from the lowest port of several ranges, return a vmdevice::PortView.
     /// Empty for a device that KVM emulates, whose resources are only reserved. Throws VmmError.
     // NOLINTNEXTLINE(readability-redundant-member-init): GCC warns of rows that leave it out

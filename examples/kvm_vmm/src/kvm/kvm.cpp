@@ -23,6 +23,7 @@ constexpr std::array needed_capabilities{
     NeededCapability{KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
     NeededCapability{KVM_CAP_PIT2, "KVM_CAP_PIT2"},
     NeededCapability{KVM_CAP_IRQFD, "KVM_CAP_IRQFD"},
+    NeededCapability{KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},
     NeededCapability{KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
     NeededCapability{KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
     NeededCapability{KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},

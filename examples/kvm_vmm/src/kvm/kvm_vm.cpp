@@ -49,6 +49,16 @@ void KvmVm::register_irqfd(int event_fd, std::uint32_t gsi) {
     kvm_ioctl(fd(), KVM_IRQFD, &irqfd, "KVM_IRQFD");
 }
 
+void KvmVm::register_ioeventfd(int event_fd, std::uint64_t address, std::uint32_t value) {
+    kvm_ioeventfd ioeventfd{};
+    ioeventfd.datamatch = value;
+    ioeventfd.addr = address;
+    ioeventfd.len = sizeof(value);
+    ioeventfd.fd = event_fd;
+    ioeventfd.flags = KVM_IOEVENTFD_FLAG_DATAMATCH;
+    kvm_ioctl(fd(), KVM_IOEVENTFD, &ioeventfd, "KVM_IOEVENTFD");
+}
+
 void KvmVm::set_irq_line(std::uint32_t gsi, bool level) {
     kvm_irq_level line{};
     line.irq = gsi;

@@ -28,6 +28,10 @@ public:
     /// Every write to the eventfd `event_fd` from now on is an edge on interrupt line `gsi`.
     void register_irqfd(int event_fd, std::uint32_t gsi);
 
+    /// A write of `value`, 4 bytes wide, to guest physical address `address` adds 1 to the eventfd `event_fd`
+    /// from now on, and does not return to this program.
+    void register_ioeventfd(int event_fd, std::uint64_t address, std::uint32_t value);
+
     /// Sets the level of interrupt line `gsi`.
     void set_irq_line(std::uint32_t gsi, bool level);
 

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <tuple>
+#include <utility>
 
 #include "util/log.hpp"
 #include "util/text.hpp"
@@ -98,6 +100,16 @@ std::shared_ptr<vmsuperio::SerialMetrics> Observer::serial(std::string_view name
     return serials_.emplace_back(name, std::make_shared<vmsuperio::SerialMetrics>()).second;
 }
 
+Counters& Observer::counters(std::string_view name) {
+    const auto found = std::ranges::find(counters_, name, [](const auto& entry) { return entry.first; });
+    if (found != counters_.end()) {
+        return found->second;
+    }
+    return counters_
+        .emplace_back(std::piecewise_construct, std::forward_as_tuple(name), std::forward_as_tuple())
+        .second;
+}
+
 void Observer::count_mmio(const IoAccess& access, bool claimed) {
     ObservedDevice* const device = claimed ? devices_.find_mmio(access.address, access.width) : nullptr;
     if (device != nullptr) {
@@ -131,6 +143,12 @@ std::string Observer::metrics_json(std::optional<int> exit_status) const {
     json["serial"] = Json::object();
     for (const auto& [name, metrics] : serials_) {
         json["serial"][name] = serial_json(metrics->counts());
+    }
+    json["virtio"] = Json::object();
+    for (const auto& [name, counters] : counters_) {
+        Json& entry = json["virtio"][name] = Json::object();
+        counters.for_each(
+            [&entry](const std::string& counter, std::uint64_t value) { entry[counter] = value; });
     }
     json["ports"] = ports_json(metrics_, devices_);
     return json.dump(2) + "\n";

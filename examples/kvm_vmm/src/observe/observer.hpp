@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 
 #include <vmsuperio/serial_metrics.hpp>
 
+#include "observe/counters.hpp"
 #include "observe/device_directory.hpp"
 #include "observe/io_access.hpp"
 #include "observe/io_metrics.hpp"
@@ -50,6 +52,9 @@ public:
     /// The counters of the serial port of that name.
     [[nodiscard]] std::shared_ptr<vmsuperio::SerialMetrics> serial(std::string_view name);
 
+    /// The counters of the device of that name.
+    [[nodiscard]] Counters& counters(std::string_view name);
+
     void count_exit(std::size_t kind) noexcept { metrics_.count_exit(kind); }
     /// Records an access that was answered, by a device if `claimed`.
     void record(const IoAccess& access, bool claimed) {
@@ -82,6 +87,7 @@ private:
     DeviceDirectory devices_;
     IoMetrics metrics_;
     std::vector<std::pair<std::string, std::shared_ptr<vmsuperio::SerialMetrics>>> serials_;
+    std::deque<std::pair<std::string, Counters>> counters_;  // never moves its elements
     std::atomic<unsigned> unclaimed_logged_{0};
     std::uint64_t vms_started_{0};
     std::unique_ptr<IoTrace> trace_;

@@ -28,7 +28,8 @@ public:
 
     [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
     [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
-    [[nodiscard]] std::span<const Piece> pieces() const noexcept { return pieces_; }
+    [[nodiscard]] std::span<const Piece> pieces() const& noexcept { return pieces_; }
+    std::span<const Piece> pieces() const&& = delete;  // it would refer to a destroyed object
 
     /// Copies from byte `offset` on, as many bytes as there are up to `target.size()`. Returns how many.
     std::size_t read(std::uint64_t offset, std::span<std::uint8_t> target) const noexcept {

@@ -102,6 +102,8 @@ public:
     /// Tells the driver that it need not notify the device, which calls pop() anyway.
     void disable_notifications() noexcept;
 
+    /// The number of its descriptors.
+    [[nodiscard]] std::uint16_t size() const noexcept { return size_; }
     /// How many chains were popped and not pushed yet.
     [[nodiscard]] std::size_t in_flight() const noexcept { return in_flight_count_; }
     /// To be saved when nothing is in flight and all is published.

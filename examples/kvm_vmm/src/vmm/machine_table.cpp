@@ -11,6 +11,7 @@
 #include <vmdevice/resources.hpp>
 
 #include "devices/debug_ports.hpp"
+#include "devices/entropy_source.hpp"
 #include "devices/keyboard_controller.hpp"
 #include "devices/kvm_devices.hpp"
 #include "devices/panic_port.hpp"
@@ -18,6 +19,7 @@
 #include "devices/real_time_clock.hpp"
 #include "devices/reset_ports.hpp"
 #include "devices/serial_port.hpp"
+#include "devices/virtio_mmio.hpp"
 #include "util/error.hpp"
 
 namespace kvm_vmm {
@@ -55,6 +57,50 @@ std::string where(const Resources& resources) {
     return addresses;
 }
 
+// The virtio devices of a machine, in the order in which the guest finds them.
+std::vector<VirtioDevice> virtio_devices(const VmmConfig& config) {
+    std::vector<VirtioDevice> devices;
+    if (config.rng) {
+        devices.push_back(entropy_source());
+    }
+    return devices;
+}
+
+// Appends rows for the virtio devices, with windows and interrupts that no row of the table has.
+void place(std::vector<VirtioDevice> devices, std::vector<MachineDevice>& table) {
+    vmdevice::SystemAllocator allocator = make_allocator();
+    const auto allocate = [&allocator](const vmdevice::ResourceConstraint& wanted, const std::string& name) {
+        auto allocated = allocator.allocate(std::span(&wanted, 1));
+        if (!allocated) {
+            throw VmmError(ExitCode::usage,
+                           name + ": too many devices: " + std::string(to_string(allocated.error())));
+        }
+        return *std::move(allocated);
+    };
+    for (const MachineDevice& row : table) {
+        for (vmdevice::ResourceConstraint resource : row.description.resources) {
+            // A line that drivers of other kinds of devices use is not shared with them.
+            if (auto* const line = std::get_if<vmdevice::LegacyIrqConstraint>(&resource)) {
+                if (line->sharing == vmdevice::IrqSharing::edge) {
+                    line->sharing = vmdevice::IrqSharing::level;
+                }
+            }
+            [[maybe_unused]] const auto reserved = allocate(resource, row.description.name);
+        }
+    }
+    std::size_t index = 0;
+    for (VirtioDevice& device : devices) {
+        const auto windows = vmdevice::mmio_range(virtio_mmio::first_window, 0x1000'0000);
+        const auto window = allocate(
+            vmdevice::MmioConstraint{.size = virtio::mmio::window_size, .within = windows}, device.name);
+        const auto line =
+            allocate(vmdevice::LegacyIrqConstraint{.sharing = vmdevice::IrqSharing::edge}, device.name);
+        table.push_back(virtio_mmio_device(std::move(device), index++,
+                                           window.get_mmio_address_ranges().front(),
+                                           line.get_legacy_irq().value()));
+    }
+}
+
 }  // namespace
 
 std::vector<MachineDevice> machine_table(const VmmConfig& config) {
@@ -81,6 +127,7 @@ std::vector<MachineDevice> machine_table(const VmmConfig& config) {
     table.push_back(interval_timer());
     table.push_back(io_apic());
     table.push_back(local_apics());
+    place(virtio_devices(config), table);
     return table;
 }
 
@@ -106,9 +153,11 @@ void create_devices(std::span<const MachineDevice> table, vmdevice::DeviceManage
     for (const MachineDevice& row : table) {
         const std::string& name = row.description.name;
         const Resources& resources = row.description.resources;
+        const auto register_on_bus = [&](const auto& device) {
+            return manager.register_device(name, device, resources);
+        };
         auto registered =
-            row.create ? manager.register_device(
-                             name, row.create(context, context.observer.devices().add(name)), resources)
+            row.create ? row.create(context, context.observer.devices().add(name)).visit(register_on_bus)
                        : manager.reserve(name, resources);
         if (!registered) {
             throw VmmError(ExitCode::vmm_error, name + ": " + to_string(registered.error()));

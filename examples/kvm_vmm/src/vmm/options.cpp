@@ -61,6 +61,10 @@ constexpr std::array reboot_actions{
     Choice{"exit", false, "with 10"},
     Choice{"restart", true, "in place"},
 };
+constexpr std::array on_or_off{
+    Choice{"on", true},
+    Choice{"off", false},
+};
 constexpr std::array i8042_profiles{
     Choice{"full", vmsuperio::I8042Profile::full, "with keyboard and mouse"},
     Choice{"minimal", vmsuperio::I8042Profile::minimal, "reset command only"},
@@ -487,6 +491,10 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         "How an ELF kernel is entered")
         ->type_name("PROTOCOL")
         ->default_str("auto");
+    add_choice<bool>(
+        app, "--rng", on_or_off, [&](bool on) { config.rng = on; }, "Source of random numbers (virtio)")
+        ->type_name("on|off")
+        ->default_str("on");
     add_choice<bool>(
         app, "--on-reboot", reboot_actions, [&](bool restart) { config.restart_on_reboot = restart; },
         "When the guest reboots")

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "arch/x86_64/loader.hpp"
 
+#include <cstdint>
+#include <string>
+#include <variant>
+
+#include <vmdevice/resources.hpp>
+
 #include "acpi/tables.hpp"
 #include "arch/x86_64/boot_info.hpp"
 #include "arch/x86_64/layout.hpp"
@@ -14,6 +20,36 @@
 #include "util/text.hpp"
 
 namespace kvm_vmm {
+namespace {
+
+// A kernel that does not read the ACPI tables finds virtio devices through its command line
+// (Documentation/admin-guide/kernel-parameters.txt, virtio_mmio.device).
+std::string device_parameters(const Platform& machine) {
+    std::string parameters;
+    for (const DeviceDescription& device : machine.devices) {
+        for (const AcpiNode& node : device.acpi_nodes) {
+            if (node.hardware_id != "LNRO0005") {
+                continue;
+            }
+            std::uint64_t base = 0;
+            std::uint64_t size = 0;
+            std::uint32_t irq = 0;
+            for (const vmdevice::ResourceConstraint& resource : node.resources) {
+                if (const auto* const window = std::get_if<vmdevice::MmioConstraint>(&resource)) {
+                    base = window->base.value().value;
+                    size = window->size;
+                } else if (const auto* const line = std::get_if<vmdevice::LegacyIrqConstraint>(&resource)) {
+                    irq = line->irq.value();
+                }
+            }
+            parameters += (parameters.empty() ? "" : " ") + std::string("virtio_mmio.device=") + hex(size) +
+                          '@' + hex(base) + ':' + std::to_string(irq);
+        }
+    }
+    return parameters;
+}
+
+}  // namespace
 
 LoadedGuest load_guest(GuestMemory& memory, const BootImages& images, const BootOptions& options,
                        const Platform& machine) {
@@ -31,8 +67,11 @@ LoadedGuest load_guest(GuestMemory& memory, const BootImages& images, const Boot
     if (images.initrd != nullptr) {
         guest.initrd = load_initrd(memory, *images.initrd, guest.kernel);
     }
-    const std::uint64_t command_line = write_command_line(
-        memory, layout::command_line_space, options.command_line, guest.kernel.command_line_limit);
+    const std::string text = has_parameter(options.command_line, "acpi=off")
+                                 ? with_parameters(options.command_line, device_parameters(machine))
+                                 : options.command_line;
+    const std::uint64_t command_line =
+        write_command_line(memory, layout::command_line_space, text, guest.kernel.command_line_limit);
     const std::uint64_t rsdp = write_acpi_tables(memory, layout::acpi_tables, machine);
     write_mptable(memory, machine);
     guest.entry.protocol = guest.kernel.protocol;

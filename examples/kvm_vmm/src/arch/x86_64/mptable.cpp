@@ -3,9 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <set>
 #include <span>
 #include <string_view>
+#include <variant>
 #include <vector>
+
+#include <vmdevice/resources.hpp>
 
 #include "arch/x86_64/layout.hpp"
 #include "util/bytes.hpp"
@@ -29,6 +33,7 @@ enum class InterruptType : std::uint8_t { vectored = 0, nmi = 1, external = 3 };
 
 // Flags, table 4-10: polarity in bits 0-1, trigger mode in bits 2-3.
 constexpr std::uint16_t as_bus_does = 0;
+constexpr std::uint16_t active_high_edge = 0x0005;
 constexpr std::uint16_t active_high_level = 0x000D;
 
 struct Entries {
@@ -100,6 +105,21 @@ Entries make_entries(const Platform& platform) {
             const bool sci = power != nullptr && irq == power->sci_irq;
             entries.io_interrupt(InterruptType::vectored, sci ? active_high_level : as_bus_does, irq, irq);
         }
+    }
+    // The others have numbers that ISA does not have, and go to the pin of the same number.
+    std::set<std::uint32_t> further;
+    for (const DeviceDescription& device : platform.devices) {
+        for (const vmdevice::ResourceConstraint& resource : device.resources) {
+            const auto* const line = std::get_if<vmdevice::LegacyIrqConstraint>(&resource);
+            if (line != nullptr && line->irq.value_or(0) >= isa_interrupts &&
+                line->irq.value_or(0) < at::ioapic_pins) {
+                further.insert(*line->irq);
+            }
+        }
+    }
+    for (const std::uint32_t irq : further) {
+        const auto pin = static_cast<std::uint8_t>(irq);
+        entries.io_interrupt(InterruptType::vectored, active_high_edge, pin, pin);
     }
     entries.local_interrupt(InterruptType::external, 0, 0);
     entries.local_interrupt(InterruptType::nmi, all_lapics, 1);

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "event/event_manager.hpp"
+#include "observe/counters.hpp"
+#include "util/mutex.hpp"
+#include "virtio/registers.hpp"
+#include "virtio/split_queue.hpp"
+
+namespace kvm_vmm::virtio {
+
+/// What a device may send to its driver. Implemented by the transport; may be called from any thread.
+class DriverLink {
+public:
+    DriverLink() = default;
+    DriverLink(const DriverLink&) = delete;
+    DriverLink& operator=(const DriverLink&) = delete;
+    virtual ~DriverLink() = default;
+
+    /// Used buffer notification (2.3): the driver should look at the used rings.
+    virtual void notify_used() noexcept = 0;
+    /// Configuration change notification: the driver should read the configuration space again.
+    virtual void notify_config_changed() noexcept = 0;
+    /// Sets DEVICE_NEEDS_RESET (2.1.2) and notifies the driver of it.
+    virtual void set_needs_reset() noexcept = 0;
+    /// Lets Device::notified(queue) be called soon, in the device's event loop.
+    virtual void notify_device(std::size_t queue) noexcept = 0;
+};
+
+/// A device of virtio without its transport. It owns its queues while the driver operates it.
+///
+/// Thread safety: the transport calls activate(), reset() and the configuration functions from the vCPUs'
+/// threads, and notified() from the device's event loop. All of a device's state is guarded by mutex(). The
+/// on_...() functions are called with it locked, and must not block: except on_reset(), which waits for the
+/// requests that are in progress.
+class Device {
+public:
+    /// `name` ("disk0") is used in messages. `counters` must outlive the device.
+    Device(std::string_view name, Counters& counters);
+    Device(const Device&) = delete;
+    Device& operator=(const Device&) = delete;
+    virtual ~Device() = default;
+
+    [[nodiscard]] virtual DeviceType type() const noexcept = 0;
+    /// The feature bits of the device's type. The transport adds those that all devices have.
+    [[nodiscard]] virtual std::uint64_t features() const noexcept { return 0; }
+    /// The largest size of each queue: a power of two up to 32768.
+    [[nodiscard]] virtual std::span<const std::uint16_t> queue_sizes() const noexcept = 0;
+    /// The event loop in which notified() has to be called.
+    [[nodiscard]] virtual EventManager& events() noexcept = 0;
+
+    /// Starts and stops the thread of a device whose events() are not those of the main thread.
+    virtual void start_events() {}
+    virtual void stop_events() noexcept {}
+
+    /// Fills `data` from byte `offset` of the configuration space on. What lies beyond its end reads as 0.
+    void read_config(std::uint64_t offset, std::span<std::uint8_t> data) const;
+    /// A write of the driver to the configuration space.
+    void write_config(std::uint64_t offset, std::span<const std::uint8_t> data);
+
+    /// The driver has set DRIVER_OK, and accepted `features`. A queue that it has not enabled is absent.
+    /// `link` must stay valid until reset().
+    void activate(std::uint64_t features, std::vector<std::optional<SplitQueue>> queues, DriverLink& link);
+    /// Returns when the device will not access guest memory any more. Requests in progress are not completed:
+    /// the used rings stay as they are (2.4.1). Does nothing if the device is not active.
+    void reset();
+    /// The driver has disabled a queue. As reset(), for this queue.
+    void stop_queue(std::size_t index);
+    /// The driver has notified the device of available buffers. Ignored if that queue is not enabled.
+    void notified(std::size_t index);
+
+    /// Completes the requests in progress, so that the queues can be saved, and returns their states. The
+    /// device goes on with the next notification.
+    [[nodiscard]] std::vector<std::optional<QueueState>> drain();
+
+protected:
+    [[nodiscard]] Mutex& mutex() const noexcept { return mutex_; }
+    [[nodiscard]] std::string_view name() const noexcept { return name_; }
+    [[nodiscard]] Counters& counters() noexcept { return counters_; }
+
+    /// As read_config() and write_config().
+    virtual void on_read_config(std::uint64_t offset, std::span<std::uint8_t> data) const
+        KVM_VMM_REQUIRES(mutex()) = 0;
+    virtual void on_write_config(std::uint64_t, std::span<const std::uint8_t>) KVM_VMM_REQUIRES(mutex()) {}
+    virtual void on_activate() KVM_VMM_REQUIRES(mutex()) {}
+    /// Must return only when no request is in progress; push() has no effect meanwhile.
+    virtual void on_reset() KVM_VMM_REQUIRES(mutex()) {}
+    /// As on_reset(), for one queue: the default resets all of the device's own activity.
+    virtual void on_stop_queue(std::size_t) KVM_VMM_REQUIRES(mutex()) { on_reset(); }
+    virtual void on_drain() KVM_VMM_REQUIRES(mutex()) {}
+    virtual void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) = 0;
+
+    /// Whether the driver operates the device: DRIVER_OK is set, and no error has occurred since.
+    [[nodiscard]] bool active() const noexcept KVM_VMM_REQUIRES(mutex()) {
+        return link_ != nullptr && !broken_;
+    }
+    /// The features that the driver has accepted, while active.
+    [[nodiscard]] std::uint64_t negotiated() const noexcept KVM_VMM_REQUIRES(mutex()) { return negotiated_; }
+    [[nodiscard]] bool has_queue(std::size_t index) const noexcept KVM_VMM_REQUIRES(mutex());
+
+    /// The next chain of a queue; nothing if there is none, or the queue is not enabled. After an error of the
+    /// driver the device needs a reset, and there are no chains until then.
+    [[nodiscard]] std::optional<Chain> pop(std::size_t index) KVM_VMM_REQUIRES(mutex());
+    /// See SplitQueue. These do nothing if the queue is not enabled.
+    void undo_pop(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex());
+    void push(std::size_t index, const Chain& chain, std::uint32_t written) KVM_VMM_REQUIRES(mutex());
+    /// Lets the driver see what was pushed, and interrupts it if it asked for that.
+    void publish(std::size_t index) KVM_VMM_REQUIRES(mutex());
+    [[nodiscard]] bool enable_notifications(std::size_t index) KVM_VMM_REQUIRES(mutex());
+    void disable_notifications(std::size_t index) KVM_VMM_REQUIRES(mutex());
+
+    /// Serves chains until there is none: calls `f(chain)`, which returns how many bytes it has written, or
+    /// nothing if the chain cannot be served now; then it stays available, and notifications stay off.
+    /// Bounded: after as many chains as the queue has descriptors the device notifies itself and lets others
+    /// have their turn.
+    template <class F>
+    void serve(std::size_t index, F&& f) KVM_VMM_REQUIRES(mutex());
+
+    /// Sends a configuration change notification. Only for an active device does the driver get one.
+    void config_changed() KVM_VMM_REQUIRES(mutex());
+    /// The driver has broken a rule: the device needs a reset. `reason` is for the log.
+    void fail(std::string_view reason) KVM_VMM_REQUIRES(mutex());
+    /// See DriverLink::notify_device().
+    void notify_self(std::size_t index) KVM_VMM_REQUIRES(mutex());
+
+    /// For on_read_config(): copies from an object in the layout of the configuration space.
+    template <class Layout>
+        requires std::is_trivially_copyable_v<Layout>
+    static void copy_config(const Layout& layout, std::uint64_t offset,
+                            std::span<std::uint8_t> data) noexcept {
+        if (offset < sizeof(Layout)) {
+            const auto* const bytes = reinterpret_cast<const std::uint8_t*>(&layout);
+            std::memcpy(data.data(), bytes + offset,
+                        std::min<std::uint64_t>(data.size(), sizeof(Layout) - offset));
+        }
+    }
+
+private:
+    [[nodiscard]] SplitQueue* queue(std::size_t index) KVM_VMM_REQUIRES(mutex());
+
+    std::string_view name_;
+    Counters& counters_;
+    Counter& notifications_;
+    Counter& interrupts_;
+    Counter& requests_;
+    Counter& driver_errors_;
+    Counter& resets_;
+    mutable Mutex mutex_;
+    std::vector<std::optional<SplitQueue>> queues_;
+    DriverLink* link_{};
+    std::uint64_t negotiated_{0};
+    bool broken_{false};
+};
+
+template <class F>
+void Device::serve(std::size_t index, F&& f) {
+    if (!has_queue(index)) {
+        return;
+    }
+    const std::size_t most = queue(index)->size();
+    std::size_t served = 0;
+    disable_notifications(index);
+    do {
+        while (served < most) {
+            const std::optional<Chain> chain = pop(index);
+            if (!chain) {
+                break;
+            }
+            const std::optional<std::uint32_t> written = f(*chain);
+            if (!written) {
+                undo_pop(index, *chain);
+                publish(index);
+                return;
+            }
+            push(index, *chain, *written);
+            ++served;
+        }
+        publish(index);
+        if (served == most) {
+            notify_self(index);
+            return;
+        }
+    } while (active() && enable_notifications(index));
+}
+
+}  // namespace kvm_vmm::virtio

@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "virtio/mmio_transport.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <sys/epoll.h>
+#include <utility>
+
+#include "util/error.hpp"
+
+namespace kvm_vmm::virtio {
+namespace {
+
+constexpr std::uint32_t vendor = 0x4D53'4D56;  // "VMSM", as any that is not 0
+constexpr std::uint32_t all_ones = ~std::uint32_t{0};
+constexpr std::uint32_t driver_bits =
+    status::acknowledge | status::driver | status::driver_ok | status::features_ok | status::failed;
+
+constexpr void set_low(std::uint64_t& field, std::uint32_t value) noexcept {
+    field = (field & ~std::uint64_t{all_ones}) | value;
+}
+constexpr void set_high(std::uint64_t& field, std::uint32_t value) noexcept {
+    field = (field & all_ones) | std::uint64_t{value} << 32U;
+}
+// A page of 32 feature bits: 0 or 1; there are no others.
+constexpr std::uint32_t page(std::uint64_t features, std::uint32_t selector) noexcept {
+    return selector < 2 ? static_cast<std::uint32_t>(features >> (32U * selector)) : 0;
+}
+
+// The bits that must be set already when this one is added: the steps of 3.1.1 in their order.
+constexpr std::uint32_t needed_for(std::uint32_t bit) noexcept {
+    switch (bit) {
+        case status::driver:
+            return status::acknowledge;
+        case status::features_ok:
+            return status::acknowledge | status::driver;
+        case status::driver_ok:
+            return status::acknowledge | status::driver | status::features_ok;
+        default:
+            return 0;
+    }
+}
+
+// Whether a driver may be in this status, apart from DEVICE_NEEDS_RESET.
+constexpr bool possible_status(std::uint32_t status) noexcept {
+    for (const std::uint32_t bit : {status::driver, status::features_ok, status::driver_ok}) {
+        if ((status & bit) != 0 && (status & needed_for(bit)) != needed_for(bit)) {
+            return false;
+        }
+    }
+    return (status & ~(driver_bits | status::needs_reset)) == 0;
+}
+
+}  // namespace
+
+MmioTransport::MmioTransport(const GuestMemory& memory, std::shared_ptr<Device> device,
+                             vmsuperio::EventFdTrigger interrupt)
+    : memory_(memory), device_(std::move(device)), interrupt_(std::move(interrupt)) {
+    for (const std::uint16_t size : device_->queue_sizes()) {
+        queues_.push_back({.max_size = size, .set = {}});
+        auto notifier = vmsuperio::EventFdTrigger::create();
+        if (!notifier) {
+            throw VmmError(ExitCode::vmm_error, "cannot create an eventfd: " + notifier.error().message());
+        }
+        notifiers_.push_back(std::move(*notifier));
+    }
+    for (std::size_t i = 0; i < notifiers_.size(); ++i) {
+        const auto subscription =
+            device_->events().add(notifiers_[i].fd(), EPOLLIN, [this, i](std::uint32_t) {
+                [[maybe_unused]] const auto count = notifiers_[i].take();
+                device_->notified(i);
+            });
+        if (!subscription) {
+            throw VmmError(ExitCode::vmm_error,
+                           "cannot wait for a device's driver: " + subscription.error().message());
+        }
+        subscriptions_.push_back(*subscription);
+    }
+    device_->start_events();
+}
+
+MmioTransport::~MmioTransport() {
+    device_->stop_events();
+    device_->reset();
+    for (const EventManager::SubscriptionId subscription : subscriptions_) {
+        device_->events().remove(subscription);
+    }
+}
+
+void MmioTransport::raise(std::uint32_t cause) noexcept {
+    // Before the edge: the driver's handler ignores an interrupt without a cause.
+    interrupt_status_.fetch_or(cause);
+    [[maybe_unused]] const auto triggered = interrupt_.trigger();
+}
+
+void MmioTransport::notify_used() noexcept { raise(interrupt_status::used_buffer); }
+
+void MmioTransport::notify_config_changed() noexcept {
+    config_generation_.fetch_add(1);
+    raise(interrupt_status::configuration_change);
+}
+
+void MmioTransport::set_needs_reset() noexcept {
+    if ((status_.fetch_or(status::needs_reset) & status::driver_ok) != 0) {
+        raise(interrupt_status::configuration_change);
+    }
+}
+
+void MmioTransport::notify_device(std::size_t queue) noexcept {
+    [[maybe_unused]] const auto notified = notifiers_.at(queue).trigger();
+}
+
+std::uint64_t MmioTransport::offered() const noexcept {
+    return device_->features() | feature::version_1 | feature::event_index | feature::indirect_descriptors;
+}
+
+bool MmioTransport::acceptable(std::uint64_t features) const noexcept {
+    return (features & ~offered()) == 0 && (features & feature::version_1) != 0;
+}
+
+bool MmioTransport::may_set_features() const noexcept {
+    const std::uint32_t now = status_.load();
+    return (now & status::driver) != 0 && (now & (status::features_ok | status::failed)) == 0;
+}
+
+bool MmioTransport::may_set_queues() const noexcept {
+    const std::uint32_t now = status_.load();
+    return (now & status::features_ok) != 0 && (now & (status::driver_ok | status::failed)) == 0;
+}
+
+MmioTransport::Queue* MmioTransport::selected() noexcept {
+    return queue_sel_ < queues_.size() ? &queues_[queue_sel_] : nullptr;
+}
+
+QueueLayout MmioTransport::layout_of(const MmioState::Queue& set) noexcept {
+    return {.descriptors = set.descriptors,
+            .available = set.available,
+            .used = set.used,
+            .size = static_cast<std::uint16_t>(set.size)};
+}
+
+QueueFeatures MmioTransport::queue_features() const noexcept {
+    return {.indirect_descriptors = (driver_features_ & feature::indirect_descriptors) != 0,
+            .event_index = (driver_features_ & feature::event_index) != 0};
+}
+
+void MmioTransport::mmio_read(vmdevice::MmioAddress, vmdevice::MmioOffset offset,
+                              std::span<std::uint8_t> data) {
+    if (offset >= mmio::config) {
+        device_->read_config(offset - mmio::config, data);
+        return;
+    }
+    std::uint32_t value = 0;
+    if (data.size() == sizeof(value) && offset % sizeof(value) == 0) {
+        // The interrupt handler's register: it does not wait for another CPU that resets the device.
+        if (offset == mmio::interrupt_status) {
+            value = interrupt_status_.load();
+        } else {
+            const LockGuard lock(mutex_);
+            value = read_register(offset);
+        }
+    }
+    std::ranges::fill(data, std::uint8_t{0});
+    std::memcpy(data.data(), &value, std::min(data.size(), sizeof(value)));
+}
+
+std::uint32_t MmioTransport::read_register(std::uint64_t offset) {
+    const Queue* const queue = selected();
+    switch (offset) {
+        case mmio::magic_value:
+            return mmio::magic;
+        case mmio::version:
+            return mmio::version_number;
+        case mmio::device_id:
+            return static_cast<std::uint32_t>(device_->type());
+        case mmio::vendor_id:
+            return vendor;
+        case mmio::device_features:
+            return page(offered(), device_features_sel_);
+        case mmio::queue_num_max:
+            return queue != nullptr ? queue->max_size : 0;
+        case mmio::queue_ready:
+            return queue != nullptr && queue->set.ready ? 1 : 0;
+        case mmio::status:
+            return status_.load();
+        case mmio::shm_len_low:
+        case mmio::shm_len_high:
+        case mmio::shm_base_low:
+        case mmio::shm_base_high:
+            return all_ones;  // no such region
+        case mmio::config_generation:
+            return config_generation_.load();
+        default:
+            return 0;  // write-only, or no register
+    }
+}
+
+void MmioTransport::mmio_write(vmdevice::MmioAddress, vmdevice::MmioOffset offset,
+                               std::span<const std::uint8_t> data) {
+    if (offset >= mmio::config) {
+        device_->write_config(offset - mmio::config, data);
+        return;
+    }
+    std::uint32_t value = 0;
+    if (data.size() != sizeof(value) || offset % sizeof(value) != 0) {
+        return;
+    }
+    std::memcpy(&value, data.data(), sizeof(value));
+    if (offset == mmio::interrupt_ack) {
+        interrupt_status_.fetch_and(~value);
+    } else if (offset == mmio::queue_notify) {
+        if (value < notifiers_.size()) {
+            notify_device(value);
+        }
+    } else {
+        const LockGuard lock(mutex_);
+        write_register(offset, value);
+    }
+}
+
+void MmioTransport::write_register(std::uint64_t offset, std::uint32_t value) {
+    switch (offset) {
+        case mmio::device_features_sel:
+            device_features_sel_ = value;
+            break;
+        case mmio::driver_features_sel:
+            driver_features_sel_ = value;
+            break;
+        case mmio::driver_features:
+            if (may_set_features() && driver_features_sel_ < 2) {
+                (driver_features_sel_ == 0 ? set_low : set_high)(driver_features_, value);
+            }
+            break;
+        case mmio::queue_sel:
+            queue_sel_ = value;
+            break;
+        case mmio::status:
+            write_status(value);
+            break;
+        default:
+            write_queue_register(offset, value);
+            break;
+    }
+}
+
+void MmioTransport::write_status(std::uint32_t value) {
+    if (value == 0) {
+        reset();
+        return;
+    }
+    const std::uint32_t now = status_.load();
+    const std::uint32_t added = value & driver_bits & ~now;
+    // The driver must not clear a bit (2.1.1), and takes one step at a time. FAILED may be set at any time.
+    const std::uint32_t step = added & ~status::failed;
+    if ((now & driver_bits & ~value) != 0 || (step != 0 && !std::has_single_bit(step)) ||
+        (now & needed_for(step)) != needed_for(step) || (step != 0 && (now & status::failed) != 0)) {
+        return;
+    }
+    if (step == status::features_ok && !acceptable(driver_features_)) {
+        return;  // the driver reads the bit back (3.1.1, step 6)
+    }
+    status_.fetch_or(added);
+    if (step == status::driver_ok && (added & status::failed) == 0) {
+        activate();
+    }
+}
+
+void MmioTransport::write_queue_register(std::uint64_t offset, std::uint32_t value) {
+    Queue* const queue = selected();
+    if (queue == nullptr) {
+        return;
+    }
+    if (offset == mmio::queue_ready) {
+        write_queue_ready(*queue, (value & 1U) != 0);
+        return;
+    }
+    if (!may_set_queues() || queue->set.ready) {
+        return;
+    }
+    MmioState::Queue& set = queue->set;
+    switch (offset) {
+        case mmio::queue_num:
+            set.size = value;
+            break;
+        case mmio::queue_desc_low:
+            set_low(set.descriptors, value);
+            break;
+        case mmio::queue_desc_high:
+            set_high(set.descriptors, value);
+            break;
+        case mmio::queue_driver_low:
+            set_low(set.available, value);
+            break;
+        case mmio::queue_driver_high:
+            set_high(set.available, value);
+            break;
+        case mmio::queue_device_low:
+            set_low(set.used, value);
+            break;
+        case mmio::queue_device_high:
+            set_high(set.used, value);
+            break;
+        default:
+            break;
+    }
+}
+
+void MmioTransport::write_queue_ready(Queue& queue, bool ready) {
+    if (!ready) {
+        if (std::exchange(queue.set.ready, false)) {
+            device_->stop_queue(queue_sel_);
+        }
+    } else if (may_set_queues() && queue.set.size <= queue.max_size) {
+        queue.set.ready = SplitQueue::create(memory_, layout_of(queue.set), queue_features()).has_value();
+    }
+}
+
+void MmioTransport::activate() {
+    std::vector<std::optional<SplitQueue>> queues;
+    for (const Queue& queue : queues_) {
+        std::optional<SplitQueue>& added = queues.emplace_back();
+        if (queue.set.ready) {
+            if (auto created = SplitQueue::create(memory_, layout_of(queue.set), queue_features())) {
+                added.emplace(std::move(*created));
+            }
+        }
+    }
+    device_->activate(driver_features_, std::move(queues), *this);
+}
+
+void MmioTransport::reset() {
+    device_->reset();
+    for (Queue& queue : queues_) {
+        queue.set = {};
+    }
+    device_features_sel_ = 0;
+    driver_features_sel_ = 0;
+    queue_sel_ = 0;
+    driver_features_ = 0;
+    interrupt_status_.store(0);
+    status_.store(0);
+}
+
+MmioState MmioTransport::state() {
+    const std::vector<std::optional<QueueState>> progress = device_->drain();
+    const LockGuard lock(mutex_);
+    MmioState state{.status = status_.load(),
+                    .interrupt_status = interrupt_status_.load(),
+                    .config_generation = config_generation_.load(),
+                    .device_features_sel = device_features_sel_,
+                    .driver_features_sel = driver_features_sel_,
+                    .queue_sel = queue_sel_,
+                    .driver_features = driver_features_,
+                    .queues = {}};
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+        MmioState::Queue& saved = state.queues.emplace_back(queues_[i].set);
+        if (i < progress.size() && progress[i]) {
+            saved.progress = *progress[i];
+        }
+    }
+    return state;
+}
+
+std::expected<void, std::string_view> MmioTransport::restore(const MmioState& state) {
+    constexpr std::uint32_t causes = interrupt_status::used_buffer | interrupt_status::configuration_change;
+    if (!possible_status(state.status)) {
+        return std::unexpected("status");
+    }
+    if ((state.interrupt_status & ~causes) != 0) {
+        return std::unexpected("interrupt_status");
+    }
+    if ((state.status & status::features_ok) != 0 && !acceptable(state.driver_features)) {
+        return std::unexpected("driver_features");
+    }
+    const LockGuard lock(mutex_);
+    if (state.queues.size() != queues_.size()) {
+        return std::unexpected("queues");
+    }
+    const QueueFeatures features{
+        .indirect_descriptors = (state.driver_features & feature::indirect_descriptors) != 0,
+        .event_index = (state.driver_features & feature::event_index) != 0};
+    std::vector<std::optional<SplitQueue>> queues(queues_.size());
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+        const MmioState::Queue& saved = state.queues[i];
+        if (!saved.ready) {
+            continue;
+        }
+        auto created = SplitQueue::create(memory_, layout_of(saved), features, saved.progress);
+        if (saved.size > queues_[i].max_size || !created || (state.status & status::features_ok) == 0) {
+            return std::unexpected("queues");
+        }
+        queues[i].emplace(std::move(*created));
+    }
+    device_features_sel_ = state.device_features_sel;
+    driver_features_sel_ = state.driver_features_sel;
+    queue_sel_ = state.queue_sel;
+    driver_features_ = state.driver_features;
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+        queues_[i].set = state.queues[i];
+        queues_[i].set.progress = {};
+    }
+    config_generation_.store(state.config_generation);
+    interrupt_status_.store(state.interrupt_status);
+    status_.store(state.status);
+    if ((state.status & status::driver_ok) != 0 && (state.status & status::needs_reset) == 0) {
+        device_->activate(driver_features_, std::move(queues), *this);
+    }
+    if (state.interrupt_status != 0) {
+        // The edge may have been lost with the interrupt controller's state; one too many is harmless.
+        [[maybe_unused]] const auto triggered = interrupt_.trigger();
+    }
+    return {};
+}
+
+}  // namespace kvm_vmm::virtio

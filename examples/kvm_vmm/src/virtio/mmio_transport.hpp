@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <expected>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include <vmdevice/device.hpp>
+#include <vmsuperio/linux/eventfd.hpp>
+
+#include "memory/guest_memory.hpp"
+#include "util/mutex.hpp"
+#include "virtio/device.hpp"
+
+namespace kvm_vmm::virtio {
+
+/// The saved state of a transport, and of the queues of its device.
+struct MmioState {
+    struct Queue {
+        std::uint32_t size{0};
+        bool ready{false};
+        std::uint64_t descriptors{0};
+        std::uint64_t available{0};
+        std::uint64_t used{0};
+        QueueState progress;
+        friend bool operator==(const Queue&, const Queue&) = default;
+    };
+
+    std::uint32_t status{0};
+    std::uint32_t interrupt_status{0};
+    std::uint32_t config_generation{0};
+    std::uint32_t device_features_sel{0};
+    std::uint32_t driver_features_sel{0};
+    std::uint32_t queue_sel{0};
+    std::uint64_t driver_features{0};
+    std::vector<Queue> queues;
+
+    friend bool operator==(const MmioState&, const MmioState&) = default;
+};
+
+/// A virtio device on the memory bus: VIRTIO 1.2, section 4.2, version 2 of the registers.
+///
+/// The driver has to follow the order of section 3.1.1. A step that it skips or repeats has no effect: a status
+/// bit without those before it, features after FEATURES_OK, queues outside of FEATURES_OK to DRIVER_OK or while
+/// QueueReady is 1. QueueReady stays 0 for a queue whose size or addresses are invalid.
+///
+/// Not modelled: legacy devices (version 1), VIRTIO_F_RING_RESET, VIRTIO_F_NOTIFICATION_DATA, packed rings.
+/// Shared memory regions do not exist: their lengths read as all ones.
+///
+/// Ignored: accesses to registers (not to the configuration space) that are not 4 bytes at a multiple of 4; they
+/// read as 0.
+///
+/// Thread safety: all functions may be called from any thread. A write of 0 to Status returns when the device
+/// does not access guest memory any more.
+class MmioTransport final : public vmdevice::DeviceMmio, private DriverLink {
+public:
+    /// Starts the device's events. `memory` must outlive the transport. `interrupt` is triggered once for each
+    /// interrupt. Throws VmmError if the system has no descriptor or thread left.
+    MmioTransport(const GuestMemory& memory, std::shared_ptr<Device> device,
+                  vmsuperio::EventFdTrigger interrupt);
+    /// Stops the device's events. If they are those of the main thread, this must be called there.
+    ~MmioTransport() override;
+
+    /// The eventfds of the queues: a write to one has the effect of a write of the queue's number to
+    /// QueueNotify, for an ioeventfd.
+    [[nodiscard]] std::span<const vmsuperio::EventFdTrigger> notifiers() const noexcept { return notifiers_; }
+    /// The eventfd that the transport triggers for each interrupt.
+    [[nodiscard]] const vmsuperio::EventFdTrigger& interrupt() const noexcept { return interrupt_; }
+    [[nodiscard]] Device& device() noexcept { return *device_; }
+
+    void mmio_read(vmdevice::MmioAddress base, vmdevice::MmioOffset offset,
+                   std::span<std::uint8_t> data) override;
+    void mmio_write(vmdevice::MmioAddress base, vmdevice::MmioOffset offset,
+                    std::span<const std::uint8_t> data) override;
+
+    /// Completes the requests in progress and returns the state. No CPU may run meanwhile.
+    [[nodiscard]] MmioState state();
+    /// Takes the place of a transport that state() was called for. To be called before the device is used.
+    /// Returns the name of the first invalid member of a state that no transport can be in; then nothing has
+    /// changed.
+    [[nodiscard]] std::expected<void, std::string_view> restore(const MmioState& state);
+
+private:
+    struct Queue {
+        std::uint16_t max_size;
+        MmioState::Queue set;
+    };
+
+    // DriverLink
+    void notify_used() noexcept override;
+    void notify_config_changed() noexcept override;
+    void set_needs_reset() noexcept override;
+    void notify_device(std::size_t queue) noexcept override;
+
+    [[nodiscard]] std::uint32_t read_register(std::uint64_t offset) KVM_VMM_REQUIRES(mutex_);
+    void write_register(std::uint64_t offset, std::uint32_t value) KVM_VMM_REQUIRES(mutex_);
+    void write_status(std::uint32_t value) KVM_VMM_REQUIRES(mutex_);
+    void write_queue_register(std::uint64_t offset, std::uint32_t value) KVM_VMM_REQUIRES(mutex_);
+    void write_queue_ready(Queue& queue, bool ready) KVM_VMM_REQUIRES(mutex_);
+    void reset() KVM_VMM_REQUIRES(mutex_);
+    void activate() KVM_VMM_REQUIRES(mutex_);
+    void raise(std::uint32_t cause) noexcept;
+
+    [[nodiscard]] bool may_set_features() const noexcept;
+    [[nodiscard]] bool may_set_queues() const noexcept;
+    [[nodiscard]] std::uint64_t offered() const noexcept;
+    [[nodiscard]] bool acceptable(std::uint64_t features) const noexcept;
+    [[nodiscard]] Queue* selected() noexcept KVM_VMM_REQUIRES(mutex_);
+    [[nodiscard]] static QueueLayout layout_of(const MmioState::Queue& set) noexcept;
+    [[nodiscard]] QueueFeatures queue_features() const noexcept KVM_VMM_REQUIRES(mutex_);
+
+    const GuestMemory& memory_;
+    std::shared_ptr<Device> device_;
+    vmsuperio::EventFdTrigger interrupt_;
+    std::vector<vmsuperio::EventFdTrigger> notifiers_;
+    std::vector<EventManager::SubscriptionId> subscriptions_;
+
+    // The device changes these without the mutex.
+    std::atomic<std::uint32_t> status_{0};
+    std::atomic<std::uint32_t> interrupt_status_{0};
+    std::atomic<std::uint32_t> config_generation_{0};
+
+    Mutex mutex_;
+    std::uint32_t device_features_sel_ KVM_VMM_GUARDED_BY(mutex_){0};
+    std::uint32_t driver_features_sel_ KVM_VMM_GUARDED_BY(mutex_){0};
+    std::uint32_t queue_sel_ KVM_VMM_GUARDED_BY(mutex_){0};
+    std::uint64_t driver_features_ KVM_VMM_GUARDED_BY(mutex_){0};
+    std::vector<Queue> queues_ KVM_VMM_GUARDED_BY(mutex_);
+};
+
+}  // namespace kvm_vmm::virtio
