@@ -35,6 +35,27 @@ TEST_CASE("write_command_line: text that the kernel would misread is refused wit
     CHECK(refusal("dyndbg=\"file a.c +p\" -- \"quoted word\"") == "(no error)");
 }
 
+TEST_CASE("has_parameter: only a whole word of the kernel's part counts", "[boot][command_line]") {
+    CHECK(has_parameter("acpi=off", "acpi=off"));
+    CHECK(has_parameter("console=ttyS0 acpi=off quiet", "acpi=off"));
+    CHECK(has_parameter("quiet  acpi=off", "acpi=off"));
+    CHECK_FALSE(has_parameter("", "acpi=off"));
+    CHECK_FALSE(has_parameter("xacpi=off acpi=offx acpi=on", "acpi=off"));
+    CHECK_FALSE(has_parameter("quiet -- acpi=off", "acpi=off"));
+    CHECK(has_parameter("quiet --x acpi=off", "acpi=off"));
+}
+
+TEST_CASE("with_parameters: what is added comes before the arguments of the first process",
+          "[boot][command_line]") {
+    CHECK(with_parameters("", "a=1") == "a=1");
+    CHECK(with_parameters("quiet", "a=1 b=2") == "quiet a=1 b=2");
+    CHECK(with_parameters("quiet -- single", "a=1") == "quiet a=1 -- single");
+    CHECK(with_parameters("-- single", "a=1") == "a=1 -- single");
+    CHECK(with_parameters("quiet --", "a=1") == "quiet a=1 --");
+    CHECK(with_parameters("x=\"a -- b\"", "a=1") == "x=\"a -- b\" a=1");
+    CHECK(with_parameters("quiet -- single", "") == "quiet -- single");
+}
+
 TEST_CASE("write_command_line: the text and its NUL are in guest memory, up to the kernel's limit",
           "[boot][command_line]") {
     GuestMemory memory(1U << 20U);

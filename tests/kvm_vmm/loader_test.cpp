@@ -17,6 +17,7 @@
 #include "arch/x86_64/zero_page.hpp"
 #include "boot_images.hpp"
 #include "catch.hpp"
+#include "machines.hpp"
 
 using namespace kvm_vmm;
 using namespace boot_images;
@@ -68,6 +69,29 @@ TEST_CASE("ImageFile: a file that cannot be a kernel is refused when it is opene
     const MemoryFile empty;
     CHECK_THAT(open_error(empty.path()), Contains("is empty"));
     std::filesystem::remove_all(directory);
+}
+
+TEST_CASE("load_guest: virtio devices are named on the command line only if the kernel does not read ACPI",
+          "[boot][virtio]") {
+    Platform machine = test::machine_with();
+    test::remove_device(machine, "rng");
+    machine.devices.push_back(test::virtio_mmio(0, 0xD000'0000, 0x1000, 5));
+    machine.devices.push_back(test::virtio_mmio(1, 0xD000'1000, 0x200, 16));
+    const MemoryFile kernel(make_bzimage());
+    const auto line_for = [&](const std::string& command_line) {
+        GuestMemory memory(64 * mib);
+        [[maybe_unused]] const LoadedGuest guest = load_guest(memory,
+                                                              {.kernel_path = kernel.path(),
+                                                               .initrd_path = {},
+                                                               .command_line = command_line,
+                                                               .protocol = BootProtocol::automatic,
+                                                               .checkpoint = {}},
+                                                              machine);
+        return text_at(memory, zero_page(memory).hdr.cmd_line_ptr);
+    };
+    CHECK(line_for("quiet") == "quiet");
+    CHECK(line_for("acpi=off -- single") ==
+          "acpi=off virtio_mmio.device=0x1000@0xd0000000:5 virtio_mmio.device=0x200@0xd0001000:16 -- single");
 }
 
 TEST_CASE("ImageFile: a read past the end, or of a file that has shrunk, is an error that says so",

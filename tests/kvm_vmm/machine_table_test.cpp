@@ -117,6 +117,84 @@ TEST_CASE("Machine table: all resources fit on one machine without conflict, and
     CHECK_THAT(to_string(refused.error()), Catch::Matchers::Contains("8254"));
 }
 
+namespace {
+
+/// The full machine with `count` virtio devices, as rows of the table.
+std::vector<MachineDevice> machine_with_virtio(std::size_t count) {
+    VmmConfig config = full_config();
+    config.rng = false;
+    std::vector<MachineDevice> table = machine_table(config);
+    std::vector<VirtioDevice> devices(count);
+    for (std::size_t i = 0; i < count; ++i) {
+        devices[i] = {.name = "virtio" + std::to_string(i), .title = "test", .model = "test", .create = {}};
+    }
+    place_virtio_devices(std::move(devices), table);
+    return table;
+}
+
+std::uint64_t window_of(const MachineDevice& row) {
+    return std::get<vmdevice::MmioConstraint>(row.description.resources.at(0)).base.value().value;
+}
+std::uint32_t line_of(const MachineDevice& row) {
+    return std::get<vmdevice::LegacyIrqConstraint>(row.description.resources.at(1)).irq.value();
+}
+
+}  // namespace
+
+TEST_CASE("Machine table: virtio devices get windows in their order, and interrupts of their own",
+          "[machine]") {
+    const auto fixed = machine_with_virtio(0);
+    std::set<std::uint32_t> taken;
+    for (const MachineDevice& row : fixed) {
+        for (const vmdevice::ResourceConstraint& resource : row.description.resources) {
+            if (const auto* const line = std::get_if<vmdevice::LegacyIrqConstraint>(&resource)) {
+                taken.insert(line->irq.value());
+            }
+        }
+    }
+    const std::size_t free_lines = platform::ioapic_pins - taken.size();
+    for (const std::size_t count :
+         {std::size_t{1}, free_lines, free_lines + 1, std::size_t{20}, std::size_t{100}}) {
+        CAPTURE(count);
+        const auto table = machine_with_virtio(count);
+        REQUIRE(table.size() == fixed.size() + count);
+        std::map<std::uint32_t, std::size_t> devices_of_line;
+        std::set<std::string> nodes;
+        for (std::size_t i = 0; i < count; ++i) {
+            const MachineDevice& row = table[fixed.size() + i];
+            CHECK(row.description.name == "virtio" + std::to_string(i));
+            CHECK(window_of(row) == 0xD000'0000 + 0x1000 * i);
+            CHECK(taken.count(line_of(row)) == 0);
+            ++devices_of_line[line_of(row)];
+            CHECK(nodes.insert(row.description.acpi_nodes.at(0).name).second);
+            CHECK(row.description.acpi_nodes.at(0).unique_id == i);
+            CHECK(row.description.acpi_nodes.at(0).dma_coherent);
+        }
+        CHECK(devices_of_line.size() == std::min(count, free_lines));
+        for (const auto& [line, devices] : devices_of_line) {
+            CHECK(devices <= (count + free_lines - 1) / free_lines);
+        }
+        // What was planned can be registered.
+        vmdevice::SystemAllocator allocator = make_allocator();
+        vmdevice::DeviceManager manager(allocator);
+        for (const MachineDevice& row : table) {
+            CHECK(manager.reserve(row.description.name, row.description.resources).has_value());
+        }
+    }
+}
+
+TEST_CASE("Machine table: too many virtio devices are refused with one line", "[machine]") {
+    CHECK(machine_with_virtio(max_virtio_devices).size() > max_virtio_devices);
+    try {
+        [[maybe_unused]] const auto table = machine_with_virtio(max_virtio_devices + 1);
+        FAIL("accepted");
+    } catch (const VmmError& error) {
+        CHECK(error.code() == ExitCode::usage);
+        CHECK(std::string(error.what()) ==
+              "more than 256 virtio devices (disks, networks, shares and others)");
+    }
+}
+
 TEST_CASE("Machine table: the manual's table of devices is this one", "[machine]") {
     std::ifstream file(KVM_VMM_MANUAL);
     const std::string manual{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};

@@ -102,6 +102,15 @@ TEST_CASE("MP table: one IOAPIC on the ISA bus with every interrupt except the c
         CHECK(entry[7] == entry[5]);
         CHECK(entry[2] == (entry[5] == 9 ? 0x0D : 0));  // the SCI is level triggered, active high
     }
+    Platform machine = test::machine_with();
+    machine.devices.push_back(test::virtio_mmio(0, 0xD000'0000, 0x1000, 11));
+    machine.devices.push_back(test::virtio_mmio(1, 0xD000'1000, 0x1000, 16, vmdevice::IrqSharing::edge));
+    machine.devices.push_back(test::virtio_mmio(2, 0xD000'2000, 0x1000, 16, vmdevice::IrqSharing::edge));
+    machine.devices.push_back(test::virtio_mmio(3, 0xD000'3000, 0x1000, 23));
+    const auto more = of_type(table_of(machine), 3);
+    REQUIRE(more.size() == 17);  // those of ISA, and each pin above them that has a device once
+    CHECK(more[15] == boot_images::Bytes{3, 0, 0x05, 0, 0, 16, 0, 16});  // edge triggered, active high
+    CHECK(more[16] == boot_images::Bytes{3, 0, 0x05, 0, 0, 23, 0, 23});
     const auto local = of_type(table, 4);
     REQUIRE(local.size() == 2);
     CHECK(local[0] == boot_images::Bytes{4, 3, 0, 0, 0, 0, 0, 0});     // ExtINT at LINT0 of the boot CPU

@@ -66,41 +66,6 @@ std::vector<VirtioDevice> virtio_devices(const VmmConfig& config) {
     return devices;
 }
 
-// Appends rows for the virtio devices, with windows and interrupts that no row of the table has.
-void place(std::vector<VirtioDevice> devices, std::vector<MachineDevice>& table) {
-    vmdevice::SystemAllocator allocator = make_allocator();
-    const auto allocate = [&allocator](const vmdevice::ResourceConstraint& wanted, const std::string& name) {
-        auto allocated = allocator.allocate(std::span(&wanted, 1));
-        if (!allocated) {
-            throw VmmError(ExitCode::usage,
-                           name + ": too many devices: " + std::string(to_string(allocated.error())));
-        }
-        return *std::move(allocated);
-    };
-    for (const MachineDevice& row : table) {
-        for (vmdevice::ResourceConstraint resource : row.description.resources) {
-            // A line that drivers of other kinds of devices use is not shared with them.
-            if (auto* const line = std::get_if<vmdevice::LegacyIrqConstraint>(&resource)) {
-                if (line->sharing == vmdevice::IrqSharing::edge) {
-                    line->sharing = vmdevice::IrqSharing::level;
-                }
-            }
-            [[maybe_unused]] const auto reserved = allocate(resource, row.description.name);
-        }
-    }
-    std::size_t index = 0;
-    for (VirtioDevice& device : devices) {
-        const auto windows = vmdevice::mmio_range(virtio_mmio::first_window, 0x1000'0000);
-        const auto window = allocate(
-            vmdevice::MmioConstraint{.size = virtio::mmio::window_size, .within = windows}, device.name);
-        const auto line =
-            allocate(vmdevice::LegacyIrqConstraint{.sharing = vmdevice::IrqSharing::edge}, device.name);
-        table.push_back(virtio_mmio_device(std::move(device), index++,
-                                           window.get_mmio_address_ranges().front(),
-                                           line.get_legacy_irq().value()));
-    }
-}
-
 }  // namespace
 
 std::vector<MachineDevice> machine_table(const VmmConfig& config) {
@@ -127,8 +92,46 @@ std::vector<MachineDevice> machine_table(const VmmConfig& config) {
     table.push_back(interval_timer());
     table.push_back(io_apic());
     table.push_back(local_apics());
-    place(virtio_devices(config), table);
+    place_virtio_devices(virtio_devices(config), table);
     return table;
+}
+
+void place_virtio_devices(std::vector<VirtioDevice> devices, std::vector<MachineDevice>& table) {
+    if (devices.size() > max_virtio_devices) {
+        throw VmmError(ExitCode::usage, "more than " + std::to_string(max_virtio_devices) +
+                                            " virtio devices (disks, networks, shares and others)");
+    }
+    vmdevice::SystemAllocator allocator = make_allocator();
+    const auto allocate = [&allocator](const vmdevice::ResourceConstraint& wanted, const std::string& name) {
+        auto allocated = allocator.allocate(std::span(&wanted, 1));
+        if (!allocated) {
+            throw VmmError(ExitCode::usage,
+                           name + ": too many devices: " + std::string(to_string(allocated.error())));
+        }
+        return *std::move(allocated);
+    };
+    for (const MachineDevice& row : table) {
+        for (vmdevice::ResourceConstraint resource : row.description.resources) {
+            // A line that drivers of other kinds of devices use is not shared with them.
+            if (auto* const line = std::get_if<vmdevice::LegacyIrqConstraint>(&resource)) {
+                if (line->sharing == vmdevice::IrqSharing::edge) {
+                    line->sharing = vmdevice::IrqSharing::level;
+                }
+            }
+            [[maybe_unused]] const auto reserved = allocate(resource, row.description.name);
+        }
+    }
+    std::size_t index = 0;
+    for (VirtioDevice& device : devices) {
+        const auto windows = vmdevice::mmio_range(first_virtio_window, 0x1000'0000);
+        const auto window = allocate(
+            vmdevice::MmioConstraint{.size = virtio::mmio::window_size, .within = windows}, device.name);
+        const auto line =
+            allocate(vmdevice::LegacyIrqConstraint{.sharing = vmdevice::IrqSharing::edge}, device.name);
+        table.push_back(virtio_mmio_device(std::move(device), index++,
+                                           window.get_mmio_address_ranges().front(),
+                                           line.get_legacy_irq().value()));
+    }
 }
 
 Platform platform_of(const VmmConfig& config, std::span<const MachineDevice> table) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <cstddef>
 #include <span>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include <vmdevice/device_manager.hpp>
 
 #include "devices/machine_device.hpp"
+#include "devices/virtio_mmio.hpp"
 #include "machine/platform.hpp"
 #include "vmm/config.hpp"
 
@@ -18,6 +20,14 @@ namespace kvm_vmm {
 /// everything that is known about it. Registration, firmware tables, traces and the manual are derived from
 /// this table.
 [[nodiscard]] std::vector<MachineDevice> machine_table(const VmmConfig& config);
+
+/// Appends rows for virtio devices, in their order: each with a window and an interrupt that no row of the table
+/// has. If there are more devices than free interrupts, they share those among themselves. Throws VmmError(usage)
+/// if there are more than max_virtio_devices.
+void place_virtio_devices(std::vector<VirtioDevice> devices, std::vector<MachineDevice>& table);
+
+/// The number of names that ACPI nodes of virtio devices have.
+inline constexpr std::size_t max_virtio_devices = 256;
 
 /// The description of such a machine for the firmware tables.
 [[nodiscard]] Platform platform_of(const VmmConfig& config, std::span<const MachineDevice> table);
