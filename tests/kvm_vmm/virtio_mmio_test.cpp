@@ -477,6 +477,19 @@ TEST_CASE("virtio-mmio: a state that no transport can be in is refused with the 
     CHECK(refused([](MmioState& s) { s.status = acknowledge | driver; }) == "queues");
 }
 
+TEST_CASE("virtio-mmio: a device that was shut down ignores its driver", "[virtio][mmio]") {
+    EchoRig rig;
+    rig->start();
+    rig.echo->keep = true;
+    rig->offer(0, test::as_bytes("x"), std::array<std::uint32_t, 1>{1});
+    rig->notify(0);
+    rig->transport->shut_down();
+    CHECK(rig.echo->resets == 1);
+    rig->run_events();
+    CHECK(rig->queues[0]->used_index() == 0);
+    CHECK(rig->interrupts() == 0);
+}
+
 TEST_CASE("virtio-mmio: every register has a name", "[virtio][mmio]") {
     CHECK(mmio_register_name(0x050) == "QueueNotify");
     CHECK(mmio_register_name(0x100) == "config+0x00");

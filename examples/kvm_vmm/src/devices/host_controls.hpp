@@ -20,6 +20,9 @@ struct HostControls {
     /// Resets the devices that a battery supplies, and returns the state that it preserves. May be called
     /// only while no CPU runs.
     std::function<Battery()> reset_battery_backed;
+    /// Each completes the requests in progress of a device that accesses guest memory by itself, and stops it. To be
+    /// called when no CPU runs any more, and before guest memory changes in any other way.
+    std::vector<std::function<void()>> shut_down;
     /// COM1 first.
     std::vector<std::unique_ptr<SerialConsole>> consoles;
 };

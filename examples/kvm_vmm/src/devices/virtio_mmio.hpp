@@ -56,6 +56,7 @@ inline constexpr std::string_view virtio_hardware_id = "LNRO0005";
             context.vm.register_ioeventfd(notifier.fd(), window.base().value + virtio::mmio::queue_notify,
                                           queue++);
         }
+        context.controls.shut_down.emplace_back([transport] { transport->shut_down(); });
         observed.register_name = [](std::uint64_t offset, bool) {
             return virtio::mmio_register_name(offset);
         };

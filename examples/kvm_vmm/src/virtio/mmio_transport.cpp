@@ -80,6 +80,12 @@ MmioTransport::MmioTransport(const GuestMemory& memory, std::shared_ptr<Device> 
     device_->start_events();
 }
 
+void MmioTransport::shut_down() {
+    device_->stop_events();
+    [[maybe_unused]] const auto progress = device_->drain();
+    device_->reset();
+}
+
 MmioTransport::~MmioTransport() {
     device_->stop_events();
     device_->reset();

@@ -74,6 +74,10 @@ public:
     [[nodiscard]] const vmsuperio::EventFdTrigger& interrupt() const noexcept { return interrupt_; }
     [[nodiscard]] Device& device() noexcept { return *device_; }
 
+    /// Completes the requests in progress and stops the device for good: it does not access guest memory any more.
+    /// To be called when no CPU will run any more, by the thread that owns the device's events.
+    void shut_down();
+
     void mmio_read(vmdevice::MmioAddress base, vmdevice::MmioOffset offset,
                    std::span<std::uint8_t> data) override;
     void mmio_write(vmdevice::MmioAddress base, vmdevice::MmioOffset offset,

@@ -240,6 +240,10 @@ VmEnd VirtualMachine::run() {
         events_.run_once(-1);
     } while (!end_.requested());
     stop_vcpus();
+    // Now, because finish_output() returns guest memory to the host: a disk must not be written from that.
+    for (const std::function<void()>& shut_down : controls_.shut_down) {
+        shut_down();
+    }
     run_time_ = std::chrono::steady_clock::now() - started_;
     halt_timer_.reset();
     events_.remove(*subscription);
