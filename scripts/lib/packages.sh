@@ -18,6 +18,13 @@ nested_packages=(
     qemu-system-x86
 )
 
+# Needed to make the disk image of scripts/boot --debian.
+debian_packages=(
+    e2fsprogs
+    fakeroot
+    mmdebstrap
+)
+
 # Needed to build and run the tests with GCC.
 test_packages=(
     acpica-tools      # iasl disassembles our ACPI tables

@@ -16,7 +16,7 @@ import termios
 import time
 import tty
 
-from machine import debian, guest, machine
+from machine import debian, distribution, guest, machine
 
 PROGRAM = "scripts/boot"
 NO_STATUS = 125
@@ -43,6 +43,9 @@ def parse(arguments):
     parser.add_argument("--kvm-vmm", required=True)
     parser.add_argument("--prepare", action="store_true")
     parser.add_argument("--exec", dest="command")
+    parser.add_argument("--debian", action="store_true")
+    parser.add_argument("--net", action="store_true")
+    parser.add_argument("--disk", dest="disks", action="append", default=[])
     for name in ("--kernel", "--append", "--memory", "--cpus"):
         parser.add_argument(name)
     arguments, _, rest = _split(arguments)
@@ -69,6 +72,26 @@ def value_of(rest, option):
     return value
 
 
+def disk_of(text):
+    """A value of --disk: an image, with ",readonly=on" after it if it must not be changed."""
+    path, separator, ending = text.rpartition(",readonly=")
+    if separator and ending in ("on", "off"):
+        return machine.Disk(path, ending == "on")
+    return machine.Disk(text)
+
+
+def device_arguments(options, the_machine, disks):
+    """The arguments of kvm_vmm for the disks and the network."""
+    arguments = []
+    for disk, path in zip(disks, the_machine.disks):
+        # On a nested host the page cache is lost when that host ends.
+        cache = ",cache=direct" if the_machine.kind == "nested" else ""
+        arguments += ["--disk", "path=" + path.replace(",", ",,") + cache + (",readonly=on" if disk.readonly else "")]
+    if options.net:
+        arguments += ["--net", the_machine.network()]
+    return arguments
+
+
 def size_mib(text):
     """A size in kvm_vmm's notation, in MiB. An invalid one counts as the default, and kvm_vmm will report it."""
     match = re.fullmatch(r"(\d+)(?:([KMGT])(?:i?B)?)?", text or "512M", re.IGNORECASE)
@@ -86,19 +109,19 @@ def copy_named_files(the_machine, rest):
                 the_machine.put(candidate)
 
 
-def kvm_vmm_arguments(options):
+def kvm_vmm_arguments(options, devices):
     """The arguments of kvm_vmm other than those for the guest's files."""
-    arguments = []
+    arguments = list(devices)
     for name in ("memory", "cpus"):
         if getattr(options, name) is not None:
             arguments += [f"--{name}", getattr(options, name)]
     return arguments + options.rest
 
 
-def run_command(options, image, the_machine, log_path):
+def run_command(options, image, the_machine, devices, log_path):
     """--exec."""
     with open(log_path, "ab", buffering=0) as log:
-        run = guest.run_command(the_machine, image, options.command, kvm_vmm_arguments(options))
+        run = guest.run_command(the_machine, image, options.command, kvm_vmm_arguments(options, devices))
         for name, deliver in (("stdout", log.write), ("stderr", log.write), (guest.STDOUT, writer(1)),
                               (guest.STDERR, writer(2))):
             run.outputs[name].deliver = deliver
@@ -140,9 +163,13 @@ def writer(file):
     return write
 
 
-def run_shell(options, image, the_machine):
+def run_shell(options, image, the_machine, devices):
     """The interactive session."""
-    command, streams = guest.shell_session(the_machine, image, kvm_vmm_arguments(options))
+    arguments = kvm_vmm_arguments(options, devices)
+    if options.debian:
+        command, streams = distribution.command_line(the_machine, image, options.append, arguments), {}
+    else:
+        command, streams = guest.shell_session(the_machine, image, arguments)
     if the_machine.kind == "direct" and os.isatty(0):
         status, text = shell_directly(command, streams)
     else:
@@ -275,6 +302,18 @@ def run(options):
         debian.level1_initramfs(cache, debian.kernel(cache, report))
         return 0
     image.kernel = options.kernel or image.kernel
+    disks = [disk_of(text) for text in options.disks]
+    if options.debian:
+        root = distribution.debian_root(cache, report)
+        image.kernel, image.initramfs = options.kernel or str(root.kernel), root.initramfs
+        disks.insert(0, machine.Disk(str(root.disk)))
+        options.net = True
+        report("log in as root, without a password; `poweroff` or Ctrl-A x ends the guest. What it writes is kept in"
+               f" {root.disk}")
+    if disks or options.net:
+        image.session["devices"] = b""
+    if options.net:
+        image.session["network"] = b""
     # quiet: no one reads the console, and each byte on it costs two exits.
     words = [] if options.command is None else ["quiet"]
     image.cmdline = " ".join(words + ([options.append] if options.append else []))
@@ -282,13 +321,14 @@ def run(options):
     log = new_log(cache)
     host_log = log.with_suffix(".host.log")
     memory = size_mib(value_of(options.rest, "--memory") or options.memory)
-    with machine.open_machine(options.kind, report, host_log, memory) as the_machine:
+    with machine.open_machine(options.kind, report, host_log, memory, disks, options.net) as the_machine:
         if options.kind == "nested":
             copy_named_files(the_machine, options.rest)
+        devices = device_arguments(options, the_machine, disks)
         if options.command is None:
-            status = run_shell(options, image, the_machine)
+            status = run_shell(options, image, the_machine, devices)
         else:
-            status = run_command(options, image, the_machine, log)
+            status = run_command(options, image, the_machine, devices, log)
     if status != NO_STATUS:
         log.unlink(missing_ok=True)
     host_log.unlink(missing_ok=True)

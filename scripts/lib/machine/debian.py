@@ -24,13 +24,13 @@ BUSYBOX = pathlib.Path("/usr/bin/busybox")
 DAYS_UNUSED = 14
 HERE = pathlib.Path(__file__).resolve().parent
 
-# The modules that a nested host needs to run a KVM guest and to communicate with us. kvm-intel is left out,
+# The modules that a nested host needs to run a KVM guest, for its disks and network, and to communicate with us. kvm-intel is left out,
 # because QEMU emulates only AMD's SVM.
-LEVEL1_MODULES = ("virtio_pci", "virtio_console", "kvm-amd")
-# Modules that may be useful in a guest: every virtio driver that a VMM of this kind can serve, and the one
-# that reports a panic.
+LEVEL1_MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "tun", "bridge", "kvm-amd")
+# Modules that may be useful in a guest: every virtio driver that a VMM of this kind can serve, the usual file
+# system of a disk, and the one that reports a panic.
 GUEST_MODULES = ("virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_balloon", "virtio-rng",
-                 "vmw_vsock_virtio_transport", "virtiofs", "pvpanic-mmio")
+                 "vmw_vsock_virtio_transport", "virtiofs", "ext4", "pvpanic-mmio")
 
 
 class PrepareError(Exception):
@@ -53,8 +53,9 @@ def cache_directory():
 
 
 @contextlib.contextmanager
-def _locked(cache):
-    with open(cache / "lock", "w", encoding="ascii") as lock:
+def locked(cache, name="lock"):
+    """Excludes other runs that prepare the same cache."""
+    with open(cache / name, "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -103,7 +104,7 @@ def module_info(file):
 
 def kernel(cache, report):
     """The cached kernel, downloaded first if there is none."""
-    with _locked(cache):
+    with locked(cache):
         store = cache / "kernel"
         store.mkdir(exist_ok=True)
         found = sorted((path for path in store.iterdir() if not path.name.startswith(".")),
@@ -122,7 +123,7 @@ def _download_kernel(store, report):
         if package is None or not _apt_download(package, scratch, report):
             # The package lists are missing or older than the mirror.
             report("updating the package lists")
-            _run(_as_root("apt-get", "-q", "update"))
+            run(_as_root("apt-get", "-q", "update"))
             package = _kernel_package()
             if package is None:
                 raise PrepareError(f"apt knows no {META_PACKAGE}: is this Debian on x86-64?")
@@ -130,7 +131,7 @@ def _download_kernel(store, report):
                 raise PrepareError(f"cannot download {package} (apt-get download): is the network reachable?")
         (archive,) = scratch.glob("*.deb")
         unpacked = scratch / "unpacked"
-        _run(["dpkg", "-x", str(archive), str(unpacked)])
+        run(["dpkg", "-x", str(archive), str(unpacked)])
         (image,) = (unpacked / "boot").glob("vmlinuz-*")
         release = image.name.partition("-")[2]
         modules = unpacked / "lib" / "modules" / release / "kernel"
@@ -165,9 +166,11 @@ def _as_root(*command):
     return list(command) if os.geteuid() == 0 else ["sudo", *command]
 
 
-def _run(command):
+def run(command, environment=None):
+    """Runs a program of the preparation. Its output is shown only if it fails."""
     try:
-        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True,
+                       env=environment)
     except FileNotFoundError as error:
         raise PrepareError(f"{command[0]}: not found") from error
     except subprocess.CalledProcessError as error:
@@ -180,7 +183,7 @@ def _cached_archive(cache, name, inputs, make):
     digest = hashlib.sha256()
     for item in inputs:
         digest.update(len(item).to_bytes(8, "little") + item)
-    with _locked(cache):
+    with locked(cache):
         store = cache / "initramfs"
         store.mkdir(exist_ok=True)
         final = store / f"{name}-{digest.hexdigest()[:16]}.cpio"

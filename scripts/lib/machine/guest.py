@@ -21,6 +21,8 @@ class Image:
     kernel: str
     initramfs: pathlib.Path
     cmdline: str = ""
+    # Files of the session beside those for the command or the shell (see guest-init): name -> content.
+    session: dict = dataclasses.field(default_factory=dict)
 
     @staticmethod
     def of_debian(kvm_vmm, report):
@@ -49,7 +51,8 @@ def command_line(machine, image, session, serials, arguments):
     if not has_option(arguments, "--kernel"):
         line += ["--kernel", machine.put(image.kernel)]
     if not has_option(arguments, "--initrd"):
-        line += ["--initrd", machine.put(image.initramfs.read_bytes() + session_archive(session), "initrd")]
+        archive = session_archive({**session, **image.session})
+        line += ["--initrd", machine.put(image.initramfs.read_bytes() + archive, "initrd")]
     if not has_option(arguments, "--cmdline"):
         # reboot=k: reset through the keyboard controller, which every PC has. panic=-1: a panic reboots at
         # once.

@@ -17,6 +17,7 @@ Everything happens in the caller's thread, inside `pump()`, which the waiting fu
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import pathlib
 import re
@@ -44,6 +45,14 @@ class MachineError(Exception):
 
 class TimeoutExpired(MachineError):
     """An expected event did not happen in time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Disk:
+    """A raw image, or a block device, of this computer."""
+
+    path: str
+    readonly: bool = False
 
 
 def why_not_direct():
@@ -269,12 +278,18 @@ class DirectMachine(Machine):
 
     kind = "direct"
 
-    def __init__(self):
+    def __init__(self, disks=()):
         super().__init__()
+        # The names of the disks on this machine.
+        self.disks = [disk.path for disk in disks]
         self._directory = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="vmsuperio-"))
         self._stdin = {}
         self._processes = {}
         self._streams = 0
+
+    def network(self):
+        """What a guest's network is connected to: a value for kvm_vmm's --net."""
+        return "passt"
 
     def put(self, source, _name=None):
         """The name under which a program on this machine opens a file, or these bytes."""
@@ -407,8 +422,11 @@ class NestedMachine(Machine):
     # that waits in epoll) when another thread polls the same port for room to write.
     _CONTROL, _FILES, _STDIN, _STDOUT, _STDERR, _FIRST_STREAM = range(1, 7)
 
-    def __init__(self, kernel, initramfs, log, memory_mib=1024, start_timeout=180):
+    def __init__(self, kernel, initramfs, log, memory_mib=1024, start_timeout=180, disks=(), network=False):
         super().__init__()
+        # The images are drives of this machine: nothing is copied, and what a guest writes is in them at once.
+        self.disks = [f"/dev/vd{chr(ord('a') + index)}" for index in range(len(disks))]
+        self._network = network
         self._log = log
         self._answers = {}
         self._answered = bytearray()
@@ -433,6 +451,12 @@ class NestedMachine(Machine):
                    # The nested host runs only our own guest, so mitigations would only cost time.
                    "-append", "console=ttyS0 quiet mitigations=off panic=-1",
                    "-serial", f"file:{log}", "-device", f"virtio-serial-pci,max_ports={len(ports) + 1}"]
+        for index, disk in enumerate(disks):
+            path = os.path.abspath(disk.path).replace(",", ",,")
+            command += ["-drive", f"file={path},format=raw,if=none,id=disk{index},readonly={'on' if disk.readonly else 'off'}",
+                        "-device", f"virtio-blk-pci,drive=disk{index}"]
+        if network:
+            command += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"]
         for port in ports:
             ours, theirs = socket.socketpair()
             sockets[port] = (ours, theirs)
@@ -454,6 +478,17 @@ class NestedMachine(Machine):
         self.pump_until(lambda: self._ready is not None, start_timeout, lambda: "the nested host did not start")
         if self._ready != "ready":
             raise MachineError(f"the nested host failed: {self._ready}; its log is {log}")
+
+    def network(self):
+        """Connects a tap device to this machine's network card; returns a value for kvm_vmm's --net. The guest gets an
+        address from QEMU's DHCP server, which also leads to the networks of the computer."""
+        if not self._network:
+            raise MachineError("this nested host was started without a network")
+        status, output = self.shell("[ -e /sys/class/net/tap0 ] || { brctl addbr br0 && ip link set eth0 up master br0 &&"
+                                    " tunctl -t tap0 && ip link set tap0 up master br0 && ip link set br0 up; }", 60)
+        if status != 0:
+            raise MachineError(f"the nested host cannot set up a network: {output.decode(errors='replace')}")
+        return "tap=tap0"
 
     def put(self, source, name=None):
         """Copies a file, or bytes, to the nested host; returns the path there. A file is not sent a second time."""
@@ -661,14 +696,15 @@ class NestedMachine(Machine):
         self._qemu.stdout.close()
 
 
-def open_machine(kind, report, log, memory_mib=512):
-    """The requested machine: "direct" or "nested" (whose guest may have this much memory)."""
+def open_machine(kind, report, log, memory_mib=512, disks=(), network=False):
+    """The requested machine: "direct" or "nested" (whose guest may have this much memory). Its attribute `disks` has the
+    names that these disks have there; network() may be called if `network` is given."""
     if kind == "direct":
-        return DirectMachine()
+        return DirectMachine(disks)
     cache = debian.cache_directory()
     kernel = debian.kernel(cache, report)
     initramfs = debian.level1_initramfs(cache, kernel)
     total_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     # Beside the guest there are the files we send and the nested host's own kernel.
     wanted = min(memory_mib + 384, max(total_mib * 3 // 4, 768))
-    return NestedMachine(kernel, initramfs, log, wanted)
+    return NestedMachine(kernel, initramfs, log, wanted, disks=disks, network=network)
