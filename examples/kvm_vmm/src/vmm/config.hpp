@@ -15,6 +15,13 @@
 
 namespace kvm_vmm {
 
+/// A directory of the host that the guest can mount.
+struct ShareConfig {
+    std::string path;
+    std::string tag;  ///< by which the guest mounts it
+    bool writable{false};
+};
+
 /// Everything that the user can configure.
 struct VmmConfig {
     std::string kernel;
@@ -27,7 +34,8 @@ struct VmmConfig {
     vmsuperio::TransmitPolicy serial_overflow{vmsuperio::TransmitPolicy::back_pressure};
     vmsuperio::I8042Profile i8042{vmsuperio::I8042Profile::full};
     std::optional<SerialConfig> debug_console;  ///< of ports 0xE9 and 0x402
-    bool rng{true};                             ///< whether there is a virtio entropy device
+    std::vector<ShareConfig> shares;
+    bool rng{true};  ///< whether there is a virtio entropy device
     bool restart_on_reboot{false};
     std::optional<unsigned> restart_limit;  ///< restarts in a row (see RestartPace)
     bool core_dumps{false};

@@ -19,6 +19,7 @@
 #include "devices/real_time_clock.hpp"
 #include "devices/reset_ports.hpp"
 #include "devices/serial_port.hpp"
+#include "devices/shared_directory.hpp"
 #include "devices/virtio_mmio.hpp"
 #include "util/error.hpp"
 
@@ -60,6 +61,9 @@ std::string where(const Resources& resources) {
 // The virtio devices of a machine, in the order in which the guest finds them.
 std::vector<VirtioDevice> virtio_devices(const VmmConfig& config) {
     std::vector<VirtioDevice> devices;
+    for (std::size_t i = 0; i < config.shares.size(); ++i) {
+        devices.push_back(shared_directory(i, config.shares[i].writable, config.shares[i].tag));
+    }
     if (config.rng) {
         devices.push_back(entropy_source());
     }

@@ -48,6 +48,7 @@ public:
 
     OpenedFiles open() {
         open_images();
+        open_shares();
         open_outputs();
         compare_outputs();
         compare_standard_streams();
@@ -74,6 +75,14 @@ private:
         attempt([&] {
             if (config_.initrd) {
                 files_.initrd.emplace("initrd", *config_.initrd);
+            }
+        });
+    }
+
+    void open_shares() {
+        attempt([&] {
+            for (const ShareConfig& share : config_.shares) {
+                files_.shares.emplace_back(share.path);
             }
         });
     }

@@ -8,6 +8,7 @@
 #include "console/serial_backend.hpp"
 #include "observe/observer.hpp"
 #include "util/error.hpp"
+#include "virtio/shared_directory.hpp"
 #include "vmm/config.hpp"
 
 namespace kvm_vmm {
@@ -23,6 +24,7 @@ struct OpenedFiles {
     std::optional<ImageFile> initrd;
     std::vector<SerialTarget> serials;  ///< one for each of VmmConfig::serials
     std::optional<SerialTarget> debug_console;
+    std::vector<virtio::SharedRoot> shares;  ///< one for each of VmmConfig::shares
     Observer::Outputs observe;
 };
 
@@ -33,7 +35,8 @@ struct OpenedFiles {
 /// Two options that name the same regular file or socket are refused, in any form (hard and symbolic links,
 /// /dev/fd/N), except for a kernel that is also the initrd. Terminals, other character devices and FIFOs may
 /// be shared. A file may be shared with stdout or stderr if it is the log, or if it is named as that
-/// descriptor (/dev/stdout): both then write through one descriptor.
+/// descriptor (/dev/stdout): both then write through one descriptor. Shared directories are not compared: two
+/// may be the same, and files that other options name may be in them.
 ///
 /// Throws VmmError(bad_file), which names both, for such a pair, or for a log, metrics or trace file that
 /// cannot be opened. In that case no existing file has been changed, and files that were created here have

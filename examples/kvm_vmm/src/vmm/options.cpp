@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "virtio/fs.hpp"
 #include "vmm/option_hints.hpp"
 
 namespace kvm_vmm {
@@ -332,7 +333,7 @@ private:
     }
 
     void refuse_second(const CLI::Option& option, const std::string& name, const std::string& value) {
-        if (name == "--serial") {
+        if (name == "--serial" || name == "--share") {
             return;
         }
         const auto [first, added] = given_.emplace(&option, value);
@@ -393,6 +394,37 @@ void add_serial(VmmConfig& config, const std::string& text) {
     config.serials.push_back(serial);
 }
 
+std::string check_share(const std::string& text) {
+    const auto config = parse_share(text);
+    return config ? std::string{} : config.error();
+}
+
+void add_share(VmmConfig& config, const std::string& text) {
+    ShareConfig share = *parse_share(text);
+    if (share.tag.empty()) {
+        share.tag = "share" + std::to_string(config.shares.size());
+    }
+    if (std::ranges::find(config.shares, share.tag, &ShareConfig::tag) != config.shares.end()) {
+        refuse("--share: two directories have the tag " + quote(share.tag));
+    }
+    config.shares.push_back(std::move(share));
+}
+
+/// The parts of a value between commas. Two commas stand for one that belongs to a part, as in QEMU.
+std::vector<std::string> split_at_commas(std::string_view text) {
+    std::vector<std::string> parts(1);
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (text[i] != ',') {
+            parts.back() += text[i];
+        } else if (i + 1 < text.size() && text[i + 1] == ',') {
+            parts.back() += text[i++];
+        } else {
+            parts.emplace_back();
+        }
+    }
+    return parts;
+}
+
 }  // namespace
 
 std::optional<std::uint64_t> parse_size(const std::string& text) {
@@ -447,6 +479,34 @@ std::expected<SerialConfig, std::string> parse_serial(const std::string& text) {
                            serial_suggestion(text));
 }
 
+std::expected<ShareConfig, std::string> parse_share(const std::string& text) {
+    const std::vector<std::string> parts = split_at_commas(text);
+    ShareConfig share{.path = parts.front(), .tag = {}, .writable = false};
+    if (share.path.empty()) {
+        return std::unexpected(quote(text) + " lacks the directory: DIR[,tag=NAME][,writable]");
+    }
+    for (const std::string& part : std::span(parts).subspan(1)) {
+        constexpr std::string_view tag = "tag=";
+        if (part == "writable") {
+            share.writable = true;
+        } else if (part.starts_with(tag)) {
+            share.tag = part.substr(tag.size());
+            const auto is_control = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7F'; };
+            if (share.tag.empty() || share.tag.size() > virtio::FileSystem::max_tag ||
+                std::ranges::any_of(share.tag, is_control)) {
+                return std::unexpected("the tag " + quote(share.tag) + " is not a name of 1 to " +
+                                       std::to_string(virtio::FileSystem::max_tag) + " bytes");
+            }
+        } else {
+            constexpr std::array<std::string_view, 2> words{"writable", "tag=NAME"};
+            return std::unexpected(quote(part) + " is not one of tag=NAME, writable" +
+                                   suggestion(part, words) +
+                                   " (a comma in the directory's name is written twice)");
+        }
+    }
+    return share;
+}
+
 std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const* argv) {
     VmmConfig config;
     config.serials.clear();
@@ -491,6 +551,14 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         "How an ELF kernel is entered")
         ->type_name("PROTOCOL")
         ->default_str("auto");
+    app.add_option_function<std::string>(
+           "--share", [&](const std::string& text) { add_share(config, text); },
+           "A directory of the host that the guest can mount: mount -t virtiofs NAME /mnt. The first one's "
+           "NAME is share0 by default. The guest can only read it, unless writable is added. A comma in DIR "
+           "is "
+           "written twice. May be given several times")
+        ->type_name("DIR[,tag=NAME][,writable]")
+        ->check(check_share);
     add_choice<bool>(
         app, "--rng", on_or_off, [&](bool on) { config.rng = on; }, "Source of random numbers (virtio)")
         ->type_name("on|off")

@@ -103,7 +103,8 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
                       .kernel = *files.kernel,
                       .initrd = files.initrd ? &*files.initrd : nullptr,
                       .serials = backends,
-                      .debug_console = debug_console.get()};
+                      .debug_console = debug_console.get(),
+                      .shares = files.shares};
     auto vmm = std::make_unique<VirtualMachine>(config, host, Battery{}, give_up_on_signal);
     HostEvents host_events(events, observer, vmm);
     // As late as possible, so that set-up errors occur before the terminal is changed.

@@ -42,6 +42,7 @@ struct VmHost {
     ImageFile* initrd;                                        ///< null for none
     std::span<const std::unique_ptr<SerialBackend>> serials;  ///< one for each serial port
     SerialBackend* debug_console;                             ///< null for none
+    std::span<const virtio::SharedRoot> shares{};             ///< one for each of VmmConfig::shares
 };
 
 /// One virtual machine, from power-on to its end.
