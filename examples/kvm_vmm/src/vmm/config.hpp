@@ -12,6 +12,7 @@
 #include "arch/x86_64/kernel_image.hpp"
 #include "console/serial_config.hpp"
 #include "observe/config.hpp"
+#include "virtio/disk_config.hpp"
 
 namespace kvm_vmm {
 
@@ -34,6 +35,7 @@ struct VmmConfig {
     vmsuperio::TransmitPolicy serial_overflow{vmsuperio::TransmitPolicy::back_pressure};
     vmsuperio::I8042Profile i8042{vmsuperio::I8042Profile::full};
     std::optional<SerialConfig> debug_console;  ///< of ports 0xE9 and 0x402
+    std::vector<virtio::DiskConfig> disks{};
     std::vector<ShareConfig> shares;
     bool rng{true};  ///< whether there is a virtio entropy device
     bool restart_on_reboot{false};
@@ -45,5 +47,6 @@ struct VmmConfig {
 
 inline constexpr unsigned max_cpus = 64;
 inline constexpr std::size_t max_serials = 4;
+inline constexpr std::size_t max_disks = 26;  // /dev/vda to /dev/vdz
 
 }  // namespace kvm_vmm

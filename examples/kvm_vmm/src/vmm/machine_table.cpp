@@ -10,6 +10,7 @@
 #include <vmdevice/range.hpp>
 #include <vmdevice/resources.hpp>
 
+#include "devices/block_device.hpp"
 #include "devices/debug_ports.hpp"
 #include "devices/entropy_source.hpp"
 #include "devices/keyboard_controller.hpp"
@@ -61,6 +62,9 @@ std::string where(const Resources& resources) {
 // The virtio devices of a machine, in the order in which the guest finds them.
 std::vector<VirtioDevice> virtio_devices(const VmmConfig& config) {
     std::vector<VirtioDevice> devices;
+    for (std::size_t i = 0; i < config.disks.size(); ++i) {
+        add_block_device(devices, i, config.disks[i]);
+    }
     for (std::size_t i = 0; i < config.shares.size(); ++i) {
         devices.push_back(shared_directory(i, config.shares[i].writable, config.shares[i].tag));
     }

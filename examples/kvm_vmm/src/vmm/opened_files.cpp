@@ -20,7 +20,8 @@ namespace {
 struct UsedFile {
     std::string option;  ///< with its value, for the message
     FileIdentity identity;
-    OutputFile* output{};  ///< null: an input
+    OutputFile* output{};  ///< null: an input, or a disk
+    bool written{false};   ///< a disk that is not read-only
     bool log{false};
 };
 
@@ -48,10 +49,12 @@ public:
 
     OpenedFiles open() {
         open_images();
+        open_disks();
         open_shares();
         open_outputs();
         compare_outputs();
         compare_standard_streams();
+        lock_disks();
         bind_sockets();
         keep_outputs();
         return std::move(files_);
@@ -77,6 +80,19 @@ private:
                 files_.initrd.emplace("initrd", *config_.initrd);
             }
         });
+    }
+
+    void open_disks() {
+        for (const virtio::DiskConfig& disk : config_.disks) {
+            attempt([&] { files_.disks.push_back(std::make_unique<virtio::DiskImage>(disk)); });
+        }
+    }
+
+    // After it is known that they are not each other: a lock of this process would be the reason otherwise.
+    void lock_disks() {
+        for (const std::unique_ptr<virtio::DiskImage>& disk : files_.disks) {
+            attempt([&] { disk->lock(); });
+        }
     }
 
     void open_shares() {
@@ -122,20 +138,30 @@ private:
         // A file that could not be opened is also a file of the user, and may have been created just now.
         const auto identity = file ? file->identity() : identity_at(path);
         if (identity) {
-            used_.push_back({option_text(option, path), *identity});
+            used_.push_back({.option = option_text(option, path), .identity = *identity});
         }
     }
 
     void add_output(const std::string& option, std::optional<OutputFile>& file, bool log = false) {
         if (file && file->is_regular()) {
-            used_.push_back({option + in_quotes(file->path()), file->identity(), &*file, log});
+            used_.push_back({.option = option + in_quotes(file->path()),
+                             .identity = file->identity(),
+                             .output = &*file,
+                             .log = log});
         }
     }
+
+    static bool reads_only(const UsedFile& file) { return file.output == nullptr && !file.written; }
 
     void compare_outputs() {
         add_input("--kernel", config_.kernel, files_.kernel);
         if (config_.initrd) {
             add_input("--initrd", *config_.initrd, files_.initrd);
+        }
+        for (std::size_t i = 0; i < files_.disks.size(); ++i) {
+            used_.push_back({.option = option_text("--disk", config_.disks[i].path),
+                             .identity = files_.disks[i]->identity(),
+                             .written = !config_.disks[i].read_only});
         }
         for (std::size_t i = 0; i < files_.serials.size(); ++i) {
             add_output(serial_option(i), files_.serials[i].file);
@@ -148,7 +174,7 @@ private:
         add_output("--trace-io ", files_.observe.trace_io);
         for (std::size_t i = 0; i < used_.size(); ++i) {
             for (std::size_t j = 0; j < i; ++j) {
-                const bool both_read = used_[i].output == nullptr && used_[j].output == nullptr;
+                const bool both_read = reads_only(used_[i]) && reads_only(used_[j]);
                 if (used_[i].identity == used_[j].identity && !both_read) {
                     refuse(used_[j].option, used_[i].option);
                 }
@@ -176,7 +202,7 @@ private:
         const int access = ::fcntl(fd, F_GETFL) & O_ACCMODE;
         const bool reads = fd == STDIN_FILENO;
         if (file.output == nullptr) {
-            if (!reads && access != O_RDONLY) {
+            if (file.written || (!reads && access != O_RDONLY)) {
                 refuse(file.option, name);
             }
             return;
@@ -230,6 +256,7 @@ private:
         if (files_.error) {
             files_.serials.clear();
             files_.debug_console.reset();
+            files_.disks.clear();
             files_.observe.trace_io.reset();
         }
         for (SerialTarget& target : files_.serials) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "console/serial_backend.hpp"
 #include "observe/observer.hpp"
 #include "util/error.hpp"
+#include "virtio/disk_image.hpp"
 #include "virtio/shared_directory.hpp"
 #include "vmm/config.hpp"
 
@@ -16,7 +18,7 @@ namespace kvm_vmm {
 /// Everything that the user named by a path, opened. Only this part of the program opens paths, once per
 /// process. A guest that is restarted gets the same files, whatever their paths refer to by then.
 struct OpenedFiles {
-    /// The reason why the guest cannot be started: a kernel, an initrd or the target of a port that cannot be
+    /// The reason why the guest cannot be started: a kernel, an initrd, a disk or the target of a port that cannot be
     /// opened. The log and the metrics are opened nevertheless, so that they can report it; nothing else is.
     std::optional<VmmError> error;
 
@@ -24,7 +26,8 @@ struct OpenedFiles {
     std::optional<ImageFile> initrd;
     std::vector<SerialTarget> serials;  ///< one for each of VmmConfig::serials
     std::optional<SerialTarget> debug_console;
-    std::vector<virtio::SharedRoot> shares;  ///< one for each of VmmConfig::shares
+    std::vector<std::unique_ptr<virtio::DiskImage>> disks;  ///< one for each of VmmConfig::disks, locked
+    std::vector<virtio::SharedRoot> shares;                 ///< one for each of VmmConfig::shares
     Observer::Outputs observe;
 };
 
@@ -32,11 +35,12 @@ struct OpenedFiles {
 /// is compared with all others, and with stdin, stdout and stderr, by device and inode; then sockets are
 /// bound, which replaces sockets that were left behind; and only then are files truncated.
 ///
-/// Two options that name the same regular file or socket are refused, in any form (hard and symbolic links,
-/// /dev/fd/N), except for a kernel that is also the initrd. Terminals, other character devices and FIFOs may
-/// be shared. A file may be shared with stdout or stderr if it is the log, or if it is named as that
-/// descriptor (/dev/stdout): both then write through one descriptor. Shared directories are not compared: two
-/// may be the same, and files that other options name may be in them.
+/// Two options that name the same regular file, block device or socket are refused, in any form (hard and
+/// symbolic links, /dev/fd/N), except for inputs: a kernel that is also the initrd, a disk that is read-only
+/// each time. Terminals, other character devices and FIFOs may be shared. A file may be shared with stdout or
+/// stderr if it is the log, or if it is named as that descriptor (/dev/stdout): both then write through one
+/// descriptor. Shared directories are not compared: two may be the same, and files that other options name may
+/// be in them.
 ///
 /// Throws VmmError(bad_file), which names both, for such a pair, or for a log, metrics or trace file that
 /// cannot be opened. In that case no existing file has been changed, and files that were created here have

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "virtio/fs.hpp"
+#include "vmm/disk_option.hpp"
 #include "vmm/option_hints.hpp"
 
 namespace kvm_vmm {
@@ -333,7 +334,7 @@ private:
     }
 
     void refuse_second(const CLI::Option& option, const std::string& name, const std::string& value) {
-        if (name == "--serial" || name == "--share") {
+        if (name == "--serial" || name == "--disk" || name == "--share") {
             return;
         }
         const auto [first, added] = given_.emplace(&option, value);
@@ -392,6 +393,13 @@ void add_serial(VmmConfig& config, const std::string& text) {
         refuse("--serial: only one port can be stdio");
     }
     config.serials.push_back(serial);
+}
+
+void add_disk(VmmConfig& config, const std::string& text) {
+    if (config.disks.size() == max_disks) {
+        refuse("--disk: more than " + std::to_string(max_disks) + " disks");
+    }
+    config.disks.push_back(*parse_disk(text));
 }
 
 std::string check_share(const std::string& text) {
@@ -540,6 +548,13 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->type_name("TARGET")
         ->check(check_serial)
         ->default_str("stdio");
+    app.add_option_function<std::string>(
+           "--disk", [&](const std::string& text) { add_disk(config, text); }, disk_help)
+        ->type_name("PATH[,...]")
+        ->check([](const std::string& text) {
+            const auto disk = parse_disk(text);
+            return disk ? std::string{} : disk.error();
+        });
     add_choice<vmsuperio::TransmitPolicy>(
         app, "--serial-overflow", overflow_policies,
         [&](vmsuperio::TransmitPolicy policy) { config.serial_overflow = policy; },

@@ -104,6 +104,7 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
                       .initrd = files.initrd ? &*files.initrd : nullptr,
                       .serials = backends,
                       .debug_console = debug_console.get(),
+                      .disks = files.disks,
                       .shares = files.shares};
     auto vmm = std::make_unique<VirtualMachine>(config, host, Battery{}, give_up_on_signal);
     HostEvents host_events(events, observer, vmm);

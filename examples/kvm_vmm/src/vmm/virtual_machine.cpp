@@ -52,6 +52,7 @@ VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, cons
                     .battery = battery,
                     .serials = host.serials,
                     .debug_console = host.debug_console,
+                    .disks = host.disks,
                     .shares = host.shares,
                     .on_command = [this](std::size_t port,
                                          ConsoleCommand command) { on_console_command(port, command); },

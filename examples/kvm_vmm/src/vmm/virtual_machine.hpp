@@ -39,10 +39,11 @@ struct VmHost {
     Observer& observer;
     Kvm& kvm;
     ImageFile& kernel;
-    ImageFile* initrd;                                        ///< null for none
-    std::span<const std::unique_ptr<SerialBackend>> serials;  ///< one for each serial port
-    SerialBackend* debug_console;                             ///< null for none
-    std::span<const virtio::SharedRoot> shares{};             ///< one for each of VmmConfig::shares
+    ImageFile* initrd;                                            ///< null for none
+    std::span<const std::unique_ptr<SerialBackend>> serials;      ///< one for each serial port
+    SerialBackend* debug_console;                                 ///< null for none
+    std::span<const std::unique_ptr<virtio::DiskImage>> disks{};  ///< one for each of VmmConfig::disks
+    std::span<const virtio::SharedRoot> shares{};                 ///< one for each of VmmConfig::shares
 };
 
 /// One virtual machine, from power-on to its end.

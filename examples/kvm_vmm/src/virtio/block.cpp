@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "virtio/block.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <sys/epoll.h>
+#include <system_error>
+#include <utility>
+
+#include "util/error.hpp"
+#include "util/log.hpp"
+#include "virtio/disk_config.hpp"
+
+namespace kvm_vmm::virtio {
+namespace {
+
+constexpr std::uint64_t sector_size = 512;
+constexpr std::uint32_t unmap_flag = 1;  // of a write of zeros (5.2.6)
+
+std::string_view to_string(DiskIo::Operation operation) noexcept {
+    switch (operation) {
+        case DiskIo::Operation::read:
+            return "a read";
+        case DiskIo::Operation::write:
+            return "a write";
+        case DiskIo::Operation::flush:
+            return "a flush";
+        case DiskIo::Operation::discard:
+            return "a discard";
+        case DiskIo::Operation::write_zeroes:
+            return "a write of zeros";
+    }
+    return "a request";
+}
+
+std::optional<TokenBucket> make_limit(const std::optional<std::uint64_t>& rate,
+                                      std::chrono::nanoseconds now) {
+    // The burst is what a tenth of a second allows: short enough not to be noticed as a pause afterwards.
+    return rate ? std::optional<TokenBucket>(std::in_place, *rate, *rate / 10, now) : std::nullopt;
+}
+
+}  // namespace
+
+/// The configuration space (5.2.4).
+struct Block::Config {
+    std::uint64_t capacity;  // sectors
+    std::uint32_t size_max;
+    std::uint32_t seg_max;
+    std::array<std::uint8_t, 4> geometry;
+    std::uint32_t blk_size;
+    std::uint8_t physical_block_exp;
+    std::uint8_t alignment_offset;
+    std::uint16_t min_io_size;
+    std::uint32_t opt_io_size;
+    std::uint8_t writeback;
+    std::uint8_t unused0;
+    std::uint16_t num_queues;
+    std::uint32_t max_discard_sectors;
+    std::uint32_t max_discard_seg;
+    std::uint32_t discard_sector_alignment;
+    std::uint32_t max_write_zeroes_sectors;
+    std::uint32_t max_write_zeroes_seg;
+    std::uint8_t write_zeroes_may_unmap;
+    std::array<std::uint8_t, 3> unused1;
+};
+
+struct Block::Request final : DiskIo {
+    Request(std::size_t of_queue, Chain of_chain, DiskIo io)
+        : DiskIo(std::move(io)), queue(of_queue), chain(std::move(of_chain)) {}
+
+    std::size_t queue;
+    Chain chain;
+};
+
+Block::Block(std::string_view name, Counters& counters, DiskFile& file, Options options,
+             const MakeEngine& make_engine)
+    : Device(name, counters),
+      file_(file),
+      options_(std::move(options)),
+      sizes_(std::max<std::size_t>(options_.queues, 1), queue_size),
+      engine_(make_engine(file)),
+      requests_(sizes_.size() * queue_size),
+      bytes_limit_(make_limit(options_.bytes_per_second, now())),
+      requests_limit_(make_limit(options_.requests_per_second, now())),
+      throttled_(sizes_.size()),
+      reads_(counters["reads"]),
+      writes_(counters["writes"]),
+      flushes_(counters["flushes"]),
+      discards_(counters["discards"]),
+      write_zeroes_(counters["write_zeroes"]),
+      bytes_read_(counters["bytes_read"]),
+      bytes_written_(counters["bytes_written"]),
+      io_errors_(counters["io_errors"]),
+      rejected_(counters["rejected"]),
+      throttles_(counters["throttled"]),
+      thread_(std::string(name)) {
+    const auto subscription =
+        thread_.events().add(engine_->fd(), EPOLLIN, [this](std::uint32_t) { on_engine_ready(); });
+    if (!subscription) {
+        throw VmmError(ExitCode::vmm_error,
+                       "cannot wait for the requests of a disk: " + subscription.error().message());
+    }
+    engine_subscription_ = *subscription;
+    limit_timer_.emplace(thread_.events(), CLOCK_MONOTONIC, [this] { on_limit_passed(); });
+}
+
+Block::~Block() {
+    thread_.stop();
+    const LockGuard lock(mutex());
+    on_reset();
+    limit_timer_.reset();
+    thread_.events().remove(engine_subscription_);
+}
+
+std::chrono::nanoseconds Block::now() noexcept { return std::chrono::steady_clock::now().time_since_epoch(); }
+
+std::uint64_t Block::features() const noexcept {
+    const DiskFacts& facts = file_.facts();
+    std::uint64_t bits = block_feature::seg_max | block_feature::block_size | block_feature::topology |
+                         block_feature::flush | block_feature::config_wce;
+    bits |= sizes_.size() > 1 ? block_feature::multi_queue : 0;
+    if (facts.read_only) {
+        return bits | block_feature::read_only;
+    }
+    return bits | block_feature::write_zeroes | (facts.can_discard ? block_feature::discard : 0);
+}
+
+bool Block::writes_through() const noexcept {
+    return (negotiated() & block_feature::flush) == 0 || !writeback_;
+}
+
+void Block::on_read_config(std::uint64_t offset, std::span<std::uint8_t> data) const {
+    const DiskFacts& facts = file_.facts();
+    const std::uint32_t blocks_in_physical = std::max(facts.physical_block / facts.logical_block, 1U);
+    Config config{};
+    config.capacity = facts.size / sector_size;
+    config.seg_max = max_segments;
+    config.blk_size = facts.logical_block;
+    config.physical_block_exp = static_cast<std::uint8_t>(std::bit_width(blocks_in_physical) - 1);
+    config.min_io_size = static_cast<std::uint16_t>(blocks_in_physical);
+    config.writeback = active() && writes_through() ? 0 : 1;
+    config.num_queues = static_cast<std::uint16_t>(sizes_.size());
+    if (!facts.read_only) {
+        if (facts.can_discard) {
+            config.max_discard_sectors = max_discard_sectors;
+            config.max_discard_seg = max_ranges;
+            config.discard_sector_alignment =
+                std::max(facts.discard_granularity / static_cast<std::uint32_t>(sector_size), 1U);
+        }
+        config.max_write_zeroes_sectors = max_write_zeroes_sectors;
+        config.max_write_zeroes_seg = max_ranges;
+        config.write_zeroes_may_unmap = facts.can_discard ? 1 : 0;
+    }
+    copy_config(config, offset, data);
+}
+
+void Block::on_write_config(std::uint64_t offset, std::span<const std::uint8_t> data) {
+    constexpr std::uint64_t writeback_offset = offsetof(Config, writeback);
+    if ((negotiated() & block_feature::config_wce) == 0 || offset > writeback_offset ||
+        writeback_offset - offset >= data.size()) {
+        return;
+    }
+    const std::uint8_t value = data[static_cast<std::size_t>(writeback_offset - offset)];
+    if (value <= 1) {
+        writeback_ = value == 1;
+    }
+}
+
+void Block::on_activate() { writeback_ = true; }
+
+void Block::on_reset() {
+    limit_timer_->set(std::nullopt);
+    throttled_.assign(throttled_.size(), false);
+    engine_->cancel_all();
+    for (std::unique_ptr<Request>& request : requests_) {
+        request.reset();
+    }
+    in_progress_ = 0;
+}
+
+void Block::on_stop_queue(std::size_t index) {
+    stopped_queue_ = index;
+    wait_for_all();
+    stopped_queue_.reset();
+    throttled_[index] = false;
+}
+
+void Block::on_drain() { wait_for_all(); }
+
+void Block::wait_for_all() {
+    while (in_progress_ != 0) {
+        engine_->start();
+        engine_->wait();
+        take_ended();
+    }
+}
+
+void Block::on_engine_ready() {
+    const LockGuard lock(mutex());
+    take_ended();
+}
+
+void Block::on_limit_passed() {
+    const LockGuard lock(mutex());
+    for (std::size_t i = 0; i < throttled_.size(); ++i) {
+        if (throttled_[i]) {
+            throttled_[i] = false;
+            serve_queue(i);
+        }
+    }
+}
+
+void Block::on_notified(std::size_t index) { serve_queue(index); }
+
+void Block::serve_queue(std::size_t index) {
+    if (throttled_[index]) {
+        return;  // until the limit has passed
+    }
+    std::size_t served = 0;
+    disable_notifications(index);
+    do {
+        while (auto chain = pop(index)) {
+            if (!admit(*chain)) {
+                undo_pop(index, *chain);
+                throttled_[index] = true;
+                throttles_.add();
+                engine_->start();
+                take_ended();
+                return;
+            }
+            begin(index, std::move(*chain));
+            if (++served == queue_size) {
+                engine_->start();
+                take_ended();
+                publish(index);
+                notify_self(index);
+                return;
+            }
+        }
+        engine_->start();
+        take_ended();
+        publish(index);
+    } while (enable_notifications(index));
+}
+
+// Whether the limits allow the request now; if not, the timer is set.
+bool Block::admit(const Chain& chain) {
+    if (!bytes_limit_ && !requests_limit_) {
+        return true;
+    }
+    // What is not data: the header and the status.
+    constexpr std::uint64_t frame = sizeof(Header) + 1;
+    const std::uint64_t all = chain.readable.size() + chain.writable.size();
+    const std::uint64_t bytes = all > frame ? all - frame : 0;
+    const auto time = now();
+    auto next = time;
+    if (requests_limit_ && !requests_limit_->try_take(1, time)) {
+        next = requests_limit_->next(time);
+    } else if (bytes_limit_ && !bytes_limit_->try_take(bytes, time)) {
+        if (requests_limit_) {
+            requests_limit_->give_back(1);
+        }
+        next = bytes_limit_->next(time);
+    } else {
+        return true;
+    }
+    limit_timer_->set(next);
+    return false;
+}
+
+bool Block::inside(std::uint64_t sector, std::uint64_t bytes) const noexcept {
+    const std::uint64_t capacity = file_.facts().size / sector_size;
+    return sector <= capacity && bytes <= (capacity - sector) * sector_size;
+}
+
+void Block::begin(std::size_t queue, Chain chain) {
+    Header header{};
+    std::array<std::uint8_t, sizeof(Header)> bytes{};
+    if (chain.writable.empty() || chain.readable.read(0, bytes) != bytes.size()) {
+        rejected_.add();
+        answer(queue, chain, BlockStatus::io_error, 0);
+        return;
+    }
+    std::memcpy(&header, bytes.data(), sizeof(header));
+    switch (header.type) {
+        case block_request::in:
+        case block_request::out:
+            begin_transfer(queue, std::move(chain), header);
+            break;
+        case block_request::flush:
+            flushes_.add();
+            submit(queue, std::move(chain), DiskIo(DiskIo::Operation::flush, {}, false));
+            break;
+        case block_request::get_id: {
+            std::array<std::uint8_t, max_disk_id> id{};
+            std::memcpy(id.data(), options_.id.data(), std::min(options_.id.size(), id.size()));
+            const std::size_t room =
+                static_cast<std::size_t>(std::min<std::uint64_t>(chain.writable.size() - 1, id.size()));
+            answer(queue, chain, BlockStatus::ok, chain.writable.write(0, std::span(id).first(room)));
+            break;
+        }
+        case block_request::discard:
+        case block_request::write_zeroes:
+            begin_ranges(queue, std::move(chain), header.type);
+            break;
+        default:
+            rejected_.add();
+            answer(queue, chain, BlockStatus::unsupported, 0);
+            break;
+    }
+}
+
+void Block::begin_transfer(std::size_t queue, Chain chain, const Header& header) {
+    const bool reads = header.type == block_request::in;
+    const Buffers data = reads ? chain.writable.part(0, chain.writable.size() - 1)
+                               : chain.readable.part(sizeof(Header), chain.readable.size() - sizeof(Header));
+    if (data.size() % sector_size != 0 || !inside(header.sector, data.size()) ||
+        (!reads && file_.facts().read_only)) {
+        rejected_.add();
+        answer(queue, chain, BlockStatus::io_error, 0);
+        return;
+    }
+    (reads ? reads_ : writes_).add();
+    if (data.empty()) {
+        answer(queue, chain, BlockStatus::ok, 0);
+        return;
+    }
+    DiskIo io(reads ? DiskIo::Operation::read : DiskIo::Operation::write, header.sector * sector_size, data,
+              !reads && writes_through());
+    submit(queue, std::move(chain), std::move(io));
+}
+
+void Block::begin_ranges(std::size_t queue, Chain chain, std::uint32_t type) {
+    const bool discards = type == block_request::discard;
+    const auto reject = [&](BlockStatus status) {
+        rejected_.add();
+        answer(queue, chain, status, 0);
+    };
+    if (file_.facts().read_only) {
+        reject(BlockStatus::io_error);
+        return;
+    }
+    if (discards && !file_.facts().can_discard) {
+        reject(BlockStatus::unsupported);
+        return;
+    }
+    const std::uint64_t size = chain.readable.size() - sizeof(Header);
+    std::array<std::uint8_t, max_ranges * sizeof(RangeEntry)> bytes{};
+    if (size == 0 || size % sizeof(RangeEntry) != 0 || size > bytes.size()) {
+        reject(BlockStatus::io_error);
+        return;
+    }
+    chain.readable.read(sizeof(Header), bytes);
+    std::vector<DiskIo::Range> ranges;
+    for (std::size_t at = 0; at < size; at += sizeof(RangeEntry)) {
+        RangeEntry entry{};
+        std::memcpy(&entry, bytes.data() + at, sizeof(entry));
+        if ((entry.flags & ~(discards ? 0 : unmap_flag)) != 0) {
+            reject(BlockStatus::unsupported);
+            return;
+        }
+        const std::uint64_t length = entry.sectors * sector_size;
+        if (entry.sectors > (discards ? max_discard_sectors : max_write_zeroes_sectors) ||
+            !inside(entry.sector, length)) {
+            reject(BlockStatus::io_error);
+            return;
+        }
+        if (length != 0) {
+            ranges.push_back({.offset = entry.sector * sector_size,
+                              .length = length,
+                              .unmap = (entry.flags & unmap_flag) != 0});
+        }
+    }
+    (discards ? discards_ : write_zeroes_).add();
+    submit(queue, std::move(chain),
+           DiskIo(discards ? DiskIo::Operation::discard : DiskIo::Operation::write_zeroes, std::move(ranges),
+                  writes_through()));
+}
+
+void Block::submit(std::size_t queue, Chain chain, DiskIo io) {
+    std::unique_ptr<Request>& slot = requests_.at(queue * queue_size + chain.head);
+    slot = std::make_unique<Request>(queue, std::move(chain), std::move(io));
+    ++in_progress_;
+    engine_->submit(*slot);
+}
+
+void Block::take_ended() {
+    ended_.clear();
+    engine_->take_ended(ended_);
+    if (ended_.empty()) {
+        return;
+    }
+    for (DiskIo* const io : ended_) {
+        end(static_cast<Request&>(*io));
+    }
+    for (std::size_t i = 0; i < sizes_.size(); ++i) {
+        publish(i);
+    }
+}
+
+void Block::end(Request& request) {
+    const bool failed = request.error() != 0;
+    if (request.operation() == DiskIo::Operation::read) {
+        bytes_read_.add(request.done());
+    } else if (request.operation() == DiskIo::Operation::write) {
+        bytes_written_.add(request.done());
+    }
+    if (failed) {
+        io_errors_.add();
+        log_error(request);
+    }
+    if (stopped_queue_ != request.queue) {
+        answer(request.queue, request.chain, failed ? BlockStatus::io_error : BlockStatus::ok,
+               request.operation() == DiskIo::Operation::read ? request.done() : 0);
+    }
+    --in_progress_;
+    requests_[request.queue * queue_size + request.chain.head].reset();
+}
+
+// The first `filled` bytes of the buffers are filled already.
+void Block::answer(std::size_t queue, const Chain& chain, BlockStatus status, std::uint64_t filled) {
+    const std::uint64_t size = chain.writable.size();
+    if (size != 0) {
+        const Buffers rest = chain.writable.part(filled, size - 1 - filled);
+        for (const Buffers::Piece piece : rest.pieces()) {
+            std::ranges::fill(piece, std::uint8_t{0});
+        }
+        const std::array<std::uint8_t, 1> byte{static_cast<std::uint8_t>(status)};
+        chain.writable.write(size - 1, byte);
+    }
+    push(queue, chain, static_cast<std::uint32_t>(size));
+}
+
+void Block::log_error(const DiskIo& io) const {
+    std::string text = std::string(name()) + ": " + std::string(to_string(io.operation()));
+    if (io.length() != 0) {
+        text += " of " + std::to_string(io.length()) + " bytes at sector " +
+                std::to_string(io.offset() / sector_size);
+    }
+    log(LogLevel::warning, errno_message(text + " failed", io.error()));
+}
+
+}  // namespace kvm_vmm::virtio

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "virtio/thread_engine.hpp"
+
+#include <cerrno>
+#include <new>
+#include <pthread.h>
+#include <system_error>
+#include <utility>
+
+#include "event/signals.hpp"
+#include "util/error.hpp"
+#include "util/log.hpp"
+
+namespace kvm_vmm::virtio {
+namespace {
+
+vmsuperio::EventFdTrigger make_eventfd() {
+    auto event = vmsuperio::EventFdTrigger::create();
+    if (!event) {
+        throw VmmError(ExitCode::vmm_error, "cannot create an eventfd: " + event.error().message());
+    }
+    return std::move(*event);
+}
+
+}  // namespace
+
+ThreadEngine::ThreadEngine(std::string_view name, DiskFile& file, std::size_t max_threads)
+    : name_(std::string(name) + "-io"), file_(file), max_threads_(max_threads), ended_event_(make_eventfd()) {
+    try {
+        add_thread();
+    } catch (const std::system_error& error) {
+        throw VmmError(ExitCode::vmm_error, "cannot start the thread " + name_ + ": " + error.what());
+    }
+}
+
+ThreadEngine::~ThreadEngine() {
+    {
+        const std::lock_guard lock(mutex_);
+        stopping_ = true;
+    }
+    work_.notify_all();
+    for (std::thread& thread : threads_) {
+        thread.join();
+    }
+}
+
+void ThreadEngine::add_thread() {
+    threads_.emplace_back([this] { run(); });
+    pthread_setname_np(threads_.back().native_handle(), name_.c_str());
+}
+
+void ThreadEngine::submit(DiskIo& io) {
+    bool all_busy = false;
+    {
+        const std::lock_guard lock(mutex_);
+        waiting_.push_back(&io);
+        all_busy = waiting_.size() + running_ > threads_.size();
+    }
+    if (all_busy && threads_.size() < max_threads_) {
+        try {
+            add_thread();
+        } catch (const std::system_error& error) {
+            max_threads_ = threads_.size();  // those that there are do all the work
+            log(LogLevel::warning, name_ + ": cannot start another thread: " + error.what());
+        }
+    }
+    work_.notify_one();
+}
+
+void ThreadEngine::start() {}
+
+void ThreadEngine::take_ended(std::vector<DiskIo*>& ended) {
+    [[maybe_unused]] const auto count = ended_event_.take();
+    const std::lock_guard lock(mutex_);
+    ended.insert(ended.end(), ended_.begin(), ended_.end());
+    ended_.clear();
+}
+
+void ThreadEngine::wait() {
+    std::unique_lock lock(mutex_);
+    progress_.wait(lock, [this] { return !ended_.empty(); });
+}
+
+void ThreadEngine::cancel_all() {
+    std::unique_lock lock(mutex_);
+    waiting_.clear();
+    progress_.wait(lock, [this] { return running_ == 0; });
+    ended_.clear();
+    [[maybe_unused]] const auto count = ended_event_.take();
+}
+
+void ThreadEngine::run() {
+    leave_signals_to_main_thread();
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        work_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
+        if (stopping_) {
+            return;
+        }
+        DiskIo* const io = waiting_.front();
+        waiting_.pop_front();
+        ++running_;
+        lock.unlock();
+        try {
+            io->run(file_);
+        } catch (const std::bad_alloc&) {
+            io->end(ENOMEM);
+        }
+        lock.lock();
+        --running_;
+        ended_.push_back(io);
+        [[maybe_unused]] const auto triggered = ended_event_.trigger();
+        progress_.notify_all();
+    }
+}
+
+}  // namespace kvm_vmm::virtio
