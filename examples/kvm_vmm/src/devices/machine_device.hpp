@@ -30,12 +30,13 @@
 #include "observe/device_errors.hpp"
 #include "observe/observer.hpp"
 #include "virtio/disk_image.hpp"
+#include "virtio/net_target.hpp"
 #include "virtio/shared_directory.hpp"
 
 namespace kvm_vmm {
 
 /// The objects that a device may use when it is created. `vm`, `events`, `end`, `memory`, `serials`,
-/// `debug_console`, `disks`, `shares` and `observer` outlive the device. The context itself, `battery`, `on_command` and
+/// `debug_console`, `disks`, `nets`, `shares` and `observer` outlive the device. The context itself, `battery`, `on_command` and
 /// `controls` are for its creation only: a device copies what it keeps.
 struct DeviceContext {
     KvmVm& vm;
@@ -46,6 +47,7 @@ struct DeviceContext {
     std::span<const std::unique_ptr<SerialBackend>> serials;  ///< one for each serial port
     SerialBackend* debug_console;                             ///< null for none
     std::span<const std::unique_ptr<virtio::DiskImage>> disks;
+    std::span<const virtio::NetTarget> nets;     ///< one for each network interface
     std::span<const virtio::SharedRoot> shares;  ///< directories of the host
     /// A command that the user typed on a serial port; 0 is COM1.
     std::function<void(std::size_t port, ConsoleCommand)> on_command;

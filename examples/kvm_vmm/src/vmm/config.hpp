@@ -13,6 +13,7 @@
 #include "console/serial_config.hpp"
 #include "observe/config.hpp"
 #include "virtio/disk_config.hpp"
+#include "virtio/net_config.hpp"
 
 namespace kvm_vmm {
 
@@ -36,6 +37,7 @@ struct VmmConfig {
     vmsuperio::I8042Profile i8042{vmsuperio::I8042Profile::full};
     std::optional<SerialConfig> debug_console;  ///< of ports 0xE9 and 0x402
     std::vector<virtio::DiskConfig> disks{};
+    std::vector<virtio::NetConfig> nets;  ///< net0, net1, ...
     std::vector<ShareConfig> shares;
     bool rng{true};  ///< whether there is a virtio entropy device
     bool restart_on_reboot{false};

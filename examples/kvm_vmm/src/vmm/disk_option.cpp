@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "vmm/option_hints.hpp"
+#include "vmm/option_list.hpp"
 #include "vmm/options.hpp"
 
 namespace kvm_vmm {
@@ -26,22 +27,6 @@ using Error = std::optional<std::string>;  // the reason, or nothing
 
 constexpr std::array<std::string_view, 9> keys{"path", "readonly", "id",     "cache", "queues",
                                                "rate", "iops",     "engine", "format"};
-
-// The parts between single commas; two commas are one in the part.
-std::vector<std::string> split(std::string_view text) {
-    std::vector<std::string> parts(1);
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] != ',') {
-            parts.back() += text[i];
-        } else if (i + 1 < text.size() && text[i + 1] == ',') {
-            parts.back() += ',';
-            ++i;
-        } else {
-            parts.emplace_back();
-        }
-    }
-    return parts;
-}
 
 std::optional<std::uint64_t> parse_number(std::string_view text) {
     std::uint64_t number = 0;
@@ -175,7 +160,7 @@ std::string explain_part(const std::string& part) {
 std::expected<DiskConfig, std::string> parse_disk(const std::string& text) {
     DiskConfig disk;
     std::vector<std::string_view> given;
-    const std::vector<std::string> parts = split(text);
+    const std::vector<std::string> parts = split_at_commas(text);
     for (std::size_t i = 0; i < parts.size(); ++i) {
         const std::string& part = parts[i];
         const std::size_t equals = part.find('=');

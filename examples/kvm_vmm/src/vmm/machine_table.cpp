@@ -15,6 +15,7 @@
 #include "devices/entropy_source.hpp"
 #include "devices/keyboard_controller.hpp"
 #include "devices/kvm_devices.hpp"
+#include "devices/network_interface.hpp"
 #include "devices/panic_port.hpp"
 #include "devices/power_management.hpp"
 #include "devices/real_time_clock.hpp"
@@ -64,6 +65,9 @@ std::vector<VirtioDevice> virtio_devices(const VmmConfig& config) {
     std::vector<VirtioDevice> devices;
     for (std::size_t i = 0; i < config.disks.size(); ++i) {
         add_block_device(devices, i, config.disks[i]);
+    }
+    for (std::size_t i = 0; i < config.nets.size(); ++i) {
+        add_net_device(devices, i);
     }
     for (std::size_t i = 0; i < config.shares.size(); ++i) {
         devices.push_back(shared_directory(i, config.shares[i].writable, config.shares[i].tag));

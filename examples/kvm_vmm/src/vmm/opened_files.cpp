@@ -56,6 +56,7 @@ public:
         compare_standard_streams();
         lock_disks();
         bind_sockets();
+        open_networks();
         keep_outputs();
         return std::move(files_);
     }
@@ -250,6 +251,14 @@ private:
                 refuse(option(i), option(port));
             }
         }
+    }
+
+    void open_networks() {
+        attempt([&] {
+            for (const virtio::NetConfig& net : config_.nets) {
+                files_.nets.push_back(virtio::open_net(net, files_.nets.size()));
+            }
+        });
     }
 
     void keep_outputs() {

@@ -10,6 +10,7 @@
 #include "observe/observer.hpp"
 #include "util/error.hpp"
 #include "virtio/disk_image.hpp"
+#include "virtio/net_target.hpp"
 #include "virtio/shared_directory.hpp"
 #include "vmm/config.hpp"
 
@@ -27,6 +28,7 @@ struct OpenedFiles {
     std::vector<SerialTarget> serials;  ///< one for each of VmmConfig::serials
     std::optional<SerialTarget> debug_console;
     std::vector<std::unique_ptr<virtio::DiskImage>> disks;  ///< one for each of VmmConfig::disks, locked
+    std::vector<virtio::NetTarget> nets;                    ///< one for each of VmmConfig::nets
     std::vector<virtio::SharedRoot> shares;                 ///< one for each of VmmConfig::shares
     Observer::Outputs observe;
 };

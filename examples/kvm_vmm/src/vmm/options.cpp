@@ -18,7 +18,9 @@
 
 #include "virtio/fs.hpp"
 #include "vmm/disk_option.hpp"
+#include "vmm/net_options.hpp"
 #include "vmm/option_hints.hpp"
+#include "vmm/option_list.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -182,6 +184,11 @@ std::string check_serial(const std::string& text) {
     return config ? std::string{} : config.error();
 }
 
+std::string check_net(const std::string& text) {
+    const auto config = parse_net(text);
+    return config ? std::string{} : config.error();
+}
+
 std::string check_debug_console(const std::string& text) {
     const auto config = parse_serial(text);
     if (config &&
@@ -334,7 +341,8 @@ private:
     }
 
     void refuse_second(const CLI::Option& option, const std::string& name, const std::string& value) {
-        if (name == "--serial" || name == "--disk" || name == "--share") {
+        constexpr std::array<std::string_view, 4> repeated{"--serial", "--disk", "--net", "--share"};
+        if (std::ranges::find(repeated, name) != repeated.end()) {
             return;
         }
         const auto [first, added] = given_.emplace(&option, value);
@@ -416,21 +424,6 @@ void add_share(VmmConfig& config, const std::string& text) {
         refuse("--share: two directories have the tag " + quote(share.tag));
     }
     config.shares.push_back(std::move(share));
-}
-
-/// The parts of a value between commas. Two commas stand for one that belongs to a part, as in QEMU.
-std::vector<std::string> split_at_commas(std::string_view text) {
-    std::vector<std::string> parts(1);
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] != ',') {
-            parts.back() += text[i];
-        } else if (i + 1 < text.size() && text[i + 1] == ',') {
-            parts.back() += text[i++];
-        } else {
-            parts.emplace_back();
-        }
-    }
-    return parts;
 }
 
 }  // namespace
@@ -566,6 +559,12 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         "How an ELF kernel is entered")
         ->type_name("PROTOCOL")
         ->default_str("auto");
+    app.add_option_function<std::string>(
+           "--net", [&](const std::string& text) { config.nets.push_back(*parse_net(text)); },
+           "A network interface: tap=NAME (a tap interface of this host) or fd=N (an inherited descriptor of "
+           "one), followed by ,mac=ADDRESS or ,mtu=BYTES. May be repeated")
+        ->type_name("NETWORK")
+        ->check(check_net);
     app.add_option_function<std::string>(
            "--share", [&](const std::string& text) { add_share(config, text); },
            "A directory of the host that the guest can mount: mount -t virtiofs NAME /mnt. The first one's "

@@ -105,6 +105,7 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
                       .serials = backends,
                       .debug_console = debug_console.get(),
                       .disks = files.disks,
+                      .nets = files.nets,
                       .shares = files.shares};
     auto vmm = std::make_unique<VirtualMachine>(config, host, Battery{}, give_up_on_signal);
     HostEvents host_events(events, observer, vmm);

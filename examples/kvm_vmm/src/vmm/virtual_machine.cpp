@@ -53,6 +53,7 @@ VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, cons
                     .serials = host.serials,
                     .debug_console = host.debug_console,
                     .disks = host.disks,
+                    .nets = host.nets,
                     .shares = host.shares,
                     .on_command = [this](std::size_t port,
                                          ConsoleCommand command) { on_console_command(port, command); },

@@ -26,6 +26,7 @@
 #include "machine/end.hpp"
 #include "memory/guest_memory.hpp"
 #include "observe/observer.hpp"
+#include "virtio/net_target.hpp"
 #include "vmm/config.hpp"
 #include "vmm/exit_handler.hpp"
 #include "vmm/machine_table.hpp"
@@ -43,6 +44,7 @@ struct VmHost {
     std::span<const std::unique_ptr<SerialBackend>> serials;      ///< one for each serial port
     SerialBackend* debug_console;                                 ///< null for none
     std::span<const std::unique_ptr<virtio::DiskImage>> disks{};  ///< one for each of VmmConfig::disks
+    std::span<const virtio::NetTarget> nets{};                    ///< one for each of VmmConfig::nets
     std::span<const virtio::SharedRoot> shares{};                 ///< one for each of VmmConfig::shares
 };
 

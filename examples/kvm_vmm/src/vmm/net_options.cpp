@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "vmm/net_options.hpp"
+
+#include <array>
+#include <charconv>
+#include <cstdint>
+#include <limits>
+#include <net/if.h>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <system_error>
+#include <unistd.h>
+#include <vector>
+
+#include "virtio/mac_address.hpp"
+#include "vmm/option_hints.hpp"
+#include "vmm/option_list.hpp"
+#include "vmm/options.hpp"
+
+namespace kvm_vmm {
+namespace {
+
+using virtio::NetConfig;
+using Error = std::unexpected<std::string>;
+
+constexpr std::string_view networks = "tap=NAME, fd=N";
+constexpr std::string_view options = "mac=ADDRESS, mtu=BYTES";
+
+template <class Number>
+std::optional<Number> number_in(std::string_view text, Number least, Number most) {
+    Number number{};
+    const char* const end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(text.data(), end, number);
+    return error == std::errc{} && rest == end && number >= least && number <= most ? std::optional(number)
+                                                                                    : std::nullopt;
+}
+
+/// The value of "name=value"; nothing if the name is another one.
+std::optional<std::string> value_of(std::string_view part, std::string_view name) {
+    return part.starts_with(name) && part.substr(name.size()).starts_with('=')
+               ? std::optional(std::string(part.substr(name.size() + 1)))
+               : std::nullopt;
+}
+
+std::optional<std::string> take_network(NetConfig& config, const std::string& part) {
+    if (const auto name = value_of(part, "tap")) {
+        if (name->empty() || name->size() >= IFNAMSIZ || name->find('/') != std::string::npos) {
+            return quote(part) + ": an interface's name has 1 to " + std::to_string(IFNAMSIZ - 1) +
+                   " bytes, without '/'";
+        }
+        config.kind = NetConfig::Kind::tap;
+        config.target = *name;
+        return std::nullopt;
+    }
+    if (const auto text = value_of(part, "fd")) {
+        const auto fd = number_in<int>(*text, STDERR_FILENO + 1, std::numeric_limits<int>::max());
+        if (!fd) {
+            return quote(part) + ": an inherited descriptor is a number from 3 on";
+        }
+        config.kind = NetConfig::Kind::fd;
+        config.fd = *fd;
+        return std::nullopt;
+    }
+    constexpr std::array<std::string_view, 2> words{"tap", "fd"};
+    return quote(part) + " is not one of " + std::string(networks) +
+           suggestion(part.substr(0, part.find('=')), words);
+}
+
+std::optional<std::string> take_option(NetConfig& config, const std::string& part) {
+    if (const auto text = value_of(part, "mac")) {
+        config.mac = virtio::parse_mac(*text);
+        if (!config.mac) {
+            return quote(part) + ": a MAC address is six bytes such as 52:54:00:12:34:56";
+        }
+        if (!virtio::is_unicast(*config.mac)) {
+            return quote(part) +
+                   " is not the address of an interface: the first byte must be even, and not all "
+                   "bytes 0";
+        }
+        return std::nullopt;
+    }
+    if (const auto text = value_of(part, "mtu")) {
+        config.mtu = number_in<std::uint16_t>(*text, virtio::min_mtu, virtio::max_mtu);
+        return config.mtu ? std::nullopt
+                          : std::optional(quote(part) + ": an MTU is " + std::to_string(virtio::min_mtu) +
+                                          " to " + std::to_string(virtio::max_mtu) + " bytes");
+    }
+    constexpr std::array<std::string_view, 2> words{"mac", "mtu"};
+    return quote(part) + " is not one of " + std::string(options) +
+           suggestion(part.substr(0, part.find('=')), words);
+}
+
+}  // namespace
+
+std::expected<NetConfig, std::string> parse_net(const std::string& text) {
+    const std::vector<std::string> parts = split_at_commas(text);
+    NetConfig config;
+    config.text = parts.front();
+    if (auto error = take_network(config, parts.front())) {
+        return Error(std::move(*error));
+    }
+    for (const std::string& part : std::span(parts).subspan(1)) {
+        if (auto error = take_option(config, part)) {
+            return Error(std::move(*error));
+        }
+    }
+    return config;
+}
+
+}  // namespace kvm_vmm
