@@ -8,8 +8,10 @@ boot_packages=(
     cmake
     g++
     libcli11-dev    # kvm_vmm's command line
+    liburing-dev    # kvm_vmm's disks
     ninja-build
     nlohmann-json3-dev  # kvm_vmm's metrics
+    pkgconf
     python3
 )
 
@@ -32,7 +34,6 @@ test_packages=(
     git
     libbenchmark-dev
     lz4
-    pkgconf
     tmux              # a real terminal for kvm_vmm
     xz-utils
     zstd
