@@ -438,3 +438,42 @@ TEST_CASE("Options: for any word, however long or odd, the error is one line of 
         CHECK(usage_error({option, ("/" + longest).c_str()}).size() < 1000);
     }
 }
+
+TEST_CASE("Options: --vsock takes a CID and a path, in any order", "[options]") {
+    const auto parsed = [](const std::string& text) {
+        const VmmConfig config = config_of({"--kernel", "k", "--vsock", text.c_str()});
+        REQUIRE(config.vsock);
+        return std::pair(config.vsock.value_or(VsockConfig{}).cid, config.vsock.value_or(VsockConfig{}).path);
+    };
+    using Parsed = std::pair<std::uint64_t, std::string>;
+    CHECK(parsed("cid=3,path=/tmp/v.sock") == Parsed(3, "/tmp/v.sock"));
+    CHECK(parsed("path=v,cid=4294967294") == Parsed(4294967294, "v"));
+    CHECK(parsed("cid=42,uds_path=/a b=c") == Parsed(42, "/a b=c"));
+    CHECK(parsed("path=a,,b,cid=3") == Parsed(3, "a,b"));
+    CHECK_FALSE(config_of({"--kernel", "k"}).vsock);
+}
+
+TEST_CASE("Options: a wrong --vsock is refused by the word that is wrong", "[options]") {
+    for (const auto& [text, reason] : std::vector<std::pair<std::string, std::string>>{
+             {"", "not one of cid=N, path=PATH"},
+             {"3", "'3' is not one of cid=N, path=PATH"},
+             {"cid=3", "lacks the path=PATH"},
+             {"path=/v", "lacks the cid=N"},
+             {"cid=3,path=", "lacks the path=PATH"},
+             {"cid=2,path=/v", "'2' is not a guest's CID: a number from 3 to 4294967294"},
+             {"cid=0,path=/v", "'0' is not a guest's CID"},
+             {"cid=-1,path=/v", "'-1' is not a guest's CID"},
+             {"cid=4294967295,path=/v", "'4294967295' is not a guest's CID"},
+             {"cid=99999999999999999999,path=/v", "is not a guest's CID"},
+             {"cid=3x,path=/v", "'3x' is not a guest's CID"},
+             {"cid=,path=/v", "'' is not a guest's CID"},
+             {"cid=3,cid=4,path=/v", "more than one cid"},
+             {"cid=3,path=/v,uds_path=/w", "more than one uds_path"},
+             {"cid=3,path=a,b", "'b' is not one of cid=N, path=PATH"},
+             {"cdi=3,path=/v", "'cdi=3' is not one of cid=N, path=PATH"}}) {
+        CAPTURE(text);
+        const auto result = parse_vsock(text);
+        REQUIRE_FALSE(result);
+        CHECK_THAT(result.error(), Catch::Matchers::Contains(reason));
+    }
+}

@@ -20,7 +20,6 @@ namespace {
 
 constexpr std::chrono::milliseconds lock_patience{2000};
 constexpr std::chrono::milliseconds lock_patience_at_end{200};
-constexpr int backlog = 4;
 constexpr std::size_t longest_path = sizeof(sockaddr_un::sun_path) - 1;
 
 // The lock is held while the object exists.
@@ -87,10 +86,14 @@ int bind_private(int fd, const sockaddr_un& address) {
 
 }  // namespace
 
-ListeningSocket::ListeningSocket(std::string path) : path_(std::move(path)) {
-    if (path_.size() > longest_path) {
-        fail("the path has " + std::to_string(path_.size()) + " bytes, and a socket's path at most " +
-             std::to_string(longest_path));
+ListeningSocket::ListeningSocket(std::string path, const Use& use) : path_(std::move(path)), use_(use) {
+    if (path_.size() > longest_path - use_.longest_suffix) {
+        fail("the path has " + std::to_string(path_.size()) + " bytes, and " +
+             (use_.longest_suffix == 0 ? "a socket's path at most " : "it may have at most ") +
+             std::to_string(longest_path - use_.longest_suffix) +
+             (use_.longest_suffix == 0 ? ""
+                                       : ", because up to " + std::to_string(use_.longest_suffix) +
+                                             " more are added for other sockets"));
     }
     open_directory();
     refuse_what_is_no_socket();
@@ -98,6 +101,7 @@ ListeningSocket::ListeningSocket(std::string path) : path_(std::move(path)) {
 
 ListeningSocket::ListeningSocket(ListeningSocket&& other) noexcept
     : path_(std::move(other.path_)),
+      use_(other.use_),
       directory_(std::move(other.directory_)),
       lockable_(other.lockable_),
       place_(std::move(other.place_)),
@@ -173,7 +177,7 @@ void ListeningSocket::listen() {
         fail("its directory was replaced");
     }
     bound_ = identity_of(status);
-    if (::listen(listener_.get(), backlog) != 0) {
+    if (::listen(listener_.get(), use_.backlog) != 0) {
         fail(errno_message("cannot listen", errno));
     }
 }
@@ -228,7 +232,7 @@ void ListeningSocket::remove_left_behind(bool locked) const {
 }
 
 void ListeningSocket::fail(const std::string& reason) const {
-    throw VmmError(ExitCode::bad_file, "serial socket " + in_quotes(path_) + ": " + reason);
+    throw VmmError(ExitCode::bad_file, std::string(use_.name) + ' ' + in_quotes(path_) + ": " + reason);
 }
 
 }  // namespace kvm_vmm

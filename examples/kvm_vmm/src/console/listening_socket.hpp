@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include <vmsuperio/linux/unique_fd.hpp>
 
@@ -29,8 +32,16 @@ public:
         bool operator==(const Place&) const = default;
     };
 
+    struct Use {
+        std::string_view name{"serial socket"};  ///< for messages
+        /// How many bytes the owner appends to the path at most, for the names of further sockets.
+        std::size_t longest_suffix{0};
+        int backlog{4};  ///< clients that wait
+    };
+
     /// Checks the file at `path`, and changes nothing.
-    explicit ListeningSocket(std::string path);
+    explicit ListeningSocket(std::string path) : ListeningSocket(std::move(path), Use{}) {}
+    ListeningSocket(std::string path, const Use& use);
     ~ListeningSocket();
     ListeningSocket(const ListeningSocket&) = delete;
     ListeningSocket& operator=(const ListeningSocket&) = delete;
@@ -45,7 +56,7 @@ public:
     /// Non-blocking; -1 before listen().
     [[nodiscard]] int fd() const noexcept { return listener_.get(); }
 
-    /// Throws VmmError(bad_file, "serial socket 'PATH': REASON").
+    /// Throws VmmError(bad_file, "NAME 'PATH': REASON").
     [[noreturn]] void fail(const std::string& reason) const;
 
 private:
@@ -55,6 +66,7 @@ private:
     void remove_left_behind(bool locked) const;
 
     std::string path_;
+    Use use_;
     vmsuperio::UniqueFd directory_;
     bool lockable_{false};
     Place place_;

@@ -36,8 +36,8 @@
 namespace kvm_vmm {
 
 /// The objects that a device may use when it is created. `vm`, `events`, `end`, `memory`, `serials`,
-/// `debug_console`, `disks`, `nets`, `shares` and `observer` outlive the device. The context itself, `battery`, `on_command` and
-/// `controls` are for its creation only: a device copies what it keeps.
+/// `debug_console`, `disks`, `nets`, `shares`, `vsock` and `observer` outlive the device. The context itself, `battery`,
+/// `on_command` and `controls` are for its creation only: a device copies what it keeps.
 struct DeviceContext {
     KvmVm& vm;
     EventManager& events;
@@ -49,6 +49,7 @@ struct DeviceContext {
     std::span<const std::unique_ptr<virtio::DiskImage>> disks;
     std::span<const virtio::NetTarget> nets;     ///< one for each network interface
     std::span<const virtio::SharedRoot> shares;  ///< directories of the host
+    const ListeningSocket* vsock;                ///< null for none
     /// A command that the user typed on a serial port; 0 is COM1.
     std::function<void(std::size_t port, ConsoleCommand)> on_command;
     Observer& observer;

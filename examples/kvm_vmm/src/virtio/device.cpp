@@ -56,6 +56,13 @@ void Device::reset() {
     resets_.add();
 }
 
+void Device::restored() {
+    const LockGuard lock(mutex_);
+    if (active()) {
+        on_restored();
+    }
+}
+
 void Device::stop_queue(std::size_t index) {
     const LockGuard lock(mutex_);
     if (index < queues_.size() && queues_[index]) {

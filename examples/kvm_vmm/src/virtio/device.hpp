@@ -74,6 +74,8 @@ public:
     /// Returns when the device will not access guest memory any more. Requests in progress are not completed:
     /// the used rings stay as they are (2.4.1). Does nothing if the device is not active.
     void reset();
+    /// The device was activated with the queues of a saved state, while its driver was in operation.
+    void restored();
     /// The driver has disabled a queue. As reset(), for this queue.
     void stop_queue(std::size_t index);
     /// The driver has notified the device of available buffers. Ignored if that queue is not enabled.
@@ -98,6 +100,8 @@ protected:
     /// As on_reset(), for one queue: the default resets all of the device's own activity.
     virtual void on_stop_queue(std::size_t) KVM_VMM_REQUIRES(mutex()) { on_reset(); }
     virtual void on_drain() KVM_VMM_REQUIRES(mutex()) {}
+    /// After on_activate(), if the queues are those of a saved state.
+    virtual void on_restored() KVM_VMM_REQUIRES(mutex()) {}
     virtual void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) = 0;
 
     /// Whether the driver operates the device: DRIVER_OK is set, and no error has occurred since.

@@ -411,6 +411,7 @@ std::expected<void, std::string_view> MmioTransport::restore(const MmioState& st
     status_.store(state.status);
     if ((state.status & status::driver_ok) != 0 && (state.status & status::needs_reset) == 0) {
         device_->activate(driver_features_, std::move(queues), *this);
+        device_->restored();
     }
     if (state.interrupt_status != 0) {
         // The edge may have been lost with the interrupt controller's state; one too many is harmless.

@@ -24,6 +24,12 @@ struct ShareConfig {
     bool writable{false};
 };
 
+/// The socket device, --vsock.
+struct VsockConfig {
+    std::uint64_t cid{0};  ///< the guest's: 3 to 2^32 - 2
+    std::string path;      ///< of the socket that programs on the host connect to
+};
+
 /// Everything that the user can configure.
 struct VmmConfig {
     std::string kernel;
@@ -40,6 +46,7 @@ struct VmmConfig {
     std::vector<virtio::NetConfig> nets;  ///< net0, net1, ...
     std::vector<ShareConfig> shares;
     bool rng{true};  ///< whether there is a virtio entropy device
+    std::optional<VsockConfig> vsock;
     bool restart_on_reboot{false};
     std::optional<unsigned> restart_limit;  ///< restarts in a row (see RestartPace)
     bool core_dumps{false};

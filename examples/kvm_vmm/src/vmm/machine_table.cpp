@@ -22,6 +22,7 @@
 #include "devices/reset_ports.hpp"
 #include "devices/serial_port.hpp"
 #include "devices/shared_directory.hpp"
+#include "devices/socket_device.hpp"
 #include "devices/virtio_mmio.hpp"
 #include "util/error.hpp"
 
@@ -71,6 +72,9 @@ std::vector<VirtioDevice> virtio_devices(const VmmConfig& config) {
     }
     for (std::size_t i = 0; i < config.shares.size(); ++i) {
         devices.push_back(shared_directory(i, config.shares[i].writable, config.shares[i].tag));
+    }
+    if (config.vsock) {
+        devices.push_back(socket_device(config.vsock->cid));
     }
     if (config.rng) {
         devices.push_back(entropy_source());

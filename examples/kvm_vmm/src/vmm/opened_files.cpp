@@ -12,6 +12,7 @@
 
 #include "util/file_identity.hpp"
 #include "util/quote.hpp"
+#include "virtio/vsock.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -24,6 +25,15 @@ struct UsedFile {
     bool written{false};   ///< a disk that is not read-only
     bool log{false};
 };
+
+/// A socket that is to listen, and the option that led to it.
+struct UsedSocket {
+    std::string option;
+    std::optional<ListeningSocket>* socket;
+};
+
+// Clients of the vsock that wait to be accepted, for instance while the guest is restarted.
+constexpr int vsock_backlog = 128;
 
 [[noreturn]] void refuse(const std::string& one, const std::string& other) {
     throw VmmError(ExitCode::bad_file, one + " and " + other + " are the same file");
@@ -221,36 +231,43 @@ private:
         for (std::size_t i = 0; i < files_.serials.size(); ++i) {
             const SerialConfig& config = config_.serials[i];
             if (config.kind == SerialConfig::Kind::unix_socket) {
-                place_socket(i, config.path);
+                place_socket("--serial (COM" + std::to_string(i + 1) + ") unix=" + in_quotes(config.path),
+                             files_.serials[i].socket, config.path, {});
             }
         }
+        if (config_.vsock) {
+            const std::string& path = config_.vsock->path;
+            place_socket("--vsock path=" + in_quotes(path), files_.vsock, path,
+                         {.name = "vsock socket",
+                          .longest_suffix = virtio::Vsock::longest_suffix,
+                          .backlog = vsock_backlog});
+        }
         attempt([&] {
-            for (SerialTarget& target : files_.serials) {
-                if (target.socket) {
-                    target.socket->listen();
-                }
+            for (const UsedSocket& used : sockets_) {
+                (*used.socket)->listen();
             }
         });
     }
 
-    void place_socket(std::size_t port, const std::string& path) {
-        const auto option = [this](std::size_t i) {
-            return "--serial (COM" + std::to_string(i + 1) + ") unix=" + in_quotes(config_.serials[i].path);
-        };
+    void place_socket(const std::string& option, std::optional<ListeningSocket>& socket,
+                      const std::string& path, const ListeningSocket::Use& use) {
         if (const auto identity = identity_at(path)) {
             for (const UsedFile& file : used_) {
                 if (file.identity == *identity) {
-                    refuse(file.option, option(port));
+                    refuse(file.option, option);
                 }
             }
         }
-        attempt([&] { files_.serials[port].socket.emplace(path); });
-        for (std::size_t i = 0; i < port && files_.serials[port].socket; ++i) {
-            const auto& other = files_.serials[i].socket;
-            if (other && other->place() == files_.serials[port].socket->place()) {
-                refuse(option(i), option(port));
+        attempt([&] { socket.emplace(path, use); });
+        if (!socket) {
+            return;
+        }
+        for (const UsedSocket& other : sockets_) {
+            if ((*other.socket)->place() == socket->place()) {
+                refuse(other.option, option);
             }
         }
+        sockets_.push_back({option, &socket});
     }
 
     void open_networks() {
@@ -266,6 +283,7 @@ private:
             files_.serials.clear();
             files_.debug_console.reset();
             files_.disks.clear();
+            files_.vsock.reset();
             files_.observe.trace_io.reset();
         }
         for (SerialTarget& target : files_.serials) {
@@ -288,6 +306,7 @@ private:
     const VmmConfig& config_;
     OpenedFiles files_;
     std::vector<UsedFile> used_;
+    std::vector<UsedSocket> sockets_;
 };
 
 }  // namespace

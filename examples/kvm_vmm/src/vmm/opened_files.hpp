@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "boot/image_file.hpp"
+#include "console/listening_socket.hpp"
 #include "console/serial_backend.hpp"
 #include "observe/observer.hpp"
 #include "util/error.hpp"
@@ -30,6 +31,7 @@ struct OpenedFiles {
     std::vector<std::unique_ptr<virtio::DiskImage>> disks;  ///< one for each of VmmConfig::disks, locked
     std::vector<virtio::NetTarget> nets;                    ///< one for each of VmmConfig::nets
     std::vector<virtio::SharedRoot> shares;                 ///< one for each of VmmConfig::shares
+    std::optional<ListeningSocket> vsock;
     Observer::Outputs observe;
 };
 

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "virtio/fs.hpp"
+#include "virtio/vsock_packet.hpp"
 #include "vmm/disk_option.hpp"
 #include "vmm/net_options.hpp"
 #include "vmm/option_hints.hpp"
@@ -508,6 +509,41 @@ std::expected<ShareConfig, std::string> parse_share(const std::string& text) {
     return share;
 }
 
+std::expected<VsockConfig, std::string> parse_vsock(const std::string& text) {
+    VsockConfig vsock;
+    for (const std::string& part : split_at_commas(text)) {
+        const std::size_t equals = part.find('=');
+        const std::string key = part.substr(0, equals);
+        const std::string value = equals == std::string::npos ? "" : part.substr(equals + 1);
+        const bool is_path = key == "path" || key == "uds_path";  // the latter is Firecracker's name
+        if ((!is_path && key != "cid") || equals == std::string::npos) {
+            constexpr std::array<std::string_view, 2> words{"cid=N", "path=PATH"};
+            return std::unexpected(quote(part) + " is not one of cid=N, path=PATH" + suggestion(part, words) +
+                                   " (a comma in the path is written twice)");
+        }
+        if (is_path ? !vsock.path.empty() : vsock.cid != 0) {
+            return std::unexpected(quote(text) + " has more than one " + key);
+        }
+        if (is_path) {
+            vsock.path = value;
+            continue;
+        }
+        const char* const end = value.data() + value.size();
+        const auto [rest, error] = std::from_chars(value.data(), end, vsock.cid);
+        if (error != std::errc{} || rest != end || vsock.cid < virtio::vsock::first_guest_cid ||
+            vsock.cid > virtio::vsock::last_guest_cid) {
+            return std::unexpected(quote(value) + " is not a guest's CID: a number from " +
+                                   std::to_string(virtio::vsock::first_guest_cid) + " to " +
+                                   std::to_string(virtio::vsock::last_guest_cid));
+        }
+    }
+    if (vsock.cid == 0 || vsock.path.empty()) {
+        return std::unexpected(quote(text) + " lacks the " + (vsock.cid == 0 ? "cid=N" : "path=PATH") +
+                               ": cid=N,path=PATH");
+    }
+    return vsock;
+}
+
 std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const* argv) {
     VmmConfig config;
     config.serials.clear();
@@ -577,6 +613,16 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         app, "--rng", on_or_off, [&](bool on) { config.rng = on; }, "Source of random numbers (virtio)")
         ->type_name("on|off")
         ->default_str("on");
+    app.add_option_function<std::string>(
+           "--vsock", [&](const std::string& text) { config.vsock = *parse_vsock(text); },
+           "Sockets between host and guest (virtio): the guest is CID N (3 or higher), programs on the host "
+           "connect to the socket PATH and send \"CONNECT port\", and connections of the guest to CID 2 lead "
+           "to the sockets PATH_port. A comma in PATH is written twice")
+        ->type_name("cid=N,path=PATH")
+        ->check([](const std::string& text) {
+            const auto parsed = parse_vsock(text);
+            return parsed ? std::string{} : parsed.error();
+        });
     add_choice<bool>(
         app, "--on-reboot", reboot_actions, [&](bool restart) { config.restart_on_reboot = restart; },
         "When the guest reboots")

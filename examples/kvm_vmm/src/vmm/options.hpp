@@ -31,4 +31,8 @@ struct PrintAndExit {
 /// the reason why it is invalid. The tag is empty if none is given.
 [[nodiscard]] std::expected<ShareConfig, std::string> parse_share(const std::string& text);
 
+/// Parses "cid=N,path=PATH" in any order, where two commas stand for one that belongs to the path; "uds_path=" is
+/// the same as "path=". Otherwise returns the reason why it is invalid.
+[[nodiscard]] std::expected<VsockConfig, std::string> parse_vsock(const std::string& text);
+
 }  // namespace kvm_vmm

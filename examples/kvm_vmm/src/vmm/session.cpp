@@ -106,7 +106,8 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
                       .debug_console = debug_console.get(),
                       .disks = files.disks,
                       .nets = files.nets,
-                      .shares = files.shares};
+                      .shares = files.shares,
+                      .vsock = files.vsock ? &*files.vsock : nullptr};
     auto vmm = std::make_unique<VirtualMachine>(config, host, Battery{}, give_up_on_signal);
     HostEvents host_events(events, observer, vmm);
     // As late as possible, so that set-up errors occur before the terminal is changed.

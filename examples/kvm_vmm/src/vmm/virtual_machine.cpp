@@ -55,6 +55,7 @@ VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, cons
                     .disks = host.disks,
                     .nets = host.nets,
                     .shares = host.shares,
+                    .vsock = host.vsock,
                     .on_command = [this](std::size_t port,
                                          ConsoleCommand command) { on_console_command(port, command); },
                     .observer = observer_,

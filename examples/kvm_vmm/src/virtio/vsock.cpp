@@ -1,0 +1,826 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "virtio/vsock.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <utility>
+
+#include "util/error.hpp"
+#include "util/log.hpp"
+#include "util/quote.hpp"
+
+namespace kvm_vmm::virtio {
+namespace {
+
+constexpr std::size_t header_size = sizeof(VsockHeader);
+// What one packet carries at most: a driver's buffers are smaller.
+constexpr std::uint32_t max_payload = 64 * 1024;
+// Refusals that wait for the driver's buffers. Then the driver's packets wait, too (5.10.6.1.1 lets a device
+// keep a limited number outside of the queue).
+constexpr std::size_t max_refusals = 256;
+constexpr std::uint64_t listener_id = 0;
+constexpr std::chrono::seconds rest_time{1};
+constexpr std::uint32_t always_waited_for = EPOLLIN | EPOLLRDHUP | EPOLLET;
+
+bool would_block(int error_number) { return error_number == EAGAIN; }  // Linux: also EWOULDBLOCK
+
+/// The first pieces of guest memory, for readv(2) and its like.
+class Vectors {
+public:
+    explicit Vectors(const Buffers& buffers) {
+        for (const Buffers::Piece piece : buffers.pieces()) {
+            if (count_ == vectors_.size()) {
+                break;
+            }
+            vectors_.at(count_++) = {.iov_base = piece.data(), .iov_len = piece.size()};
+        }
+    }
+    [[nodiscard]] msghdr message() noexcept {
+        msghdr result{};
+        result.msg_iov = vectors_.data();
+        result.msg_iovlen = count_;
+        return result;
+    }
+
+private:
+    std::array<iovec, 64> vectors_{};
+    std::size_t count_{0};
+};
+
+bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+// Takes the next word off `text`.
+std::string_view take_word(std::string_view& text) {
+    const auto begin = std::ranges::find_if_not(text, is_blank);
+    const auto end = std::find_if(begin, text.end(), is_blank);
+    const std::string_view word(begin, end);
+    text = std::string_view(end, text.end());
+    return word;
+}
+
+char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
+}  // namespace
+
+std::optional<std::uint32_t> parse_connect(std::string_view line) {
+    const std::string_view keyword = take_word(line);
+    const std::string_view number = take_word(line);
+    if (!std::ranges::equal(keyword, std::string_view("connect"), {}, lower) || !take_word(line).empty()) {
+        return std::nullopt;
+    }
+    std::uint32_t port = 0;
+    const char* const end = number.data() + number.size();
+    const auto [rest, error] = std::from_chars(number.data(), end, port);
+    return error == std::errc{} && rest == end && !number.empty() ? std::optional(port) : std::nullopt;
+}
+
+Vsock::Vsock(std::string_view name, Counters& counters, EventManager& events, std::uint64_t guest_cid,
+             const ListeningSocket& socket)
+    : Vsock(name, counters, nullptr, &events, guest_cid, socket) {}
+
+Vsock::Vsock(std::string_view name, Counters& counters, std::unique_ptr<EventThread> thread,
+             std::uint64_t guest_cid, const ListeningSocket& socket)
+    : Vsock(name, counters, std::move(thread), nullptr, guest_cid, socket) {}
+
+Vsock::Vsock(std::string_view name, Counters& counters, std::unique_ptr<EventThread> thread,
+             EventManager* events, std::uint64_t guest_cid, const ListeningSocket& socket)
+    : Device(name, counters),
+      thread_(std::move(thread)),
+      events_(events != nullptr ? *events : thread_->events()),
+      guest_cid_(guest_cid),
+      socket_(socket),
+      connections_(counters["connections"]),
+      refused_(counters["refused"]),
+      rx_bytes_(counters["rx_bytes"]),
+      rx_packets_(counters["rx_packets"]),
+      tx_bytes_(counters["tx_bytes"]),
+      tx_packets_(counters["tx_packets"]),
+      resets_sent_(counters["resets_sent"]),
+      malformed_(counters["malformed"]),
+      epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      timer_(events_, CLOCK_MONOTONIC, [this] { on_time(); }) {
+    epoll_event listener{.events = EPOLLIN, .data = {.u64 = listener_id}};
+    if (!epoll_ || ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, socket_.fd(), &listener) != 0) {
+        throw VmmError(ExitCode::vmm_error,
+                       errno_message(std::string(name) + ": cannot wait for clients", errno));
+    }
+    const auto subscription = events_.add(epoll_.get(), EPOLLIN, [this](std::uint32_t) { on_host_events(); });
+    if (!subscription) {
+        throw VmmError(ExitCode::vmm_error,
+                       std::string(name) + ": cannot wait for clients: " + subscription.error().message());
+    }
+    subscription_ = *subscription;
+}
+
+Vsock::~Vsock() {
+    Vsock::stop_events();
+    events_.remove(subscription_);
+}
+
+void Vsock::start_events() {
+    if (thread_) {
+        thread_->start();
+    }
+}
+
+void Vsock::stop_events() noexcept {
+    if (thread_) {
+        thread_->stop();
+    }
+}
+
+void Vsock::on_read_config(std::uint64_t offset, std::span<std::uint8_t> data) const {
+    copy_config(guest_cid_, offset, data);  // 5.10.4: the only field
+}
+
+void Vsock::on_reset() {
+    std::erase_if(streams_, [](const auto& entry) { return entry.second.phase != Stream::Phase::greeting; });
+    pairs_.clear();
+    scheduled_.clear();
+    refusals_.clear();
+    transmit_waits_ = false;
+    announce_reset_ = false;
+}
+
+void Vsock::on_restored() {
+    // The connections stayed behind with the process that had them (5.10.6.7).
+    announce_reset_ = true;
+    notify_self(event_queue);
+}
+
+void Vsock::on_notified(std::size_t index) {
+    switch (index) {
+        case receive_queue:
+            if (refusals_.empty() && scheduled_.empty()) {
+                disable_notifications(receive_queue);
+            }
+            break;
+        case transmit_queue:
+            if (!transmit_waits_) {
+                serve(transmit_queue,
+                      [this](const Chain& chain) KVM_VMM_REQUIRES(mutex()) { return take_packet(chain); });
+            }
+            break;
+        default:
+            send_event();
+            break;
+    }
+    send_packets();
+}
+
+void Vsock::send_event() {
+    serve(event_queue, [this](const Chain& chain) KVM_VMM_REQUIRES(mutex()) -> std::optional<std::uint32_t> {
+        if (!announce_reset_) {
+            return std::nullopt;
+        }
+        announce_reset_ = false;
+        const std::uint32_t id = vsock::event_transport_reset;
+        return static_cast<std::uint32_t>(
+            chain.writable.write(0, {reinterpret_cast<const std::uint8_t*>(&id), sizeof(id)}));
+    });
+}
+
+// Events of the host.
+
+void Vsock::on_host_events() {
+    const LockGuard lock(mutex());
+    std::array<epoll_event, 64> ready{};
+    const int count = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), 0);
+    for (int i = 0; i < count; ++i) {
+        const epoll_event& event = ready.at(static_cast<std::size_t>(i));
+        if (event.data.u64 == listener_id) {
+            accept_clients();
+        } else if (const auto found = streams_.find(event.data.u64); found != streams_.end()) {
+            on_stream_events(found->first, found->second, event.events);
+        }
+    }
+    send_packets();
+}
+
+void Vsock::accept_clients() {
+    constexpr int most = 16;  // then others have their turn
+    for (int i = 0; i < most; ++i) {
+        vmsuperio::UniqueFd client(::accept4(socket_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+        if (!client) {
+            // Other errors mean that there is no client, or that it has gone. These are errors of this process,
+            // and epoll would report the waiting client endlessly.
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+                rest(errno);
+            }
+            return;
+        }
+        Id id = 0;
+        if (Stream* const stream = add(std::move(client), id)) {
+            set_deadline(*stream, line_patience);
+        } else {
+            refused_.add();
+        }
+    }
+}
+
+void Vsock::listen_for_clients(bool listen) {
+    epoll_event event{.events = listen ? EPOLLIN : 0U, .data = {.u64 = listener_id}};
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, socket_.fd(), &event);
+}
+
+void Vsock::rest(int error_number) {
+    log(LogLevel::warning, errno_message(std::string(name()) + ": a client of " + in_quotes(socket_.path()) +
+                                             " cannot be served now, and another try follows each second",
+                                         error_number));
+    listen_for_clients(false);
+    rest_until_ = Clock::now() + rest_time;
+    set_timer(*rest_until_);
+}
+
+void Vsock::on_stream_events(Id id, Stream& stream, std::uint32_t events) {
+    if ((events & EPOLLHUP) != 0) {
+        stream.hung_up = true;
+    }
+    if (stream.phase == Stream::Phase::greeting) {
+        read_line(id, stream);
+        return;
+    }
+    if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+        stream.readable = true;
+    }
+    if (!stream.pending.empty() && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) {
+        flush(id, stream);
+        if (!streams_.contains(id)) {
+            return;
+        }
+    }
+    if (stream.phase == Stream::Phase::draining && stream.hung_up) {
+        erase(id);
+        return;
+    }
+    notice_hangup(id, stream);
+    schedule(id, stream);
+}
+
+// Of a peer whose bytes are not read any more. Otherwise it is found after the last of them.
+void Vsock::notice_hangup(Id id, Stream& stream) {
+    if (stream.phase == Stream::Phase::open && stream.hung_up && stream.connection.established() &&
+        !stream.connection.may_send_data()) {
+        discard_pending(id, stream);
+        close_host(id, stream, vsock::shutdown_both);
+    }
+}
+
+void Vsock::read_line(Id id, Stream& stream) {
+    for (;;) {
+        // What follows the line belongs to the connection, so it is left in the socket.
+        std::array<char, longest_line> bytes{};
+        const std::size_t most = longest_line - stream.line.size();
+        ssize_t count = ::recv(stream.fd.get(), bytes.data(), most, MSG_PEEK | MSG_DONTWAIT);
+        if (count < 0 && would_block(errno)) {
+            return;
+        }
+        if (count <= 0) {
+            erase(id);
+            return;
+        }
+        const std::string_view peeked(bytes.data(), static_cast<std::size_t>(count));
+        const std::size_t newline = peeked.find('\n');
+        const std::size_t wanted = newline == std::string_view::npos ? peeked.size() : newline + 1;
+        count = ::recv(stream.fd.get(), bytes.data(), wanted, MSG_DONTWAIT);
+        if (count != static_cast<ssize_t>(wanted)) {
+            erase(id);  // nobody else reads this socket
+            return;
+        }
+        stream.line += peeked.substr(0, wanted);
+        if (newline != std::string_view::npos) {
+            const auto port = parse_connect(stream.line);
+            stream.line = {};
+            if (port && active()) {
+                request(id, stream, *port);
+            } else {
+                refused_.add();
+                erase(id);
+            }
+            return;
+        }
+        if (stream.line.size() == longest_line) {
+            refused_.add();
+            erase(id);
+            return;
+        }
+    }
+}
+
+void Vsock::request(Id id, Stream& stream, std::uint32_t port) {
+    do {
+        stream.host_port = next_host_port_;
+        next_host_port_ = next_host_port_ == 2 * first_host_port - 1 ? first_host_port : next_host_port_ + 1;
+    } while (pairs_.contains(pair_of(port, stream.host_port)));
+    stream.phase = Stream::Phase::open;
+    stream.guest_port = port;
+    stream.connection = VsockConnection(VsockConnection::Origin::host);
+    pairs_.emplace(pair_of(port, stream.host_port), id);
+    set_deadline(stream, answer_patience);
+    schedule(id, stream);
+}
+
+void Vsock::on_time() {
+    const LockGuard lock(mutex());
+    timer_set_.reset();
+    const auto now = Clock::now();
+    if (rest_until_ && *rest_until_ <= now) {
+        rest_until_.reset();
+        listen_for_clients(true);
+    }
+    std::vector<Id> expired;
+    std::optional<Clock::time_point> next = rest_until_;
+    for (const auto& [id, stream] : streams_) {
+        if (stream.deadline && *stream.deadline <= now) {
+            expired.push_back(id);
+        } else if (stream.deadline && (!next || *stream.deadline < *next)) {
+            next = stream.deadline;
+        }
+    }
+    for (const Id id : expired) {
+        Stream& stream = streams_.at(id);
+        if (stream.phase == Stream::Phase::greeting) {
+            refused_.add();
+            erase(id);
+        } else {
+            if (!stream.connection.established()) {
+                refused_.add();
+            }
+            abort(id, stream);
+        }
+    }
+    if (next) {
+        set_timer(*next);
+    }
+    send_packets();
+}
+
+// Packets of the guest.
+
+std::optional<std::uint32_t> Vsock::take_packet(const Chain& chain) {
+    if (refusals_.size() >= max_refusals) {
+        transmit_waits_ = true;
+        return std::nullopt;
+    }
+    tx_packets_.add();
+    VsockHeader header{};
+    if (chain.readable.read(0, bytes_of(header)) != header_size || header.src_cid != guest_cid_) {
+        malformed_.add();
+        return 0;
+    }
+    const Buffers payload = chain.readable.part(header_size, header.len);
+    const auto pair = pairs_.find(pair_of(header.src_port, header.dst_port));
+    if (header.dst_cid != vsock::host_cid || header.type != vsock::type_stream) {
+        refuse(header);
+    } else if (pair != pairs_.end()) {
+        take_packet(pair->second, streams_.at(pair->second), header, payload);
+    } else if (header.op == vsock::op_request) {
+        connect_guest(header);
+    } else {
+        refuse(header);
+    }
+    return 0;
+}
+
+void Vsock::take_packet(Id id, Stream& stream, const VsockHeader& header, const Buffers& payload) {
+    if (stream.phase == Stream::Phase::resetting) {
+        if (header.op == vsock::op_rst) {
+            erase(id);
+        }
+        return;
+    }
+    if (header.op == vsock::op_rw && payload.size() != header.len) {
+        malformed_.add();
+        abort(id, stream);
+        return;
+    }
+    using enum VsockConnection::Reaction;
+    switch (stream.connection.on_packet(header)) {
+        case opened:
+            greet(id, stream);
+            break;
+        case data:
+            tx_bytes_.add(header.len);
+            pass_on(id, stream, payload);
+            return;
+        case shutdown:
+            follow_shutdown(id, stream);
+            return;
+        case closed:
+            if (!stream.connection.established()) {
+                refused_.add();
+            }
+            erase(id);
+            return;
+        case violation:
+            malformed_.add();
+            abort(id, stream);
+            return;
+        case none:
+            break;
+    }
+    schedule(id, stream);
+}
+
+void Vsock::greet(Id id, Stream& stream) {
+    connections_.add();
+    stream.deadline.reset();
+    stream.readable = true;  // bytes after the line may have come long ago
+    const std::string text = "OK " + std::to_string(stream.host_port) + '\n';
+    // Nothing was written to this socket yet, so there is room.
+    if (::send(stream.fd.get(), text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT) !=
+        static_cast<ssize_t>(text.size())) {
+        host_receives_no_more(id, stream);
+    }
+}
+
+void Vsock::connect_guest(const VsockHeader& header) {
+    vmsuperio::UniqueFd fd;
+    if (streams_.size() < max_connections) {
+        fd = connect_host(header.dst_port);
+    }
+    Id id = 0;
+    Stream* const stream = fd ? add(std::move(fd), id) : nullptr;
+    if (stream == nullptr) {
+        refuse(header);
+        return;
+    }
+    connections_.add();
+    stream->phase = Stream::Phase::open;
+    stream->guest_port = header.src_port;
+    stream->host_port = header.dst_port;
+    stream->connection = VsockConnection(VsockConnection::Origin::guest, header);
+    pairs_.emplace(pair_of(header.src_port, header.dst_port), id);
+    schedule(id, *stream);
+}
+
+vmsuperio::UniqueFd Vsock::connect_host(std::uint32_t port) const {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    const std::string path = socket_.path() + '_' + std::to_string(port);
+    if (path.size() >= sizeof(address.sun_path)) {
+        return {};
+    }
+    std::ranges::copy(path, address.sun_path);
+    vmsuperio::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd) {
+        log(LogLevel::warning, errno_message(std::string(name()) + ": cannot make a socket", errno));
+        return {};
+    }
+    // A full queue of the listener is EAGAIN, and a refusal like the others: the guest tries again.
+    if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+        if (errno != ENOENT && errno != ECONNREFUSED) {
+            log(LogLevel::info, errno_message(std::string(name()) + ": " + in_quotes(path), errno));
+        }
+        return {};
+    }
+    return fd;
+}
+
+void Vsock::refuse(const VsockHeader& header) {
+    if (header.op == vsock::op_rst) {
+        return;  // an answer would be answered, too, or hit the next connection of these ports
+    }
+    if (header.op == vsock::op_request) {
+        refused_.add();
+    }
+    refusals_.push_back({.src_cid = header.dst_cid,
+                         .dst_cid = header.src_cid,
+                         .src_port = header.dst_port,
+                         .dst_port = header.src_port,
+                         .len = 0,
+                         .type = header.type,
+                         .op = vsock::op_rst,
+                         .flags = 0,
+                         .buf_alloc = 0,
+                         .fwd_cnt = 0});
+}
+
+void Vsock::pass_on(Id id, Stream& stream, const Buffers& payload) {
+    const auto size = static_cast<std::uint32_t>(payload.size());
+    if ((stream.connection.host_shutdown() & vsock::shutdown_receive) != 0) {
+        stream.connection.forwarded(size);
+        schedule(id, stream);
+        return;
+    }
+    std::size_t done = 0;
+    if (stream.pending.empty() && size != 0) {
+        Vectors vectors(payload);
+        const msghdr message = vectors.message();
+        const ssize_t count = ::sendmsg(stream.fd.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (count < 0 && !would_block(errno)) {
+            stream.connection.forwarded(size);
+            host_receives_no_more(id, stream);
+            return;
+        }
+        done = static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+        stream.connection.forwarded(static_cast<std::uint32_t>(done));
+    }
+    if (done < size) {
+        stream.pending.erase(stream.pending.begin(),
+                             stream.pending.begin() + static_cast<std::ptrdiff_t>(stream.pending_from));
+        stream.pending_from = 0;
+        const std::size_t before = stream.pending.size();
+        stream.pending.resize(before + size - done);
+        payload.read(done, std::span(stream.pending).subspan(before));
+        wait_for_room(id, stream, true);
+    }
+    schedule(id, stream);
+}
+
+void Vsock::follow_shutdown(Id id, Stream& stream) {
+    const std::uint32_t closed = stream.connection.guest_shutdown();
+    if ((closed & vsock::shutdown_receive) != 0) {
+        ::shutdown(stream.fd.get(), SHUT_RD);
+    }
+    if (closed == vsock::shutdown_both) {
+        // The guest has finished, and may use its port again after this answer.
+        refusals_.push_back(header_for(stream, vsock::op_rst));
+        pairs_.erase(pair_of(stream.guest_port, stream.host_port));
+        if (stream.pending.empty()) {
+            erase(id);
+        } else {
+            stream.phase = Stream::Phase::draining;
+            stream.deadline.reset();
+        }
+        return;
+    }
+    if ((closed & vsock::shutdown_send) != 0 && stream.pending.empty()) {
+        ::shutdown(stream.fd.get(), SHUT_WR);
+    }
+    notice_hangup(id, stream);
+    schedule(id, stream);
+}
+
+// Packets for the guest.
+
+void Vsock::send_packets() {
+    if (!refusals_.empty() || !scheduled_.empty()) {
+        serve(receive_queue,
+              [this](const Chain& chain) KVM_VMM_REQUIRES(mutex()) { return fill(chain.writable); });
+    }
+}
+
+std::optional<std::uint32_t> Vsock::fill(const Buffers& buffers) {
+    if (refusals_.empty() && scheduled_.empty()) {
+        return std::nullopt;
+    }
+    if (buffers.size() < header_size) {
+        malformed_.add();
+        return 0;
+    }
+    if (!refusals_.empty()) {
+        const VsockHeader header = refusals_.front();
+        refusals_.pop_front();
+        if (transmit_waits_ && refusals_.size() <= max_refusals / 2) {
+            transmit_waits_ = false;
+            notify_self(transmit_queue);
+        }
+        return put(buffers, header);
+    }
+    while (!scheduled_.empty()) {
+        const Id id = scheduled_.front();
+        scheduled_.pop_front();
+        const auto found = streams_.find(id);
+        if (found == streams_.end()) {
+            continue;
+        }
+        found->second.scheduled = false;
+        if (const auto written = fill(id, found->second, buffers)) {
+            if (const auto still = streams_.find(id); still != streams_.end()) {
+                schedule(id, still->second);  // after the others
+            }
+            return written;
+        }
+    }
+    return std::nullopt;
+}
+
+std::optional<std::uint32_t> Vsock::fill(Id id, Stream& stream, const Buffers& buffers) {
+    if (stream.phase == Stream::Phase::resetting) {
+        const VsockHeader header = header_for(stream, vsock::op_rst);
+        erase(id);
+        return put(buffers, header);
+    }
+    if (stream.phase != Stream::Phase::open) {
+        return std::nullopt;
+    }
+    if (const auto written = send_control(stream, buffers)) {
+        return written;
+    }
+    return fill_data(id, stream, buffers);
+}
+
+std::optional<std::uint32_t> Vsock::send_control(Stream& stream, const Buffers& buffers) {
+    const auto op = stream.connection.next_control();
+    if (!op) {
+        return std::nullopt;
+    }
+    VsockHeader header = header_for(stream, *op);
+    stream.connection.stamp(header);
+    return put(buffers, header);
+}
+
+std::optional<std::uint32_t> Vsock::fill_data(Id id, Stream& stream, const Buffers& buffers) {
+    if (!stream.readable || !stream.connection.may_send_data()) {
+        return std::nullopt;
+    }
+    const std::uint32_t credit = stream.connection.credit();
+    if (credit == 0) {
+        stream.connection.miss_credit();
+        return send_control(stream, buffers);
+    }
+    if (buffers.size() == header_size) {
+        return 0;  // a buffer that has room for packets without data only
+    }
+    Vectors vectors(buffers.part(header_size, std::min(credit, max_payload)));
+    msghdr message = vectors.message();
+    const ssize_t count = ::recvmsg(stream.fd.get(), &message, MSG_DONTWAIT);
+    if (count > 0) {
+        VsockHeader header = header_for(stream, vsock::op_rw);
+        header.len = static_cast<std::uint32_t>(count);
+        stream.connection.stamp(header);
+        stream.connection.sent(header.len);
+        rx_bytes_.add(header.len);
+        return put(buffers, header) + header.len;
+    }
+    stream.readable = false;
+    if (count == 0) {
+        // A peer that closes its socket, and does not only close one direction, also hangs up.
+        pollfd entry{.fd = stream.fd.get(), .events = 0, .revents = 0};
+        const bool gone = ::poll(&entry, 1, 0) > 0 && (entry.revents & POLLHUP) != 0;
+        if (gone) {
+            discard_pending(id, stream);
+        }
+        close_host(id, stream, gone ? vsock::shutdown_both : vsock::shutdown_send);
+        return send_control(stream, buffers);
+    }
+    if (!would_block(errno)) {
+        abort(id, stream);  // the peer has lost bytes, so this is no proper end of the stream
+    }
+    return std::nullopt;
+}
+
+std::uint32_t Vsock::put(const Buffers& buffers, const VsockHeader& header) {
+    rx_packets_.add();
+    if (header.op == vsock::op_rst) {
+        resets_sent_.add();
+    }
+    return static_cast<std::uint32_t>(buffers.write(0, bytes_of(header)));
+}
+
+VsockHeader Vsock::header_for(const Stream& stream, std::uint16_t op) const {
+    return {.src_cid = vsock::host_cid,
+            .dst_cid = guest_cid_,
+            .src_port = stream.host_port,
+            .dst_port = stream.guest_port,
+            .len = 0,
+            .type = vsock::type_stream,
+            .op = op,
+            .flags = 0,
+            .buf_alloc = 0,
+            .fwd_cnt = 0};
+}
+
+// The life of streams.
+
+Vsock::Stream* Vsock::add(vmsuperio::UniqueFd fd, Id& id) {
+    if (streams_.size() >= max_connections) {
+        return nullptr;
+    }
+    id = next_id_++;
+    epoll_event event{.events = always_waited_for, .data = {.u64 = id}};
+    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0) {
+        log(LogLevel::warning, errno_message(std::string(name()) + ": cannot wait for a connection", errno));
+        return nullptr;
+    }
+    Stream& stream = streams_[id];
+    stream.fd = std::move(fd);
+    return &stream;
+}
+
+void Vsock::flush(Id id, Stream& stream) {
+    while (stream.pending_from < stream.pending.size()) {
+        const auto rest = std::span(stream.pending).subspan(stream.pending_from);
+        const ssize_t count = ::send(stream.fd.get(), rest.data(), rest.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (count < 0 && would_block(errno)) {
+            schedule(id, stream);
+            return;
+        }
+        if (count < 0) {
+            host_receives_no_more(id, stream);
+            return;
+        }
+        stream.pending_from += static_cast<std::size_t>(count);
+        stream.connection.forwarded(static_cast<std::uint32_t>(count));
+    }
+    discard_pending(id, stream);
+    if (stream.phase == Stream::Phase::draining) {
+        erase(id);
+        return;
+    }
+    if ((stream.connection.guest_shutdown() & vsock::shutdown_send) != 0) {
+        ::shutdown(stream.fd.get(), SHUT_WR);
+    }
+    schedule(id, stream);
+}
+
+// Also returns the memory: most connections never need it.
+void Vsock::discard_pending(Id id, Stream& stream) {
+    stream.connection.forwarded(static_cast<std::uint32_t>(stream.pending.size() - stream.pending_from));
+    stream.pending = {};
+    stream.pending_from = 0;
+    wait_for_room(id, stream, false);
+}
+
+void Vsock::wait_for_room(Id id, Stream& stream, bool wait) const {
+    if (std::exchange(stream.waits_for_room, wait) != wait) {
+        epoll_event event{.events = always_waited_for | (wait ? EPOLLOUT : 0U), .data = {.u64 = id}};
+        ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, stream.fd.get(), &event);
+    }
+}
+
+void Vsock::host_receives_no_more(Id id, Stream& stream) {
+    if (stream.phase == Stream::Phase::draining) {
+        erase(id);
+        return;
+    }
+    discard_pending(id, stream);
+    close_host(id, stream, vsock::shutdown_receive);
+}
+
+void Vsock::close_host(Id id, Stream& stream, std::uint32_t directions) {
+    const std::uint32_t before = stream.connection.host_shutdown();
+    stream.connection.close_host(directions);
+    if (before != vsock::shutdown_both && stream.connection.host_shutdown() == vsock::shutdown_both) {
+        set_deadline(stream, answer_patience);
+    }
+    schedule(id, stream);
+}
+
+bool Vsock::has_work(const Stream& stream) noexcept {
+    switch (stream.phase) {
+        case Stream::Phase::open:
+            return stream.connection.has_control() || (stream.readable && stream.connection.may_send_data());
+        case Stream::Phase::resetting:
+            return true;
+        default:
+            return false;
+    }
+}
+
+void Vsock::schedule(Id id, Stream& stream) {
+    if (!stream.scheduled && has_work(stream)) {
+        stream.scheduled = true;
+        scheduled_.push_back(id);
+    }
+}
+
+void Vsock::abort(Id id, Stream& stream) {
+    close_descriptor(stream);
+    stream.pending = {};
+    stream.phase = Stream::Phase::resetting;
+    stream.deadline.reset();
+    schedule(id, stream);
+}
+
+void Vsock::close_descriptor(Stream& stream) const {
+    // A copy in a process that has just been forked would keep it in the epoll instance.
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, stream.fd.get(), nullptr);
+    stream.fd.reset();
+}
+
+void Vsock::erase(Id id) {
+    const auto found = streams_.find(id);
+    Stream& stream = found->second;
+    if (stream.phase == Stream::Phase::open || stream.phase == Stream::Phase::resetting) {
+        pairs_.erase(pair_of(stream.guest_port, stream.host_port));
+    }
+    if (stream.fd) {
+        close_descriptor(stream);
+    }
+    if (stream.scheduled) {
+        std::erase(scheduled_, id);  // a guest without receive buffers must not make this grow
+    }
+    streams_.erase(found);
+}
+
+void Vsock::set_deadline(Stream& stream, Clock::duration patience) {
+    stream.deadline = Clock::now() + patience;
+    set_timer(*stream.deadline);
+}
+
+void Vsock::set_timer(Clock::time_point time) {
+    if (!timer_set_ || time < *timer_set_) {
+        timer_set_ = time;
+        timer_.set(time.time_since_epoch());
+    }
+}
+
+}  // namespace kvm_vmm::virtio
