@@ -443,7 +443,8 @@ TEST_CASE("Options: --vsock takes a CID and a path, in any order", "[options]") 
     const auto parsed = [](const std::string& text) {
         const VmmConfig config = config_of({"--kernel", "k", "--vsock", text.c_str()});
         REQUIRE(config.vsock);
-        return std::pair(config.vsock.value_or(VsockConfig{}).cid, config.vsock.value_or(VsockConfig{}).path);
+        return std::pair(config.vsock.value_or(kvm_vmm::VsockConfig{}).cid,
+                         config.vsock.value_or(kvm_vmm::VsockConfig{}).path);
     };
     using Parsed = std::pair<std::uint64_t, std::string>;
     CHECK(parsed("cid=3,path=/tmp/v.sock") == Parsed(3, "/tmp/v.sock"));
@@ -472,7 +473,7 @@ TEST_CASE("Options: a wrong --vsock is refused by the word that is wrong", "[opt
              {"cid=3,path=a,b", "'b' is not one of cid=N, path=PATH"},
              {"cdi=3,path=/v", "'cdi=3' is not one of cid=N, path=PATH"}}) {
         CAPTURE(text);
-        const auto result = parse_vsock(text);
+        const auto result = kvm_vmm::parse_vsock(text);
         REQUIRE_FALSE(result);
         CHECK_THAT(result.error(), Catch::Matchers::Contains(reason));
     }

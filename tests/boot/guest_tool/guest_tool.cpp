@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // Does what BusyBox has no command for, inside the guest or beside kvm_vmm on its host. Prints the results;
 // any failure is one line and status 1.
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -10,6 +11,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <linux/rtc.h>
+#include <linux/vm_sockets.h>
 #include <poll.h>
 #include <random>
 #include <string>
@@ -231,6 +233,205 @@ void talk(const std::string& target, const std::string& text, const std::string&
     }
 }
 
+sockaddr_vm vsock_address(unsigned cid, unsigned port) {
+    sockaddr_vm address{};
+    address.svm_family = AF_VSOCK;
+    address.svm_cid = cid;
+    address.svm_port = port;
+    return address;
+}
+
+int vsock_socket() {
+    const int fd = ::socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        fail("AF_VSOCK");
+    }
+    return fd;
+}
+
+void send_all(int fd, const std::uint8_t* bytes, std::size_t size) {
+    while (size != 0) {
+        const ssize_t count = ::send(fd, bytes, size, MSG_NOSIGNAL);
+        if (count <= 0) {
+            fail("send");
+        }
+        bytes += count;
+        size -= static_cast<std::size_t>(count);
+    }
+}
+
+// Returns the bytes until the peer closes its direction.
+std::size_t echo(int fd) {
+    std::vector<std::uint8_t> bytes(64 * 1024);
+    std::size_t total = 0;
+    for (;;) {
+        wait_for(fd, POLLIN, 30'000, "recv");
+        const ssize_t count = ::recv(fd, bytes.data(), bytes.size(), 0);
+        if (count < 0) {
+            fail("recv");
+        }
+        if (count == 0) {
+            break;
+        }
+        send_all(fd, bytes.data(), static_cast<std::size_t>(count));
+        total += static_cast<std::size_t>(count);
+    }
+    if (::shutdown(fd, SHUT_WR) != 0) {
+        fail("shutdown");
+    }
+    return total;
+}
+
+// Sends random bytes while it compares what comes back, then closes its direction and expects the end.
+void exchange(int fd, std::size_t size) {
+    std::mt19937 sent_random(5);
+    std::mt19937 got_random(5);
+    std::vector<std::uint8_t> block(64 * 1024);
+    std::size_t sent = 0;
+    std::size_t got = 0;
+    std::size_t from = block.size();
+    const auto start = Clock::now();
+    for (bool open = true;;) {
+        if (from == block.size() && sent < size) {
+            for (std::uint8_t& byte : block) {
+                byte = static_cast<std::uint8_t>(sent_random());
+            }
+            from = 0;
+        }
+        const std::size_t rest = std::min(block.size() - from, size - sent);
+        if (open && rest == 0) {
+            open = false;
+            if (::shutdown(fd, SHUT_WR) != 0) {
+                fail("shutdown");
+            }
+        }
+        pollfd entry{.fd = fd, .events = static_cast<short>(open ? POLLIN | POLLOUT : POLLIN), .revents = 0};
+        if (::poll(&entry, 1, 30'000) != 1) {
+            errno = ETIMEDOUT;
+            fail("poll after " + std::to_string(sent) + " bytes sent and " + std::to_string(got) +
+                 " received");
+        }
+        if (open && (entry.revents & POLLOUT) != 0) {
+            const ssize_t count = ::send(fd, block.data() + from, rest, MSG_NOSIGNAL | MSG_DONTWAIT);
+            if (count < 0 && errno != EAGAIN) {
+                fail("send");
+            }
+            from += static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+            sent += static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+        }
+        if ((entry.revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
+            std::array<std::uint8_t, 16 * 1024> bytes{};
+            const ssize_t count = ::recv(fd, bytes.data(), bytes.size(), MSG_DONTWAIT);
+            if (count < 0 && errno != EAGAIN) {
+                fail("recv");
+            }
+            if (count == 0) {
+                break;
+            }
+            for (ssize_t i = 0; i < count; ++i, ++got) {
+                if (bytes[static_cast<std::size_t>(i)] != static_cast<std::uint8_t>(got_random())) {
+                    errno = EIO;
+                    fail("byte " + std::to_string(got) + " came back changed");
+                }
+            }
+        }
+    }
+    if (got != size) {
+        errno = EIO;
+        fail("the end came after " + std::to_string(got) + " bytes");
+    }
+    std::printf("exchanged %zu bytes in %lld ms\n", size, ms_since(start));
+}
+
+// Serves `connections` one after the other: everything comes back.
+void vsock_echo(unsigned port, int connections) {
+    const int listener = vsock_socket();
+    const sockaddr_vm address = vsock_address(VMADDR_CID_ANY, port);
+    if (::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
+        ::listen(listener, 8) != 0) {
+        fail("listen");
+    }
+    std::printf("listening\n");
+    std::fflush(stdout);
+    for (int i = 0; i < connections; ++i) {
+        wait_for(listener, POLLIN, 60'000, "accept");
+        const int fd = ::accept(listener, nullptr, nullptr);
+        if (fd < 0) {
+            fail("accept");
+        }
+        std::printf("echoed %zu bytes\n", echo(fd));
+        std::fflush(stdout);
+        ::close(fd);
+    }
+}
+
+void vsock_exchange(unsigned cid, unsigned port, std::size_t size) {
+    const int fd = vsock_socket();
+    const sockaddr_vm address = vsock_address(cid, port);
+    if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+        fail("connect");
+    }
+    exchange(fd, size);
+    ::close(fd);
+}
+
+sockaddr_un unix_socket_address(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    return address;
+}
+
+void unix_echo(const std::string& path) {
+    const int listener = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const sockaddr_un address = unix_socket_address(path);
+    if (::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
+        ::listen(listener, 8) != 0) {
+        fail(path);
+    }
+    wait_for(listener, POLLIN, 120'000, "accept");
+    const int fd = ::accept(listener, nullptr, nullptr);
+    if (fd < 0) {
+        fail("accept");
+    }
+    std::printf("echoed %zu bytes\n", echo(fd));
+    ::close(fd);
+}
+
+// Connects through the VMM's socket, again and again until the guest accepts.
+void unix_exchange(const std::string& path, unsigned port, std::size_t size) {
+    const auto start = Clock::now();
+    for (;;) {
+        const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        const sockaddr_un address = unix_socket_address(path);
+        const std::string line = "CONNECT " + std::to_string(port) + "\n";
+        if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 &&
+            ::send(fd, line.data(), line.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(line.size())) {
+            std::string answer;
+            char byte = 0;
+            while (::recv(fd, &byte, 1, 0) == 1 && byte != '\n') {
+                answer += byte;
+            }
+            if (answer.rfind("OK ", 0) == 0) {
+                std::printf("%s\n", answer.c_str());
+                exchange(fd, size);
+                ::close(fd);
+                return;
+            }
+            if (!answer.empty()) {
+                errno = EPROTO;
+                fail("a text instead of OK: " + answer);
+            }
+        }
+        ::close(fd);
+        if (ms_since(start) > 120'000) {
+            errno = ETIMEDOUT;
+            fail(path);
+        }
+        ::usleep(100'000);
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -249,11 +450,22 @@ int main(int argc, char** argv) {
         talk(words[1], words[2], words[3]);
     } else if (words.size() == 3 && words[0] == "visit") {
         visit(words[1], static_cast<unsigned>(std::stoul(words[2])));
+    } else if (words.size() == 3 && words[0] == "vsock-echo") {
+        vsock_echo(static_cast<unsigned>(std::stoul(words[1])), std::stoi(words[2]));
+    } else if (words.size() == 4 && words[0] == "vsock-exchange") {
+        vsock_exchange(static_cast<unsigned>(std::stoul(words[1])),
+                       static_cast<unsigned>(std::stoul(words[2])), std::stoul(words[3]));
+    } else if (words.size() == 2 && words[0] == "unix-echo") {
+        unix_echo(words[1]);
+    } else if (words.size() == 4 && words[0] == "unix-exchange") {
+        unix_exchange(words[1], static_cast<unsigned>(std::stoul(words[2])), std::stoul(words[3]));
     } else {
         std::fputs(
             "usage: guest_tool loopback TTY BYTES | rtc-alarm S | rtc-updates N | rtc-periodic HZ N |\n"
             "                  pausing-cat MARKER SECONDS | talk TTY|unix:PATH TEXT EXPECTED |\n"
-            "                  visit TTY|unix:PATH MS\n",
+            "                  visit TTY|unix:PATH MS |\n"
+            "                  vsock-echo PORT CONNECTIONS | vsock-exchange CID PORT BYTES |\n"
+            "                  unix-echo PATH | unix-exchange PATH PORT BYTES\n",
             stderr);
         return 2;
     }
