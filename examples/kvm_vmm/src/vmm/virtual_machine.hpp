@@ -46,7 +46,7 @@ struct VmHost {
     std::span<const std::unique_ptr<virtio::DiskImage>> disks{};  ///< one for each of VmmConfig::disks
     std::span<const virtio::NetTarget> nets{};                    ///< one for each of VmmConfig::nets
     std::span<const virtio::SharedRoot> shares{};                 ///< one for each of VmmConfig::shares
-    const ListeningSocket* vsock{};  ///< null for none
+    const ListeningSocket* vsock{};                               ///< null for none
 };
 
 /// One virtual machine, from power-on to its end.
