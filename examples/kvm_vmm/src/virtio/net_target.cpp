@@ -5,10 +5,14 @@
 #include <fcntl.h>
 #include <fstream>
 #include <string>
+#include <sys/socket.h>
 #include <utility>
+#include <vector>
 
 #include "util/error.hpp"
 #include "util/quote.hpp"
+#include "virtio/passt_process.hpp"
+#include "virtio/stream_backend.hpp"
 #include "virtio/tap_backend.hpp"
 
 namespace kvm_vmm::virtio {
@@ -25,7 +29,33 @@ std::unique_ptr<NetBackend> adopt_descriptor(int fd, const std::string& what) {
     if (::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
         throw VmmError(ExitCode::bad_file, what + ": no such descriptor was inherited");
     }
+    int type = 0;
+    socklen_t size = sizeof(type);
+    if (::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0) {
+        if (type != SOCK_STREAM) {
+            throw VmmError(ExitCode::bad_file, what + ": the descriptor is a socket, but no stream socket");
+        }
+        return std::make_unique<StreamBackend>(std::make_unique<SinglePeer>(vmsuperio::UniqueFd(fd)), what,
+                                               "fd");
+    }
     return TapBackend::adopt(vmsuperio::UniqueFd(fd), what);
+}
+
+// The largest MTU that passt offers to the guest by default: the fewest system calls for each byte.
+constexpr std::uint16_t passt_mtu = 65520;
+
+std::unique_ptr<NetBackend> start_passt(const NetConfig& config, const std::string& what) {
+    std::vector<std::string> arguments;
+    for (const std::string& ports : config.tcp_ports) {
+        arguments.insert(arguments.end(), {"--tcp-ports", ports});
+    }
+    for (const std::string& ports : config.udp_ports) {
+        arguments.insert(arguments.end(), {"--udp-ports", ports});
+    }
+    const std::uint16_t mtu = config.mtu.value_or(passt_mtu);
+    arguments.insert(arguments.end(), {"--mtu", std::to_string(mtu)});
+    return std::make_unique<StreamBackend>(std::make_unique<PasstProcess>(std::move(arguments)), what,
+                                           "passt", mtu);
 }
 
 }  // namespace
@@ -39,6 +69,12 @@ NetTarget open_net(const NetConfig& config, std::size_t index) {
             break;
         case NetConfig::Kind::fd:
             target.backend = adopt_descriptor(config.fd, what);
+            break;
+        case NetConfig::Kind::passt:
+            target.backend = config.target.empty()
+                                 ? start_passt(config, what)
+                                 : std::make_unique<StreamBackend>(
+                                       std::make_unique<SocketPeer>(config.target), what, config.target);
             break;
     }
     target.settings.mac =

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "vmm/net_options.hpp"
 
+#include <arpa/inet.h>
 #include <array>
 #include <charconv>
 #include <cstdint>
 #include <limits>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -24,8 +26,8 @@ namespace {
 using virtio::NetConfig;
 using Error = std::unexpected<std::string>;
 
-constexpr std::string_view networks = "tap=NAME, fd=N";
-constexpr std::string_view options = "mac=ADDRESS, mtu=BYTES";
+constexpr std::string_view networks = "tap=NAME, fd=N, passt, passt=SOCKET";
+constexpr std::string_view options = "mac=ADDRESS, mtu=BYTES, forward=PROTOCOL:PORT:PORT";
 
 template <class Number>
 std::optional<Number> number_in(std::string_view text, Number least, Number most) {
@@ -62,9 +64,54 @@ std::optional<std::string> take_network(NetConfig& config, const std::string& pa
         config.fd = *fd;
         return std::nullopt;
     }
-    constexpr std::array<std::string_view, 2> words{"tap", "fd"};
-    return quote(part) + " is not one of " + std::string(networks) +
-           suggestion(part.substr(0, part.find('=')), words);
+    if (part == "passt") {
+        config.kind = NetConfig::Kind::passt;
+        return std::nullopt;
+    }
+    if (const auto path = value_of(part, "passt")) {
+        if (path->empty()) {
+            return quote(part) + " lacks the path of a running passt's socket: passt=SOCKET, or passt";
+        }
+        config.kind = NetConfig::Kind::passt;
+        config.target = *path;
+        return std::nullopt;
+    }
+    constexpr std::array<std::string_view, 3> words{"tap=NAME", "fd=N", "passt"};
+    return quote(part) + " is not one of " + std::string(networks) + suggestion(part, words);
+}
+
+// "tcp:2222:22" or "tcp:ADDRESS:2222:22": a port of the host, and the guest's port that it leads to.
+std::optional<std::string> take_forward(NetConfig& config, const std::string& part, const std::string& text) {
+    if (config.kind != NetConfig::Kind::passt || !config.target.empty()) {
+        return quote(part) + ": only --net passt forwards ports";
+    }
+    const std::size_t protocol_end = text.find(':');
+    const std::size_t guest_at = text.rfind(':');
+    const std::string protocol = text.substr(0, protocol_end);
+    const auto invalid = [&part] {
+        return quote(part) + ": a forwarded port is such as forward=tcp:2222:22 or forward=udp:0.0.0.0:53:53";
+    };
+    if ((protocol != "tcp" && protocol != "udp") || guest_at == protocol_end) {
+        return invalid();
+    }
+    const std::string middle = text.substr(protocol_end + 1, guest_at - protocol_end - 1);
+    const std::size_t address_end = middle.rfind(':');
+    std::string address = address_end == std::string::npos ? "127.0.0.1" : middle.substr(0, address_end);
+    if (address.starts_with('[') && address.ends_with(']')) {
+        address = address.substr(1, address.size() - 2);
+    }
+    const auto host = number_in<std::uint16_t>(
+        middle.substr(address_end == std::string::npos ? 0 : address_end + 1), 1, 65535);
+    const auto guest = number_in<std::uint16_t>(text.substr(guest_at + 1), 1, 65535);
+    std::array<std::uint8_t, sizeof(in6_addr)> binary{};
+    if (!host || !guest ||
+        (::inet_pton(AF_INET, address.c_str(), binary.data()) != 1 &&
+         ::inet_pton(AF_INET6, address.c_str(), binary.data()) != 1)) {
+        return invalid();
+    }
+    (protocol == "tcp" ? config.tcp_ports : config.udp_ports)
+        .push_back(address + "/" + std::to_string(*host) + ":" + std::to_string(*guest));
+    return std::nullopt;
 }
 
 std::optional<std::string> take_option(NetConfig& config, const std::string& part) {
@@ -86,9 +133,11 @@ std::optional<std::string> take_option(NetConfig& config, const std::string& par
                           : std::optional(quote(part) + ": an MTU is " + std::to_string(virtio::min_mtu) +
                                           " to " + std::to_string(virtio::max_mtu) + " bytes");
     }
-    constexpr std::array<std::string_view, 2> words{"mac", "mtu"};
-    return quote(part) + " is not one of " + std::string(options) +
-           suggestion(part.substr(0, part.find('=')), words);
+    if (const auto text = value_of(part, "forward")) {
+        return take_forward(config, part, *text);
+    }
+    constexpr std::array<std::string_view, 3> words{"mac=ADDRESS", "mtu=BYTES", "forward="};
+    return quote(part) + " is not one of " + std::string(options) + suggestion(part, words);
 }
 
 }  // namespace
