@@ -1,0 +1,761 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// The network device against drivers and hosts of our own: frames, offloads, full queues, and peers of passt's protocol
+// that cut, break and end the stream.
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <memory>
+#include <net/if.h>
+#include <numeric>
+#include <optional>
+#include <poll.h>
+#include <span>
+#include <string>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include <vmsuperio/linux/unique_fd.hpp>
+
+#include "catch.hpp"
+#include "util/error.hpp"
+#include "virtio/mac_address.hpp"
+#include "virtio/net.hpp"
+#include "virtio/net_backend.hpp"
+#include "virtio/passt_process.hpp"
+#include "virtio/stream_backend.hpp"
+#include "virtio/tap_backend.hpp"
+#include "virtio_mmio_driver.hpp"
+
+using namespace kvm_vmm;
+using namespace kvm_vmm::virtio;
+using kvm_vmm::test::DeviceRig;
+using kvm_vmm::test::DriverQueue;
+using vmsuperio::UniqueFd;
+using Bytes = std::vector<std::uint8_t>;
+
+namespace {
+
+constexpr std::uint32_t rx = 0;
+constexpr std::uint32_t tx = 1;
+constexpr std::size_t header_size = 12;
+constexpr MacAddress mac{0x02, 1, 2, 3, 4, 5};
+constexpr std::uint64_t no_merge = ~net_feature::mergeable_buffers;
+
+Bytes frame_of(std::size_t size, unsigned seed = 1) {
+    Bytes frame(size);
+    std::iota(frame.begin(), frame.end(), static_cast<std::uint8_t>(seed));
+    return frame;
+}
+
+Bytes with_header(const Bytes& frame, const NetHeader& header = {}) {
+    Bytes bytes(header_size);
+    std::memcpy(bytes.data(), &header, header_size);
+    bytes.insert(bytes.end(), frame.begin(), frame.end());
+    return bytes;
+}
+
+/// A host whose frames, room and link the test decides.
+class ScriptedHost final : public NetBackend {
+public:
+    struct Frame {
+        NetHeader header;
+        Bytes bytes;
+    };
+
+    [[nodiscard]] NetOffloads offloads() const noexcept override { return can; }
+    [[nodiscard]] std::string identity() const override { return "scripted"; }
+    void set_offloads(NetOffloads offloads) noexcept override { set.push_back(offloads); }
+    void attach(EventManager&, Client& its_client) override { client = &its_client; }
+    void detach() noexcept override { client = nullptr; }
+    void want_frames(bool wanted) override { polled = wanted; }
+    void want_room() override { room_wanted = true; }
+    [[nodiscard]] bool link_up() const noexcept override { return up; }
+    [[nodiscard]] std::optional<std::size_t> receive(NetHeader& header,
+                                                     std::span<const iovec> pieces) override {
+        if (arrived.empty()) {
+            return std::nullopt;
+        }
+        const Frame frame = arrived.front();
+        arrived.pop_front();
+        header = frame.header;
+        std::span<const std::uint8_t> rest = frame.bytes;
+        for (const iovec& piece : pieces) {
+            const std::size_t count = std::min(piece.iov_len, rest.size());
+            std::memcpy(piece.iov_base, rest.data(), count);
+            rest = rest.subspan(count);
+        }
+        return frame.bytes.size();
+    }
+    [[nodiscard]] Sent send(const NetHeader& header, std::span<const iovec> pieces,
+                            std::size_t length) override {
+        if (room == 0) {
+            return Sent::not_now;
+        }
+        --room;
+        Frame frame{.header = header, .bytes = {}};
+        for (const iovec& piece : pieces) {
+            const auto* const bytes = static_cast<const std::uint8_t*>(piece.iov_base);
+            frame.bytes.insert(frame.bytes.end(), bytes, bytes + piece.iov_len);
+        }
+        CHECK(frame.bytes.size() == length);
+        if (header.gso_size == 0xBAD) {
+            return Sent::refused;
+        }
+        sent.push_back(std::move(frame));
+        return Sent::yes;
+    }
+
+    void give(Bytes bytes, NetHeader header = {}) {
+        arrived.push_back({header, std::move(bytes)});
+        if (polled && client != nullptr) {
+            client->frames_arrived();
+        }
+    }
+
+    NetOffloads can{.checksum = true, .tso4 = true, .tso6 = true, .ecn = true};
+    std::vector<NetOffloads> set;
+    std::deque<Frame> arrived;
+    std::vector<Frame> sent;
+    std::size_t room{1000};
+    bool polled{false};
+    bool room_wanted{false};
+    bool up{true};
+    Client* client{};
+};
+
+struct NetRig : DeviceRig {
+    explicit NetRig(NetBackend& host, std::optional<std::uint16_t> mtu = std::nullopt)
+        : DeviceRig([&host, mtu](DeviceRig& r) {
+              return std::make_shared<Net>("net0", r.counters, host, Net::Settings{.mac = mac, .mtu = mtu},
+                                           &r.events);
+          }) {}
+
+    [[nodiscard]] std::uint64_t count(std::string_view name) { return counters[name].value(); }
+    void transmit(const Bytes& bytes) {
+        offer(tx, bytes, {});
+        notify(tx);
+        run_events();
+    }
+    /// Offers receive buffers of these sizes, each a chain; returns where they are.
+    std::vector<GuestRange> post(std::initializer_list<std::uint32_t> sizes) {
+        std::vector<GuestRange> places;
+        for (const std::uint32_t size : sizes) {
+            const std::array<std::uint32_t, 1> one{size};
+            offer(rx, {}, one);
+            places.push_back(last_writable.front());
+        }
+        notify(rx);
+        run_events();
+        return places;
+    }
+    [[nodiscard]] Bytes at(const GuestRange& range, std::size_t size) {
+        Bytes bytes(size);
+        REQUIRE(memory.read(range.address, bytes));
+        return bytes;
+    }
+    std::optional<std::uint32_t> taken(std::uint32_t queue) {
+        const auto used = queues.at(queue)->take_used();
+        return used ? std::optional(used->written) : std::nullopt;
+    }
+};
+
+std::pair<UniqueFd, UniqueFd> socket_pair() {
+    std::array<int, 2> ends{};
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends.data()) == 0);
+    return {UniqueFd(ends[0]), UniqueFd(ends[1])};
+}
+
+/// The other end of a StreamBackend: each connection is a new socket pair.
+struct PeerState {
+    UniqueFd theirs;
+    int connections{0};
+    bool refuses{false};
+};
+class ScriptedPeer final : public StreamPeer {
+public:
+    explicit ScriptedPeer(PeerState& state) : state_(state) {}
+    [[nodiscard]] std::expected<UniqueFd, std::string> connect() override {
+        if (state_.refuses) {
+            return std::unexpected("refused");
+        }
+        auto [ours, theirs] = socket_pair();
+        state_.theirs = std::move(theirs);
+        ++state_.connections;
+        return std::move(ours);
+    }
+
+private:
+    PeerState& state_;
+};
+
+struct StreamRig {
+    PeerState peer;
+    StreamBackend backend{std::make_unique<ScriptedPeer>(peer),
+                          "peer",
+                          "peer",
+                          std::nullopt,
+                          {.first = std::chrono::milliseconds(5), .longest = std::chrono::milliseconds(20)}};
+    NetRig rig{backend};
+
+    void write(std::span<const std::uint8_t> bytes) const {
+        REQUIRE(::send(peer.theirs.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
+                static_cast<ssize_t>(bytes.size()));
+    }
+    [[nodiscard]] static Bytes on_wire(const Bytes& frame) {
+        const std::size_t n = frame.size();
+        Bytes bytes{static_cast<std::uint8_t>(n >> 24U), static_cast<std::uint8_t>(n >> 16U),
+                    static_cast<std::uint8_t>(n >> 8U), static_cast<std::uint8_t>(n)};
+        bytes.insert(bytes.end(), frame.begin(), frame.end());
+        return bytes;
+    }
+    [[nodiscard]] bool link() { return rig.config<std::uint16_t>(6) == 1; }
+    /// How often something was ready in the event loop within 60 ms.
+    [[nodiscard]] std::size_t events_while_idle() {
+        std::size_t events = 0;
+        const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(60);
+        while (std::chrono::steady_clock::now() < end) {
+            events += rig.events.run_once(5);
+        }
+        return events;
+    }
+};
+
+}  // namespace
+
+TEST_CASE("Net: configuration and features are those of the backend and the settings", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host, 1400);
+    CHECK(rig.read(mmio::device_id) == 1);
+    for (std::size_t i = 0; i < mac.size(); ++i) {
+        CHECK(rig.config<std::uint8_t>(i) == mac.at(i));
+    }
+    CHECK(rig.config<std::uint16_t>(6) == 1);
+    CHECK(rig.config<std::uint16_t>(10) == 1400);
+    CHECK(rig.config<std::uint32_t>(12) == 0);
+    rig.write_as<std::uint8_t>(mmio::config, 0xEE);
+    CHECK(rig.config<std::uint8_t>(0) == mac[0]);
+    using namespace net_feature;
+    constexpr std::uint64_t offloads =
+        checksum | guest_checksum | guest_tso4 | guest_tso6 | guest_ecn | host_tso4 | host_tso6 | host_ecn;
+    CHECK((rig.device_features() & 0xFF'FFFF) ==
+          (offloads | net_feature::mac | net_feature::mtu | mergeable_buffers | net_feature::status));
+    ScriptedHost plain;
+    plain.can = {};
+    NetRig plain_rig(plain);
+    CHECK((plain_rig.device_features() & (offloads | net_feature::mtu)) == 0);
+}
+
+TEST_CASE("Net: a transmitted frame reaches the host, whatever the layout of its header", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    const NetHeader header{.flags = net_header::needs_checksum,
+                           .gso_type = net_header::gso_tcp4,
+                           .header_length = 54,
+                           .gso_size = 1448,
+                           .checksum_start = 34,
+                           .checksum_offset = 16};
+    const Bytes frame = frame_of(3000);
+    rig.transmit(with_header(frame, header));
+    REQUIRE(host.sent.size() == 1);
+    CHECK(host.sent[0].bytes == frame);
+    CHECK(std::memcmp(&host.sent[0].header, &header, header_size) == 0);
+    CHECK(rig.taken(tx) == 0);
+    CHECK(rig.interrupts() == 1);
+
+    // One descriptor for each byte of the header, and the frame in two.
+    const Bytes all = with_header(frame, header);
+    const std::uint64_t place = rig.allocate(all.size());
+    REQUIRE(rig.memory.write(place, all));
+    for (std::uint16_t i = 0; i < 14; ++i) {
+        const bool last = i == 13;
+        const std::uint32_t length = i < 12    ? 1
+                                     : i == 12 ? 100
+                                               : static_cast<std::uint32_t>(frame.size() - 100);
+        rig.queues[tx]->set(static_cast<std::uint16_t>(100 + i),
+                            {.address = place + (i < 13 ? i : 112U),
+                             .length = length,
+                             .flags = last ? std::uint16_t{0} : DriverQueue::next,
+                             .next = static_cast<std::uint16_t>(101 + i)});
+    }
+    rig.queues[tx]->offer(100);
+    rig.notify(tx);
+    rig.run_events();
+    REQUIRE(host.sent.size() == 2);
+    CHECK(host.sent[1].bytes == frame);
+    CHECK(rig.count("tx_frames") == 2);
+    CHECK(rig.count("tx_bytes") == 6000);
+    CHECK(rig.count("tx_dropped") == 0);
+}
+
+TEST_CASE("Net: a frame that cannot be sent is dropped alone, and counted", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start(~net_feature::host_tso6);
+    rig.transmit(Bytes(11));                                       // less than a header
+    rig.transmit(with_header(frame_of(13)));                       // less than an Ethernet header
+    rig.transmit(with_header(frame_of(max_frame + 1)));            // too long
+    rig.transmit(with_header(frame_of(60), {.gso_size = 0xBAD}));  // refused by the host
+    rig.transmit(with_header(frame_of(60), {.flags = 1, .gso_type = net_header::gso_tcp6}));  // not accepted
+    rig.transmit(with_header(frame_of(60), {.gso_type = 3}));  // UFO is not offered
+    CHECK(host.sent.empty());
+    CHECK(rig.count("tx_dropped") == 6);
+    for (int i = 0; i < 6; ++i) {
+        CHECK(rig.taken(tx) == 0);
+    }
+    rig.transmit(with_header(frame_of(14)));
+    rig.transmit(with_header(frame_of(max_frame)));
+    CHECK(host.sent.size() == 2);
+    CHECK_FALSE(rig.needs_reset());
+}
+
+TEST_CASE("Net: while the host has no room frames wait, in their order", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    host.room = 1;
+    for (unsigned i = 0; i < 4; ++i) {
+        rig.offer(tx, with_header(frame_of(60, i)), {});
+    }
+    rig.notify(tx);
+    rig.run_events();
+    CHECK(host.sent.size() == 1);
+    CHECK(host.room_wanted);
+    CHECK(rig.taken(tx) == 0);
+    CHECK_FALSE(rig.taken(tx).has_value());
+    CHECK(rig.count("tx_waits") == 1);
+    CHECK(rig.count("tx_dropped") == 0);
+    host.room = 100;
+    host.client->room_is_free();
+    rig.run_events();
+    REQUIRE(host.sent.size() == 4);
+    for (unsigned i = 0; i < 4; ++i) {
+        CHECK(host.sent[i].bytes == frame_of(60, i));
+    }
+    // Notifications are on again.
+    rig.transmit(with_header(frame_of(60, 9)));
+    CHECK(host.sent.size() == 5);
+}
+
+TEST_CASE("Net: a received frame is behind a header of 12 bytes, with or without merged buffers", "[net]") {
+    const std::uint64_t features = GENERATE(~std::uint64_t{0}, no_merge);
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start(features);
+    const auto places = rig.post({2048, 2048});
+    const NetHeader header{.flags = net_header::needs_checksum, .checksum_start = 34, .checksum_offset = 16};
+    const Bytes frame = frame_of(1514);
+    host.give(frame, header);
+    CHECK(rig.taken(rx) == header_size + 1514);
+    CHECK_FALSE(rig.taken(rx).has_value());
+    NetHeader expected = header;
+    expected.buffers = 1;
+    CHECK(rig.at(places[0], header_size + 1514) == with_header(frame, expected));
+    CHECK(rig.interrupts() >= 1);
+    CHECK(rig.count("rx_frames") == 1);
+    CHECK(rig.count("rx_bytes") == 1514);
+}
+
+TEST_CASE("Net: a large frame is spread over buffers that the driver sees all at once", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    const auto places = rig.post({100, 200, 300, 4096});
+    const Bytes frame = frame_of(900);
+    host.give(frame);
+    CHECK(rig.queues[rx]->used_index() == 4);
+    CHECK(rig.taken(rx) == 100);
+    CHECK(rig.taken(rx) == 200);
+    CHECK(rig.taken(rx) == 300);
+    CHECK(rig.taken(rx) == header_size + 900 - 600);
+    NetHeader header;
+    header.buffers = 4;
+    Bytes whole = rig.at(places[0], 100);
+    for (const auto& [index, size] : {std::pair(1U, 200U), std::pair(2U, 300U), std::pair(3U, 312U)}) {
+        const Bytes part = rig.at(places[index], size);
+        whole.insert(whole.end(), part.begin(), part.end());
+    }
+    CHECK(whole == with_header(frame, header));
+}
+
+TEST_CASE("Net: a frame that does not fit into its buffer is dropped, and the buffer stays", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start(no_merge);
+    const auto places = rig.post({100});
+    host.give(frame_of(89));  // one byte more than there is room for
+    CHECK_FALSE(rig.taken(rx).has_value());
+    CHECK(rig.count("rx_dropped") == 1);
+    host.give(frame_of(88, 7));
+    CHECK(rig.taken(rx) == 100);
+    NetHeader header;
+    header.buffers = 1;
+    CHECK(rig.at(places[0], 100) == with_header(frame_of(88, 7), header));
+}
+
+TEST_CASE("Net: a frame for which merged buffers are missing waits for the next ones, once", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    const auto first = rig.post({500});
+    host.give(frame_of(1000));
+    CHECK_FALSE(rig.taken(rx).has_value());
+    CHECK_FALSE(host.polled);
+    const auto second = rig.post({600});
+    CHECK(rig.taken(rx) == 500);
+    CHECK(rig.taken(rx) == header_size + 1000 - 500);
+    NetHeader header;
+    header.buffers = 2;
+    Bytes whole = rig.at(first[0], 500);
+    const Bytes rest = rig.at(second[0], 512);
+    whole.insert(whole.end(), rest.begin(), rest.end());
+    CHECK(whole == with_header(frame_of(1000), header));
+    CHECK(rig.count("rx_dropped") == 0);
+
+    rig.post({100});
+    host.give(frame_of(1000));
+    rig.post({100});  // still too few: the frame is dropped, and does not keep the next one from arriving
+    CHECK(rig.count("rx_dropped") == 1);
+    host.give(frame_of(60));
+    CHECK(rig.taken(rx) == 72);
+}
+
+TEST_CASE("Net: without receive buffers the host is not polled until the driver offers some", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    for (unsigned i = 0; i < 5; ++i) {
+        host.give(frame_of(60, i));
+    }
+    CHECK_FALSE(host.polled);  // before the driver is up
+    rig.start();
+    CHECK_FALSE(host.polled);
+    CHECK(host.arrived.size() == 5);
+    rig.post({2048, 2048, 2048});
+    CHECK(host.arrived.size() == 2);  // drained as far as there are buffers
+    CHECK_FALSE(host.polled);
+    const auto places = rig.post({2048, 2048, 2048});
+    CHECK(host.arrived.empty());
+    CHECK(host.polled);
+    for (int i = 0; i < 5; ++i) {
+        CHECK(rig.taken(rx) == 72);
+    }
+    CHECK(rig.at(places[1], 72) == with_header(frame_of(60, 4), {.buffers = 1}));
+    rig.reset();
+    host.give(frame_of(60));
+    CHECK_FALSE(host.polled);
+}
+
+TEST_CASE("Net: offloads follow the accepted features, and end with the driver", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    REQUIRE(host.set.size() == 1);
+    CHECK(host.set.back() == NetOffloads{.checksum = true, .tso4 = true, .tso6 = true, .ecn = true});
+    rig.reset();
+    CHECK(host.set.back() == NetOffloads{});
+    rig.start(~net_feature::guest_checksum);  // and so no segmentation
+    CHECK(host.set.back() == NetOffloads{});
+    rig.start(~(net_feature::checksum | net_feature::guest_tso6 | net_feature::guest_ecn));
+    CHECK(host.set.back() == NetOffloads{.checksum = true, .tso4 = true});
+}
+
+TEST_CASE("Net: a driver without offloads gets only frames that are complete", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start(~(net_feature::guest_checksum | net_feature::guest_tso4 | net_feature::guest_tso6));
+    const auto places = rig.post({2048});
+    // Left over from a driver that had accepted more.
+    host.give(frame_of(60), {.flags = net_header::needs_checksum});
+    host.give(frame_of(4000), {.gso_type = net_header::gso_tcp4, .gso_size = 1448});
+    CHECK_FALSE(rig.taken(rx).has_value());
+    CHECK(rig.count("rx_dropped") == 2);
+    host.give(frame_of(60), {.flags = net_header::data_valid});
+    CHECK(rig.taken(rx) == 72);
+    CHECK(rig.at(places[0], 72) == with_header(frame_of(60), {.buffers = 1}));
+}
+
+TEST_CASE("Net: a reset with buffers posted leaves the used ring as it is", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    rig.post({500});
+    host.give(frame_of(1000));  // held
+    const auto index = rig.queues[rx]->used_index();
+    rig.write(mmio::status, 0);
+    CHECK(rig.queues[rx]->used_index() == index);
+    rig.start();
+    rig.post({2048});
+    CHECK_FALSE(rig.taken(rx).has_value());  // the frame was for the driver before
+    host.give(frame_of(60));
+    CHECK(rig.taken(rx) == 72);
+}
+
+TEST_CASE("Net: a receive buffer smaller than the header is returned empty", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    rig.post({11, 2048});
+    host.give(frame_of(60));
+    CHECK(rig.taken(rx) == 0);
+    CHECK(rig.taken(rx) == 72);
+}
+
+TEST_CASE("Net: a hostile receive ring needs a reset, and the host is left alone", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    rig.post({2048});
+    rig.queues[rx]->set_available_index(1 + 257);
+    rig.notify(rx);
+    rig.run_events();
+    host.give(frame_of(60));
+    host.give(frame_of(60));
+    CHECK(rig.needs_reset());
+    CHECK_FALSE(host.polled);
+    rig.start();
+    rig.post({2048});
+    host.give(frame_of(60));
+    CHECK(rig.taken(rx).has_value());
+}
+
+TEST_CASE("Net: a change of the link is a configuration change, and frames are dropped meanwhile", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    const auto generation = rig.read(mmio::config_generation);
+    host.up = false;
+    host.client->link_changed();
+    CHECK((rig.take_interrupt_status() & interrupt_status::configuration_change) != 0);
+    CHECK(rig.read(mmio::config_generation) != generation);
+    CHECK(rig.config<std::uint16_t>(6) == 0);
+    rig.transmit(with_header(frame_of(60)));
+    CHECK(host.sent.empty());
+    CHECK(rig.count("tx_dropped") == 1);
+    CHECK(rig.count("link_downs") == 1);
+    host.up = true;
+    host.client->link_changed();
+    CHECK(rig.config<std::uint16_t>(6) == 1);
+    rig.transmit(with_header(frame_of(60)));
+    CHECK(host.sent.size() == 1);
+}
+
+TEST_CASE("Net: the device works in a thread of its own", "[net]") {
+    PeerState peer;
+    StreamBackend backend(std::make_unique<ScriptedPeer>(peer), "peer", "peer");
+    DeviceRig rig([&](DeviceRig& r) {
+        return std::make_shared<Net>("net0", r.counters, backend, Net::Settings{.mac = mac});
+    });
+    rig.start();
+    rig.offer(tx, with_header(frame_of(60)), {});
+    rig.notify(tx);
+    CHECK(rig.run_until([&] { return rig.counters["tx_frames"].value() == 1; }));
+    for (int i = 0; i < 200; ++i) {
+        rig.notify(rx);
+        rig.notify(tx);
+        rig.start();
+    }
+}
+
+TEST_CASE("Net stream: frames that are cut at any byte are put together", "[net]") {
+    StreamRig s;
+    s.rig.start();
+    const Bytes first = StreamRig::on_wire(frame_of(20));
+    Bytes both = first;
+    const Bytes second = StreamRig::on_wire(frame_of(30, 5));
+    both.insert(both.end(), second.begin(), second.end());
+    for (std::size_t cut = 1; cut < both.size(); ++cut) {
+        CAPTURE(cut);
+        const auto places = s.rig.post({2048, 2048});
+        s.write(std::span(both).first(cut));
+        s.rig.run_events();
+        s.write(std::span(both).subspan(cut));
+        s.rig.run_events();
+        CHECK(s.rig.taken(rx) == header_size + 20);
+        CHECK(s.rig.taken(rx) == header_size + 30);
+        CHECK(s.rig.at(places[0], 32) == with_header(frame_of(20), {.buffers = 1}));
+        CHECK(s.rig.at(places[1], 42) == with_header(frame_of(30, 5), {.buffers = 1}));
+    }
+    CHECK(s.link());
+    CHECK(s.peer.connections == 1);
+}
+
+TEST_CASE("Net stream: a frame that the peer takes in parts is completed before the next one", "[net]") {
+    StreamRig s;
+    s.rig.start();
+    constexpr unsigned frames = 40;  // more than the socket holds
+    for (unsigned i = 0; i < frames; ++i) {
+        s.rig.offer(tx, with_header(frame_of(60'000, i)), {});
+    }
+    s.rig.notify(tx);
+    s.rig.run_events();
+    CHECK(s.rig.count("tx_waits") >= 1);
+    CHECK(s.events_while_idle() == 0);
+    Bytes received;
+    CHECK(s.rig.run_until([&] {
+        std::array<std::uint8_t, 7777> part{};
+        const ssize_t got = ::recv(s.peer.theirs.get(), part.data(), part.size(), MSG_DONTWAIT);
+        received.insert(received.end(), part.begin(), part.begin() + std::max<ssize_t>(got, 0));
+        return received.size() >= frames * 60'004UL;
+    }));
+    Bytes expected;
+    for (unsigned i = 0; i < frames; ++i) {
+        const Bytes one = StreamRig::on_wire(frame_of(60'000, i));
+        expected.insert(expected.end(), one.begin(), one.end());
+    }
+    CHECK(received == expected);
+    CHECK(s.rig.count("tx_dropped") == 0);
+}
+
+TEST_CASE("Net stream: a wrong length or the end of the peer takes the link down until it is back", "[net]") {
+    const auto length = GENERATE(std::uint32_t{13}, std::uint32_t{65536}, std::uint32_t{0xFFFF'FFFF},
+                                 std::uint32_t{0}, std::uint32_t{100});
+    StreamRig s;
+    s.rig.start();
+    s.rig.post({2048, 2048});
+    CHECK(s.link());
+    s.peer.refuses = true;
+    const Bytes field{static_cast<std::uint8_t>(length >> 24U), static_cast<std::uint8_t>(length >> 16U),
+                      static_cast<std::uint8_t>(length >> 8U), static_cast<std::uint8_t>(length)};
+    s.write(field);
+    if (length == 100) {  // the end within a frame
+        s.write(frame_of(50));
+        s.rig.run_events();
+        CHECK(s.link());
+        s.peer.theirs = {};
+    }
+    CHECK(s.rig.run_until([&] { return !s.link(); }));
+    CHECK((s.rig.take_interrupt_status() & interrupt_status::configuration_change) != 0);
+    CHECK(s.events_while_idle() < 20);
+    CHECK_FALSE(s.rig.taken(rx).has_value());
+    s.rig.transmit(with_header(frame_of(60)));
+    CHECK(s.rig.count("tx_dropped") == 1);
+    s.peer.refuses = false;
+    CHECK(s.rig.run_until([&] { return s.link(); }));
+    CHECK(s.peer.connections == 2);
+    s.write(StreamRig::on_wire(frame_of(60)));
+    CHECK(s.rig.run_until([&] { return s.rig.count("rx_frames") == 1; }));
+    CHECK(s.rig.taken(rx) == 72);
+}
+
+TEST_CASE("Net stream: what the peer sent before its end is delivered", "[net]") {
+    StreamRig s;
+    s.rig.start();
+    s.rig.post({2048});
+    s.write(StreamRig::on_wire(frame_of(60)));
+    s.peer.refuses = true;
+    s.peer.theirs = {};
+    CHECK(s.rig.run_until([&] { return !s.link(); }));
+    CHECK(s.rig.taken(rx) == 72);
+}
+
+TEST_CASE("Net stream: the end of the peer is noticed before there is a driver, and costs nothing", "[net]") {
+    StreamRig s;
+    s.peer.refuses = true;
+    s.peer.theirs = {};
+    CHECK(s.rig.run_until([&] { return !s.link(); }));
+    CHECK(s.events_while_idle() < 20);
+}
+
+TEST_CASE("Net stream: a flood before the driver is up wakes nothing", "[net]") {
+    StreamRig s;
+    for (int i = 0; i < 50; ++i) {
+        s.write(StreamRig::on_wire(frame_of(60)));
+    }
+    CHECK(s.events_while_idle() == 0);
+    s.rig.start();
+    CHECK(s.events_while_idle() == 0);
+    for (int i = 0; i < 50; ++i) {
+        s.rig.post({2048});
+    }
+    CHECK(s.rig.run_until([&] { return s.rig.count("rx_frames") == 50; }));
+}
+
+TEST_CASE("Net passt: a program that is missing, fails or does not react is one reason", "[net]") {
+    const auto reason = [](std::vector<std::string> arguments, const std::string& program) {
+        PasstProcess process(std::move(arguments), program);
+        const auto connection = process.connect();
+        REQUIRE_FALSE(connection.has_value());
+        CHECK(connection.error().find('\n') == std::string::npos);
+        return connection.error();
+    };
+    CHECK_THAT(reason({}, "no-such-passt"), Catch::Matchers::Contains("is not installed"));
+    CHECK_THAT(reason({}, "/dev/null"), Catch::Matchers::Contains("Permission denied"));
+    CHECK_THAT(reason({}, "false"), Catch::Matchers::Contains("exit code 1"));
+}
+
+TEST_CASE("Net tap: frames of a tap interface, until it is deleted", "[net]") {
+    const std::string name = "kvmvmm" + std::to_string(::getpid() % 100000);
+    UniqueFd owner(::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK));
+    ifreq request{};
+    std::ranges::copy(name, std::begin(request.ifr_name));
+    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    if (!owner || ::ioctl(owner.get(), TUNSETIFF, &request) != 0) {
+        WARN("skipped: no tap interface can be made here: " << std::strerror(errno));
+        return;
+    }
+    SECTION("a name without an interface, in use, or of another kind is refused") {
+        const auto reason = [](const std::string& interface) -> std::string {
+            try {
+                (void)TapBackend::open(interface);
+            } catch (const VmmError& error) {
+                CHECK(error.code() == ExitCode::bad_file);
+                return error.what();
+            }
+            return {};
+        };
+        CHECK_THAT(reason("kvmvmmnone"), Catch::Matchers::Contains("there is no such interface"));
+        CHECK(::if_nametoindex("kvmvmmnone") == 0);
+        CHECK_THAT(reason(name), Catch::Matchers::Contains("in use"));
+        CHECK_THAT(reason("lo"), Catch::Matchers::Contains("not a tap"));
+    }
+    SECTION("an inherited descriptor works like a name") {
+        auto backend = TapBackend::adopt(std::move(owner), "tap");
+        CHECK(backend->identity() == name);
+        NetRig rig(*backend);
+        rig.start();
+        CHECK(rig.config<std::uint16_t>(6) == 1);
+        rig.transmit(with_header(frame_of(60)));
+        CHECK(rig.count("tx_dropped") == 1);  // the interface is down
+        const UniqueFd control(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+        REQUIRE(::ioctl(control.get(), SIOCGIFFLAGS, &request) == 0);
+        request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_UP);
+        REQUIRE(::ioctl(control.get(), SIOCSIFFLAGS, &request) == 0);
+        rig.transmit(with_header(frame_of(60)));
+        CHECK(rig.count("tx_frames") == 1);
+        rig.transmit(with_header(frame_of(60), {.flags = 1, .checksum_start = 60000}));  // not in the frame
+        CHECK(rig.count("tx_dropped") == 2);
+        for (int i = 0; i < 20; ++i) {
+            rig.post({2048});
+        }
+        // The host's own stack sends at least its IPv6 neighbour discovery when the interface comes up, if it
+        // has IPv6: what arrives is counted, if anything does.
+        CHECK(rig.count("rx_dropped") == 0);
+        CHECK(rig.config<std::uint16_t>(6) == 1);
+    }
+}
+
+TEST_CASE("MAC address: text is six bytes, and nothing else", "[net]") {
+    CHECK(parse_mac("52:54:00:12:aB:cD") == MacAddress{0x52, 0x54, 0, 0x12, 0xAB, 0xCD});
+    CHECK(parse_mac("52-54-00-12-34-56").has_value());
+    for (const char* const text :
+         {"", "52:54:00:12:34", "52:54:00:12:34:5", "52:54:00:12:34:567", "5254.0012.3456",
+          "52:54-00:12:34:56", "g2:54:00:12:34:56", "52:54:00:12:34:56 "}) {
+        CHECK_FALSE(parse_mac(text).has_value());
+    }
+    CHECK_FALSE(is_unicast({1, 0, 0, 0, 0, 0}));
+    CHECK_FALSE(is_unicast({}));
+    const MacAddress derived = derive_mac("host 0 tap0");
+    CHECK(derived == derive_mac("host 0 tap0"));
+    CHECK(derived != derive_mac("host 1 tap0"));
+    CHECK(is_unicast(derived));
+    CHECK((derived[0] & 2U) != 0);
+    CHECK(parse_mac(to_string(derived)) == derived);
+}
