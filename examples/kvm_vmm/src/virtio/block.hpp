@@ -54,10 +54,10 @@ enum class BlockStatus : std::uint8_t { ok = 0, io_error = 1, unsupported = 2 };
 class Block final : public Device {
 public:
     struct Options {
-        std::string id;  ///< serial number; longer ones are cut to 20 bytes
+        std::string id{};  ///< serial number; longer ones are cut to 20 bytes
         std::size_t queues{1};
-        std::optional<std::uint64_t> bytes_per_second;
-        std::optional<std::uint64_t> requests_per_second;
+        std::optional<std::uint64_t> bytes_per_second{};
+        std::optional<std::uint64_t> requests_per_second{};
     };
     using MakeEngine = std::function<std::unique_ptr<DiskEngine>(DiskFile&)>;
 

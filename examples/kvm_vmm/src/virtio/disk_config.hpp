@@ -19,12 +19,12 @@ struct DiskConfig {
     bool read_only{false};
     /// Whether the content is not looked at for the formats of other programs.
     bool raw{false};
-    std::optional<std::string> id;  ///< serial number: 1 to 20 bytes
+    std::optional<std::string> id{};  ///< serial number: 1 to 20 bytes
     DiskCache cache{DiskCache::writeback};
     DiskEngineKind engine{DiskEngineKind::automatic};
     std::size_t queues{1};
-    std::optional<std::uint64_t> bytes_per_second;
-    std::optional<std::uint64_t> requests_per_second;
+    std::optional<std::uint64_t> bytes_per_second{};
+    std::optional<std::uint64_t> requests_per_second{};
 };
 
 inline constexpr std::size_t max_disk_queues = 16;
