@@ -325,6 +325,41 @@ TEST_CASE("Options: an option given twice is refused, naming both values; --seri
     CHECK(config_of({"--kernel", "k", "--serial", "null", "--serial", "null"}).serials.size() == 2);
 }
 
+TEST_CASE("Options: virtio consoles have the targets of serial ports", "[options]") {
+    using Kind = SerialConfig::Kind;
+    CHECK(config_of({"--kernel", "k"}).consoles.empty());
+    const VmmConfig config = config_of({"--kernel", "k", "--console", "pty", "--console=unix=/tmp/a, b"});
+    REQUIRE(config.consoles.size() == 2);
+    CHECK(config.consoles[0].kind == Kind::pty);
+    CHECK(config.consoles[1].kind == Kind::unix_socket);
+    CHECK(config.consoles[1].path == "/tmp/a, b");
+    CHECK(config.serials.at(0).kind == Kind::stdio);
+    CHECK_THAT(usage_error({"--kernel", "k", "--console", "off"}), Catch::Matchers::Contains("null"));
+    CHECK_THAT(usage_error({"--kernel", "k", "--console", "null", "--console", "null", "--console", "null",
+                            "--console", "null", "--console", "null"}),
+               Catch::Matchers::Contains("more than 4 consoles"));
+}
+
+TEST_CASE("Options: this terminal is one console's; by default the virtio console's, if it is wanted there",
+          "[options]") {
+    using Kind = SerialConfig::Kind;
+    const VmmConfig config = config_of({"--kernel", "k", "--console", "stdio"});
+    CHECK(config.consoles.at(0).kind == Kind::stdio);
+    REQUIRE(config.serials.size() == 1);
+    CHECK(config.serials[0].kind == Kind::stdout_only);
+    CHECK(config_of({"--kernel", "k", "--console", "stdio", "--serial", "null"}).serials.at(0).kind ==
+          Kind::null);
+    for (const auto& words : {std::vector<const char*>{"--console", "stdio", "--serial", "stdio"},
+                              std::vector<const char*>{"--serial", "stdio", "--console", "stdio"},
+                              std::vector<const char*>{"--console", "stdio", "--console", "stdio"}}) {
+        std::vector<const char*> arguments{"--kernel", "k"};
+        arguments.insert(arguments.end(), words.begin(), words.end());
+        CHECK_THAT(usage_error(arguments), Catch::Matchers::Contains("can be stdio"));
+    }
+    CHECK_THAT(usage_error({"--kernel", "k", "--serial", "stdout_only"}),
+               Catch::Matchers::Contains("not one of"));
+}
+
 TEST_CASE("Options: a missing value is not taken from the next option", "[options]") {
     CHECK_THAT(usage_error({"--kernel"}),
                Catch::Matchers::Contains("--kernel needs a value: --kernel IMAGE"));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <random>
@@ -52,6 +53,7 @@ constexpr int opened_without_guest = 10;
             kvm_vmm::report(files.error->what());
             code = static_cast<int>(files.error->code());
         }
+        std::ranges::move(files.consoles, std::back_inserter(files.serials));
         if (files.debug_console) {
             files.serials.push_back(std::move(*files.debug_console));
         }
@@ -121,10 +123,7 @@ public:
         for (const Option& option : options_) {
             const std::string path = option.target.starts_with('/') ? option.target : spell(option.target);
             if (option.name.ends_with('=')) {
-                arguments.push_back("--serial");
-                if (option.name.starts_with("--debug-console")) {
-                    arguments.back() = "--debug-console";
-                }
+                arguments.push_back(option.name.substr(0, option.name.find(' ')));
                 arguments.push_back(option.name.substr(option.name.find(' ') + 1) + path);
             } else {
                 arguments.push_back(option.name);
@@ -206,7 +205,9 @@ private:
                                     {"--metrics", target(), false, false, false, true},
                                     {"--trace-io", target()},
                                     {"--serial file=", target()},
-                                    {"--serial unix=", target(), false, true}};
+                                    {"--serial unix=", target(), false, true},
+                                    {"--console file=", target()},
+                                    {"--console unix=", target(), false, true}};
         std::shuffle(outputs.begin(), outputs.end(), random_);
         outputs.resize(2 + pick(2));
         options_.push_back({"--kernel", pick(8) == 0 ? "hard" : "kernel", true});
@@ -446,8 +447,9 @@ TEST_CASE("kvm_vmm: no output may be the kernel or the initrd under any name", "
     const fs::path initrd = directory.write("initrd", "an initrd");
     fs::create_symlink(kernel, directory / "link to the kernel");
     fs::create_hard_link(initrd, directory / "another name of the initrd");
-    for (const std::string option : {"--log", "--metrics", "--trace-io", "--serial", "--debug-console"}) {
-        const std::string form = option == "--serial" || option == "--debug-console" ? "file=" : "";
+    for (const std::string option :
+         {"--log", "--metrics", "--trace-io", "--serial", "--console", "--debug-console"}) {
+        const std::string form = option == "--serial" || option.ends_with("console") ? "file=" : "";
         for (const fs::path& output :
              {kernel, initrd, directory / "link to the kernel", directory / "another name of the initrd"}) {
             CAPTURE(option, output.string());

@@ -49,6 +49,7 @@ public:
     ListeningSocket& operator=(ListeningSocket&&) = delete;
 
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
+    [[nodiscard]] std::string_view name() const noexcept { return use_.name; }
     [[nodiscard]] const Place& place() const noexcept { return place_; }
 
     /// Creates the socket, unless it exists already.

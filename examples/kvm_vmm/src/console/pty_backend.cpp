@@ -25,7 +25,7 @@ namespace {
                    errno_message(std::string("cannot make a pseudo-terminal: ") + what, errno));
 }
 
-vmsuperio::UniqueFd open_master() {
+vmsuperio::UniqueFd open_master(const std::string& role) {
     vmsuperio::UniqueFd master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK));
     if (!master || ::grantpt(master.get()) != 0 || ::unlockpt(master.get()) != 0) {
         fail("posix_openpt");
@@ -45,15 +45,15 @@ vmsuperio::UniqueFd open_master() {
     if (::tcsetattr(slave.get(), TCSANOW, &mode) != 0) {
         fail("tcsetattr");
     }
-    report(std::string("serial port on ") + name.data());
+    report(role + " on " + name.data());
     return master;
 }
 
 }  // namespace
 
-PtyBackend::PtyBackend(EventManager& events)
+PtyBackend::PtyBackend(EventManager& events, const std::string& role)
     : SerialBackend(OutputChannel::Readers::come_and_go),
-      master_(open_master()),
+      master_(open_master(role)),
       timer_(events, CLOCK_MONOTONIC, [this] { look_for_program(); }) {
     look_again_later();
 }

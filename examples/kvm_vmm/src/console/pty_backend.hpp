@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <span>
+#include <string>
 #include <system_error>
 
 #include <vmsuperio/linux/unique_fd.hpp>
@@ -14,12 +16,13 @@
 
 namespace kvm_vmm {
 
-/// A serial port on a new pseudo-terminal, whose name is reported on stderr. Programs may open and close it
+/// A serial port, or another console, on a new pseudo-terminal, whose name is reported on stderr. Programs may open and close it
 /// at any time; OutputChannel describes the treatment of output while none has it open. Input that a program
 /// wrote is received, even if the program had the terminal open only briefly.
 class PtyBackend final : public SerialBackend {
 public:
-    explicit PtyBackend(EventManager& events);
+    /// `role` ("serial port") is for the report.
+    explicit PtyBackend(EventManager& events, const std::string& role = "serial port");
 
     [[nodiscard]] int input_fd() const noexcept override { return connected_ ? master_.get() : -1; }
     [[nodiscard]] int output_fd() const noexcept override { return input_fd(); }
@@ -28,6 +31,9 @@ public:
     void on_input_end() override {}
     [[nodiscard]] bool input_ended() const noexcept override { return false; }
     [[nodiscard]] bool has_peers() const noexcept override { return true; }
+    [[nodiscard]] std::optional<TerminalSize> terminal_size() const override {
+        return terminal_size_of(master_.get());
+    }
     void on_hangup() override;
 
 private:

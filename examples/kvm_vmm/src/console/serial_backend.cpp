@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <sys/ioctl.h>
 #include <unistd.h>
 #include <utility>
 
@@ -58,6 +59,11 @@ public:
         }
     }
 
+    [[nodiscard]] std::optional<TerminalSize> terminal_size() const override {
+        const auto shown = terminal_size_of(output_fd());
+        return shown || !descriptor_.is_terminal() ? shown : terminal_size_of(descriptor_.fd());
+    }
+
 private:
     // The channel writes to the descriptor that is owned here.
     static vmsuperio::FdWriter writer_of(const vmsuperio::FdWriter& owner) {
@@ -71,14 +77,19 @@ private:
     bool in_front_{true};
 };
 
-std::unique_ptr<SerialBackend> open_stdio() {
+vmsuperio::FdWriter write_to_stdout() {
     auto writer = vmsuperio::FdWriter::create(STDOUT_FILENO);
     if (!writer) {
         throw VmmError(ExitCode::vmm_error, "cannot use stdout: " + writer.error().message());
     }
+    return std::move(*writer);
+}
+
+std::unique_ptr<SerialBackend> open_stdio() {
+    vmsuperio::FdWriter writer = write_to_stdout();
     InputDescriptor input(STDIN_FILENO);
     const auto kind = input.is_terminal() ? SerialBackend::Input::keyboard : SerialBackend::Input::commands;
-    return std::make_unique<DescriptorBackend>(std::move(input), std::move(*writer), kind);
+    return std::make_unique<DescriptorBackend>(std::move(input), std::move(writer), kind);
 }
 
 // Non-blocking, so that a FIFO or a device with a slow reader never blocks a vCPU.
@@ -102,8 +113,15 @@ void SerialBackend::keep_rest_of_input() {
         }
     }
     log(LogLevel::warning,
-        "what the peer of a serial port sent last may be lost, because it has gone and the guest does not "
+        "what the peer of a console sent last may be lost, because it has gone and the guest does not "
         "read what came before");
+}
+
+std::optional<TerminalSize> SerialBackend::terminal_size_of(int fd) noexcept {
+    winsize size{};
+    return ::ioctl(fd, TIOCGWINSZ, &size) == 0
+               ? std::optional(TerminalSize{.columns = size.ws_col, .rows = size.ws_row})
+               : std::nullopt;
 }
 
 std::unique_ptr<SerialBackend> use_descriptors(int input_fd, int output_fd, SerialBackend::Input input) {
@@ -119,10 +137,13 @@ std::unique_ptr<SerialBackend> open_serial_backend(SerialTarget target, EventMan
     switch (target.kind) {
         case SerialConfig::Kind::stdio:
             return open_stdio();
+        case SerialConfig::Kind::stdout_only:
+            return std::make_unique<DescriptorBackend>(InputDescriptor(), write_to_stdout(),
+                                                       SerialBackend::Input::plain);
         case SerialConfig::Kind::file:
             return use_file(std::move(*target.file));
         case SerialConfig::Kind::pty:
-            return std::make_unique<PtyBackend>(events);
+            return std::make_unique<PtyBackend>(events, target.role);
         case SerialConfig::Kind::unix_socket:
             return std::make_unique<UnixSocketBackend>(std::move(*target.socket), events);
         case SerialConfig::Kind::null:

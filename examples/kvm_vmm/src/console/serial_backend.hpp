@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <system_error>
 #include <utility>
 
@@ -21,7 +22,15 @@
 
 namespace kvm_vmm {
 
-/// The host's end of a serial port. It outlives the VM, so that it stays connected when a guest is restarted.
+/// The size of a terminal, in characters. 0 if it is unknown.
+struct TerminalSize {
+    std::uint16_t columns{0};
+    std::uint16_t rows{0};
+
+    friend constexpr bool operator==(const TerminalSize&, const TerminalSize&) = default;
+};
+
+/// The host's end of a serial port or of a virtio console. It outlives the VM, so that it stays connected when a guest is restarted.
 ///
 /// Only output() may be used outside the event loop's thread.
 class SerialBackend {
@@ -57,6 +66,9 @@ public:
     /// each check; it affects only a back end on that terminal.
     virtual void set_in_front(bool) {}
 
+    /// The size of the terminal that shows the output; nothing if it is no terminal.
+    [[nodiscard]] virtual std::optional<TerminalSize> terminal_size() const { return std::nullopt; }
+
     /// Whether there is one peer at a time, which may disconnect and be followed by another.
     [[nodiscard]] virtual bool has_peers() const noexcept { return false; }
     /// The peer has disconnected in both directions: its descriptor may not be waited for any more.
@@ -85,6 +97,8 @@ protected:
     }
     /// Reads the rest of the input of a peer that has disconnected. If read_ahead() is full, that is logged.
     void keep_rest_of_input();
+    /// Of the terminal `fd`; nothing if it is none.
+    [[nodiscard]] static std::optional<TerminalSize> terminal_size_of(int fd) noexcept;
 
 private:
     std::function<void()> on_change_;
@@ -93,8 +107,9 @@ private:
     EscapeParser escape_;
 };
 
-/// The target of a serial port. If it has a path, it is opened.
+/// The target of a serial port or of a virtio console. If it has a path, it is opened.
 struct SerialTarget {
+    std::string role{"serial port"};  ///< for messages
     SerialConfig::Kind kind{};
     std::optional<OutputFile> file;         ///< of Kind::file
     std::optional<ListeningSocket> socket;  ///< of Kind::unix_socket

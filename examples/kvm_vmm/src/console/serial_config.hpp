@@ -6,9 +6,16 @@
 
 namespace kvm_vmm {
 
-/// The target of a serial port.
+/// The target of a serial port or of a virtio console.
 struct SerialConfig {
-    enum class Kind : std::uint8_t { stdio, file, pty, unix_socket, null } kind{Kind::stdio};
+    enum class Kind : std::uint8_t {
+        stdio,
+        stdout_only,  ///< no input; not for the user
+        file,
+        pty,
+        unix_socket,
+        null,
+    } kind{Kind::stdio};
     std::string path;  ///< of `file` and `unix_socket`
 };
 

@@ -93,9 +93,10 @@ void UnixSocketBackend::set_aside() {
 
 void UnixSocketBackend::rest(int error_number) {
     if (!std::exchange(shortage_logged_, true)) {
-        log(LogLevel::warning, errno_message("a client of serial socket " + in_quotes(socket_.path()) +
-                                                 " cannot be served now, and another try follows each second",
-                                             error_number));
+        log(LogLevel::warning,
+            errno_message("a client of " + std::string(socket_.name()) + ' ' + in_quotes(socket_.path()) +
+                              " cannot be served now, and another try follows each second",
+                          error_number));
     }
     events_.modify(subscription_, 0);
     rest_.set(std::chrono::steady_clock::now().time_since_epoch() + rest_time);

@@ -7,6 +7,7 @@
 
 #include "devices/battery.hpp"
 #include "devices/serial_console.hpp"
+#include "virtio/console.hpp"
 
 namespace kvm_vmm {
 
@@ -25,6 +26,8 @@ struct HostControls {
     std::vector<std::function<void()>> shut_down;
     /// COM1 first.
     std::vector<std::unique_ptr<SerialConsole>> consoles;
+    /// hvc0 first.
+    std::vector<std::shared_ptr<virtio::Console>> virtio_consoles;
 };
 
 }  // namespace kvm_vmm

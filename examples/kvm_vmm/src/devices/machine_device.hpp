@@ -36,22 +36,23 @@
 namespace kvm_vmm {
 
 /// The objects that a device may use when it is created. `vm`, `events`, `end`, `memory`, `serials`,
-/// `debug_console`, `disks`, `nets`, `shares`, `vsock` and `observer` outlive the device. The context itself, `battery`,
+/// `consoles`, `debug_console`, `disks`, `nets`, `shares`, `vsock` and `observer` outlive the device. The context itself, `battery`,
 /// `on_command` and `controls` are for its creation only: a device copies what it keeps.
 struct DeviceContext {
     KvmVm& vm;
     EventManager& events;
     EndLatch& end;
     const GuestMemory& memory;
-    const Battery& battery;                                   ///< from the previous VM, if any
-    std::span<const std::unique_ptr<SerialBackend>> serials;  ///< one for each serial port
-    SerialBackend* debug_console;                             ///< null for none
+    const Battery& battery;                                    ///< from the previous VM, if any
+    std::span<const std::unique_ptr<SerialBackend>> serials;   ///< one for each serial port
+    std::span<const std::unique_ptr<SerialBackend>> consoles;  ///< one for each virtio console
+    SerialBackend* debug_console;                              ///< null for none
     std::span<const std::unique_ptr<virtio::DiskImage>> disks;
     std::span<const virtio::NetTarget> nets;     ///< one for each network interface
     std::span<const virtio::SharedRoot> shares;  ///< directories of the host
     const ListeningSocket* vsock;                ///< null for none
-    /// A command that the user typed on a serial port; 0 is COM1.
-    std::function<void(std::size_t port, ConsoleCommand)> on_command;
+    /// A command that the user typed on a console.
+    std::function<void(ConsoleCommand)> on_command;
     Observer& observer;
     HostControls& controls;
 };

@@ -4,10 +4,8 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
-#include <span>
 
 #include <vmdevice/byte_device.hpp>
 #include <vmdevice/locked.hpp>
@@ -16,7 +14,7 @@
 #include <vmsuperio/serial_metrics.hpp>
 
 #include "console/channel_writer.hpp"
-#include "console/escape.hpp"
+#include "console/console_line.hpp"
 #include "console/serial_backend.hpp"
 #include "devices/console_uart.hpp"
 #include "event/event_manager.hpp"
@@ -33,19 +31,15 @@ namespace kvm_vmm {
 /// end's reader does not take are kept, up to a MiB and then as many as the UART's FIFO holds; the event loop
 /// sends them when the back end is writable. While there is no reader, the transmitter never waits.
 ///
-/// Input: the event loop reads as much as the UART has room for, and more if it must find Ctrl-A commands
-/// (SerialBackend::Input). A BREAK that the user requests keeps its position in the input. With Input::plain
-/// the back end is not read while there is no room or the guest does not listen; with the other kinds it is
-/// read ahead into the back end's queue. The UART reports when it can take more; a guest that is not
-/// recognised as listening gets its input after `input_patience`. Input that the guest discards unread is
-/// returned to the queue and delivered again.
-///
-/// The disconnect of a peer is detected at any time.
+/// Input: ConsoleLine reads as much as the UART has room for, and more if it must find Ctrl-A commands. A BREAK
+/// that the user requests keeps its position in the input. The UART reports when it can take more; a guest that
+/// is not recognised as listening gets its input after `input_patience`. Input that the guest discards unread
+/// is returned to the queue and delivered again.
 ///
 /// Used by the event loop's thread, except `device()`, which the vCPUs access.
-class SerialConsole {
+class SerialConsole final : private ConsoleLine::Guest {
 public:
-    using CommandHandler = std::function<void(ConsoleCommand)>;
+    using CommandHandler = ConsoleLine::CommandHandler;
 
     /// How long input waits for a guest that is not recognised as listening (see ListeningGuest).
     static constexpr std::chrono::milliseconds default_input_patience{1000};
@@ -68,7 +62,7 @@ public:
     [[nodiscard]] RegisterNamer register_namer() const;
 
     /// Sends a BREAK on the guest's line, after all input so far.
-    void send_break();
+    void send_break() { line_.send_break(); }
 
     /// How many bytes the reader has not taken yet, one more if the guest's driver waits as well, and 0 if
     /// there is no reader.
@@ -82,27 +76,16 @@ public:
 private:
     using Events = ConsoleEvents<vmsuperio::SerialMetrics>;
     using Serial = vmsuperio::Serial<vmsuperio::EventFdTrigger, Events, ChannelWriter>;
-    using Device = vmdevice::Locked<vmdevice::ByteDevice<ConsoleUart<Serial>>>;
+    using Uart = vmdevice::Locked<vmdevice::ByteDevice<ConsoleUart<Serial>>>;
 
-    struct Watch {
-        EventManager::SubscriptionId id;
-        std::uint32_t events;
-    };
+    // ConsoleLine::Guest
+    [[nodiscard]] std::size_t input_room() override;
+    void take_input(InputQueue& waiting) override;
+    [[nodiscard]] bool output_waits() override;
+    void resume_output(std::size_t lost) override;
+    [[nodiscard]] bool takes_break() const noexcept override { return true; }
 
-    void connect();
-    void disconnect();
-    [[nodiscard]] Watch watch(int fd);
-    void watch_for(Watch& watch, std::uint32_t events);
-    void update_watches();
-    void on_ready(std::uint32_t events);
     void on_wake();
-    void on_backend_change();
-    void resume_output();
-    [[nodiscard]] std::size_t room_to_read();
-    void read_input();
-    void take_typed(std::uint8_t byte);
-    void keep(InputItem item);
-    void deliver_pending();
     void limit_patience();
 
     // Runs `f` on the UART with its lock held.
@@ -113,17 +96,14 @@ private:
 
     EventManager& events_;
     SerialBackend& backend_;
-    CommandHandler on_command_;
     std::shared_ptr<vmsuperio::SerialMetrics> metrics_;
     Notifier wake_;
     std::optional<EventManager::SubscriptionId> wake_subscription_;
-    std::optional<Watch> input_watch_;   // for both directions if they have the same descriptor
-    std::optional<Watch> output_watch_;  // if the output has another descriptor
     Timer patience_;
     bool patience_limited_{false};  // the timer is set
-    bool input_dropped_logged_{false};
 
-    std::shared_ptr<Device> device_;
+    std::shared_ptr<Uart> device_;
+    ConsoleLine line_;
 };
 
 }  // namespace kvm_vmm

@@ -45,9 +45,7 @@ inline constexpr std::array com_ports{
                                               ObservedDevice& observed) -> DevicePointer {
         auto console = std::make_unique<SerialConsole>(
             context.events, *context.serials[index], make_interrupt(context.vm, com_ports.at(index).irq),
-            policy,
-            [index, on_command = context.on_command](ConsoleCommand command) { on_command(index, command); },
-            context.observer.serial(name));
+            policy, context.on_command, context.observer.serial(name));
         observed.register_name = console->register_namer();
         console->log_errors(DeviceErrorLog(observed));
         DevicePointer device = console->device();

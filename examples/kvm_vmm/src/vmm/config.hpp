@@ -39,6 +39,7 @@ struct VmmConfig {
     std::uint64_t memory{512ULL << 20U};  ///< bytes
     unsigned cpus{1};
     std::vector<SerialConfig> serials{SerialConfig{}};  ///< COM1, COM2, ...
+    std::vector<SerialConfig> consoles;                 ///< virtio consoles: hvc0, hvc1, ...
     vmsuperio::TransmitPolicy serial_overflow{vmsuperio::TransmitPolicy::back_pressure};
     vmsuperio::I8042Profile i8042{vmsuperio::I8042Profile::full};
     std::optional<SerialConfig> debug_console;  ///< of ports 0xE9 and 0x402
@@ -57,5 +58,6 @@ struct VmmConfig {
 inline constexpr unsigned max_cpus = 64;
 inline constexpr std::size_t max_serials = 4;
 inline constexpr std::size_t max_disks = 26;  // /dev/vda to /dev/vdz
+inline constexpr std::size_t max_consoles = 4;
 
 }  // namespace kvm_vmm

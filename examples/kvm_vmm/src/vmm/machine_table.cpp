@@ -23,6 +23,7 @@
 #include "devices/serial_port.hpp"
 #include "devices/shared_directory.hpp"
 #include "devices/socket_device.hpp"
+#include "devices/virtio_console.hpp"
 #include "devices/virtio_mmio.hpp"
 #include "util/error.hpp"
 
@@ -69,6 +70,9 @@ std::vector<VirtioDevice> virtio_devices(const VmmConfig& config) {
     }
     for (std::size_t i = 0; i < config.nets.size(); ++i) {
         add_net_device(devices, i);
+    }
+    for (std::size_t i = 0; i < config.consoles.size(); ++i) {
+        devices.push_back(virtio_console(i));
     }
     for (std::size_t i = 0; i < config.shares.size(); ++i) {
         devices.push_back(shared_directory(i, config.shares[i].writable, config.shares[i].tag));

@@ -43,7 +43,20 @@ std::string option_text(std::string_view option, const std::string& path) {
     return std::string(option) + ' ' + in_quotes(path);
 }
 
-std::string serial_option(std::size_t port) { return "--serial (COM" + std::to_string(port + 1) + ") file="; }
+/// The consoles of one kind: serial ports, or virtio consoles.
+struct ConsoleList {
+    const std::vector<SerialConfig>& configs;
+    std::vector<SerialTarget>& targets;
+    std::string_view role;  ///< for messages
+    std::string_view file_role;
+    std::string_view socket_role;
+    std::string_view option;  ///< "--serial (COM", before the number
+    std::size_t first;        ///< the number of the first
+
+    [[nodiscard]] std::string option_of(std::size_t i, std::string_view target) const {
+        return std::string(option) + std::to_string(first + i) + ") " + std::string(target) + '=';
+    }
+};
 
 std::optional<FileIdentity> identity_at(const std::string& path) {
     struct stat status{};
@@ -115,21 +128,25 @@ private:
     }
 
     void open_outputs() {
-        const auto open_target = [](const SerialConfig& config, std::string_view role) {
-            SerialTarget target{.kind = config.kind, .file = {}, .socket = {}};
+        const auto open_target = [](const SerialConfig& config, std::string_view role,
+                                    std::string_view file_role) {
+            SerialTarget target{.role = std::string(role), .kind = config.kind, .file = {}, .socket = {}};
             if (config.kind == SerialConfig::Kind::file) {
-                target.file.emplace(role, config.path, OutputFile::Content::discarded);
+                target.file.emplace(file_role, config.path, OutputFile::Content::discarded);
             }
             return target;
         };
-        attempt([&] {
-            for (const SerialConfig& serial : config_.serials) {
-                files_.serials.push_back(open_target(serial, "serial file"));
-            }
-        });
+        for (const ConsoleList& list : consoles_) {
+            attempt([&] {
+                for (const SerialConfig& config : list.configs) {
+                    list.targets.push_back(open_target(config, list.role, list.file_role));
+                }
+            });
+        }
         attempt([&] {
             if (config_.debug_console) {
-                files_.debug_console.emplace(open_target(*config_.debug_console, "debug console file"));
+                files_.debug_console.emplace(
+                    open_target(*config_.debug_console, "debug console", "debug console file"));
             }
         });
         const ObserveConfig& observe = config_.observe;
@@ -174,8 +191,10 @@ private:
                              .identity = files_.disks[i]->identity(),
                              .written = !config_.disks[i].read_only});
         }
-        for (std::size_t i = 0; i < files_.serials.size(); ++i) {
-            add_output(serial_option(i), files_.serials[i].file);
+        for (const ConsoleList& list : consoles_) {
+            for (std::size_t i = 0; i < list.targets.size(); ++i) {
+                add_output(list.option_of(i, "file"), list.targets[i].file);
+            }
         }
         if (files_.debug_console) {
             add_output("--debug-console file=", files_.debug_console->file);
@@ -228,11 +247,13 @@ private:
     }
 
     void bind_sockets() {
-        for (std::size_t i = 0; i < files_.serials.size(); ++i) {
-            const SerialConfig& config = config_.serials[i];
-            if (config.kind == SerialConfig::Kind::unix_socket) {
-                place_socket("--serial (COM" + std::to_string(i + 1) + ") unix=" + in_quotes(config.path),
-                             files_.serials[i].socket, config.path, {});
+        for (const ConsoleList& list : consoles_) {
+            for (std::size_t i = 0; i < list.targets.size(); ++i) {
+                const SerialConfig& config = list.configs[i];
+                if (config.kind == SerialConfig::Kind::unix_socket) {
+                    place_socket(list.option_of(i, "unix") + in_quotes(config.path), list.targets[i].socket,
+                                 config.path, {.name = list.socket_role});
+                }
             }
         }
         if (config_.vsock) {
@@ -281,13 +302,16 @@ private:
     void keep_outputs() {
         if (files_.error) {
             files_.serials.clear();
+            files_.consoles.clear();
             files_.debug_console.reset();
             files_.disks.clear();
             files_.vsock.reset();
             files_.observe.trace_io.reset();
         }
-        for (SerialTarget& target : files_.serials) {
-            keep(target.file);
+        for (const ConsoleList& list : consoles_) {
+            for (SerialTarget& target : list.targets) {
+                keep(target.file);
+            }
         }
         if (files_.debug_console) {
             keep(files_.debug_console->file);
@@ -305,6 +329,22 @@ private:
 
     const VmmConfig& config_;
     OpenedFiles files_;
+    const std::array<ConsoleList, 2> consoles_{{
+        {.configs = config_.serials,
+         .targets = files_.serials,
+         .role = "serial port",
+         .file_role = "serial file",
+         .socket_role = "serial socket",
+         .option = "--serial (COM",
+         .first = 1},
+        {.configs = config_.consoles,
+         .targets = files_.consoles,
+         .role = "console",
+         .file_role = "console file",
+         .socket_role = "console socket",
+         .option = "--console (hvc",
+         .first = 0},
+    }};
     std::vector<UsedFile> used_;
     std::vector<UsedSocket> sockets_;
 };

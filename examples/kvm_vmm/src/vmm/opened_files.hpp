@@ -26,7 +26,8 @@ struct OpenedFiles {
 
     std::optional<ImageFile> kernel;  ///< set unless `error` is
     std::optional<ImageFile> initrd;
-    std::vector<SerialTarget> serials;  ///< one for each of VmmConfig::serials
+    std::vector<SerialTarget> serials;   ///< one for each of VmmConfig::serials
+    std::vector<SerialTarget> consoles;  ///< one for each of VmmConfig::consoles
     std::optional<SerialTarget> debug_console;
     std::vector<std::unique_ptr<virtio::DiskImage>> disks;  ///< one for each of VmmConfig::disks, locked
     std::vector<virtio::NetTarget> nets;                    ///< one for each of VmmConfig::nets

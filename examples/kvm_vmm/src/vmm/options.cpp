@@ -342,7 +342,8 @@ private:
     }
 
     void refuse_second(const CLI::Option& option, const std::string& name, const std::string& value) {
-        constexpr std::array<std::string_view, 4> repeated{"--serial", "--disk", "--net", "--share"};
+        constexpr std::array<std::string_view, 5> repeated{"--serial", "--console", "--disk", "--net",
+                                                           "--share"};
         if (std::ranges::find(repeated, name) != repeated.end()) {
             return;
         }
@@ -392,13 +393,16 @@ std::string serial_suggestion(std::string_view text) {
     return suggestion(text, words);
 }
 
+bool has_stdio(const std::vector<SerialConfig>& consoles) {
+    return std::ranges::find(consoles, SerialConfig::Kind::stdio, &SerialConfig::kind) != consoles.end();
+}
+
 void add_serial(VmmConfig& config, const std::string& text) {
     const SerialConfig serial = *parse_serial(text);
     if (config.serials.size() == max_serials) {
         refuse("--serial: more than " + std::to_string(max_serials) + " ports");
     }
-    if (serial.kind == SerialConfig::Kind::stdio &&
-        std::ranges::find(config.serials, serial.kind, &SerialConfig::kind) != config.serials.end()) {
+    if (serial.kind == SerialConfig::Kind::stdio && has_stdio(config.serials)) {
         refuse("--serial: only one port can be stdio");
     }
     config.serials.push_back(serial);
@@ -425,6 +429,28 @@ void add_share(VmmConfig& config, const std::string& text) {
         refuse("--share: two directories have the tag " + quote(share.tag));
     }
     config.shares.push_back(std::move(share));
+}
+
+void add_console(VmmConfig& config, const std::string& text) {
+    const SerialConfig console = *parse_serial(text);
+    if (config.consoles.size() == max_consoles) {
+        refuse("--console: more than " + std::to_string(max_consoles) + " consoles");
+    }
+    if (console.kind == SerialConfig::Kind::stdio && has_stdio(config.consoles)) {
+        refuse("--console: only one console can be stdio");
+    }
+    config.consoles.push_back(console);
+}
+
+// The serial ports that there are by default. If the user wants a virtio console on this terminal, it has the
+// input; but Linux has messages before it loads the driver of that console.
+void complete_serials(VmmConfig& config) {
+    using enum SerialConfig::Kind;
+    if (config.serials.empty()) {
+        config.serials.push_back({.kind = has_stdio(config.consoles) ? stdout_only : stdio, .path = {}});
+    } else if (has_stdio(config.serials) && has_stdio(config.consoles)) {
+        refuse("--serial stdio and --console stdio: only one of them can be stdio");
+    }
 }
 
 }  // namespace
@@ -590,6 +616,12 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         "When 1 MiB waits for a serial port's reader")
         ->type_name("POLICY")
         ->default_str("wait");
+    app.add_option_function<std::string>(
+           "--console", [&](const std::string& text) { add_console(config, text); },
+           "What a virtio console is connected to, as for --serial. The first is hvc0; up to four may be "
+           "given. If it is stdio and there is no --serial, COM1 also writes to stdout, without input")
+        ->type_name("TARGET")
+        ->check(check_serial);
     add_choice<BootProtocol>(
         app, "--boot-protocol", protocols, [&](BootProtocol protocol) { config.protocol = protocol; },
         "How an ELF kernel is entered")
@@ -676,9 +708,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
     if (app.count("--kernel") == 0) {
         refuse("--kernel IMAGE is required: which kernel to boot");
     }
-    if (config.serials.empty()) {
-        config.serials.push_back(SerialConfig{});
-    }
+    complete_serials(config);
     return config;
 }
 

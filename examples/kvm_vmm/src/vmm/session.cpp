@@ -29,9 +29,26 @@ bool may_restart(const RestartPace& pace, const VmmConfig& config) {
 
 // Loading a large kernel again takes a while, during which the event loop does not receive signals.
 void give_up_on_signal() {
-    if (const int signal = pending_signal({SIGTSTP, SIGCONT, SIGUSR1}); signal != 0) {
+    if (const int signal = pending_signal({SIGTSTP, SIGCONT, SIGUSR1, SIGWINCH}); signal != 0) {
         throw StoppedBySignal(signal);
     }
+}
+
+using Backends = std::vector<std::unique_ptr<SerialBackend>>;
+
+Backends open_backends(std::vector<SerialTarget>& targets, EventManager& events) {
+    Backends backends;
+    for (SerialTarget& target : targets) {
+        backends.push_back(open_serial_backend(std::move(target), events));
+    }
+    return backends;
+}
+
+// The back end that is connected to stdin; null for none.
+SerialBackend* on_terminal(const std::vector<SerialConfig>& configs, const Backends& backends) {
+    const auto found = std::ranges::find(configs, SerialConfig::Kind::stdio, &SerialConfig::kind);
+    return found == configs.end() ? nullptr
+                                  : backends.at(static_cast<std::size_t>(found - configs.begin())).get();
 }
 
 /// The sources of the event loop that outlive a VM: signals, and the terminal under job control.
@@ -40,7 +57,7 @@ public:
     HostEvents(EventManager& events, Observer& observer, std::unique_ptr<VirtualMachine>& vmm)
         : observer_(observer),
           vmm_(vmm),
-          signals_(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1},
+          signals_(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1, SIGWINCH},
                    [this](int signal) { on_signal(signal); }) {}
 
     void open_terminal(EventManager& events, SerialBackend& console) {
@@ -61,6 +78,9 @@ private:
                 break;
             case SIGUSR1:
                 observer_.flush();
+                break;
+            case SIGWINCH:
+                vmm_->terminal_resized();
                 break;
             default:
                 vmm_->request_end_by_signal(signal);
@@ -89,10 +109,8 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
     }
     EventManager events;
     Kvm kvm;
-    std::vector<std::unique_ptr<SerialBackend>> backends;
-    for (SerialTarget& serial : files.serials) {
-        backends.push_back(open_serial_backend(std::move(serial), events));
-    }
+    const auto serials = open_backends(files.serials, events);
+    const auto consoles = open_backends(files.consoles, events);
     std::unique_ptr<SerialBackend> debug_console;
     if (files.debug_console) {
         debug_console = open_serial_backend(std::move(*files.debug_console), events);
@@ -102,7 +120,8 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
                       .kvm = kvm,
                       .kernel = *files.kernel,
                       .initrd = files.initrd ? &*files.initrd : nullptr,
-                      .serials = backends,
+                      .serials = serials,
+                      .consoles = consoles,
                       .debug_console = debug_console.get(),
                       .disks = files.disks,
                       .nets = files.nets,
@@ -111,11 +130,11 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
     auto vmm = std::make_unique<VirtualMachine>(config, host, Battery{}, give_up_on_signal);
     HostEvents host_events(events, observer, vmm);
     // As late as possible, so that set-up errors occur before the terminal is changed.
-    if (const auto console =
-            std::ranges::find(config.serials, SerialConfig::Kind::stdio, &SerialConfig::kind);
-        console != config.serials.end()) {
-        host_events.open_terminal(events,
-                                  *backends.at(static_cast<std::size_t>(console - config.serials.begin())));
+    for (SerialBackend* const console :
+         {on_terminal(config.serials, serials), on_terminal(config.consoles, consoles)}) {
+        if (console != nullptr) {
+            host_events.open_terminal(events, *console);
+        }
     }
     RestartPace pace;
     for (;;) {

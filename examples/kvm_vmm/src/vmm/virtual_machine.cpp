@@ -51,13 +51,13 @@ VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, cons
                     .memory = memory_,
                     .battery = battery,
                     .serials = host.serials,
+                    .consoles = host.consoles,
                     .debug_console = host.debug_console,
                     .disks = host.disks,
                     .nets = host.nets,
                     .shares = host.shares,
                     .vsock = host.vsock,
-                    .on_command = [this](std::size_t port,
-                                         ConsoleCommand command) { on_console_command(port, command); },
+                    .on_command = [this](ConsoleCommand command) { on_console_command(command); },
                     .observer = observer_,
                     .controls = controls_});
     create_vcpus();
@@ -106,13 +106,14 @@ void VirtualMachine::create_vcpus() {
     set_boot_registers(*vcpus_.front(), guest_->boot_cpu);
 }
 
-void VirtualMachine::on_console_command(std::size_t port, ConsoleCommand command) {
+void VirtualMachine::on_console_command(ConsoleCommand command) {
     switch (command) {
         case ConsoleCommand::exit:
             request_end(end::PoweredOff{});
             break;
         case ConsoleCommand::send_break:
-            controls_.consoles.at(port)->send_break();
+            // A serial port sends the BREAK itself.
+            report("a virtio console has no BREAK; Linux takes Ctrl-O there as SysRq if it is its console");
             break;
         case ConsoleCommand::help:
             report(
@@ -182,6 +183,12 @@ void VirtualMachine::look_for_halt() {
 }
 
 void VirtualMachine::request_end_by_signal(int signal) { end_.request_by_host(end::Signal{signal}); }
+
+void VirtualMachine::terminal_resized() {
+    for (const std::shared_ptr<virtio::Console>& console : controls_.virtio_consoles) {
+        console->terminal_resized();
+    }
+}
 
 void VirtualMachine::declare_pause() {
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
@@ -260,6 +267,9 @@ void VirtualMachine::finish_output() {
         for (const std::unique_ptr<SerialConsole>& console : controls_.consoles) {
             bytes += console->unsent();
         }
+        for (const std::shared_ptr<virtio::Console>& console : controls_.virtio_consoles) {
+            bytes += console->unsent();
+        }
         return bytes;
     };
     const auto now = [] { return std::chrono::steady_clock::now(); };
@@ -277,8 +287,7 @@ void VirtualMachine::finish_output() {
         left = unsent();
     }
     if (left != 0 && !end_.requested_by_host()) {
-        report("the reader of a serial port does not take the guest's last " + std::to_string(left) +
-               " bytes");
+        report("the reader of a console does not take the guest's last " + std::to_string(left) + " bytes");
     }
 }
 

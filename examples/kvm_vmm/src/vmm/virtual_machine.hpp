@@ -42,6 +42,7 @@ struct VmHost {
     ImageFile& kernel;
     ImageFile* initrd;                                            ///< null for none
     std::span<const std::unique_ptr<SerialBackend>> serials;      ///< one for each serial port
+    std::span<const std::unique_ptr<SerialBackend>> consoles;     ///< one for each virtio console
     SerialBackend* debug_console;                                 ///< null for none
     std::span<const std::unique_ptr<virtio::DiskImage>> disks{};  ///< one for each of VmmConfig::disks
     std::span<const virtio::NetTarget> nets{};                    ///< one for each of VmmConfig::nets
@@ -66,7 +67,7 @@ public:
     /// Runs the guest, and the event loop in this thread, until the VM ends.
     VmEnd run();
 
-    /// After run(), as the last use of this VM: lets slow readers of the serial ports take the guest's last
+    /// After run(), as the last use of this VM: lets slow readers of the consoles take the guest's last
     /// output, for as long as ReaderPatience allows and the host does not request the end. Before that the
     /// guest's memory is returned to the host.
     void finish_output();
@@ -82,6 +83,9 @@ public:
     }
     /// Ends the VM because this process received a signal that requests it.
     void request_end_by_signal(int signal);
+
+    /// The size of the terminal that this process runs in has changed. Called from the event loop's thread.
+    void terminal_resized();
 
     /// Notifies the guest that it did not run for a while. Called from the event loop's thread.
     void declare_pause();
@@ -100,7 +104,7 @@ private:
     [[nodiscard]] std::string status() const;
     void look_for_halt();
     void stop_vcpus();
-    void on_console_command(std::size_t port, ConsoleCommand command);
+    void on_console_command(ConsoleCommand command);
 
     VmmConfig config_;
     EventManager& events_;
