@@ -15,6 +15,7 @@
 
 #define KVM_VMM_GUARDED_BY(mutex) KVM_VMM_THREAD_ATTRIBUTE(guarded_by(mutex))
 #define KVM_VMM_REQUIRES(mutex) KVM_VMM_THREAD_ATTRIBUTE(requires_capability(mutex))
+#define KVM_VMM_RETURNS(mutex) KVM_VMM_THREAD_ATTRIBUTE(lock_returned(mutex))
 
 namespace kvm_vmm {
 

@@ -86,7 +86,7 @@ public:
     [[nodiscard]] std::vector<std::optional<QueueState>> drain();
 
 protected:
-    [[nodiscard]] Mutex& mutex() const noexcept { return mutex_; }
+    [[nodiscard]] Mutex& mutex() const noexcept KVM_VMM_RETURNS(mutex_) { return mutex_; }
     [[nodiscard]] std::string_view name() const noexcept { return name_; }
     [[nodiscard]] Counters& counters() noexcept { return counters_; }
 
