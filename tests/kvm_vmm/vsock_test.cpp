@@ -9,6 +9,7 @@
 #include "sanitizer.hpp"
 #include "util/error.hpp"
 #include "util/log.hpp"
+#include "vmm/opened_files.hpp"
 #include "vsock_driver.hpp"
 
 using namespace kvm_vmm;
@@ -955,5 +956,56 @@ TEST_CASE("Vsock: random actions on both ends lose and reorder nothing", "[vsock
     for (unsigned seed = 0; seed < seeds; ++seed) {
         CAPTURE(seed);
         RandomPeers(seed).run(300);
+    }
+}
+
+TEST_CASE("Vsock: the path is opened once for all VMs, and only a socket left behind is replaced",
+          "[vsock]") {
+    const ScratchDirectory directory;
+    VmmConfig config;
+    config.kernel = directory.write("kernel", "kernel").string();
+    config.serials = {{SerialConfig::Kind::null, {}}};
+    const auto reason = [&](const std::string& path) -> std::string {
+        config.vsock = VsockConfig{3, path};
+        const OpenedFiles files = open_files(config);
+        CHECK(files.vsock.has_value() != files.error.has_value());
+        if (!files.error) {
+            return {};
+        }
+        CHECK(files.error->code() == ExitCode::bad_file);
+        return files.error->what();
+    };
+    const std::string path = (directory / "v.sock").string();
+    SECTION("a socket that was left behind") {
+        (void)listen_unix(path);
+        CHECK(reason(path).empty());
+        CHECK_FALSE(std::filesystem::exists(path));  // removed with its owner
+    }
+    SECTION("a socket in use") {
+        const UniqueFd other = listen_unix(path);
+        CHECK_THAT(reason(path), Catch::Matchers::Contains("another program listens there"));
+        CHECK(std::filesystem::exists(path));
+    }
+    SECTION("another file") {
+        (void)directory.write("v.sock", "precious");
+        CHECK_THAT(reason(path), Catch::Matchers::Contains("not a socket; it is left as it is"));
+        CHECK(slurp(path) == "precious");
+    }
+    SECTION("a path with its ports has to fit") {
+        const std::size_t before = (directory / "").string().size();
+        CHECK(reason((directory / std::string(96 - before, 'v')).string()).empty());
+        const std::string text = reason((directory / std::string(97 - before, 'v')).string());
+        CHECK_THAT(text, Catch::Matchers::StartsWith("vsock socket '"));
+        CHECK_THAT(text, Catch::Matchers::Contains("the path has 97 bytes, and it may have at most 96"));
+    }
+    SECTION("the socket of a serial port") {
+        config.serials = {{SerialConfig::Kind::unix_socket, path}};
+        CHECK_THROWS_WITH(reason((directory / "." / "v.sock").string()),
+                          Catch::Matchers::Contains("are the same file"));
+        CHECK_FALSE(std::filesystem::exists(path));
+    }
+    SECTION("the kernel") {
+        CHECK_THROWS_WITH(reason(config.kernel), Catch::Matchers::Contains("are the same file"));
+        CHECK(slurp(config.kernel) == "kernel");
     }
 }
