@@ -79,6 +79,9 @@ class MachineTest(unittest.TestCase):
 
     # The memory that the largest guest of the class may have.
     memory_mib = 512
+    # Images of this computer that the machine has, under the names machine.disks.
+    disks = ()
+    network = False
     machine = None
 
     def __init_subclass__(cls, **arguments):
@@ -100,7 +103,7 @@ class MachineTest(unittest.TestCase):
 
     @classmethod
     def open_machine(cls):
-        cls.machine = machine.open_machine(cls.machine_kind, print, cls._log.name, cls.memory_mib)
+        cls.machine = machine.open_machine(cls.machine_kind, print, cls._log.name, cls.memory_mib, cls.disks, cls.network)
 
     @classmethod
     def close_machine(cls):

@@ -242,7 +242,7 @@ def guest_initramfs(cache, the_kernel):
         archive = cpio.Archive()
         applets = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout.split()
         _base(archive, busybox, applets)
-        for name in ("root", "tmp", "run", "etc", "sbin", "usr/bin", "usr/sbin"):
+        for name in ("root", "tmp", "run", "etc", "mnt", "sbin", "usr/bin", "usr/sbin"):
             archive.directory(name)
         archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
         archive.file("etc/group", b"root:x:0:\n")
