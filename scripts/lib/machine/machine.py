@@ -442,7 +442,9 @@ class NestedMachine(Machine):
         command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                    # Without xsave: this emulation hides XSETBV from the nested KVM, which then misreports the
                    # size of the saved state, so that every guest prints a warning.
-                   "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,-xsave",
+                   # Without the instructions for AES and GCM: the self-tests of the drivers that udev loads for them take
+                   # minutes here, and a system waits for them.
+                   "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,-xsave,-aes,-pclmulqdq,-sha-ni",
                    # One CPU is hardly slower for a guest of one CPU, and reliable: if QEMU emulates several
                    # in parallel, code that one of them modifies while another executes it is sometimes lost,
                    # which crashes the nested host or its guest.
