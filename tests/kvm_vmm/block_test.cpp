@@ -813,6 +813,18 @@ TEST_CASE("Block: limits delay requests, and lose none", "[blk]") {
     CHECK(rig.read(0, sector).status == ok);
 }
 
+TEST_CASE("Block: what needs no host is answered although the next request waits for a limit", "[blk]") {
+    FakeDisk disk(64 * sector);
+    BlockRig rig(disk, {.id = "x", .requests_per_second = 1});  // with a burst of 1
+    rig->start();
+    rig.offer(block_request::get_id, 0, {}, 20);
+    rig.offer(block_request::in, 0, {}, sector);
+    rig->notify(0);
+    CHECK(rig->run_until([&] { return rig->queues[0]->used_index() == 1; }, 500ms));
+    CHECK(disk.begun() == 0);
+    CHECK(rig->run_until([&] { return rig->queues[0]->used_index() == 2; }));
+}
+
 TEST_CASE("Block: without the host's cache, memory is aligned by a copy", "[blk]") {
     FakeDisk disk(std::size_t{1} << 20U);
     disk.content = pattern(std::size_t{1} << 20U);

@@ -228,6 +228,7 @@ void Block::serve_queue(std::size_t index) {
                 throttles_.add();
                 engine_->start();
                 take_ended();
+                publish(index);
                 return;
             }
             begin(index, std::move(*chain));
@@ -279,8 +280,7 @@ void Block::begin(std::size_t queue, Chain chain) {
     Header header{};
     std::array<std::uint8_t, sizeof(Header)> bytes{};
     if (chain.writable.empty() || chain.readable.read(0, bytes) != bytes.size()) {
-        rejected_.add();
-        answer(queue, chain, BlockStatus::io_error, 0);
+        reject(queue, chain, BlockStatus::io_error);
         return;
     }
     std::memcpy(&header, bytes.data(), sizeof(header));
@@ -306,8 +306,7 @@ void Block::begin(std::size_t queue, Chain chain) {
             begin_ranges(queue, std::move(chain), header.type);
             break;
         default:
-            rejected_.add();
-            answer(queue, chain, BlockStatus::unsupported, 0);
+            reject(queue, chain, BlockStatus::unsupported);
             break;
     }
 }
@@ -318,8 +317,7 @@ void Block::begin_transfer(std::size_t queue, Chain chain, const Header& header)
                                : chain.readable.part(sizeof(Header), chain.readable.size() - sizeof(Header));
     if (data.size() % sector_size != 0 || !inside(header.sector, data.size()) ||
         (!reads && file_.facts().read_only)) {
-        rejected_.add();
-        answer(queue, chain, BlockStatus::io_error, 0);
+        reject(queue, chain, BlockStatus::io_error);
         return;
     }
     (reads ? reads_ : writes_).add();
@@ -334,22 +332,18 @@ void Block::begin_transfer(std::size_t queue, Chain chain, const Header& header)
 
 void Block::begin_ranges(std::size_t queue, Chain chain, std::uint32_t type) {
     const bool discards = type == block_request::discard;
-    const auto reject = [&](BlockStatus status) {
-        rejected_.add();
-        answer(queue, chain, status, 0);
-    };
     if (file_.facts().read_only) {
-        reject(BlockStatus::io_error);
+        reject(queue, chain, BlockStatus::io_error);
         return;
     }
     if (discards && !file_.facts().can_discard) {
-        reject(BlockStatus::unsupported);
+        reject(queue, chain, BlockStatus::unsupported);
         return;
     }
     const std::uint64_t size = chain.readable.size() - sizeof(Header);
     std::array<std::uint8_t, max_ranges * sizeof(RangeEntry)> bytes{};
     if (size == 0 || size % sizeof(RangeEntry) != 0 || size > bytes.size()) {
-        reject(BlockStatus::io_error);
+        reject(queue, chain, BlockStatus::io_error);
         return;
     }
     chain.readable.read(sizeof(Header), bytes);
@@ -358,13 +352,13 @@ void Block::begin_ranges(std::size_t queue, Chain chain, std::uint32_t type) {
         RangeEntry entry{};
         std::memcpy(&entry, bytes.data() + at, sizeof(entry));
         if ((entry.flags & ~(discards ? 0 : unmap_flag)) != 0) {
-            reject(BlockStatus::unsupported);
+            reject(queue, chain, BlockStatus::unsupported);
             return;
         }
         const std::uint64_t length = entry.sectors * sector_size;
         if (entry.sectors > (discards ? max_discard_sectors : max_write_zeroes_sectors) ||
             !inside(entry.sector, length)) {
-            reject(BlockStatus::io_error);
+            reject(queue, chain, BlockStatus::io_error);
             return;
         }
         if (length != 0) {
@@ -431,6 +425,12 @@ void Block::answer(std::size_t queue, const Chain& chain, BlockStatus status, st
         chain.writable.write(size - 1, byte);
     }
     push(queue, chain, static_cast<std::uint32_t>(size));
+}
+
+// The answer to a request that is not valid.
+void Block::reject(std::size_t queue, const Chain& chain, BlockStatus status) {
+    rejected_.add();
+    answer(queue, chain, status, 0);
 }
 
 void Block::log_error(const DiskIo& io) const {

@@ -120,6 +120,7 @@ private:
     void end(Request& request) KVM_VMM_REQUIRES(mutex());
     void answer(std::size_t queue, const Chain& chain, BlockStatus status, std::uint64_t filled)
         KVM_VMM_REQUIRES(mutex());
+    void reject(std::size_t queue, const Chain& chain, BlockStatus status) KVM_VMM_REQUIRES(mutex());
     void log_error(const DiskIo& io) const;
     void on_engine_ready();
     void on_limit_passed();
