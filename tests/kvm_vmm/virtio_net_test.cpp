@@ -759,3 +759,33 @@ TEST_CASE("MAC address: text is six bytes, and nothing else", "[net]") {
     CHECK((derived[0] & 2U) != 0);
     CHECK(parse_mac(to_string(derived)) == derived);
 }
+
+TEST_CASE("Net: a rate limit delays frames in both directions, and loses none", "[net]") {
+    ScriptedHost host;
+    DeviceRig rig([&](DeviceRig& r) {
+        return std::make_shared<Net>("net0", r.counters, host,
+                                     Net::Settings{.mac = mac, .mtu = std::nullopt, .rate = 400'000},
+                                     &r.events);
+    });
+    rig.start();
+    constexpr unsigned frames = 8;  // 160 kB, of which 65,536 bytes pass at once
+    const auto begin = std::chrono::steady_clock::now();
+    for (unsigned i = 0; i < frames; ++i) {
+        host.arrived.push_back({.header = {}, .bytes = frame_of(20'000, i)});
+        rig.offer(tx, with_header(frame_of(20'000, i)), {});
+        rig.offer(rx, {}, std::array<std::uint32_t, 1>{20'012});
+    }
+    rig.notify(tx);
+    rig.notify(rx);
+    rig.run_events();
+    CHECK(host.sent.size() < frames);
+    CHECK_FALSE(host.arrived.empty());
+    CHECK_FALSE(host.polled);
+    CHECK(rig.counters["throttled"].value() >= 2);
+    CHECK(rig.run_until([&] { return host.sent.size() == frames && host.arrived.empty(); }));
+    CHECK(std::chrono::steady_clock::now() - begin > std::chrono::milliseconds(150));
+    for (unsigned i = 0; i < frames; ++i) {
+        CHECK(host.sent[i].bytes == frame_of(20'000, i));
+    }
+    CHECK(rig.counters["tx_dropped"].value() + rig.counters["rx_dropped"].value() == 0);
+}

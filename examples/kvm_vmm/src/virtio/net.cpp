@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -23,6 +24,10 @@ static_assert(sizeof(Config) == 12);
 constexpr std::uint16_t status_link_up = 1;  // VIRTIO_NET_S_LINK_UP
 
 constexpr std::uint16_t ethernet_mtu = 1500;
+constexpr std::uint64_t min_burst = 64 * 1024;  // about one of the largest frames
+
+std::chrono::nanoseconds now() { return std::chrono::steady_clock::now().time_since_epoch(); }
+
 constexpr std::uint16_t frame_overhead = 14 + 4;  // of an Ethernet header and a VLAN tag
 // readv(2) takes 1024 pieces. A chain has at most as many as its queue has descriptors.
 constexpr std::size_t most_pieces = 1024 - 256 - 2;
@@ -74,14 +79,30 @@ Net::Net(std::string_view name, Counters& counters, NetBackend& backend, const S
       tx_dropped_(counters["tx_dropped"]),
       tx_waits_(counters["tx_waits"]),
       link_downs_(counters["link_downs"]),
+      throttled_(counters["throttled"]),
       overflow_(max_frame) {
     if (events_ == nullptr) {
         events_ = &thread_.emplace(std::string(name)).events();
+    }
+    if (settings_.rate) {
+        const TokenBucket bucket(*settings_.rate, std::max(*settings_.rate / 10, min_burst), now());
+        const LockGuard lock(mutex());
+        receive_limit_.emplace(bucket, *events_, [this] { frames_arrived(); });
+        transmit_limit_.emplace(bucket, *events_, [this] { room_is_free(); });
     }
     backend_.attach(*events_, *this);
 }
 
 Net::~Net() { Net::stop_events(); }
+
+bool Net::take(std::optional<Limit>& limit, std::size_t bytes) {
+    if (!limit || limit->bucket.try_take(bytes, now())) {
+        return true;
+    }
+    throttled_.add();
+    limit->timer.set(limit->bucket.next(now()));
+    return false;
+}
 
 EventManager& Net::events() noexcept { return *events_; }
 
@@ -238,6 +259,9 @@ Net::Received Net::receive_frame() {
     if (posted_.empty()) {
         return Received::no_buffers;
     }
+    if (!take(receive_limit_, 0)) {
+        return Received::later;
+    }
     pieces_.clear();
     std::uint64_t skipped = sizeof(NetHeader);
     for (const Chain& chain : posted_) {
@@ -253,6 +277,7 @@ Net::Received Net::receive_frame() {
     if (!length) {
         return Received::none;
     }
+    [[maybe_unused]] const bool taken = take(receive_limit_, *length);  // more than is there, at most once
     if (*length < min_frame || *length > max_frame || !may_receive(header_)) {
         rx_dropped_.add();
     } else if (fits(*length)) {
@@ -352,6 +377,9 @@ bool Net::transmit(const Chain& chain) {
         return true;
     }
     const auto length = static_cast<std::size_t>(size - sizeof(header));
+    if (!take(transmit_limit_, length)) {
+        return false;
+    }
     pieces_.clear();
     append(pieces_, chain.readable, sizeof(header));
     header.buffers = 0;
@@ -362,9 +390,15 @@ bool Net::transmit(const Chain& chain) {
             return true;
         case NetBackend::Sent::not_now:
             tx_waits_.add();
+            if (transmit_limit_) {
+                transmit_limit_->bucket.give_back(length);
+            }
             backend_.want_room();
             return false;
         case NetBackend::Sent::refused:
+            if (transmit_limit_) {
+                transmit_limit_->bucket.give_back(length);
+            }
             tx_dropped_.add();
             return true;
     }

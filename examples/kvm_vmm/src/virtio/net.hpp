@@ -4,14 +4,19 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string_view>
 #include <sys/uio.h>
+#include <utility>
 #include <vector>
 
 #include "event/event_thread.hpp"
+#include "event/timer.hpp"
+#include "util/token_bucket.hpp"
 #include "virtio/device.hpp"
 #include "virtio/net_backend.hpp"
 
@@ -49,7 +54,8 @@ public:
 
     struct Settings {
         MacAddress mac;
-        std::optional<std::uint16_t> mtu{};  ///< in bytes, without the Ethernet header
+        std::optional<std::uint16_t> mtu{};   ///< in bytes, without the Ethernet header
+        std::optional<std::uint64_t> rate{};  ///< bytes per second, of each direction; a tenth of it at once
     };
 
     /// `backend` must outlive the device and have no other client. Throws VmmError if the system has no
@@ -101,6 +107,16 @@ private:
     [[nodiscard]] bool transmit(const Chain& chain) KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] bool may_transmit(const NetHeader& header) const KVM_VMM_REQUIRES(mutex());
 
+    /// The limit of one direction, and the timer that ends a wait for it.
+    struct Limit {
+        Limit(const TokenBucket& full, EventManager& events, std::function<void()> on_expired)
+            : bucket(full), timer(events, CLOCK_MONOTONIC, std::move(on_expired)) {}
+        TokenBucket bucket;
+        Timer timer;
+    };
+    /// Returns whether it is not exceeded; otherwise sets its timer.
+    [[nodiscard]] bool take(std::optional<Limit>& limit, std::size_t bytes) KVM_VMM_REQUIRES(mutex());
+
     NetBackend& backend_;
     Settings settings_;
     std::uint64_t features_;
@@ -115,6 +131,7 @@ private:
     Counter& tx_dropped_;
     Counter& tx_waits_;
     Counter& link_downs_;
+    Counter& throttled_;
 
     /// Chains of the receive queue that were taken and not used yet, and their bytes.
     std::deque<Chain> posted_ KVM_VMM_GUARDED_BY(mutex());
@@ -126,6 +143,8 @@ private:
     /// Room for what does not fit into the driver's buffers.
     std::vector<std::uint8_t> overflow_ KVM_VMM_GUARDED_BY(mutex());
     std::vector<iovec> pieces_ KVM_VMM_GUARDED_BY(mutex());
+    std::optional<Limit> receive_limit_ KVM_VMM_GUARDED_BY(mutex());
+    std::optional<Limit> transmit_limit_ KVM_VMM_GUARDED_BY(mutex());
 };
 
 }  // namespace kvm_vmm::virtio

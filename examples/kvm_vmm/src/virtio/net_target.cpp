@@ -82,6 +82,7 @@ NetTarget open_net(const NetConfig& config, std::size_t index) {
             ? *config.mac
             : derive_mac(machine_id() + " " + std::to_string(index) + " " + target.backend->identity());
     target.settings.mtu = config.mtu ? config.mtu : target.backend->mtu();
+    target.settings.rate = config.rate;
     return target;
 }
 

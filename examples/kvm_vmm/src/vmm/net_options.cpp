@@ -26,8 +26,10 @@ namespace {
 using virtio::NetConfig;
 using Error = std::unexpected<std::string>;
 
+constexpr std::uint64_t max_rate = 1'000'000'000'000;
 constexpr std::string_view networks = "tap=NAME, fd=N, passt, passt=SOCKET";
-constexpr std::string_view options = "mac=ADDRESS, mtu=BYTES, forward=PROTOCOL:PORT:PORT";
+constexpr std::string_view options =
+    "mac=ADDRESS, mtu=BYTES, rate=BYTES_PER_SECOND, forward=PROTOCOL:PORT:PORT";
 
 template <class Number>
 std::optional<Number> number_in(std::string_view text, Number least, Number most) {
@@ -133,10 +135,16 @@ std::optional<std::string> take_option(NetConfig& config, const std::string& par
                           : std::optional(quote(part) + ": an MTU is " + std::to_string(virtio::min_mtu) +
                                           " to " + std::to_string(virtio::max_mtu) + " bytes");
     }
+    if (const auto text = value_of(part, "rate")) {
+        config.rate = number_in<std::uint64_t>(*text, 1, max_rate);
+        return config.rate ? std::nullopt
+                           : std::optional(quote(part) + ": a rate is 1 to " + std::to_string(max_rate) +
+                                           " bytes per second");
+    }
     if (const auto text = value_of(part, "forward")) {
         return take_forward(config, part, *text);
     }
-    constexpr std::array<std::string_view, 3> words{"mac=ADDRESS", "mtu=BYTES", "forward="};
+    constexpr std::array<std::string_view, 4> words{"mac=ADDRESS", "mtu=BYTES", "rate=BYTES", "forward="};
     return quote(part) + " is not one of " + std::string(options) + suggestion(part, words);
 }
 

@@ -631,7 +631,8 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
            "--net", [&](const std::string& text) { config.nets.push_back(*parse_net(text)); },
            "A network interface: passt (starts passt, which needs no privileges), passt=SOCKET (joins one), "
            "tap=NAME (a tap interface of this host) or fd=N (an inherited tap or stream socket), followed by "
-           ",mac=ADDRESS ,mtu=BYTES or, with passt, ,forward=tcp:HOSTPORT:GUESTPORT. A comma in SOCKET is "
+           ",mac=ADDRESS ,mtu=BYTES ,rate=BYTES_PER_SECOND or, with passt, ,forward=tcp:HOSTPORT:GUESTPORT. "
+           "A comma in SOCKET is "
            "written twice. May be given several times")
         ->type_name("NETWORK")
         ->check(check_net);
