@@ -165,14 +165,14 @@ private:
     std::size_t begun_{0};
 };
 
+inline constexpr std::uint8_t no_status = 0xEE;
+
 struct Answer {
     std::uint8_t status;    ///< 0xEE if the device has not written it
     std::uint32_t written;  ///< as in the used ring
     Bytes data;
     friend bool operator==(const Answer&, const Answer&) = default;
 };
-
-inline constexpr std::uint8_t no_status = 0xEE;
 
 struct BlockRig {
     explicit BlockRig(virtio::DiskFile& file, virtio::Block::Options options = {.id = "serial"},
@@ -181,7 +181,11 @@ struct BlockRig {
               return block = std::make_shared<virtio::Block>(
                          "disk0", r.counters, file, options,
                          [&](virtio::DiskFile& f) { return virtio::make_disk_engine(kind, "disk0", f); });
-          }) {}
+          }) {
+        // Before the device can write there: the buffers of all requests (DeviceRig::allocate()).
+        constexpr std::uint64_t first = 0x40'0000;
+        REQUIRE(rig.memory.write(first, Bytes(rig.memory.low_end() - first, no_status)));
+    }
     DeviceRig* operator->() { return &rig; }
 
     static Bytes header(std::uint32_t type, std::uint64_t sector) {
@@ -209,9 +213,6 @@ struct BlockRig {
         }
         sizes.push_back(1);
         rig.offer(queue, all, sizes);
-        for (const GuestRange& writable : rig.last_writable) {
-            REQUIRE(rig.memory.write(writable.address, Bytes(writable.size, no_status)));
-        }
     }
     Answer wait(std::uint32_t received, std::uint32_t queue = 0) {
         std::optional<DriverQueue::Used> used;
