@@ -82,7 +82,6 @@ bool is_host_trouble(int number) noexcept {
         case ENOMEM:
         case EROFS:
         case ESTALE:
-        case ENXIO:
             return true;
         default:
             return false;
