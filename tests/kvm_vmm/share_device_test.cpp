@@ -165,44 +165,53 @@ TEST_CASE("virtio-fs: after a reset the driver mounts it again, and knows nothin
 }
 
 TEST_CASE("virtio-fs: a reset waits for the request in progress, and writes nothing afterwards", "[share]") {
-    ScratchDirectory scratch;
-    ShareRig rig;
-    std::ofstream(rig.file, std::ios::binary) << std::string(1 << 20, 'x');
-    for (int round = 0; round < 100; ++round) {
+    ShareRig rig(true);
+    constexpr std::uint64_t size = 16 << 20;  // takes milliseconds to copy
+    std::ofstream(rig.file, std::ios::binary) << std::string(size, 'x');
+    rig.scratch.write("copy", "");
+    Counter& refused = rig->counters["refused"];
+    int in_progress = 0;
+    for (int round = 0; round < 50; ++round) {
         rig.mount();
+        fuse_copy_file_range_in in{};
         const std::uint64_t node = rig.look_up("file");
-        const std::uint64_t handle = rig.open(node);
-        const std::array<std::uint32_t, 1> room{(1 << 20) + 16};
+        in.fh_in = rig.open(node);
+        in.nodeid_out = rig.look_up("copy");
+        in.fh_out = rig.open(in.nodeid_out, O_RDWR);
+        in.len = size;
+        const std::array<std::uint32_t, 1> room{100};
+        // A request that is refused at once shows when the next one begins.
+        const std::uint64_t refused_before = refused.value();
+        rig->offer(requests, fuse_request(FUSE_GETATTR, 999, bytes_of(fuse_getattr_in{})), room);
         std::vector<GuestRange> buffers;
-        for (int i = 0; i < 5; ++i) {
-            rig->offer(requests, fuse_request(FUSE_READ, node, ShareRig::read_argument(handle, 1 << 20)),
-                       room);
+        for (int i = 0; i < 3; ++i) {
+            rig->offer(requests, fuse_request(FUSE_COPY_FILE_RANGE, node, bytes_of(in)), room);
             buffers.push_back(rig->last_writable.front());
         }
         rig->notify(requests);
-        std::this_thread::sleep_for(std::chrono::microseconds(round * 20));
-        rig->write(virtio::mmio::status, 0);
-        REQUIRE(rig->status() == 0);
-        // The memory belongs to the driver again: what it writes stays. The end of a buffer is what the device
-        // would write last.
-        const Bytes own(16, 'o');
-        const auto end_of = [&own](const GuestRange& buffer) {
-            return buffer.address + buffer.size - own.size();
-        };
-        for (const GuestRange& buffer : buffers) {
-            REQUIRE(rig->memory.write(end_of(buffer), own));
+        while (refused.value() == refused_before) {
+            std::this_thread::yield();
         }
-        const auto used_before =
-            *rig->memory.read_object<std::uint16_t>(DeviceRig::place_rings(requests, 256).used + 2);
-        std::this_thread::sleep_for(std::chrono::milliseconds(3));
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+        rig->write(virtio::mmio::status, 0);
+        // The memory belongs to the driver again: what it writes stays.
+        const Bytes own(100, 'o');
+        for (const GuestRange& buffer : buffers) {
+            REQUIRE(rig->memory.write(buffer.address, own));
+        }
+        const std::uint64_t used_index = DeviceRig::place_rings(requests, 256).used + 2;
+        const auto used = rig->memory.read_object<std::uint16_t>(used_index);
+        REQUIRE(rig->status() == 0);
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
         for (const GuestRange& buffer : buffers) {
             Bytes now(own.size());
-            REQUIRE(rig->memory.read(end_of(buffer), now));
+            REQUIRE(rig->memory.read(buffer.address, now));
             REQUIRE(now == own);
         }
-        CHECK(*rig->memory.read_object<std::uint16_t>(DeviceRig::place_rings(requests, 256).used + 2) ==
-              used_before);
+        REQUIRE(rig->memory.read_object<std::uint16_t>(used_index) == used);
+        in_progress += *used < 3 + 6 ? 1 : 0;  // of INIT, the look-ups and openings, and the refused one
     }
+    CHECK(in_progress > 25);
 }
 
 TEST_CASE("virtio-fs: draining completes the request in progress, and the rest follows", "[share]") {
