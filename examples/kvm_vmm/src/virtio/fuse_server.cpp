@@ -711,7 +711,16 @@ FuseServer::Answer FuseServer::make_directory(const Request& request) {
     if (::mkdirat(files_.path_of(**parent), request.name.c_str(), mode) != 0) {
         return host_error();
     }
-    return answer_entry(request, files_.look_up(**parent, request.name));
+    auto entry = files_.look_up(**parent, request.name);
+    if (entry && S_ISDIR(entry->status.st_mode)) {
+        // Whatever the umask of this process is, with the set-group-id bit that it has from its parent.
+        const SharedDirectory::Object& made = **files_.object(entry->id);
+        [[maybe_unused]] const int result = change_mode(made, mode | (entry->status.st_mode & S_ISGID));
+        if (const auto status = files_.status_of(made)) {
+            entry->status = *status;
+        }
+    }
+    return answer_entry(request, entry);
 }
 
 FuseServer::Answer FuseServer::remove_file(const Request& request) {

@@ -22,7 +22,7 @@ namespace kvm_vmm::virtio {
 ///   seen to have changed. So changes by the host are seen within that time.
 /// - Without `writable` each request that would change something fails with EROFS.
 /// - The guest sees the numbers of the host's users. What it creates belongs to the user of this process,
-///   restricted by the umask of this process, and gets no set-user-id or set-group-id bit. Regular files,
+///   has the mode that the guest asks for, and gets no set-user-id or set-group-id bit. Regular files,
 ///   directories and symbolic links can be created, and nothing else.
 /// - Extended attributes, locks of the host, ioctl and mmap of the host's pages are not offered.
 ///

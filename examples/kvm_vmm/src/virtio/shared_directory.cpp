@@ -241,6 +241,8 @@ FileResult<UniqueFd> SharedDirectory::create_file(const Object& parent, const st
     if (!created) {
         return host_error();
     }
+    // Whatever the umask of this process is: the guest has applied its own.
+    [[maybe_unused]] const int result = ::fchmod(created.get(), mode & 0777U);
     return created;
 }
 
