@@ -42,6 +42,7 @@ TEST_CASE("Net options: each kind of network, and its options", "[net][options]"
     CHECK(tap.mac == virtio::MacAddress{0x52, 0x54, 0, 0x12, 0x34, 0x56});
     CHECK(tap.mtu == 9000);
     CHECK(tap.rate == 1'000'000);
+    CHECK(parse_net("tap=tap0,rate=20M").value().rate == 20U << 20U);
     const NetConfig fd = parse_net("fd=7").value();
     CHECK(fd.kind == NetConfig::Kind::fd);
     CHECK(fd.fd == 7);
@@ -71,6 +72,9 @@ TEST_CASE("Net options: a mistake is one line that names it", "[net][options]") 
     CHECK_THAT(reason("tap=a,mtu=67"), Contains("68 to 65535"));
     CHECK_THAT(reason("tap=a,mtu=65536"), Contains("68 to 65535"));
     CHECK_THAT(reason("tap=a,rate=0"), Contains("bytes per second"));
+    CHECK_THAT(reason("tap=a,rate=0M"), Contains("bytes per second"));
+    CHECK_THAT(reason("tap=a,rate=20X"), Contains("bytes per second"));
+    CHECK_THAT(reason("tap=a,rate=99999999999999"), Contains("bytes per second"));
     CHECK_THAT(reason("tap=a,speed=1"), Contains("'speed=1' is not one of"));
     CHECK_THAT(reason("tap=a,forward=tcp:1:2"), Contains("only --net passt"));
     CHECK_THAT(reason("passt=/s,forward=tcp:1:2"), Contains("only --net passt"));

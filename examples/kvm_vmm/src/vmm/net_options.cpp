@@ -136,10 +136,15 @@ std::optional<std::string> take_option(NetConfig& config, const std::string& par
                                           " to " + std::to_string(virtio::max_mtu) + " bytes");
     }
     if (const auto text = value_of(part, "rate")) {
+        // As for a disk: bytes, or a size with its unit.
         config.rate = number_in<std::uint64_t>(*text, 1, max_rate);
+        if (const auto size = parse_size(*text); !config.rate && size && *size >= 1 && *size <= max_rate &&
+                                                 text->find_first_not_of("0123456789") != std::string::npos) {
+            config.rate = size;
+        }
         return config.rate ? std::nullopt
                            : std::optional(quote(part) + ": a rate is 1 to " + std::to_string(max_rate) +
-                                           " bytes per second");
+                                           " bytes per second, such as 1000000 or 20M");
     }
     if (const auto text = value_of(part, "forward")) {
         return take_forward(config, part, *text);
