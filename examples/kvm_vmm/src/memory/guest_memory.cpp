@@ -14,6 +14,7 @@ namespace kvm_vmm {
 namespace {
 
 constexpr std::uint64_t huge_page = 2ULL << 20U;
+constexpr std::uint64_t page_size = 4096;  // of x86_64
 
 // Maps RAM at a multiple of 2 MiB, like the guest addresses: only then can KVM map a huge page of the host as
 // one of the guest.
@@ -88,6 +89,24 @@ bool GuestMemory::read(std::uint64_t address, std::span<std::uint8_t> bytes) con
         std::ranges::copy(*source, bytes.begin());
     }
     return source.has_value();
+}
+
+std::optional<std::uint64_t> GuestMemory::discard(std::span<std::uint8_t> bytes) const noexcept {
+    const auto inside = [bytes](const Region& region) {
+        const auto first = std::bit_cast<std::uintptr_t>(region.host.data());
+        const auto wanted = std::bit_cast<std::uintptr_t>(bytes.data());
+        return wanted >= first && wanted - first <= region.host.size() &&
+               bytes.size() <= region.host.size() - (wanted - first);
+    };
+    if (std::ranges::none_of(regions_, inside)) {
+        return std::nullopt;
+    }
+    const std::uint64_t before = -std::bit_cast<std::uintptr_t>(bytes.data()) % page_size;
+    if (bytes.size() < before + page_size) {
+        return 0;
+    }
+    const std::uint64_t whole = (bytes.size() - before) / page_size * page_size;
+    return ::madvise(bytes.data() + before, whole, MADV_DONTNEED) == 0 ? std::optional(whole) : std::nullopt;
 }
 
 bool GuestMemory::give_back() noexcept {

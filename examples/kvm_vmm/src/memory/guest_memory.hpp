@@ -75,6 +75,11 @@ public:
         return object;
     }
 
+    /// Returns the whole pages among `bytes`, a part of RAM that slice() returned, to the host, after which they
+    /// read as zero. Parts of pages at either end stay as they are. Returns the number of bytes, or nothing if
+    /// `bytes` is no part of RAM or the host refuses. CPUs may run.
+    [[nodiscard]] std::optional<std::uint64_t> discard(std::span<std::uint8_t> bytes) const noexcept;
+
     /// Returns all pages to the host, after which RAM reads as zero. No CPU may run any more. Returns false
     /// if the host refuses, as for locked memory.
     bool give_back() noexcept;
