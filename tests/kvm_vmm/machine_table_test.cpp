@@ -117,6 +117,28 @@ TEST_CASE("Machine table: all resources fit on one machine without conflict, and
     CHECK_THAT(to_string(refused.error()), Catch::Matchers::Contains("8254"));
 }
 
+TEST_CASE("Machine table: the balloon follows the consoles and precedes the shares", "[machine]") {
+    VmmConfig config = full_config();
+    const auto order = [&config] {
+        std::vector<std::string> names;
+        for (const MachineDevice& row : machine_table(config)) {
+            for (const std::string_view name : {"console0", "balloon0", "share0", "rng"}) {
+                if (row.description.name == name) {
+                    names.emplace_back(name);
+                }
+            }
+        }
+        return names;
+    };
+    config.rng = true;
+    config.consoles = {SerialConfig{.kind = SerialConfig::Kind::null, .path = {}}};
+    config.shares = {ShareConfig{.path = "/", .tag = "share0"}};
+    config.balloon.reset();
+    CHECK(order() == std::vector<std::string>{"console0", "share0", "rng"});
+    config.balloon.emplace();
+    CHECK(order() == std::vector<std::string>{"console0", "balloon0", "share0", "rng"});
+}
+
 namespace {
 
 /// The full machine with `count` virtio devices, as rows of the table.

@@ -489,6 +489,53 @@ TEST_CASE("Options: --vsock takes a CID and a path, in any order", "[options]") 
     CHECK_FALSE(config_of({"--kernel", "k"}).vsock);
 }
 
+TEST_CASE("Options: --balloon has parts in any order, or none", "[options]") {
+    const auto parsed = [](std::vector<const char*> words) {
+        words.insert(words.begin(), {"--kernel", "k"});
+        const VmmConfig config = config_of(words);
+        REQUIRE(config.balloon);
+        return config.balloon.value_or(kvm_vmm::virtio::BalloonConfig{});
+    };
+    CHECK_FALSE(config_of({"--kernel", "k"}).balloon);
+    for (const auto& words : std::vector<std::vector<const char*>>{
+             {"--balloon"}, {"--balloon="}, {"--balloon", ""}, {"--balloon", "--exit-port"}}) {
+        CHECK(parsed(words).target == 0);
+        CHECK(parsed(words).free_page_reporting);
+        CHECK(parsed(words).deflate_on_oom);
+    }
+    CHECK(config_of({"--kernel", "k", "--balloon", "--exit-port"}).exit_port);
+    CHECK(parsed({"--balloon", "target=256M"}).target == 256U << 20U);
+    CHECK(parsed({"--balloon=target=8K"}).target == 8192);
+    const auto all = parsed({"--balloon", "deflate-on-oom=off,free-page-reporting=off,target=1"});
+    CHECK(all.target == 1U << 20U);
+    CHECK_FALSE(all.free_page_reporting);
+    CHECK_FALSE(all.deflate_on_oom);
+    CHECK_FALSE(parsed({"--balloon", "free-page-reporting=off,deflate-on-oom=on"}).free_page_reporting);
+    CHECK(parsed({"--balloon", "free-page-reporting=off,deflate-on-oom=on"}).deflate_on_oom);
+}
+
+TEST_CASE("Options: a wrong --balloon is refused by the word that is wrong", "[options]") {
+    for (const auto& [text, reason] : std::vector<std::pair<std::string, std::string>>{
+             {"on", "'on' is not one of target=, free-page-reporting=, deflate-on-oom="},
+             {"targte=1M", "did you mean target?"},
+             {",", "'' is not one of target="},
+             {"target", "'target' lacks its value: target=SIZE"},
+             {"deflate-on-oom", "lacks its value: deflate-on-oom=on"},
+             {"target=", "target='' is not a size"},
+             {"target=big", "target='big' is not a size such as 512M or 2G"},
+             {"target=-1", "target='-1' is not a size"},
+             {"target=1M,target=2M", "target= is given twice"},
+             {"deflate-on-oom=yes", "deflate-on-oom='yes' is not on or off"},
+             {"free-page-reporting=", "free-page-reporting='' is not on or off"},
+             {"target=512M", "the target is not smaller than the guest's RAM"}}) {
+        CAPTURE(text);
+        CHECK_THAT(usage_error({"--kernel", "k", "--balloon", text.c_str()}),
+                   Catch::Matchers::Contains("--balloon: ") && Catch::Matchers::Contains(reason));
+    }
+    CHECK_THAT(usage_error({"--kernel", "k", "--balloon", "--balloon", "target=1M"}),
+               Catch::Matchers::Contains("--balloon is given twice"));
+}
+
 TEST_CASE("Options: a wrong --vsock is refused by the word that is wrong", "[options]") {
     for (const auto& [text, reason] : std::vector<std::pair<std::string, std::string>>{
              {"", "not one of cid=N, path=PATH"},

@@ -17,9 +17,9 @@ namespace {
 
 constexpr std::uint64_t page = Balloon::page_size;
 
-DeviceRig make_rig(const BalloonOptions& options = {}) {
+DeviceRig make_rig(const BalloonConfig& config = {}) {
     return DeviceRig([&](DeviceRig& r) {
-        return std::make_shared<Balloon>("balloon0", r.counters, r.memory, r.events, options);
+        return std::make_shared<Balloon>("balloon0", r.counters, r.memory, r.events, config);
     });
 }
 

@@ -20,12 +20,12 @@ constexpr std::uint16_t queue_size = 128;
 }  // namespace
 
 Balloon::Balloon(std::string_view name, Counters& counters, const GuestMemory& memory, EventManager& events,
-                 BalloonOptions options)
+                 const BalloonConfig& config)
     : Device(name, counters),
       memory_(memory),
       events_(events),
-      options_(options),
-      sizes_(options.free_page_reporting ? 3 : 2, queue_size),
+      config_(config),
+      sizes_(config.free_page_reporting ? 3 : 2, queue_size),
       inflated_(counters["inflated_bytes"]),
       deflated_(counters["deflated_bytes"]),
       reported_(counters["reported_bytes"]),
@@ -33,20 +33,20 @@ Balloon::Balloon(std::string_view name, Counters& counters, const GuestMemory& m
       failed_(counters["host_errors"]) {}
 
 void Balloon::on_read_config(std::uint64_t offset, std::span<std::uint8_t> data) const {
-    const Config config{.target_pages = static_cast<std::uint32_t>(options_.target / page_size),
-                        .actual_pages = actual_pages_};
-    copy_config(config, offset, data);
+    const ConfigSpace space{.target_pages = static_cast<std::uint32_t>(config_.target / page_size),
+                            .actual_pages = actual_pages_};
+    copy_config(space, offset, data);
 }
 
 void Balloon::on_write_config(std::uint64_t offset, std::span<const std::uint8_t> data) {
-    std::array<std::uint8_t, sizeof(Config)> bytes{};
+    std::array<std::uint8_t, sizeof(ConfigSpace)> bytes{};
     on_read_config(0, bytes);
     for (std::size_t i = 0; i < data.size() && offset + i < bytes.size(); ++i) {
-        if (offset + i >= offsetof(Config, actual_pages)) {
+        if (offset + i >= offsetof(ConfigSpace, actual_pages)) {
             bytes[static_cast<std::size_t>(offset) + i] = data[i];
         }
     }
-    std::memcpy(&actual_pages_, bytes.data() + offsetof(Config, actual_pages), sizeof(actual_pages_));
+    std::memcpy(&actual_pages_, bytes.data() + offsetof(ConfigSpace, actual_pages), sizeof(actual_pages_));
 }
 
 void Balloon::on_reset() {

@@ -8,16 +8,10 @@
 #include <vector>
 
 #include "memory/guest_memory.hpp"
+#include "virtio/balloon_config.hpp"
 #include "virtio/device.hpp"
 
 namespace kvm_vmm::virtio {
-
-/// What a balloon offers to its driver.
-struct BalloonOptions {
-    std::uint64_t target{0};  ///< bytes that the guest should give up, a multiple of 4 KiB
-    bool free_page_reporting{true};
-    bool deflate_on_oom{true};
-};
 
 /// A memory balloon: VIRTIO 1.2, section 5.5. The guest gives pages up, whose memory returns to the host, until the
 /// balloon has the size of the target; and with free page reporting, it reports pages that it does not use.
@@ -39,19 +33,19 @@ public:
 
     /// `memory` and `events` must outlive the device.
     Balloon(std::string_view name, Counters& counters, const GuestMemory& memory, EventManager& events,
-            BalloonOptions options);
+            const BalloonConfig& config);
 
     [[nodiscard]] DeviceType type() const noexcept override { return DeviceType::balloon; }
     [[nodiscard]] std::uint64_t features() const noexcept override {
-        return (options_.deflate_on_oom ? feature_deflate_on_oom : 0) |
-               (options_.free_page_reporting ? feature_reporting : 0);
+        return (config_.deflate_on_oom ? feature_deflate_on_oom : 0) |
+               (config_.free_page_reporting ? feature_reporting : 0);
     }
     [[nodiscard]] std::span<const std::uint16_t> queue_sizes() const noexcept override { return sizes_; }
     [[nodiscard]] EventManager& events() noexcept override { return events_; }
 
 private:
     /// 5.5.4
-    struct Config {
+    struct ConfigSpace {
         std::uint32_t target_pages;
         std::uint32_t actual_pages;
     };
@@ -68,7 +62,7 @@ private:
 
     const GuestMemory& memory_;
     EventManager& events_;
-    BalloonOptions options_;
+    BalloonConfig config_;
     std::vector<std::uint16_t> sizes_;
     Counter& inflated_;
     Counter& deflated_;

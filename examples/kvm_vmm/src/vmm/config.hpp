@@ -12,6 +12,7 @@
 #include "arch/x86_64/kernel_image.hpp"
 #include "console/serial_config.hpp"
 #include "observe/config.hpp"
+#include "virtio/balloon_config.hpp"
 #include "virtio/disk_config.hpp"
 #include "virtio/net_config.hpp"
 
@@ -45,6 +46,7 @@ struct VmmConfig {
     std::optional<SerialConfig> debug_console;  ///< of ports 0xE9 and 0x402
     std::vector<virtio::DiskConfig> disks{};
     std::vector<virtio::NetConfig> nets;  ///< net0, net1, ...
+    std::optional<virtio::BalloonConfig> balloon;
     std::vector<ShareConfig> shares;
     bool rng{true};  ///< whether there is a virtio entropy device
     std::optional<VsockConfig> vsock;

@@ -10,6 +10,7 @@
 #include <vmdevice/range.hpp>
 #include <vmdevice/resources.hpp>
 
+#include "devices/balloon.hpp"
 #include "devices/block_device.hpp"
 #include "devices/debug_ports.hpp"
 #include "devices/entropy_source.hpp"
@@ -73,6 +74,9 @@ std::vector<VirtioDevice> virtio_devices(const VmmConfig& config) {
     }
     for (std::size_t i = 0; i < config.consoles.size(); ++i) {
         devices.push_back(virtio_console(i));
+    }
+    if (config.balloon) {
+        devices.push_back(balloon(*config.balloon));
     }
     for (std::size_t i = 0; i < config.shares.size(); ++i) {
         devices.push_back(shared_directory(i, config.shares[i].writable, config.shares[i].tag));

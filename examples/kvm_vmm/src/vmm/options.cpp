@@ -18,6 +18,7 @@
 
 #include "virtio/fs.hpp"
 #include "virtio/vsock_packet.hpp"
+#include "vmm/balloon_option.hpp"
 #include "vmm/disk_option.hpp"
 #include "vmm/net_options.hpp"
 #include "vmm/option_hints.hpp"
@@ -288,6 +289,9 @@ private:
         std::string value;
         if (equals != std::string::npos) {
             value = word.substr(equals + 1);
+        } else if (option->get_items_expected_min() == 0 &&
+                   (i + 1 == words.size() || words[i + 1].starts_with('-'))) {
+            // The value may be absent.
         } else if (i + 1 < words.size()) {
             value = words[i + 1];
             refuse_option_as_value(*option, name, value);
@@ -440,6 +444,12 @@ void add_console(VmmConfig& config, const std::string& text) {
         refuse("--console: only one console can be stdio");
     }
     config.consoles.push_back(console);
+}
+
+void check_balloon_target(const VmmConfig& config) {
+    if (config.balloon && config.balloon->target >= config.memory) {
+        refuse("--balloon: the target is not smaller than the guest's RAM (--memory)");
+    }
 }
 
 // The serial ports that there are by default. If the user wants a virtio console on this terminal, it has the
@@ -644,6 +654,19 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
            "written twice. May be given several times")
         ->type_name("DIR[,tag=NAME][,writable]")
         ->check(check_share);
+    app.add_option_function<std::string>(
+           "--balloon", [&](const std::string& text) { config.balloon = *parse_balloon(text); },
+           "Memory that the guest does not use returns to the host (virtio): target=SIZE, which it should "
+           "give "
+           "up in any case (0 by default), free-page-reporting=on|off (on by default), "
+           "deflate-on-oom=on|off: "
+           "whether the guest may take memory back before it kills a process (on by default)")
+        ->type_name("[KEY=VALUE,...]")
+        ->expected(0, 1)
+        ->check([](const std::string& text) {
+            const auto balloon = parse_balloon(text);
+            return balloon ? std::string{} : balloon.error();
+        });
     add_choice<bool>(
         app, "--rng", on_or_off, [&](bool on) { config.rng = on; }, "Source of random numbers (virtio)")
         ->type_name("on|off")
@@ -710,6 +733,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         refuse("--kernel IMAGE is required: which kernel to boot");
     }
     complete_serials(config);
+    check_balloon_target(config);
     return config;
 }
 
