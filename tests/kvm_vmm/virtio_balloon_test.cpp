@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // The virtio balloon (VIRTIO 1.2, 5.5): which memory returns to the host, and which never does.
 #include <array>
+#include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "catch.hpp"
@@ -17,14 +21,26 @@ namespace {
 
 constexpr std::uint64_t page = Balloon::page_size;
 
-DeviceRig make_rig(const BalloonConfig& config = {}) {
+constexpr std::uint64_t everything = ~std::uint64_t{0};
+
+DeviceRig make_rig(const BalloonConfig& config = {},
+                   std::chrono::milliseconds stats_interval = std::chrono::hours(1)) {
     return DeviceRig([&](DeviceRig& r) {
-        return std::make_shared<Balloon>("balloon0", r.counters, r.memory, r.events, config);
+        return std::make_shared<Balloon>("balloon0", r.counters, r.memory, r.events, config, stats_interval);
     });
 }
 
 std::span<const std::uint8_t> bytes_of(const std::vector<std::uint32_t>& numbers) {
     return {reinterpret_cast<const std::uint8_t*>(numbers.data()), numbers.size() * 4};
+}
+
+std::vector<std::uint8_t> stats_of(const std::vector<std::pair<std::uint16_t, std::uint64_t>>& entries) {
+    std::vector<std::uint8_t> bytes(entries.size() * 10);
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+        std::memcpy(&bytes[i * 10], &entries[i].first, 2);
+        std::memcpy(&bytes[i * 10 + 2], &entries[i].second, 8);
+    }
+    return bytes;
 }
 
 std::uint8_t first_byte(DeviceRig& rig, std::uint64_t number) {
@@ -53,7 +69,7 @@ TEST_CASE("virtio balloon: pages of the array return to the host, others do not;
     DeviceRig rig = make_rig({.target = 8 << 20});
     rig.start();
     CHECK(rig.config<std::uint32_t>(0) == 2048);
-    for (const std::uint64_t number : {2000, 2001, 2002}) {
+    for (const std::uint64_t number : {2000U, 2001U, 2002U}) {
         REQUIRE(rig.memory.write_object<std::uint8_t>(number * page, 7));
     }
     const auto used =
@@ -70,26 +86,107 @@ TEST_CASE("virtio balloon: pages of the array return to the host, others do not;
     CHECK(rig.counters["deflated_bytes"].value() == 2 * page);
 }
 
-TEST_CASE("virtio balloon: reported pages return to the host; parts of pages do not", "[virtio][balloon]") {
+TEST_CASE("virtio balloon: reported pages return to the host; the queue follows the negotiated features",
+          "[virtio][balloon]") {
+    const bool with_stats = GENERATE(true, false);
     DeviceRig rig = make_rig();
-    rig.start();
+    rig.start(with_stats ? everything : everything & ~Balloon::feature_stats);
+    const std::uint32_t queue = with_stats ? 3 : 2;
     const std::array<std::uint32_t, 1> size{64 * 1024};
-    rig.offer(Balloon::reporting_queue, {}, size);
+    rig.offer(queue, {}, size);
     const GuestRange range = rig.last_writable.front();
     const auto host = rig.memory.slice(range.address, range.size).value();
     std::ranges::fill(host, std::uint8_t{7});
-    rig.notify(Balloon::reporting_queue);
+    rig.notify(queue);
     rig.run_events();
-    CHECK(rig.queues.at(Balloon::reporting_queue)->take_used().has_value());
+    CHECK(rig.queues.at(queue)->take_used().has_value());
     CHECK(rig.counters["reported_bytes"].value() == 64 * 1024);
     CHECK(std::ranges::all_of(host, [](std::uint8_t byte) { return byte == 0; }));
 }
 
-TEST_CASE("virtio balloon: without reporting the queue does not exist", "[virtio][balloon]") {
+TEST_CASE("virtio balloon: without the feature, the queue of reports is served to nobody",
+          "[virtio][balloon]") {
+    DeviceRig rig = make_rig();
+    rig.start(everything & ~Balloon::feature_reporting);
+    const std::array<std::uint32_t, 1> size{64 * 1024};
+    rig.offer(3, {}, size);
+    rig.notify(3);
+    rig.run_events();
+    CHECK_FALSE(rig.queues.at(3)->take_used().has_value());
+    CHECK(rig.counters["reported_bytes"].value() == 0);
+    CHECK_FALSE(rig.needs_reset());
+}
+
+TEST_CASE("virtio balloon: without reporting its queue does not exist", "[virtio][balloon]") {
     DeviceRig rig = make_rig({.free_page_reporting = false, .deflate_on_oom = false});
-    CHECK((rig.device_features() & 0xFF'FFFFU) == 0);
-    rig.write(mmio::queue_sel, Balloon::reporting_queue);
+    CHECK((rig.device_features() & 0xFF'FFFFU) == Balloon::feature_stats);
+    rig.write(mmio::queue_sel, 3);
     CHECK(rig.read(mmio::queue_num_max) == 0);
+    CHECK((make_rig({.deflate_on_oom = true}).device_features() & Balloon::feature_deflate_on_oom) != 0);
+}
+
+TEST_CASE("virtio balloon: statistics become counters, and are asked for again after the interval",
+          "[virtio][balloon]") {
+    DeviceRig rig = make_rig({}, std::chrono::milliseconds(50));
+    rig.start();
+    rig.offer(Balloon::stats_queue, stats_of({{4, 1000}, {5, 5000}, {99, 7}, {0xFFFF, 8}, {15, 9}}), {});
+    rig.notify(Balloon::stats_queue);
+    rig.events.run_once(0);
+    CHECK(rig.counters["guest_free_bytes"].value() == 1000);
+    CHECK(rig.counters["guest_total_bytes"].value() == 5000);
+    CHECK(rig.counters["guest_direct_reclaim_bytes"].value() == 9);
+    CHECK(rig.counters["guest_swap_in_bytes"].value() == 0);
+    std::optional<kvm_vmm::test::DriverQueue::Used> used;
+    const auto returned = [&] {
+        return (used = rig.queues.at(Balloon::stats_queue)->take_used()).has_value();
+    };
+    REQUIRE(rig.run_until(returned));
+    CHECK(used->written == 0);
+    // Only one buffer is returned for each interval, and a value may fall.
+    rig.offer(Balloon::stats_queue, stats_of({{4, 10}}), {});
+    rig.notify(Balloon::stats_queue);
+    rig.events.run_once(0);
+    CHECK(rig.counters["guest_free_bytes"].value() == 10);
+    CHECK(rig.counters["guest_total_bytes"].value() == 5000);
+    REQUIRE(rig.run_until(returned));
+    // The driver does not answer: nothing happens.
+    CHECK_FALSE(rig.run_until(returned, std::chrono::milliseconds(200)));
+    CHECK_FALSE(rig.needs_reset());
+}
+
+TEST_CASE("virtio balloon: a buffer of statistics is read up to a limit, whole entries only, and stays",
+          "[virtio][balloon]") {
+    DeviceRig rig = make_rig({}, std::chrono::hours(1));
+    rig.start();
+    std::vector<std::pair<std::uint16_t, std::uint64_t>> entries(64, {99, 1});
+    entries.back() = {4, 64};
+    entries.push_back({4, 65});
+    rig.offer(Balloon::stats_queue, stats_of(entries), {});
+    rig.notify(Balloon::stats_queue);
+    rig.run_events();
+    CHECK(rig.counters["guest_free_bytes"].value() == 64);
+    rig.notify(Balloon::stats_queue);
+    rig.run_events();
+    CHECK_FALSE(rig.queues.at(Balloon::stats_queue)->take_used().has_value());
+
+    rig.start();
+    auto cut = stats_of({{4, 1}, {5, 2}});
+    rig.offer(Balloon::stats_queue, std::span(cut).first(19), {});
+    rig.notify(Balloon::stats_queue);
+    rig.run_events();
+    CHECK(rig.counters["guest_free_bytes"].value() == 1);
+    CHECK(rig.counters["guest_total_bytes"].value() == 0);
+}
+
+TEST_CASE("virtio balloon: statistics are not asked for after a reset", "[virtio][balloon]") {
+    DeviceRig rig = make_rig({}, std::chrono::milliseconds(20));
+    rig.start();
+    rig.offer(Balloon::stats_queue, stats_of({{4, 1}}), {});
+    rig.notify(Balloon::stats_queue);
+    rig.events.run_once(0);
+    rig.write(mmio::status, 0);
+    CHECK_FALSE(rig.run_until([&] { return rig.queues.at(Balloon::stats_queue)->take_used().has_value(); },
+                              std::chrono::milliseconds(100)));
 }
 
 TEST_CASE("virtio balloon: the driver writes the actual size only", "[virtio][balloon]") {

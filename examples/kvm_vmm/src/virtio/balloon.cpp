@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <ctime>
 #include <limits>
+#include <utility>
 
 namespace kvm_vmm::virtio {
 namespace {
@@ -17,20 +19,42 @@ constexpr std::uint64_t bytes_at_a_time = 64ULL << 20U;
 constexpr std::uint64_t max_array = 64ULL * 1024;
 constexpr std::uint16_t queue_size = 128;
 
+// An entry of the statistics (5.5.6.3): a tag of 16 bits and, without padding, a value of 64 bits.
+constexpr std::size_t stat_size = 10;
+// What is read of a buffer of statistics. Linux 6.12 sends 16 entries.
+constexpr std::uint64_t max_stats = 64;
+
+// By tag: VIRTIO_BALLOON_S_SWAP_IN and so on.
+constexpr std::array<std::string_view, Balloon::known_tags> stat_names{
+    "guest_swap_in_bytes",       "guest_swap_out_bytes",    "guest_major_faults",
+    "guest_minor_faults",        "guest_free_bytes",        "guest_total_bytes",
+    "guest_available_bytes",     "guest_disk_caches_bytes", "guest_hugetlb_allocations",
+    "guest_hugetlb_failures",    "guest_oom_kills",         "guest_allocation_stalls",
+    "guest_async_scan_bytes",    "guest_direct_scan_bytes", "guest_async_reclaim_bytes",
+    "guest_direct_reclaim_bytes"};
+
+// The device is the only one that changes the counter, and unsigned numbers wrap.
+void assign(Counter& counter, std::uint64_t value) { counter.add(value - counter.value()); }
+
 }  // namespace
 
 Balloon::Balloon(std::string_view name, Counters& counters, const GuestMemory& memory, EventManager& events,
-                 const BalloonConfig& config)
+                 const BalloonConfig& config, std::chrono::milliseconds stats_interval)
     : Device(name, counters),
       memory_(memory),
       events_(events),
       config_(config),
-      sizes_(config.free_page_reporting ? 3 : 2, queue_size),
+      sizes_(config.free_page_reporting ? 4 : 3, queue_size),
       inflated_(counters["inflated_bytes"]),
       deflated_(counters["deflated_bytes"]),
       reported_(counters["reported_bytes"]),
       ignored_(counters["ignored_pages"]),
-      failed_(counters["host_errors"]) {}
+      failed_(counters["host_errors"]),
+      stats_interval_(stats_interval),
+      stats_timer_(events, CLOCK_MONOTONIC, [this] { on_stats_interval(); }) {
+    std::ranges::transform(stat_names, stats_.begin(),
+                           [&counters](std::string_view name_of_stat) { return &counters[name_of_stat]; });
+}
 
 void Balloon::on_read_config(std::uint64_t offset, std::span<std::uint8_t> data) const {
     const ConfigSpace space{.target_pages = static_cast<std::uint32_t>(config_.target / page_size),
@@ -49,10 +73,80 @@ void Balloon::on_write_config(std::uint64_t offset, std::span<const std::uint8_t
     std::memcpy(&actual_pages_, bytes.data() + offsetof(ConfigSpace, actual_pages), sizeof(actual_pages_));
 }
 
+void Balloon::on_activate() {
+    if (is_stats_queue(stats_queue)) {
+        arm_stats_timer();
+    }
+}
+
 void Balloon::on_reset() {
     actual_pages_ = 0;
     done_of_chain_ = 0;
     reported_of_chain_ = 0;
+    has_stats_ = false;
+    wants_stats_ = false;
+    stats_timer_.set(std::nullopt);
+}
+
+void Balloon::on_stop_queue(std::size_t index) {
+    if (index == inflate_queue) {
+        done_of_chain_ = 0;
+    } else if (is_stats_queue(index)) {
+        has_stats_ = false;
+        wants_stats_ = false;
+    } else if (index != deflate_queue) {
+        reported_of_chain_ = 0;
+    }
+}
+
+bool Balloon::is_stats_queue(std::size_t index) const {
+    return index == stats_queue && (negotiated() & feature_stats) != 0;
+}
+
+void Balloon::arm_stats_timer() {
+    stats_timer_.set(std::chrono::steady_clock::now().time_since_epoch() + stats_interval_);
+}
+
+void Balloon::on_stats_interval() {
+    const LockGuard lock(mutex());
+    if (!active() || !is_stats_queue(stats_queue)) {
+        return;
+    }
+    if (has_stats_) {
+        has_stats_ = false;
+        wants_stats_ = true;
+        notify_self(stats_queue);
+    }
+    arm_stats_timer();
+}
+
+// The driver makes one buffer available, whose return asks for new statistics (5.5.6.3). Until then the buffer stays
+// in the ring, so there is nothing to complete before a reset or a saved state.
+void Balloon::serve_stats() {
+    serve(stats_queue, [this](const Chain& chain) KVM_VMM_REQUIRES(mutex()) {
+        if (std::exchange(wants_stats_, false)) {
+            return std::optional(std::uint32_t{0});
+        }
+        take_stats(chain.readable);
+        has_stats_ = true;
+        return std::optional<std::uint32_t>();
+    });
+}
+
+void Balloon::take_stats(const Buffers& stats) {
+    for (std::uint64_t i = 0; i < max_stats; ++i) {
+        std::array<std::uint8_t, stat_size> entry{};
+        if (stats.read(i * stat_size, entry) < stat_size) {
+            return;
+        }
+        std::uint16_t tag = 0;
+        std::uint64_t value = 0;
+        std::memcpy(&tag, entry.data(), sizeof(tag));
+        std::memcpy(&value, entry.data() + sizeof(tag), sizeof(value));
+        if (tag < stats_.size()) {
+            assign(*stats_.at(tag), value);
+        }
+    }
 }
 
 void Balloon::on_notified(std::size_t index) {
@@ -64,7 +158,14 @@ void Balloon::on_notified(std::size_t index) {
         });
         return;
     }
-    const bool reports = index == reporting_queue;
+    if (is_stats_queue(index)) {
+        serve_stats();
+        return;
+    }
+    const bool reports = index != inflate_queue;
+    if (reports && ((negotiated() & feature_reporting) == 0 || index != reporting_queue(negotiated()))) {
+        return;  // a queue of a feature that was not negotiated
+    }
     std::uint64_t budget = reports ? bytes_at_a_time : pages_at_a_time;
     serve(index, [this, index, reports, &budget](const Chain& chain) KVM_VMM_REQUIRES(mutex()) {
         if (reports ? report(chain.writable, budget) : inflate(chain.readable, budget)) {
