@@ -4,11 +4,16 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
+#include <fcntl.h>
 #include <fstream>
 #include <limits>
 #include <string>
+#include <unistd.h>
+
+#include <vmsuperio/linux/unique_fd.hpp>
 
 #include "catch.hpp"
 #include "util/error.hpp"
@@ -114,5 +119,22 @@ TEST_CASE("GuestMemory: core files do not contain it", "[memory]") {
             }
         }
         CHECK(left_out);
+    }
+}
+
+TEST_CASE("GuestMemory: nothing can be accessed before and after a region", "[memory]") {
+    const GuestMemory memory(GuestMemory::mmio_gap_start + 4 * mib);
+    REQUIRE(memory.regions().size() == 2);
+    vmsuperio::UniqueFd source(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
+    const auto writable = [&](std::uint8_t* at) { return ::read(source.get(), at, 1) == 1; };
+    for (const auto& region : memory.regions()) {
+        std::uint8_t* const end = region.host.data() + region.host.size();
+        CHECK(writable(region.host.data()));
+        CHECK(writable(end - 1));
+        for (std::uint8_t* const outside :
+             {region.host.data() - 4096, region.host.data() - 1, end, end + 4095}) {
+            CHECK_FALSE(writable(outside));
+            CHECK(errno == EFAULT);
+        }
     }
 }

@@ -16,26 +16,39 @@ namespace {
 constexpr std::uint64_t huge_page = 2ULL << 20U;
 constexpr std::uint64_t page_size = 4096;  // of x86_64
 
+// Before and after each region: an access past its end ends this program instead of changing its data.
+constexpr std::uint64_t guard = 4096;
+
 // Maps RAM at a multiple of 2 MiB, like the guest addresses: only then can KVM map a huge page of the host as
 // one of the guest.
 std::span<std::uint8_t> map_ram(std::uint64_t size) {
-    void* const mapped = ::mmap(nullptr, size + huge_page, PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapped == MAP_FAILED) {
-        throw VmmError(
-            ExitCode::vmm_error,
-            errno_message("cannot reserve " + std::to_string(size >> 20U) + " MiB of guest memory", errno));
-    }
+    const std::uint64_t reserved = size + 2 * huge_page;
+    void* const mapped =
+        ::mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     auto* const start = static_cast<std::uint8_t*>(mapped);
-    const std::uint64_t before = -std::bit_cast<std::uintptr_t>(start) % huge_page;
-    if (before != 0) {
-        ::munmap(start, before);
+    const std::uint64_t before =
+        mapped == MAP_FAILED ? 0 : guard + -(std::bit_cast<std::uintptr_t>(start) + guard) % huge_page;
+    if (mapped == MAP_FAILED || ::mprotect(start + before, size, PROT_READ | PROT_WRITE) != 0) {
+        const int error_number = errno;
+        if (mapped != MAP_FAILED) {
+            ::munmap(mapped, reserved);
+        }
+        throw VmmError(ExitCode::vmm_error,
+                       errno_message("cannot reserve " + std::to_string(size >> 20U) + " MiB of guest memory",
+                                     error_number));
     }
-    ::munmap(start + before + size, huge_page - before);
+    // What is left of the alignment; the guards stay.
+    if (before > guard) {
+        ::munmap(start, before - guard);
+    }
+    const std::uint64_t end = before + size + guard;
+    ::munmap(start + end, reserved - end);
     // A core file serves to find faults of this program, and must not contain the guest's data.
     ::madvise(start + before, size, MADV_DONTDUMP);
     return {start + before, size};
 }
+
+void unmap_ram(std::span<std::uint8_t> ram) { ::munmap(ram.data() - guard, ram.size() + 2 * guard); }
 
 }  // namespace
 
@@ -47,7 +60,7 @@ GuestMemory::GuestMemory(std::uint64_t size) : size_(size) {
         try {
             regions_.push_back({mmio_gap_end, map_ram(size - low)});
         } catch (...) {
-            ::munmap(regions_.front().host.data(), regions_.front().host.size());
+            unmap_ram(regions_.front().host);
             throw;
         }
     }
@@ -55,7 +68,7 @@ GuestMemory::GuestMemory(std::uint64_t size) : size_(size) {
 
 GuestMemory::~GuestMemory() {
     for (const Region& region : regions_) {
-        ::munmap(region.host.data(), region.host.size());
+        unmap_ram(region.host);
     }
 }
 

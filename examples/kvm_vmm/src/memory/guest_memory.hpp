@@ -19,7 +19,8 @@ struct GuestRange {
 
 /// The guest's RAM: one region below the MMIO gap and, if there is more RAM, one from 4 GiB up.
 ///
-/// All accessors check bounds and work on whole ranges inside one region. Guest CPUs may write the same
+/// All accessors check bounds and work on whole ranges inside one region. In the host's address space a page that
+/// cannot be accessed is before and after each region. Guest CPUs may write the same
 /// bytes at the same time, so data read from here is read once, copied, and validated after that.
 class GuestMemory {
 public:
