@@ -3,6 +3,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <ctime>
 #include <functional>
 #include <memory>
@@ -10,6 +11,7 @@
 #include <span>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include <vmdevice/byte_device.hpp>
 #include <vmdevice/device.hpp>
@@ -88,6 +90,10 @@ struct MachineDevice {
     /// Empty for a device that KVM emulates, whose resources are only reserved. Throws VmmError.
     // NOLINTNEXTLINE(readability-redundant-member-init): GCC warns of rows that leave it out
     std::function<DevicePointer(const DeviceContext&, ObservedDevice&)> create{};
+    /// Ports at which a write of one byte may reach the device later than the guest makes it, as long as no
+    /// other access of the guest overtakes it and the host can wait for it. See CoalescedWrites.
+    // NOLINTNEXTLINE(readability-redundant-member-init): as above
+    std::vector<std::uint16_t> coalesced_ports{};
 };
 
 /// A device model with a lock, as the bus needs it.

@@ -56,7 +56,9 @@ namespace kvm_vmm {
                                            .resources = {ports(range), interrupt(irq)},
                                            .fixed_hardware = cmos},
                                           "RTC_", "PNP0B00"),
-            .create = create};
+            .create = create,
+            // The index, which has no effect before the data port is accessed.
+            .coalesced_ports = {range.base().value}};
 }
 
 }  // namespace kvm_vmm

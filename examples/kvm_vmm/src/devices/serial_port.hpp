@@ -57,7 +57,10 @@ inline constexpr std::array com_ports{
                                            .model = "vmsuperio::Serial",
                                            .resources = {ports(port.range), interrupt(port.irq, sharing)}},
                                           name, "PNP0501", index + 1),
-            .create = create};
+            .create = create,
+            // Only the transmitter: a guest expects an effect at once of writes to the other registers, for
+            // example an interrupt when it enables one in IER.
+            .coalesced_ports = {port.range.base().value}};
 }
 
 }  // namespace kvm_vmm

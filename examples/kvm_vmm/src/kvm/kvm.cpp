@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 
+#include "kvm/coalesced_ring.hpp"
 #include "kvm/counted_list.hpp"
 #include "kvm/kvm_ioctl.hpp"
 
@@ -65,6 +66,14 @@ Kvm::Kvm(const std::string& path) : fd_(::open(path.c_str(), O_RDWR | O_CLOEXEC)
 int Kvm::capability(int number) const noexcept {
     const int value = ::ioctl(fd_.get(), KVM_CHECK_EXTENSION, number);
     return value < 0 ? 0 : value;
+}
+
+std::optional<std::size_t> Kvm::coalesced_ring_offset() const noexcept {
+    const int page = capability(KVM_CAP_COALESCED_MMIO);
+    if (page <= 0 || capability(KVM_CAP_COALESCED_PIO) <= 0) {
+        return std::nullopt;
+    }
+    return static_cast<std::size_t>(page) * CoalescedRing::page_size;
 }
 
 unsigned Kvm::max_vcpus() const noexcept {

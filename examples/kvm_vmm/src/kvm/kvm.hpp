@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,10 @@ public:
 
     /// The value of an optional capability, or 0 if it is missing.
     [[nodiscard]] int capability(int number) const noexcept;
+
+    /// The offset of the ring of coalesced writes in the memory that is mapped for each vCPU, in bytes; nothing if
+    /// KVM cannot coalesce writes to ports.
+    [[nodiscard]] std::optional<std::size_t> coalesced_ring_offset() const noexcept;
 
     /// Bytes to map for each vCPU.
     [[nodiscard]] std::size_t vcpu_mmap_size() const noexcept { return vcpu_mmap_size_; }

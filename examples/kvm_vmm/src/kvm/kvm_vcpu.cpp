@@ -12,7 +12,7 @@
 namespace kvm_vmm {
 
 KvmVcpu::KvmVcpu(const Kvm& kvm, const KvmVm& vm, unsigned id)
-    : fd_(vm.create_vcpu(id)), run_size_(kvm.vcpu_mmap_size()), id_(id) {
+    : fd_(vm.create_vcpu(id)), run_size_(kvm.vcpu_mmap_size()), ring_offset_(kvm.coalesced_ring_offset()), id_(id) {
     void* const page = ::mmap(nullptr, run_size_, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
     if (page == MAP_FAILED) {
         throw VmmError(ExitCode::vmm_error, errno_message("cannot map the shared page of a vCPU", errno));
@@ -33,6 +33,14 @@ VcpuExit KvmVcpu::run() {
             errno_message("KVM_RUN failed on CPU " + std::to_string(id_), errno) + "; " + describe());
     }
     return decode_exit(*run_, run_size_);
+}
+
+std::optional<CoalescedRing> KvmVcpu::coalesced_ring() const noexcept {
+    if (!ring_offset_ || *ring_offset_ > run_size_ || run_size_ - *ring_offset_ < CoalescedRing::page_size) {
+        return std::nullopt;
+    }
+    auto* const page = reinterpret_cast<std::uint8_t*>(run_) + *ring_offset_;
+    return CoalescedRing(*reinterpret_cast<CoalescedRing::Page*>(page));
 }
 
 void KvmVcpu::request_exit() noexcept {

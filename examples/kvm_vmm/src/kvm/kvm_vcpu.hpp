@@ -4,11 +4,13 @@
 #include <atomic>
 #include <cstddef>
 #include <linux/kvm.h>
+#include <optional>
 #include <span>
 #include <string>
 
 #include <vmsuperio/linux/unique_fd.hpp>
 
+#include "kvm/coalesced_ring.hpp"
 #include "kvm/kvm.hpp"
 #include "kvm/kvm_vm.hpp"
 #include "kvm/vcpu_exit.hpp"
@@ -30,6 +32,10 @@ public:
     /// Runs the guest until it needs something. A signal or `request_exit` ends it with `Resume`. Throws
     /// VmmError if KVM itself fails.
     [[nodiscard]] VcpuExit run();
+
+    /// The VM's ring of coalesced writes, which all its vCPUs map; nothing if KVM cannot coalesce writes to ports.
+    /// It must not be used longer than this object.
+    [[nodiscard]] std::optional<CoalescedRing> coalesced_ring() const noexcept;
 
     /// Makes this or the next `run` return at once. May be called from any thread; also send the vCPU's
     /// thread a signal, so that it leaves guest mode.
@@ -58,6 +64,7 @@ private:
     vmsuperio::UniqueFd fd_;
     kvm_run* run_{nullptr};
     std::size_t run_size_;
+    std::optional<std::size_t> ring_offset_;
     unsigned id_;
 };
 

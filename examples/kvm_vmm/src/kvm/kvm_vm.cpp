@@ -59,6 +59,14 @@ void KvmVm::register_ioeventfd(int event_fd, std::uint64_t address, std::uint32_
     kvm_ioctl(fd(), KVM_IOEVENTFD, &ioeventfd, "KVM_IOEVENTFD");
 }
 
+bool KvmVm::coalesce_port(std::uint16_t port) noexcept {
+    kvm_coalesced_mmio_zone zone{};
+    zone.addr = port;
+    zone.size = 1;
+    zone.pio = 1;
+    return ::ioctl(fd(), KVM_REGISTER_COALESCED_MMIO, &zone) == 0;
+}
+
 void KvmVm::set_irq_line(std::uint32_t gsi, bool level) {
     kvm_irq_level line{};
     line.irq = gsi;

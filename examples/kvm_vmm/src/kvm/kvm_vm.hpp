@@ -32,6 +32,10 @@ public:
     /// from now on, and does not return to this program.
     void register_ioeventfd(int event_fd, std::uint64_t address, std::uint32_t value);
 
+    /// From now on KVM keeps writes of one byte to `port` in the ring of coalesced writes, if that has room. Returns
+    /// false if KVM refuses.
+    [[nodiscard]] bool coalesce_port(std::uint16_t port) noexcept;
+
     /// Sets the level of interrupt line `gsi`.
     void set_irq_line(std::uint32_t gsi, bool level);
 

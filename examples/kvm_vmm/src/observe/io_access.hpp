@@ -7,8 +7,11 @@
 
 namespace kvm_vmm {
 
-/// One exit of a CPU for I/O, after it has been answered.
+/// An access of a CPU to a port or to memory, after it has been answered.
 struct IoAccess {
+    /// For an access that KVM has kept in its ring (see CoalescedWrites) and of which it does not report the CPU.
+    static constexpr unsigned unknown_cpu = ~0U;
+
     enum class Bus : std::uint8_t { pio, mmio } bus;
     bool write;
     unsigned cpu;

@@ -44,6 +44,8 @@ public:
 
     /// `kind` is the index of the VcpuExit.
     void count_exit(std::size_t kind) noexcept { add(exits_[kind]); }
+    /// Counts accesses that were answered without an exit of their own.
+    void count_coalesced(std::uint64_t count) noexcept { add(coalesced_, count); }
     /// Counts `count` accesses at one port. Returns true if this is the first one there that no device
     /// answered.
     bool count_port(std::uint16_t port, bool write, std::uint64_t count, bool claimed) noexcept {
@@ -65,6 +67,7 @@ public:
     }
 
     [[nodiscard]] std::uint64_t exits(std::size_t kind) const noexcept { return get(exits_.at(kind)); }
+    [[nodiscard]] std::uint64_t coalesced() const noexcept { return get(coalesced_); }
     [[nodiscard]] static std::string_view exit_name(std::size_t kind) noexcept;
     [[nodiscard]] AccessCounts port(std::uint16_t port) const noexcept;
     [[nodiscard]] AccessCounts unclaimed_mmio() const noexcept { return counts(unclaimed_mmio_); }
@@ -105,6 +108,7 @@ private:
     Page* add_page(std::size_t index) noexcept;
 
     std::array<Counter, exit_kinds> exits_{};
+    Counter coalesced_{0};
     std::array<std::atomic<Page*>, 0x10000 / page_ports> pages_{};
     Counters unclaimed_mmio_;
 };

@@ -55,8 +55,9 @@ void IoTrace::append(const IoAccess& access, std::chrono::steady_clock::duration
     const bool pio = access.bus == IoAccess::Bus::pio;
     const auto us = std::chrono::duration_cast<std::chrono::microseconds>(time).count();
     std::array<char, 96> text{};
-    std::snprintf(text.data(), text.size(), "%lld.%06lld %u %s %c 0x%04" PRIx64 " %zu ",
-                  static_cast<long long>(us / 1'000'000), static_cast<long long>(us % 1'000'000), access.cpu,
+    const std::string cpu = access.cpu == IoAccess::unknown_cpu ? "-" : std::to_string(access.cpu);
+    std::snprintf(text.data(), text.size(), "%lld.%06lld %s %s %c 0x%04" PRIx64 " %zu ",
+                  static_cast<long long>(us / 1'000'000), static_cast<long long>(us % 1'000'000), cpu.c_str(),
                   pio ? "pio" : "mmio", access.write ? 'w' : 'r', access.address, access.width);
     buffer_ += text.data();
     for (std::size_t at = 0; at < access.data.size(); at += access.width) {

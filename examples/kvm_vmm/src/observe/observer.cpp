@@ -138,6 +138,7 @@ std::string Observer::metrics_json(std::optional<int> exit_status) const {
     json["exit_code"] = exit_status ? Json(*exit_status) : Json();
     json["vms_started"] = vms_started_;
     json["exits"] = exits_json(metrics_);
+    json["coalesced_writes"] = metrics_.coalesced();
     json["unclaimed"] = unclaimed_json(metrics_);
     json["devices"] = devices_json(metrics_, devices_);
     json["serial"] = Json::object();

@@ -29,7 +29,8 @@ namespace kvm_vmm {
 /// The observations of the VMs of this process: counters, and the trace if it is enabled. It outlives
 /// each VM, so that the counters continue when a guest is restarted.
 ///
-/// count_exit() and record() are for the CPUs' threads; all other functions are for the main thread.
+/// count_exit(), count_coalesced() and record() may be called from any thread; all other functions are for the main
+/// thread.
 class Observer {
 public:
     /// The opened outputs.
@@ -56,6 +57,8 @@ public:
     [[nodiscard]] Counters& counters(std::string_view name);
 
     void count_exit(std::size_t kind) noexcept { metrics_.count_exit(kind); }
+    /// Counts writes that did not return from KVM_RUN (see CoalescedWrites).
+    void count_coalesced(std::uint64_t writes) noexcept { metrics_.count_coalesced(writes); }
     /// Records an access that was answered, by a device if `claimed`.
     void record(const IoAccess& access, bool claimed) {
         if (access.bus == IoAccess::Bus::pio) {

@@ -48,6 +48,7 @@ struct VmmConfig {
     std::vector<virtio::NetConfig> nets;  ///< net0, net1, ...
     std::optional<virtio::BalloonConfig> balloon;
     std::vector<ShareConfig> shares;
+    bool coalesce{true};  ///< whether KVM may keep writes to devices in its ring
     bool rng{true};  ///< whether there is a virtio entropy device
     std::optional<VsockConfig> vsock;
     bool restart_on_reboot{false};

@@ -27,6 +27,9 @@ std::string_view suberror_name(std::uint32_t suberror) {
 
 bool ExitHandler::handle(const KvmVcpu& vcpu, VcpuExit& exit) {
     observer_.count_exit(exit.index());
+    if (coalesced_ != nullptr) {
+        coalesced_->deliver();
+    }
     return std::visit([&](auto& kind) { return on(vcpu, kind); }, exit);
 }
 

@@ -9,6 +9,7 @@
 #include "kvm/vcpu_exit.hpp"
 #include "machine/end.hpp"
 #include "observe/observer.hpp"
+#include "vmm/coalesced_writes.hpp"
 
 namespace kvm_vmm {
 
@@ -19,7 +20,11 @@ public:
     ExitHandler(vmdevice::IoManager& io, EndLatch& end, Observer& observer)
         : io_(io), end_(end), observer_(observer) {}
 
-    /// Returns false if the vCPU must not run again.
+    /// Delivers coalesced writes before each exit from now on. Call it while no vCPU runs. `writes` must outlive
+    /// this object.
+    void set_coalesced_writes(CoalescedWrites& writes) noexcept { coalesced_ = &writes; }
+
+    /// Call it after every return of KVM_RUN. Returns false if the vCPU must not run again.
     [[nodiscard]] bool handle(const KvmVcpu& vcpu, VcpuExit& exit);
 
     /// A vCPU thread failed.
@@ -41,6 +46,7 @@ private:
     vmdevice::IoManager& io_;
     EndLatch& end_;
     Observer& observer_;
+    CoalescedWrites* coalesced_{nullptr};
 };
 
 }  // namespace kvm_vmm

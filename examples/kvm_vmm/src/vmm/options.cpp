@@ -632,6 +632,11 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
            "given. If it is stdio and there is no --serial, COM1 also writes to stdout, without input")
         ->type_name("TARGET")
         ->check(check_serial);
+    add_choice<bool>(
+        app, "--coalesce", on_or_off, [&](bool on) { config.coalesce = on; },
+        "Let KVM collect what the guest sends to its serial ports, instead of an exit for each byte, if it can")
+        ->type_name("on|off")
+        ->default_str("on");
     add_choice<BootProtocol>(
         app, "--boot-protocol", protocols, [&](BootProtocol protocol) { config.protocol = protocol; },
         "How an ELF kernel is entered")

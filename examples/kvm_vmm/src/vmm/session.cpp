@@ -77,6 +77,7 @@ private:
                 on_continue();
                 break;
             case SIGUSR1:
+                vmm_->deliver_writes();  // so that they are counted
                 observer_.flush();
                 break;
             case SIGWINCH:

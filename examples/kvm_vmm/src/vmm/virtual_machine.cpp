@@ -61,6 +61,9 @@ VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, cons
                     .observer = observer_,
                     .controls = controls_});
     create_vcpus();
+    if (config_.coalesce) {
+        coalesce_writes();
+    }
     if (observer_.vms_started() == 1) {
         log_set_up();  // not for a restarted guest, whose set-up is the same
     }
@@ -106,6 +109,35 @@ void VirtualMachine::create_vcpus() {
     set_boot_registers(*vcpus_.front(), guest_->boot_cpu);
 }
 
+void VirtualMachine::coalesce_writes() {
+    const std::optional<CoalescedRing> ring = vcpus_.front()->coalesced_ring();
+    if (!ring) {
+        return;
+    }
+    coalesced_.emplace(*ring, devices_.io_manager(), end_, observer_,
+                       config_.cpus == 1 ? std::optional(0U) : std::nullopt);
+    exit_handler_.set_coalesced_writes(*coalesced_);
+    for (const MachineDevice& device : table_) {
+        for (const std::uint16_t port : device.coalesced_ports) {
+            if (!vm_.coalesce_port(port)) {
+                log(LogLevel::debug, device.description.name + ": KVM does not coalesce writes to it");
+            }
+        }
+    }
+}
+
+// Delivers the writes of CPUs that do not return from KVM_RUN.
+void VirtualMachine::look_for_writes() {
+    if (!coalesced_) {
+        return;
+    }
+    const auto next = coalesced_->look();
+    write_timer_set_ = next.has_value();
+    if (next) {
+        write_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + *next);
+    }
+}
+
 void VirtualMachine::on_console_command(ConsoleCommand command) {
     switch (command) {
         case ConsoleCommand::exit:
@@ -131,6 +163,7 @@ void VirtualMachine::on_console_command(ConsoleCommand command) {
             }
             break;
         case ConsoleCommand::status:
+            deliver_writes();
             report(status());
             break;
     }
@@ -152,6 +185,9 @@ std::string VirtualMachine::status() const {
 // if it was active and then became idle: a guest that idles as usual costs one kick each time.
 void VirtualMachine::look_for_halt() {
     summarize_log(false);
+    if (!write_timer_set_) {
+        look_for_writes();
+    }
     // Also detects pauses without a signal: suspend of the host, or a debugger.
     const BootClock::time_point now = BootClock::now();
     if (now - std::exchange(looked_at_, now) >= noticeable_pause) {
@@ -246,17 +282,20 @@ VmEnd VirtualMachine::run() {
     }
     halt_timer_.emplace(events_, CLOCK_MONOTONIC, [this] { look_for_halt(); });
     halt_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + halt_check_interval);
+    write_timer_.emplace(events_, CLOCK_MONOTONIC, [this] { look_for_writes(); });
     // Run it at least once, so that requests of the host are handled however fast the guest ends.
     do {
         events_.run_once(-1);
     } while (!end_.requested());
     stop_vcpus();
+    deliver_writes();  // those of CPUs that did not return from KVM_RUN by themselves
     // Now, because finish_output() returns guest memory to the host: a disk must not be written from that.
     for (const std::function<void()>& shut_down : controls_.shut_down) {
         shut_down();
     }
     run_time_ = std::chrono::steady_clock::now() - started_;
     halt_timer_.reset();
+    write_timer_.reset();
     events_.remove(*subscription);
     return *end_.get();
 }

@@ -27,6 +27,7 @@
 #include "memory/guest_memory.hpp"
 #include "observe/observer.hpp"
 #include "virtio/net_target.hpp"
+#include "vmm/coalesced_writes.hpp"
 #include "vmm/config.hpp"
 #include "vmm/exit_handler.hpp"
 #include "vmm/machine_table.hpp"
@@ -72,6 +73,13 @@ public:
     /// guest's memory is returned to the host.
     void finish_output();
 
+    /// Delivers the guest's writes so far to the devices. Called from the event loop's thread.
+    void deliver_writes() {
+        if (coalesced_) {
+            coalesced_->deliver_by_host();
+        }
+    }
+
     /// After run(): the state that survives a reset, for the next VM.
     [[nodiscard]] Battery reset_battery_backed() {
         return controls_.reset_battery_backed ? controls_.reset_battery_backed() : Battery{};
@@ -101,6 +109,8 @@ private:
     void load_guest_files(const VmHost& host, const std::function<void()>& checkpoint);
     void log_set_up() const;
     void create_vcpus();
+    void coalesce_writes();
+    void look_for_writes();
     [[nodiscard]] std::string status() const;
     void look_for_halt();
     void stop_vcpus();
@@ -120,6 +130,9 @@ private:
     HostControls controls_;
     std::optional<LoadedGuest> guest_;
     std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
+    std::optional<CoalescedWrites> coalesced_;  // after vcpus_, in whose memory the ring is
+    std::optional<Timer> write_timer_;
+    bool write_timer_set_{false};
     std::chrono::steady_clock::time_point started_;
     std::chrono::nanoseconds run_time_{};
     BootClock::time_point looked_at_;
