@@ -12,7 +12,10 @@
 namespace kvm_vmm {
 
 KvmVcpu::KvmVcpu(const Kvm& kvm, const KvmVm& vm, unsigned id)
-    : fd_(vm.create_vcpu(id)), run_size_(kvm.vcpu_mmap_size()), ring_offset_(kvm.coalesced_ring_offset()), id_(id) {
+    : fd_(vm.create_vcpu(id)),
+      run_size_(kvm.vcpu_mmap_size()),
+      ring_offset_(kvm.coalesced_ring_offset()),
+      id_(id) {
     void* const page = ::mmap(nullptr, run_size_, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
     if (page == MAP_FAILED) {
         throw VmmError(ExitCode::vmm_error, errno_message("cannot map the shared page of a vCPU", errno));

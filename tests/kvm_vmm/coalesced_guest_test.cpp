@@ -1,0 +1,448 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+// Guests whose writes to serial ports KVM coalesces: in the process of the test, and in kvm_vmm.
+#include <chrono>
+#include <fcntl.h>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <vmdevice/byte_device.hpp>
+#include <vmdevice/locked.hpp>
+#include <vmsuperio/i8042.hpp>
+#include <vmsuperio/serial.hpp>
+
+#include "devices/reset_trigger.hpp"
+#include "program.hpp"
+#include "vmm/coalesced_writes.hpp"
+
+using namespace kvm_vmm;
+using namespace kvm_vmm::test;
+using nlohmann::json;
+
+namespace {
+
+using Bytes = std::vector<std::uint8_t>;
+using Clock = std::chrono::steady_clock;
+
+Bytes operator+(Bytes left, const Bytes& right) {
+    left.insert(left.end(), right.begin(), right.end());
+    return left;
+}
+Bytes imm32(std::uint32_t value) {
+    return {static_cast<std::uint8_t>(value), static_cast<std::uint8_t>(value >> 8U),
+            static_cast<std::uint8_t>(value >> 16U), static_cast<std::uint8_t>(value >> 24U)};
+}
+
+// 64-bit code that sends `count` bytes from 'a' upwards to `port`, without any other access.
+Bytes print(std::uint32_t count, std::uint16_t port = 0x3F8) {
+    return Bytes{0x66, 0xBA, static_cast<std::uint8_t>(port), static_cast<std::uint8_t>(port >> 8U), 0xB9} +
+           imm32(count) +  // mov dx, port; mov ecx, count
+           Bytes{0xB0, 'a',  0xEE, 0xFF, 0xC0,
+                 0xFF, 0xC9, 0x75, 0xF9};  // mov al, 'a'; out dx, al; inc eax; dec ecx; jnz to the out
+}
+std::string printed(std::uint32_t count) {
+    std::string text;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        text += static_cast<char>('a' + i);
+    }
+    return text;
+}
+
+const Bytes reset{0xB0, 0xFE, 0xE6, 0x64, 0xF4};                    // mov al, 0xFE; out 0x64, al; hlt
+const Bytes triple_fault{0x6A, 0x00, 0x6A, 0x00, 0x0F, 0x01, 0x1C,  // push 0; push 0; lidt [rsp]
+                         0x24, 0x0F, 0x0B};                         // ud2
+const Bytes halt{0xFA, 0xF4, 0xEB, 0xFC};                           // cli; hlt; jmp to the cli
+const Bytes spin{0xEB, 0xFE};                                       // jmp to itself
+const Bytes idle{0xB0, 0xFF, 0xE6, 0x21, 0xFB, 0xF4, 0xEB, 0xFD};   // mask the PIC; sti; hlt; jmp to the hlt
+const Bytes stack{0xBC, 0x00, 0x00, 0x05, 0x00};                    // mov esp, 0x50000
+
+std::vector<std::string> with_kernel(const ScratchDirectory& directory, const Bytes& code,
+                                     const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments{"--kernel", directory.write("kernel", make_bzimage(code)).string(),
+                                       "--memory", "64M"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+}
+
+struct Outcome {
+    Result result;
+    json metrics;
+};
+Outcome run_with_metrics(const Bytes& code, std::vector<std::string> more = {}) {
+    const ScratchDirectory directory;
+    const std::string file = (directory / "metrics").string();
+    more.insert(more.end(), {"--metrics", file});
+    Result result = run(directory, with_kernel(directory, code, more));
+    return {std::move(result), json::parse(slurp(file))};
+}
+
+// kvm_vmm as a process whose output can be read while it runs.
+class Running {
+public:
+    Running(const ScratchDirectory& directory, const Bytes& code, const std::vector<std::string>& more = {}) {
+        const std::vector<std::string> arguments = with_kernel(directory, code, more);
+        std::array<int, 2> ends{};
+        REQUIRE(::pipe2(ends.data(), O_CLOEXEC) == 0);
+        child_ = fork_child();
+        if (child_ == 0) {
+            ::dup2(::open("/dev/null", O_RDONLY), STDIN_FILENO);
+            ::dup2(ends[1], STDOUT_FILENO);
+            ::alarm(60);
+            exec(arguments);
+        }
+        ::close(ends[1]);
+        output_ = vmsuperio::UniqueFd(ends[0]);
+    }
+    ~Running() {
+        if (child_ > 0) {
+            ::kill(child_, SIGKILL);
+            ::waitpid(child_, nullptr, 0);
+        }
+    }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+
+    // The next `size` bytes of output, or fewer if they do not arrive in 20 s.
+    [[nodiscard]] std::string read(std::size_t size) const {
+        std::string text;
+        while (text.size() < size) {
+            pollfd entry{.fd = output_.get(), .events = POLLIN, .revents = 0};
+            std::array<char, 4096> buffer{};
+            if (::poll(&entry, 1, 20'000) != 1) {
+                break;
+            }
+            const ssize_t count =
+                ::read(output_.get(), buffer.data(), std::min(buffer.size(), size - text.size()));
+            if (count <= 0) {
+                break;
+            }
+            text.append(buffer.data(), static_cast<std::size_t>(count));
+        }
+        return text;
+    }
+    [[nodiscard]] std::string rest() const { return read(SIZE_MAX / 2); }
+    int end_by(int signal) {
+        REQUIRE(::kill(child_, signal) == 0);
+        int status = 0;
+        REQUIRE(::waitpid(child_, &status, 0) == child_);
+        child_ = -1;
+        return exit_code_of(status);
+    }
+    // Context switches of all threads so far.
+    [[nodiscard]] std::uint64_t switches() const {
+        std::uint64_t total = 0;
+        for (const auto& task : fs::directory_iterator("/proc/" + std::to_string(child_) + "/task")) {
+            std::istringstream status(slurp(task.path() / "status"));
+            for (std::string line; std::getline(status, line);) {
+                if (line.starts_with("voluntary_ctxt_switches:")) {
+                    total += std::stoull(line.substr(line.find(':') + 1));
+                }
+            }
+        }
+        return total;
+    }
+
+private:
+    pid_t child_{-1};
+    vmsuperio::UniqueFd output_;
+};
+
+bool kvm_coalesces() { return Kvm().coalesced_ring_offset().has_value(); }
+
+}  // namespace
+
+/// Skips the test case if guests cannot run or KVM cannot coalesce writes to ports.
+#define REQUIRE_COALESCING()                                     \
+    REQUIRE_KVM();                                               \
+    do {                                                         \
+        if (!kvm_coalesces()) {                                  \
+            VMSUPERIO_SKIP("KVM does not coalesce port writes"); \
+        }                                                        \
+    } while (false)
+
+// --- In this process
+
+TEST_CASE("Coalesced guest: KVM fills the ring, and a full ring returns from KVM_RUN", "[kvm][coalesce]") {
+    REQUIRE_COALESCING();
+    SmallGuest guest;
+    using Uart = vmsuperio::Serial<vmsuperio::NullTrigger, vmsuperio::NoEvents, vmsuperio::BufferWriter>;
+    using Device = vmdevice::Locked<vmdevice::ByteDevice<Uart>>;
+    const auto uart = std::make_shared<Device>(Uart({}, {}, {}));
+    REQUIRE(guest.io().register_pio(*vmdevice::PioRange::create(vmdevice::PioAddress{0x3F8}, 8), uart));
+    using Controller = vmdevice::ByteDevice<vmsuperio::I8042<ResetTrigger>>;
+    REQUIRE(
+        guest.io().register_pio(*vmdevice::PioRange::create(vmdevice::PioAddress{0x60}, 5),
+                                std::make_shared<Controller>(vmsuperio::I8042(ResetTrigger(guest.end())))));
+    const auto ring = guest.vcpu().coalesced_ring();
+    REQUIRE(ring.has_value());
+    REQUIRE(guest.vm().coalesce_port(0x3F8));
+    CoalescedWrites writes(*ring, guest.io(), guest.end(), guest.observer(), 0);
+    guest.handler().set_coalesced_writes(writes);
+    SECTION("a loop of OUT") { guest.load_long_mode(print(1000) + reset); }
+    SECTION("one REP OUTSB") {
+        const std::string text = printed(1000);
+        REQUIRE(guest.memory().write(0x20'0000, Bytes(text.begin(), text.end())));
+        guest.load_long_mode(Bytes{0x66, 0xBA, 0xF8, 0x03, 0xBE} + imm32(0x20'0000) + Bytes{0xB9} +
+                             imm32(1000) + Bytes{0xFC, 0xF3, 0x6E} +
+                             reset);  // mov esi; mov ecx; cld; rep outsb
+    }
+    CHECK(guest.run().reason == EndReason(end::Reset{}));
+    CHECK(uart->with_lock([](auto& device) { return std::string(device.device().writer().text()); }) ==
+          printed(1000));
+    const IoMetrics& metrics = guest.observer().metrics();
+    CHECK(metrics.port(0x3F8).writes == 1000);
+    // 169 entries, then the write for which there is no room.
+    CHECK(metrics.coalesced() == 1000 - 1000 / CoalescedRing::entry_count);
+    CHECK(metrics.exits(1) == 1 + 1000 / CoalescedRing::entry_count);
+}
+
+TEST_CASE("Coalesced guest: writes of two bytes are not coalesced, and keep their order", "[kvm][coalesce]") {
+    REQUIRE_COALESCING();
+    SmallGuest guest;
+    using Uart = vmsuperio::Serial<vmsuperio::NullTrigger, vmsuperio::NoEvents, vmsuperio::BufferWriter>;
+    using Device = vmdevice::Locked<vmdevice::ByteDevice<Uart>>;
+    const auto uart = std::make_shared<Device>(Uart({}, {}, {}));
+    REQUIRE(guest.io().register_pio(*vmdevice::PioRange::create(vmdevice::PioAddress{0x3F8}, 8), uart));
+    REQUIRE(guest.vm().coalesce_port(0x3F8));
+    CoalescedWrites writes(*guest.vcpu().coalesced_ring(), guest.io(), guest.end(), guest.observer(), 0);
+    guest.handler().set_coalesced_writes(writes);
+    // out dx, al ('a'); out dx, ax ('b' to THR and 0 to IER); out dx, al ('c'); then a triple fault.
+    guest.load_long_mode(
+        stack +
+        Bytes{0x66, 0xBA, 0xF8, 0x03, 0xB0, 'a', 0xEE, 0x66, 0xB8, 'b', 0x00, 0x66, 0xEF, 0xB0, 'c', 0xEE} +
+        triple_fault);
+    CHECK(guest.run().reason == EndReason(end::TripleFaulted{}));
+    CHECK(uart->with_lock([](auto& device) { return std::string(device.device().writer().text()); }) ==
+          "abc");
+    CHECK(guest.observer().metrics().coalesced() == 2);
+}
+
+// --- kvm_vmm
+
+TEST_CASE("kvm_vmm: whatever ends the VM, the guest's last output is complete", "[program][coalesce]") {
+    REQUIRE_KVM();
+    struct Ending {
+        Bytes code;
+        int exit_code;
+    };
+    for (const std::string coalesce : {"on", "off"}) {
+        for (const Ending& ending : {Ending{reset, 10}, Ending{triple_fault, 12}, Ending{halt, 13}}) {
+            for (const std::uint32_t count : {1U, 169U, 170U, 171U, 5000U}) {
+                CAPTURE(coalesce, ending.exit_code, count);
+                const Outcome outcome =
+                    run_with_metrics(stack + print(count) + ending.code, {"--coalesce", coalesce});
+                CHECK(outcome.result.exit_code == ending.exit_code);
+                CHECK(outcome.result.output == printed(count));
+                CHECK(outcome.metrics["ports"]["0x03f8"]["writes"] == count);
+                CHECK(outcome.metrics["serial"]["COM1"]["bytes_out"] == count);
+                CHECK(outcome.metrics["serial"]["COM1"]["bytes_lost"] == 0);
+                const std::uint64_t coalesced = outcome.metrics["coalesced_writes"];
+                const std::uint64_t writes = outcome.metrics["exits"]["port_write"];
+                if (coalesce == "on" && kvm_coalesces()) {
+                    CHECK(coalesced >= count - count / 100);
+                    CHECK(writes <= 1 + count / 100);
+                } else {
+                    CHECK(coalesced == 0);
+                    CHECK(writes >= count);
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("kvm_vmm: output of a guest that makes no other access arrives while it runs",
+          "[program][coalesce]") {
+    REQUIRE_KVM();
+    for (const Bytes& after : {spin, idle}) {
+        for (const int signal : {SIGTERM, SIGINT}) {
+            const ScratchDirectory directory;
+            Running vmm(directory, print(10) + after);
+            CHECK(vmm.read(10) == printed(10));
+            CHECK(vmm.end_by(signal) == 128 + signal);
+            CHECK(vmm.rest().empty());
+        }
+    }
+}
+
+TEST_CASE("kvm_vmm: a guest that prints without end is ended by a signal, and nothing is reordered",
+          "[program][coalesce]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    Running vmm(directory, print(0));  // 2^32 times
+    std::string text = vmm.read(20'000);
+    CHECK(vmm.end_by(SIGKILL) == 128 + SIGKILL);
+    text += vmm.rest();
+    CHECK(text == printed(static_cast<std::uint32_t>(text.size())));
+}
+
+TEST_CASE("kvm_vmm: a guest that is restarted in place keeps no write of the one before",
+          "[program][coalesce]") {
+    REQUIRE_KVM();
+    const Outcome outcome =
+        run_with_metrics(print(300) + reset, {"--on-reboot", "restart", "--restart-limit", "3"});
+    CHECK(outcome.result.exit_code == 10);
+    CHECK(outcome.result.output == printed(300) + printed(300) + printed(300) + printed(300));
+    CHECK(outcome.metrics["serial"]["COM1"]["bytes_out"] == 1200);
+}
+
+TEST_CASE("kvm_vmm: COM1 to COM4 are coalesced, each for itself", "[program][coalesce]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    std::vector<std::string> options{"--metrics", (directory / "metrics").string()};
+    for (const char* const name : {"1", "2", "3", "4"}) {
+        options.insert(options.end(), {"--serial", "file=" + (directory / name).string()});
+    }
+    const Bytes code =
+        print(100, 0x3F8) + print(50, 0x2F8) + print(20, 0x3E8) + print(10, 0x2E8) + print(5, 0x3F8) + reset;
+    CHECK(run(directory, with_kernel(directory, code, options)).exit_code == 10);
+    CHECK(slurp(directory / "1") == printed(100) + printed(5));
+    CHECK(slurp(directory / "2") == printed(50));
+    CHECK(slurp(directory / "3") == printed(20));
+    CHECK(slurp(directory / "4") == printed(10));
+    if (kvm_coalesces()) {
+        CHECK(json::parse(slurp(directory / "metrics"))["coalesced_writes"] ==
+              184);  // 1 of 185 found no room
+    }
+}
+
+TEST_CASE("kvm_vmm: the trace is the same with and without coalescing", "[program][coalesce]") {
+    REQUIRE_KVM();
+    const Bytes code{0x66, 0xBA, 0xF8, 0x03, 0xB0, 'a',  0xEE, 0xEE,        // 'a' twice to THR
+                     0x66, 0xBA, 0xFB, 0x03, 0xB0, 0x83, 0xEE,              // LCR: DLAB
+                     0x66, 0xBA, 0xF8, 0x03, 0xB0, 0x0C, 0xEE,              // DLL
+                     0x66, 0xBA, 0xFB, 0x03, 0xB0, 0x03, 0xEE,              // LCR
+                     0xB0, 0x0A, 0xE6, 0x70, 0xE4, 0x71,                    // CMOS register A
+                     0x66, 0xBA, 0xF8, 0x03, 0xEE, 0xB0, 0xFE, 0xE6, 0x64,  // its value to THR; reset
+                     0xF4};
+    const auto trace = [&code](const std::string& coalesce) {
+        const ScratchDirectory directory;
+        const std::string file = (directory / "trace").string();
+        CHECK(run(directory, with_kernel(directory, code, {"--trace-io", file, "--coalesce", coalesce}))
+                  .exit_code == 10);
+        std::istringstream lines(slurp(file));
+        std::string text;
+        for (std::string line; std::getline(lines, line);) {
+            text += line.substr(line.find(' ')) + '\n';  // without the time
+        }
+        return text;
+    };
+    const std::string on = trace("on");
+    CHECK(on == trace("off"));
+    CHECK_THAT(
+        on, Catch::Matchers::Contains(" 0 pio w 0x03f8 1 0x61 COM1.THR\n 0 pio w 0x03f8 1 0x61 COM1.THR\n") &&
+                Catch::Matchers::Contains("0x03f8 1 0x0c COM1.DLL"));
+}
+
+TEST_CASE("kvm_vmm: several CPUs print at once, and no byte is lost", "[program][coalesce]") {
+    REQUIRE_KVM();
+    constexpr std::uint16_t count = 3000;
+    // In real mode: mov dx, 0x3F8; mov cx, count; mov al, 'B'; out dx, al; loop; lock inc word [cs:0x1000]; cli; hlt
+    const Bytes other{0xBA, 0xF8, 0x03, 0xB9, count & 0xFF, count >> 8, 0xB0, 'B',  0xEE, 0xE2,
+                      0xFD, 0xF0, 0x2E, 0xFF, 0x06,         0x00,       0x10, 0xFA, 0xF4};
+    Bytes code = stack + Bytes{0xBF} + imm32(0x4'0000);  // mov edi, where the other CPU starts
+    for (const std::uint8_t byte : other) {
+        code = code + Bytes{0xC6, 0x07, byte, 0xFF, 0xC7};  // mov byte [rdi], byte; inc edi
+    }
+    code = code +
+           Bytes{0xBB, 0x00, 0x03, 0xE0, 0xFE, 0xC7, 0x03, 0x00, 0x45, 0x0C, 0x00,  // INIT to all others
+                 0xC7, 0x03, 0x40, 0x46, 0x0C, 0x00} +                              // start-up at 0x40000
+           print(count) +
+           Bytes{0xBF} + imm32(0x4'1000) + Bytes{0xF3, 0x90, 0x66, 0x83, 0x3F, 0x02, 0x75, 0xF8} +
+           reset;  // pause; cmp word [rdi], 2; jne
+    const Outcome outcome = run_with_metrics(code, {"--cpus", "3"});
+    CHECK(outcome.result.exit_code == 10);
+    // 'B' is among the bytes that the first CPU sends, too: what counts is how often each byte arrives.
+    CHECK(outcome.result.output.size() == 3 * count);
+    std::array<int, 256> histogram{};
+    for (const char c : outcome.result.output) {
+        ++histogram.at(static_cast<std::uint8_t>(c));
+    }
+    histogram['B'] -= 2 * count;
+    for (const char c : printed(count)) {
+        --histogram.at(static_cast<std::uint8_t>(c));
+    }
+    CHECK(histogram == std::array<int, 256>{});
+    CHECK(outcome.metrics["serial"]["COM1"]["bytes_lost"] == 0);
+}
+
+namespace {
+
+// An interrupt handler for THRE that reads IIR, sends 16 bytes and returns to a HLT, until `count` bytes are sent.
+// With `again` it reads IIR a second time after half of the bytes.
+Bytes handler_guest(std::uint32_t count, bool again) {
+    const Bytes read_iir{0x66, 0xBA, 0xFA, 0x03, 0xEC};  // mov dx, 0x3FA; in al, dx
+    const auto send = [](std::uint8_t bytes) {
+        // mov dx, 0x3F8; mov ecx, bytes; mov al, 'x'; out dx, al; dec ecx; jnz to the out
+        return Bytes{0x66, 0xBA, 0xF8, 0x03, 0xB9, bytes, 0, 0, 0, 0xB0, 'x', 0xEE, 0xFF, 0xC9, 0x75, 0xFB};
+    };
+    const Bytes body = again ? send(8) + read_iir + send(8) : send(16);
+    const Bytes handler = read_iir +
+                          Bytes{0x85, 0xDB, 0x74, static_cast<std::uint8_t>(body.size() + 9)} +  // end?
+                          body + Bytes{0x83, 0xEB, 0x10, 0xB0, 0x20, 0xE6, 0x20, 0x48, 0xCF} +   // EOI; iretq
+                          reset;
+    const Bytes set_up =
+        Bytes{0xBF} + imm32(0x6'0000 + 0x24 * 16) +  // mov edi, gate of vector 0x24
+        Bytes{0x66, 0x89, 0x07, 0x8C, 0x4F, 0x02, 0x66, 0xC7, 0x47, 0x04, 0x00, 0x8E,
+              0x48, 0xC1, 0xE8, 0x10, 0x66, 0x89, 0x47, 0x06, 0x48, 0xC1, 0xE8, 0x10,
+              0x89, 0x47, 0x08, 0xC7, 0x47, 0x0C, 0x00, 0x00, 0x00, 0x00} +
+        Bytes{0xBF} + imm32(0x6'1000) +  // mov edi, the IDT's descriptor
+        Bytes{0x66, 0xC7, 0x07, 0xFF, 0x0F, 0x48, 0xC7, 0x47,
+              0x02, 0x00, 0x00, 0x06, 0x00, 0x0F, 0x01, 0x1F} +
+        stack +
+        Bytes{
+            0xB0, 0x11, 0xE6, 0x20, 0xB0, 0x20, 0xE6, 0x21, 0xB0, 0x04, 0xE6,
+            0x21, 0xB0, 0x01, 0xE6, 0x21, 0xB0, 0xEF, 0xE6, 0x21} +  // the PIC: vectors from 0x20, only IRQ 4
+        Bytes{0xBB} +
+        imm32(count) +                                   // mov ebx, count
+        Bytes{0x66, 0xBA, 0xFA, 0x03, 0xB0, 0x01, 0xEE,  // FCR: FIFOs on
+              0x66, 0xBA, 0xFC, 0x03, 0xB0, 0x0B, 0xEE,  // MCR: OUT2
+              0x66, 0xBA, 0xF9, 0x03, 0xB0, 0x02, 0xEE,  // IER: THRE
+              0xFB, 0xF4, 0xEB, 0xFD};                   // sti; hlt; jmp to the hlt
+    return Bytes{0x48, 0x8D, 0x05} + imm32(static_cast<std::uint32_t>(set_up.size())) + set_up + handler;
+}
+
+}  // namespace
+
+TEST_CASE("kvm_vmm: a handler that writes and halts is not slowed down to the event loop's interval",
+          "[program][coalesce]") {
+    REQUIRE_KVM();
+    constexpr std::uint32_t count = 4096;
+    for (const bool again : {false, true}) {
+        for (const std::string coalesce : {"off", "on"}) {
+            CAPTURE(again, coalesce);
+            const auto start = Clock::now();
+            const Outcome outcome = run_with_metrics(handler_guest(count, again), {"--coalesce", coalesce});
+            const std::chrono::duration<double> time = Clock::now() - start;
+            CHECK(outcome.result.exit_code == 10);
+            CHECK(outcome.result.output == std::string(count, 'x'));
+            UNSCOPED_INFO(time.count());
+            // 256 interrupts. An interval of 20 ms for each would take 5.1 s.
+            CHECK(time.count() < 2.5);
+            const std::uint64_t exits = outcome.metrics["exits"]["total"];
+            if (coalesce == "on" && kvm_coalesces()) {
+                CHECK(exits < count / 2);
+            } else {
+                CHECK(exits >= count);
+            }
+        }
+    }
+}
+
+TEST_CASE("kvm_vmm: an idle guest causes no wake-up by coalescing", "[program][coalesce]") {
+    REQUIRE_KVM();
+    const auto switches_in_a_second = [](const std::string& coalesce) {
+        const ScratchDirectory directory;
+        Running vmm(directory, print(10) + idle, {"--coalesce", coalesce});
+        CHECK(vmm.read(10) == printed(10));
+        ::usleep(300'000);
+        const std::uint64_t before = vmm.switches();
+        ::usleep(1'000'000);
+        const std::uint64_t count = vmm.switches() - before;
+        CHECK(vmm.end_by(SIGTERM) == 128 + SIGTERM);
+        return count;
+    };
+    const std::uint64_t off = switches_in_a_second("off");
+    CHECK(switches_in_a_second("on") <= off + 10);
+}
