@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//
+// Each virtio device behind its MMIO transport, with a driver that does what it likes. The event loop always comes
+// to rest, the notifications of a device with a thread are served, and at the end the device accepts a reset. RAM
+// has pages around it that cannot be accessed.
+//
+// Input: a byte with the device (bits 2:0, modulo 7, in the order of DeviceHost::Kind), and whether its driver was
+// started before (bit 7: not). Then operations of one byte (modulo 8):
+//   0  the driver writes 1 to 16 bytes (length, 2 bytes of offset into its window, the bytes)
+//   1  it writes a descriptor (a byte: queue in bits 7:6, index in bits 3:0; 2 bytes of offset of the buffer in the
+//      window, 2 bytes of length, a byte of flags in bits 2:0, a byte for the next one)
+//   2  it offers a head (a byte: queue in bits 7:6, head in bits 3:0) and notifies the device
+//   3  it writes a register (a byte: its offset divided by 4; 4 bytes)
+//   4  it accesses the configuration space (a byte of offset; a byte: bits 2:0 the width, bit 7 for a write; 8 bytes)
+//   5  the event loop runs   6  the driver resets and starts the device   7  it notifies the device (a byte)
+// The share is read-only, because an input must not depend on those before it.
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <fcntl.h>
+#include <memory>
+#include <optional>
+#include <span>
+#include <thread>
+
+#include <vmsuperio/linux/eventfd.hpp>
+
+#include "memory/guest_memory.hpp"
+#include "support/target.hpp"
+#include "util/log.hpp"
+#include "virtio/mmio_transport.hpp"
+#include "virtio_device_table.hpp"
+
+namespace fuzz {
+namespace {
+
+using kvm_vmm::Counter;
+using kvm_vmm::Counters;
+using kvm_vmm::EventManager;
+using kvm_vmm::GuestMemory;
+using kvm_vmm::test::DeviceHost;
+using kvm_vmm::test::HostFiles;
+using namespace kvm_vmm::virtio;
+
+constexpr std::uint64_t ram = 0x10000;
+constexpr std::uint16_t queue_size = 16;
+constexpr std::uint64_t buffers_at = 0x4000;
+constexpr std::size_t most_turns = 2000;
+
+constexpr std::uint64_t rings_of(std::uint64_t queue) { return 0x1000 * (queue + 1); }
+constexpr std::uint64_t available_of(std::uint64_t queue) { return rings_of(queue) + 0x400; }
+
+class Machine {
+public:
+    Machine(DeviceHost::Kind kind, const HostFiles& files)
+        : host_(kind, files, false),
+          transport_(std::make_unique<MmioTransport>(memory, host_.make(counters_, events_),
+                                                     vmsuperio::EventFdTrigger::create().value())),
+          notifications_(counters_["notifications"]) {}
+
+    void write(std::uint64_t offset, std::uint32_t value) {
+        std::array<std::uint8_t, 4> bytes{};
+        std::memcpy(bytes.data(), &value, sizeof(value));
+        const std::uint64_t before = notifications_.value();
+        transport_->mmio_write({0}, offset, bytes);
+        // An input does not have another meaning because a thread of the device is late.
+        if (offset == mmio::queue_notify && host_.has_thread() &&
+            value < transport_->device().queue_sizes().size()) {
+            const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+            while (notifications_.value() == before) {
+                check(std::chrono::steady_clock::now() < end, "the device's thread serves a notification");
+                std::this_thread::yield();
+            }
+        }
+    }
+    std::uint32_t read(std::uint64_t offset) {
+        std::array<std::uint8_t, 4> bytes{};
+        transport_->mmio_read({0}, offset, bytes);
+        std::uint32_t value = 0;
+        std::memcpy(&value, bytes.data(), sizeof(value));
+        return value;
+    }
+    void access_config(std::uint64_t offset, std::span<std::uint8_t> bytes, bool write) {
+        if (write) {
+            transport_->mmio_write({0}, mmio::config + offset, bytes);
+        } else {
+            transport_->mmio_read({0}, mmio::config + offset, bytes);
+        }
+    }
+    void start() {
+        write(mmio::status, 0);
+        check_equal(read(mmio::status), 0, "the device is reset");
+        write(mmio::status, status::acknowledge);
+        write(mmio::status, status::acknowledge | status::driver);
+        for (std::uint32_t i = 0; i < 2; ++i) {
+            write(mmio::device_features_sel, i);
+            write(mmio::driver_features_sel, i);
+            write(mmio::driver_features, read(mmio::device_features));
+        }
+        constexpr std::uint32_t ready = status::acknowledge | status::driver | status::features_ok;
+        write(mmio::status, ready);
+        check_equal(read(mmio::status), ready, "the device accepts its own features");
+        for (std::uint32_t i = 0; i < transport_->device().queue_sizes().size(); ++i) {
+            check(memory.write_object(available_of(i), std::uint32_t{0}), "in RAM");
+            write(mmio::queue_sel, i);
+            write(mmio::queue_num, queue_size);
+            write(mmio::queue_desc_low, static_cast<std::uint32_t>(rings_of(i)));
+            write(mmio::queue_driver_low, static_cast<std::uint32_t>(available_of(i)));
+            write(mmio::queue_device_low, static_cast<std::uint32_t>(rings_of(i) + 0x800));
+            write(mmio::queue_ready, 1);
+        }
+        write(mmio::status, ready | status::driver_ok);
+    }
+    void run_events() {
+        std::size_t turns = 0;
+        while (events_.run_once(0) != 0) {
+            check(++turns < most_turns, "the event loop comes to rest");
+        }
+    }
+
+    GuestMemory memory{ram};
+
+private:
+    DeviceHost host_;
+    EventManager events_;
+    Counters counters_;
+    std::unique_ptr<MmioTransport> transport_;
+    const Counter& notifications_;
+};
+
+void operate(Machine& machine, Input& input, const Trace& trace) {
+    switch (input.byte() % 8U) {
+        case 0: {
+            const std::size_t length = input.byte() % 16U + 1U;
+            const std::uint64_t at = input.u16() % (ram - 16);
+            const auto bytes = input.bytes(length);
+            trace("driver writes ", bytes.size(), " bytes at ", Hex{at});
+            check(machine.memory.write(at, bytes), "in RAM");
+            break;
+        }
+        case 1: {
+            const std::uint8_t place = input.byte();
+            const std::uint64_t at = rings_of(place >> 6U) + std::uint64_t{16} * (place & 15U);
+            const std::uint64_t address = buffers_at + input.u16();
+            const std::uint32_t length = input.u16();
+            const auto flags = static_cast<std::uint16_t>(input.byte() % 8U);
+            const std::uint16_t next = input.byte();
+            trace("descriptor at ", Hex{at}, ": ", Hex{address}, ", ", length, ", flags ", flags, ", next ",
+                  next);
+            check(machine.memory.write_object(at, address) && machine.memory.write_object(at + 8, length) &&
+                      machine.memory.write_object(at + 12, flags) &&
+                      machine.memory.write_object(at + 14, next),
+                  "in RAM");
+            break;
+        }
+        case 2: {
+            const std::uint8_t place = input.byte();
+            const std::uint32_t queue = place >> 6U;
+            const std::uint64_t ring = available_of(queue);
+            const std::uint16_t index = machine.memory.read_object<std::uint16_t>(ring + 2).value_or(0);
+            trace("driver offers ", place & 15U, " in queue ", queue);
+            check(machine.memory.write_object(ring + 4 + std::uint64_t{2} * (index % queue_size),
+                                              static_cast<std::uint16_t>(place & 15U)) &&
+                      machine.memory.write_object(ring + 2, static_cast<std::uint16_t>(index + 1)),
+                  "in RAM");
+            machine.write(mmio::queue_notify, queue);
+            break;
+        }
+        case 3: {
+            const std::uint64_t offset = std::uint64_t{4} * input.byte();
+            const std::uint32_t value = input.u32();
+            trace("register ", Hex{offset}, " = ", Hex{value});
+            machine.write(offset, value);
+            (void)machine.read(offset);
+            break;
+        }
+        case 4: {
+            const std::uint8_t offset = input.byte();
+            const std::uint8_t how = input.byte();
+            std::array<std::uint8_t, 8> bytes{};
+            const auto given = input.bytes(bytes.size());
+            std::ranges::copy(given, bytes.begin());
+            trace("configuration space: ", (how & 0x80U) != 0 ? "write" : "read", " at ", offset);
+            machine.access_config(offset, std::span(bytes).first(how % 8U + 1U), (how & 0x80U) != 0);
+            break;
+        }
+        case 5:
+            trace("events");
+            machine.run_events();
+            break;
+        case 6:
+            trace("driver starts the device");
+            machine.start();
+            break;
+        default: {
+            const std::uint8_t queue = input.byte();
+            trace("driver notifies queue ", queue);
+            machine.write(mmio::queue_notify, queue);
+            break;
+        }
+    }
+}
+
+}  // namespace
+
+void run_target(Input& input, const Trace& trace) {
+    // What is the same for all inputs: no input can change it but for the disk's content.
+    static const HostFiles files;
+    static const bool quiet = [] {
+        kvm_vmm::open_log(vmsuperio::UniqueFd(::open("/dev/null", O_WRONLY | O_CLOEXEC)),
+                          kvm_vmm::LogLevel::error);
+        return true;
+    }();
+    (void)quiet;
+    const std::uint8_t options = input.byte();
+    const DeviceHost::Kind kind = DeviceHost::all.at((options & 7U) % DeviceHost::all.size());
+    trace("device ", DeviceHost::name_of(kind));
+    Machine machine(kind, files);
+    if ((options & 0x80U) == 0) {
+        machine.start();
+    }
+    while (!input.empty()) {
+        operate(machine, input, trace);
+    }
+    machine.run_events();
+    machine.write(mmio::status, 0);
+    check_equal(machine.read(mmio::status), 0, "the device is reset");
+    machine.run_events();
+}
+
+}  // namespace fuzz
