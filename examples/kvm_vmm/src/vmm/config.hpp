@@ -49,7 +49,7 @@ struct VmmConfig {
     std::optional<virtio::BalloonConfig> balloon;
     std::vector<ShareConfig> shares;
     bool coalesce{true};  ///< whether KVM may keep writes to devices in its ring
-    bool rng{true};  ///< whether there is a virtio entropy device
+    bool rng{true};       ///< whether there is a virtio entropy device
     std::optional<VsockConfig> vsock;
     bool restart_on_reboot{false};
     std::optional<unsigned> restart_limit;  ///< restarts in a row (see RestartPace)
