@@ -47,20 +47,22 @@ public:
 private:
     static constexpr std::array<std::uint16_t, 2> sizes{8, 16};
 
-    void on_read_config(std::uint64_t offset, std::span<std::uint8_t> data) const override {
+    void on_read_config(std::uint64_t offset, std::span<std::uint8_t> data) const
+        KVM_VMM_REQUIRES(mutex()) override {
         copy_config(config_, offset, data);
     }
-    void on_write_config(std::uint64_t offset, std::span<const std::uint8_t> data) override {
+    void on_write_config(std::uint64_t offset, std::span<const std::uint8_t> data)
+        KVM_VMM_REQUIRES(mutex()) override {
         for (std::size_t i = 0; i < data.size() && offset + i < config_.size(); ++i) {
             config_[offset + i] = data[i];
         }
     }
-    void on_activate() override {
+    void on_activate() KVM_VMM_REQUIRES(mutex()) override {
         ++activations;
         accepted = negotiated();
     }
-    void on_reset() override { ++resets; }
-    void on_notified(std::size_t index) override {
+    void on_reset() KVM_VMM_REQUIRES(mutex()) override { ++resets; }
+    void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) override {
         if (keep) {
             while (pop(index)) {
             }
