@@ -193,11 +193,14 @@ void Vsock::on_host_events() {
     std::array<epoll_event, 64> ready{};
     const int count = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), 0);
     for (int i = 0; i < count; ++i) {
+        // Copies, because the structure is packed: a reference to its member would be misaligned.
         const epoll_event& event = ready.at(static_cast<std::size_t>(i));
-        if (event.data.u64 == listener_id) {
+        const std::uint64_t id = event.data.u64;
+        const std::uint32_t events = event.events;
+        if (id == listener_id) {
             accept_clients();
-        } else if (const auto found = streams_.find(event.data.u64); found != streams_.end()) {
-            on_stream_events(found->first, found->second, event.events);
+        } else if (const auto found = streams_.find(id); found != streams_.end()) {
+            on_stream_events(found->first, found->second, events);
         }
     }
     send_packets();
