@@ -54,7 +54,7 @@ class DebianTest(MachineTest):
         self.login(run)
         self.command(run, b"stty -echo; ip -4 -o address show dev eth0", rb"inet \d+\.\d+\.\d+\.\d+/")
         self.command(run, b"findmnt -n -o SOURCE,FSTYPE /", rb"/dev/vda ext4")
-        self.command(run, b"systemctl is-system-running --wait; systemctl --failed --no-legend --plain; echo e''nd", rb"running\r\nend")
+        self.command(run, b"systemctl is-system-running --wait; systemctl --failed --no-legend --plain; echo e''nd", rb"\Wrunning\W.*end\r")
         checksum = self.command(run, b"dd if=/dev/urandom of=/root/f bs=1M count=8 status=none; sync; sha256sum /root/f",
                                 rb"([0-9a-f]{64})  /root/f").group(1)
         run.send(b"reboot\n")
