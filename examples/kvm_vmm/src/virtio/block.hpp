@@ -53,12 +53,14 @@ enum class BlockStatus : std::uint8_t { ok = 0, io_error = 1, unsupported = 2 };
 /// length in the used ring are written: what a failed read has not filled is 0.
 class Block final : public Device {
 public:
+    // NOLINTBEGIN(readability-redundant-member-init): GCC warns of initializers that leave a member without one out
     struct Options {
         std::string id{};  ///< serial number; longer ones are cut to 20 bytes
         std::size_t queues{1};
         std::optional<std::uint64_t> bytes_per_second{};
         std::optional<std::uint64_t> requests_per_second{};
     };
+    // NOLINTEND(readability-redundant-member-init)
     using MakeEngine = std::function<std::unique_ptr<DiskEngine>(DiskFile&)>;
 
     static constexpr std::uint16_t queue_size = 256;

@@ -99,7 +99,7 @@ private:
     Counter& bytes_lost_;
     Counter& waits_;
 
-    const bool has_terminal_;
+    bool has_terminal_;
     TerminalSize terminal_size_;
     std::uint64_t sent_of_chain_{0};         // of the chain that is available next
     bool transmit_waits_{false};             // for room in the channel

@@ -13,6 +13,8 @@ enum class DiskCache : std::uint8_t { writeback, direct };
 /// What performs the requests: io_uring where the host allows it, otherwise threads.
 enum class DiskEngineKind : std::uint8_t { automatic, io_uring, threads };
 
+// NOLINTBEGIN(readability-redundant-member-init): GCC warns of initializers that leave a member without one out
+
 /// A disk as the user has configured it.
 struct DiskConfig {
     std::string path;
@@ -26,6 +28,8 @@ struct DiskConfig {
     std::optional<std::uint64_t> bytes_per_second{};
     std::optional<std::uint64_t> requests_per_second{};
 };
+
+// NOLINTEND(readability-redundant-member-init)
 
 inline constexpr std::size_t max_disk_queues = 16;
 inline constexpr std::size_t max_disk_id = 20;

@@ -220,9 +220,11 @@ void DiskImage::refuse_other_formats() const {
     for (const Format& format : formats) {
         if (content.size() >= format.offset && content.substr(format.offset).starts_with(format.magic)) {
             const std::string name(format.name);
-            fail("is an image in the format " + name +
-                 ", which is not supported; convert it: qemu-img convert -f " + name + " -O raw " +
-                 in_quotes(path_) + " NEW (or add ,format=raw to use its bytes as they are)");
+            std::string reason = "is an image in the format " + name;
+            reason += ", which is not supported; convert it: qemu-img convert -f " + name;
+            reason += " -O raw " + in_quotes(path_);
+            reason += " NEW (or add ,format=raw to use its bytes as they are)";
+            fail(reason);
         }
     }
 }

@@ -15,7 +15,7 @@ namespace kvm_vmm::virtio {
 class Entropy final : public Device {
 public:
     /// The largest number of bytes that one request gets, so that no driver keeps the event loop busy.
-    static constexpr std::size_t max_request = 64 * 1024;
+    static constexpr std::size_t max_request = std::size_t{64} * 1024;
 
     /// Fills the bytes; returns how many are random, from the beginning on.
     using Source = std::function<std::size_t(std::span<std::uint8_t>)>;
