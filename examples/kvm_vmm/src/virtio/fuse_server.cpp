@@ -399,7 +399,7 @@ FuseServer::Answer FuseServer::serve(const Request& received, const Operation& o
         if (std::ranges::count(text, '\0') != operation.names || text.back() != '\0') {
             return refused(EINVAL);
         }
-        request.name = text.c_str();
+        request.name = text.substr(0, text.find('\0'));
         if (const int error = check_name(request.name); error != 0) {
             return refused(error);
         }

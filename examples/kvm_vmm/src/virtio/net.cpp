@@ -24,7 +24,7 @@ static_assert(sizeof(Config) == 12);
 constexpr std::uint16_t status_link_up = 1;  // VIRTIO_NET_S_LINK_UP
 
 constexpr std::uint16_t ethernet_mtu = 1500;
-constexpr std::uint64_t min_burst = 64 * 1024;  // about one of the largest frames
+constexpr std::uint64_t min_burst = std::uint64_t{64} * 1024;  // about one of the largest frames
 
 std::chrono::nanoseconds now() { return std::chrono::steady_clock::now().time_since_epoch(); }
 
@@ -278,11 +278,10 @@ Net::Received Net::receive_frame() {
         return Received::none;
     }
     [[maybe_unused]] const bool taken = take(receive_limit_, *length);  // more than is there, at most once
-    if (*length < min_frame || *length > max_frame || !may_receive(header_)) {
-        rx_dropped_.add();
-    } else if (fits(*length)) {
+    const bool valid = *length >= min_frame && *length <= max_frame && may_receive(header_);
+    if (valid && fits(*length)) {
         deliver(*length);
-    } else if (merge) {
+    } else if (valid && merge) {
         hold(*length);
         return receive_frame();
     } else {
