@@ -20,9 +20,10 @@ namespace kvm_vmm {
 
 /// A virtio device before it has an address: it becomes a row of the machine table when it is placed.
 struct VirtioDevice {
-    std::string name;    ///< in traces, counters and messages: "disk0"
-    std::string title;   ///< for the manual
-    std::string model;   ///< for the manual
+    std::string name;   ///< in traces, counters and messages: "disk0"
+    std::string title;  ///< for the manual
+    std::string model;  ///< for the manual
+    // NOLINTNEXTLINE(readability-redundant-member-init): GCC warns of rows that leave it out
     std::string note{};  ///< for the manual
     std::function<std::shared_ptr<virtio::Device>(const DeviceContext&, std::string_view name, Counters&)>
         create;

@@ -81,6 +81,7 @@ struct ChildPlan {
 
 // fork() would copy the page tables of the guest's memory, and have each page of it copied when it is next
 // written. A function of its own, because the child may change local variables.
+// NOLINTBEGIN(clang-analyzer-security.insecureAPI.vfork,clang-analyzer-unix.Vfork,bugprone-unsafe-functions)
 [[gnu::noinline]] pid_t start(ChildPlan& plan) noexcept {
     const pid_t child = ::vfork();
     if (child == 0) {
@@ -88,6 +89,7 @@ struct ChildPlan {
     }
     return child;
 }
+// NOLINTEND(clang-analyzer-security.insecureAPI.vfork,clang-analyzer-unix.Vfork,bugprone-unsafe-functions)
 
 // A copy with a number that the child does not use.
 vmsuperio::UniqueFd above_child_range(int fd) {

@@ -19,7 +19,7 @@ namespace {
 using LengthField = std::array<std::uint8_t, 4>;
 
 // Several of the largest frames, so that one system call receives many small ones.
-constexpr std::size_t input_size = 256 * 1024;
+constexpr std::size_t input_size = std::size_t{256} * 1024;
 constexpr int socket_buffer = 1 << 20U;  // the host may allow less
 
 constexpr LengthField length_field(std::size_t length) {

@@ -86,6 +86,7 @@ void ThreadEngine::cancel_all() {
     waiting_.clear();
     progress_.wait(lock, [this] { return running_ == 0; });
     ended_.clear();
+    lock.unlock();
     [[maybe_unused]] const auto count = ended_event_.take();
 }
 

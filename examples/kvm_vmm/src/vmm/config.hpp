@@ -44,7 +44,7 @@ struct VmmConfig {
     vmsuperio::TransmitPolicy serial_overflow{vmsuperio::TransmitPolicy::back_pressure};
     vmsuperio::I8042Profile i8042{vmsuperio::I8042Profile::full};
     std::optional<SerialConfig> debug_console;  ///< of ports 0xE9 and 0x402
-    std::vector<virtio::DiskConfig> disks{};
+    std::vector<virtio::DiskConfig> disks;
     std::vector<virtio::NetConfig> nets;  ///< net0, net1, ...
     std::optional<virtio::BalloonConfig> balloon;
     std::vector<ShareConfig> shares;

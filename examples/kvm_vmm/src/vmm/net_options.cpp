@@ -35,6 +35,7 @@ template <class Number>
 std::optional<Number> number_in(std::string_view text, Number least, Number most) {
     Number number{};
     const char* const end = text.data() + text.size();
+    // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): the end is passed as well
     const auto [rest, error] = std::from_chars(text.data(), end, number);
     return error == std::errc{} && rest == end && number >= least && number <= most ? std::optional(number)
                                                                                     : std::nullopt;

@@ -329,7 +329,7 @@ private:
 
     const VmmConfig& config_;
     OpenedFiles files_;
-    const std::array<ConsoleList, 2> consoles_{{
+    std::array<ConsoleList, 2> consoles_{{
         {.configs = config_.serials,
          .targets = files_.serials,
          .role = "serial port",
