@@ -41,14 +41,16 @@ struct VmHost {
     Observer& observer;
     Kvm& kvm;
     ImageFile& kernel;
-    ImageFile* initrd;                                            ///< null for none
-    std::span<const std::unique_ptr<SerialBackend>> serials;      ///< one for each serial port
-    std::span<const std::unique_ptr<SerialBackend>> consoles;     ///< one for each virtio console
-    SerialBackend* debug_console;                                 ///< null for none
+    ImageFile* initrd;                                         ///< null for none
+    std::span<const std::unique_ptr<SerialBackend>> serials;   ///< one for each serial port
+    std::span<const std::unique_ptr<SerialBackend>> consoles;  ///< one for each virtio console
+    SerialBackend* debug_console;                              ///< null for none
+    // NOLINTBEGIN(readability-redundant-member-init): GCC warns of initializers that leave one out
     std::span<const std::unique_ptr<virtio::DiskImage>> disks{};  ///< one for each of VmmConfig::disks
     std::span<const virtio::NetTarget> nets{};                    ///< one for each of VmmConfig::nets
     std::span<const virtio::SharedRoot> shares{};                 ///< one for each of VmmConfig::shares
-    const ListeningSocket* vsock{};                               ///< null for none
+    // NOLINTEND(readability-redundant-member-init)
+    const ListeningSocket* vsock{};  ///< null for none
 };
 
 /// One virtual machine, from power-on to its end.
