@@ -7,7 +7,6 @@
 #include <sys/epoll.h>
 #include <utility>
 
-#include "util/error.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {
@@ -29,11 +28,9 @@ void ConsoleLine::open() {
 // --- Watching descriptors
 
 ConsoleLine::Watch ConsoleLine::watch(int fd) {
-    const auto id = events_.add(fd, 0, [this](std::uint32_t bits) { on_ready(bits); });
-    if (!id) {
-        throw VmmError(ExitCode::vmm_error, "cannot wait for a console's back end: " + id.error().message());
-    }
-    return {.id = *id, .events = 0};
+    return {.id = events_.subscribe(fd, 0, "a console's back end",
+                                    [this](std::uint32_t bits) { on_ready(bits); }),
+            .events = 0};
 }
 
 void ConsoleLine::watch_for(Watch& watch, std::uint32_t events) {

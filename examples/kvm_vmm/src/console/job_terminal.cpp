@@ -23,7 +23,7 @@ void JobTerminal::look() {
 
 void JobTerminal::look_again_later() {
     constexpr std::chrono::milliseconds interval{200};
-    timer_.set(std::chrono::steady_clock::now().time_since_epoch() + interval);
+    timer_.set_after(interval);
 }
 
 void stop_this_process(bool asked_by_process) {

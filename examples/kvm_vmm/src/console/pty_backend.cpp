@@ -107,7 +107,7 @@ void PtyBackend::look_for_program() {
 
 void PtyBackend::look_again_later() {
     constexpr std::chrono::milliseconds interval{100};
-    timer_.set(std::chrono::steady_clock::now().time_since_epoch() + interval);
+    timer_.set_after(interval);
 }
 
 }  // namespace kvm_vmm

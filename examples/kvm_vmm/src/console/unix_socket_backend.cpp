@@ -99,7 +99,7 @@ void UnixSocketBackend::rest(int error_number) {
                           error_number));
     }
     events_.modify(subscription_, 0);
-    rest_.set(std::chrono::steady_clock::now().time_since_epoch() + rest_time);
+    rest_.set_after(rest_time);
 }
 
 void UnixSocketBackend::on_hangup() {

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "devices/register_names.hpp"
-#include "util/error.hpp"
 
 namespace kvm_vmm {
 
@@ -31,11 +30,8 @@ SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend,
         (void)uart.serial().set_receive_timeout(vmsuperio::ReceiveTimeout::immediate);
         (void)uart.serial().set_transmit_policy(transmit_policy);
     });
-    const auto id = events_.add(wake_.fd(), EPOLLIN, [this](std::uint32_t) { on_wake(); });
-    if (!id) {
-        throw VmmError(ExitCode::vmm_error, "cannot wait for a serial port: " + id.error().message());
-    }
-    wake_subscription_ = *id;
+    wake_subscription_ =
+        events_.subscribe(wake_.fd(), EPOLLIN, "a serial port", [this](std::uint32_t) { on_wake(); });
     line_.open();
 }
 

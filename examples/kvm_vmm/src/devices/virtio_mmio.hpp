@@ -13,6 +13,8 @@
 
 #include "devices/interrupt.hpp"
 #include "devices/machine_device.hpp"
+#include "event/notifier.hpp"
+#include "machine/platform.hpp"
 #include "virtio/device.hpp"
 #include "virtio/mmio_transport.hpp"
 
@@ -53,7 +55,7 @@ inline constexpr std::string_view virtio_hardware_id = "LNRO0005";
             context.memory, create(context, observed.name, context.observer.counters(name)),
             make_interrupt(context.vm, gsi));
         std::uint32_t queue = 0;
-        for (const vmsuperio::EventFdTrigger& notifier : transport->notifiers()) {
+        for (const Notifier& notifier : transport->notifiers()) {
             context.vm.register_ioeventfd(notifier.fd(), window.base().value + virtio::mmio::queue_notify,
                                           queue++);
         }

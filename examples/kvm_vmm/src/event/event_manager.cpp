@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cerrno>
+#include <string>
 #include <sys/epoll.h>
 #include <utility>
 #include <vector>
@@ -56,6 +57,16 @@ std::expected<EventManager::SubscriptionId, std::error_code> EventManager::add(i
     }
     subscriptions_.emplace(id, std::move(subscription));
     return id;
+}
+
+EventManager::SubscriptionId EventManager::subscribe(int fd, std::uint32_t events, std::string_view what,
+                                                     Handler handler) {
+    const auto id = add(fd, events, std::move(handler));
+    if (!id) {
+        throw VmmError(ExitCode::vmm_error,
+                       "cannot wait for " + std::string(what) + ": " + id.error().message());
+    }
+    return *id;
 }
 
 bool EventManager::modify(SubscriptionId id, std::uint32_t events) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <sys/epoll.h>
 #include <system_error>
 #include <unordered_map>
@@ -42,6 +43,11 @@ public:
     /// subscription starts paused.
     [[nodiscard]] std::expected<SubscriptionId, std::error_code> add(int fd, std::uint32_t events,
                                                                      Handler handler);
+
+    /// As add(), but throws VmmError if the system has no room for the subscription. `what` describes in the
+    /// message what is waited for.
+    [[nodiscard]] SubscriptionId subscribe(int fd, std::uint32_t events, std::string_view what,
+                                           Handler handler);
 
     /// Waits for other events from now on. With 0 the subscription is paused: the handler is not called at
     /// all, not even for EPOLLHUP. This also applies within a batch: a pending event for which the

@@ -12,24 +12,11 @@
 #include "util/log.hpp"
 
 namespace kvm_vmm {
-namespace {
 
-vmsuperio::EventFdTrigger make_eventfd() {
-    auto event_fd = vmsuperio::EventFdTrigger::create();
-    if (!event_fd) {
-        throw VmmError(ExitCode::vmm_error, "cannot create an eventfd: " + event_fd.error().message());
-    }
-    return std::move(*event_fd);
-}
-
-}  // namespace
-
-EventThread::EventThread(std::string name) : name_(std::move(name)), stop_(make_eventfd()) {
-    const auto subscription = events_.add(stop_.fd(), EPOLLIN, [this](std::uint32_t) { stopping_ = true; });
-    if (!subscription) {
-        throw VmmError(ExitCode::vmm_error,
-                       "cannot wait for the end of a thread: " + subscription.error().message());
-    }
+EventThread::EventThread(std::string name) : name_(std::move(name)) {
+    // The subscription ends with the event loop.
+    [[maybe_unused]] const auto subscription = events_.subscribe(stop_.fd(), EPOLLIN, "the end of a thread",
+                                                                 [this](std::uint32_t) { stopping_ = true; });
 }
 
 EventThread::~EventThread() { stop(); }
@@ -45,7 +32,7 @@ void EventThread::start() {
 
 void EventThread::stop() noexcept {
     if (thread_.joinable()) {
-        [[maybe_unused]] const auto notified = stop_.trigger();
+        stop_.notify();
         thread_.join();
     }
 }

@@ -4,9 +4,8 @@
 #include <string>
 #include <thread>
 
-#include <vmsuperio/linux/eventfd.hpp>
-
 #include "event/event_manager.hpp"
+#include "event/notifier.hpp"
 
 namespace kvm_vmm {
 
@@ -35,7 +34,7 @@ private:
 
     std::string name_;
     EventManager events_;
-    vmsuperio::EventFdTrigger stop_;
+    Notifier stop_;
     bool stopping_{false};  // written and read in the thread
     std::thread thread_;
 };

@@ -50,11 +50,8 @@ SignalEvents::SignalEvents(EventManager& events, std::initializer_list<int> sign
     if (!fd_) {
         throw VmmError(ExitCode::vmm_error, errno_message("signalfd failed", errno));
     }
-    const auto id = events_.add(fd_.get(), EPOLLIN, [this](std::uint32_t) { read_signals(); });
-    if (!id) {
-        throw VmmError(ExitCode::vmm_error, "cannot wait for signals: " + id.error().message());
-    }
-    subscription_ = *id;
+    subscription_ =
+        events_.subscribe(fd_.get(), EPOLLIN, "signals", [this](std::uint32_t) { read_signals(); });
     pthread_sigmask(SIG_BLOCK, &set, &previous_);
 }
 

@@ -15,22 +15,19 @@ namespace kvm_vmm {
 
 Timer::Timer(EventManager& events, clockid_t clock, std::function<void()> on_expired)
     : events_(events),
+      clock_(clock),
       on_expired_(std::move(on_expired)),
       fd_(::timerfd_create(clock, TFD_CLOEXEC | TFD_NONBLOCK)) {
     if (!fd_) {
         throw VmmError(ExitCode::vmm_error, errno_message("timerfd_create failed", errno));
     }
-    const auto id = events_.add(fd_.get(), EPOLLIN, [this](std::uint32_t) {
+    subscription_ = events_.subscribe(fd_.get(), EPOLLIN, "a timer", [this](std::uint32_t) {
         std::uint64_t expirations = 0;
         // There is nothing to read if the timer was set again since it expired.
         if (::read(fd_.get(), &expirations, sizeof(expirations)) > 0) {
             on_expired_();
         }
     });
-    if (!id) {
-        throw VmmError(ExitCode::vmm_error, "cannot wait for a timer: " + id.error().message());
-    }
-    subscription_ = *id;
 }
 
 Timer::~Timer() { events_.remove(subscription_); }
@@ -45,6 +42,12 @@ void Timer::set(std::optional<std::chrono::nanoseconds> deadline) noexcept {
         time.it_value.tv_nsec = at % second;
     }
     ::timerfd_settime(fd_.get(), TFD_TIMER_ABSTIME, &time, nullptr);
+}
+
+void Timer::set_after(std::chrono::nanoseconds delay) noexcept {
+    timespec now{};
+    ::clock_gettime(clock_, &now);
+    set(std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec) + delay);
 }
 
 }  // namespace kvm_vmm

@@ -26,9 +26,12 @@ public:
     /// Sets the timer to `deadline`, or disarms it. It expires at once if that time has passed. Replaces the
     /// earlier time.
     void set(std::optional<std::chrono::nanoseconds> deadline) noexcept;
+    /// Likewise, for a time that many nanoseconds from now on.
+    void set_after(std::chrono::nanoseconds delay) noexcept;
 
 private:
     EventManager& events_;
+    clockid_t clock_;
     std::function<void()> on_expired_;
     vmsuperio::UniqueFd fd_;
     EventManager::SubscriptionId subscription_{};

@@ -103,9 +103,7 @@ bool Balloon::is_stats_queue(std::size_t index) const {
     return index == stats_queue && (negotiated() & feature_stats) != 0;
 }
 
-void Balloon::arm_stats_timer() {
-    stats_timer_.set(std::chrono::steady_clock::now().time_since_epoch() + stats_interval_);
-}
+void Balloon::arm_stats_timer() { stats_timer_.set_after(stats_interval_); }
 
 void Balloon::on_stats_interval() {
     const LockGuard lock(mutex());

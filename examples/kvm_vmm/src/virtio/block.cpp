@@ -96,13 +96,8 @@ Block::Block(std::string_view name, Counters& counters, DiskFile& file, Options 
       rejected_(counters["rejected"]),
       throttles_(counters["throttled"]),
       thread_(std::string(name)) {
-    const auto subscription =
-        thread_.events().add(engine_->fd(), EPOLLIN, [this](std::uint32_t) { on_engine_ready(); });
-    if (!subscription) {
-        throw VmmError(ExitCode::vmm_error,
-                       "cannot wait for the requests of a disk: " + subscription.error().message());
-    }
-    engine_subscription_ = *subscription;
+    engine_subscription_ = thread_.events().subscribe(engine_->fd(), EPOLLIN, "the requests of a disk",
+                                                      [this](std::uint32_t) { on_engine_ready(); });
     limit_timer_.emplace(thread_.events(), CLOCK_MONOTONIC, [this] { on_limit_passed(); });
 }
 

@@ -7,8 +7,6 @@
 #include <sys/epoll.h>
 #include <utility>
 
-#include "util/error.hpp"
-
 namespace kvm_vmm::virtio {
 namespace {
 
@@ -34,14 +32,10 @@ Console::Console(std::string_view name, Counters& counters, EventManager& events
       has_terminal_(backend.terminal_size().has_value()),
       terminal_size_(backend.terminal_size().value_or(TerminalSize{})),
       line_(events, backend, *this, std::move(on_command)) {
-    const auto id = events_.add(wake_.fd(), EPOLLIN, [this](std::uint32_t) {
+    wake_subscription_ = events_.subscribe(wake_.fd(), EPOLLIN, "a console", [this](std::uint32_t) {
         wake_.clear();
         line_.update_watches();
     });
-    if (!id) {
-        throw VmmError(ExitCode::vmm_error, "cannot wait for a console: " + id.error().message());
-    }
-    wake_subscription_ = *id;
     line_.open();
 }
 

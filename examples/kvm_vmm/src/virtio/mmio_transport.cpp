@@ -7,8 +7,6 @@
 #include <sys/epoll.h>
 #include <utility>
 
-#include "util/error.hpp"
-
 namespace kvm_vmm::virtio {
 namespace {
 
@@ -59,23 +57,14 @@ MmioTransport::MmioTransport(const GuestMemory& memory, std::shared_ptr<Device> 
     : memory_(memory), device_(std::move(device)), interrupt_(std::move(interrupt)) {
     for (const std::uint16_t size : device_->queue_sizes()) {
         queues_.push_back({.max_size = size, .set = {}});
-        auto notifier = vmsuperio::EventFdTrigger::create();
-        if (!notifier) {
-            throw VmmError(ExitCode::vmm_error, "cannot create an eventfd: " + notifier.error().message());
-        }
-        notifiers_.push_back(std::move(*notifier));
+        notifiers_.emplace_back();
     }
     for (std::size_t i = 0; i < notifiers_.size(); ++i) {
-        const auto subscription =
-            device_->events().add(notifiers_[i].fd(), EPOLLIN, [this, i](std::uint32_t) {
-                [[maybe_unused]] const auto count = notifiers_[i].take();
-                device_->notified(i);
-            });
-        if (!subscription) {
-            throw VmmError(ExitCode::vmm_error,
-                           "cannot wait for a device's driver: " + subscription.error().message());
-        }
-        subscriptions_.push_back(*subscription);
+        subscriptions_.push_back(device_->events().subscribe(notifiers_[i].fd(), EPOLLIN, "a device's driver",
+                                                             [this, i](std::uint32_t) {
+                                                                 notifiers_[i].clear();
+                                                                 device_->notified(i);
+                                                             }));
     }
     device_->start_events();
 }
@@ -113,9 +102,7 @@ void MmioTransport::set_needs_reset() noexcept {
     }
 }
 
-void MmioTransport::notify_device(std::size_t queue) noexcept {
-    [[maybe_unused]] const auto notified = notifiers_.at(queue).trigger();
-}
+void MmioTransport::notify_device(std::size_t queue) noexcept { notifiers_.at(queue).notify(); }
 
 std::uint64_t MmioTransport::offered() const noexcept {
     return device_->features() | feature::version_1 | feature::event_index | feature::indirect_descriptors;

@@ -14,6 +14,7 @@
 #include <vmdevice/device.hpp>
 #include <vmsuperio/linux/eventfd.hpp>
 
+#include "event/notifier.hpp"
 #include "memory/guest_memory.hpp"
 #include "util/mutex.hpp"
 #include "virtio/device.hpp"
@@ -69,7 +70,7 @@ public:
 
     /// The eventfds of the queues: a write to one has the effect of a write of the queue's number to
     /// QueueNotify, for an ioeventfd.
-    [[nodiscard]] std::span<const vmsuperio::EventFdTrigger> notifiers() const noexcept { return notifiers_; }
+    [[nodiscard]] std::span<const Notifier> notifiers() const noexcept { return notifiers_; }
     /// The eventfd that the transport triggers for each interrupt.
     [[nodiscard]] const vmsuperio::EventFdTrigger& interrupt() const noexcept { return interrupt_; }
     [[nodiscard]] Device& device() noexcept { return *device_; }
@@ -122,7 +123,7 @@ private:
     const GuestMemory& memory_;
     std::shared_ptr<Device> device_;
     vmsuperio::EventFdTrigger interrupt_;
-    std::vector<vmsuperio::EventFdTrigger> notifiers_;
+    std::vector<Notifier> notifiers_;
     std::vector<EventManager::SubscriptionId> subscriptions_;
 
     // The device changes these without the mutex.

@@ -43,8 +43,6 @@ void copy_to(std::span<const iovec> pieces, std::span<const std::uint8_t> bytes)
     }
 }
 
-std::chrono::nanoseconds now() { return std::chrono::steady_clock::now().time_since_epoch(); }
-
 }  // namespace
 
 StreamBackend::StreamBackend(std::unique_ptr<StreamPeer> peer, std::string what, std::string identity,
@@ -86,7 +84,7 @@ void StreamBackend::attach(EventManager& events, Client& client) {
         subscribe();
     }
     if (!fd_ || failure_) {
-        timer_->set(now());
+        timer_->set_after({});
     }
 }
 
@@ -168,7 +166,7 @@ void StreamBackend::fail(std::string reason) {
     if (!failure_) {
         failure_ = std::move(reason);
         if (timer_) {
-            timer_->set(now());
+            timer_->set_after({});
         }
     }
 }
@@ -193,7 +191,7 @@ void StreamBackend::lose() {
 }
 
 void StreamBackend::retry_later() {
-    timer_->set(now() + pause_);
+    timer_->set_after(pause_);
     pause_ = std::min(2 * pause_, pauses_.longest);
 }
 

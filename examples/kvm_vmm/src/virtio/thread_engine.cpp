@@ -12,20 +12,9 @@
 #include "util/log.hpp"
 
 namespace kvm_vmm::virtio {
-namespace {
-
-vmsuperio::EventFdTrigger make_eventfd() {
-    auto event = vmsuperio::EventFdTrigger::create();
-    if (!event) {
-        throw VmmError(ExitCode::vmm_error, "cannot create an eventfd: " + event.error().message());
-    }
-    return std::move(*event);
-}
-
-}  // namespace
 
 ThreadEngine::ThreadEngine(std::string_view name, DiskFile& file, std::size_t max_threads)
-    : name_(std::string(name) + "-io"), file_(file), max_threads_(max_threads), ended_event_(make_eventfd()) {
+    : name_(std::string(name) + "-io"), file_(file), max_threads_(max_threads) {
     try {
         add_thread();
     } catch (const std::system_error& error) {
@@ -70,7 +59,7 @@ void ThreadEngine::submit(DiskIo& io) {
 void ThreadEngine::start() {}
 
 void ThreadEngine::take_ended(std::vector<DiskIo*>& ended) {
-    [[maybe_unused]] const auto count = ended_event_.take();
+    ended_event_.clear();
     const std::lock_guard lock(mutex_);
     ended.insert(ended.end(), ended_.begin(), ended_.end());
     ended_.clear();
@@ -109,7 +98,7 @@ void ThreadEngine::run() {
         lock.lock();
         --running_;
         ended_.push_back(io);
-        [[maybe_unused]] const auto triggered = ended_event_.trigger();
+        ended_event_.notify();
         progress_.notify_all();
     }
 }

@@ -8,8 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include <vmsuperio/linux/eventfd.hpp>
-
+#include "event/notifier.hpp"
 #include "virtio/disk_engine.hpp"
 
 namespace kvm_vmm::virtio {
@@ -38,7 +37,7 @@ private:
     std::string name_;
     DiskFile& file_;
     std::size_t max_threads_;
-    vmsuperio::EventFdTrigger ended_event_;
+    Notifier ended_event_;
     std::vector<std::thread> threads_;
 
     // A condition variable of the standard library needs its mutex, which has no annotations.

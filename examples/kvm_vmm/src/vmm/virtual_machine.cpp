@@ -134,7 +134,7 @@ void VirtualMachine::look_for_writes() {
     const auto next = coalesced_->look();
     write_timer_set_ = next.has_value();
     if (next) {
-        write_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + *next);
+        write_timer_->set_after(*next);
     }
 }
 
@@ -215,7 +215,7 @@ void VirtualMachine::look_for_halt() {
         next = halt_answer_time;
     }
     cpu_time_seen_ = cpu_time;
-    halt_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + next);
+    halt_timer_->set_after(next);
 }
 
 void VirtualMachine::request_end_by_signal(int signal) { end_.request_by_host(end::Signal{signal}); }
@@ -267,11 +267,8 @@ void VirtualMachine::stop_vcpus() {
 }
 
 VmEnd VirtualMachine::run() {
-    const auto subscription = events_.add(end_.fd(), EPOLLIN, [](std::uint32_t) {});
-    if (!subscription) {
-        throw VmmError(ExitCode::vmm_error,
-                       "cannot wait for the end of the VM: " + subscription.error().message());
-    }
+    const auto subscription =
+        events_.subscribe(end_.fd(), EPOLLIN, "the end of the VM", [](std::uint32_t) {});
     for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) {
         threads_.push_back(std::make_unique<VcpuThread>(*vcpu, exit_handler_));
     }
@@ -281,7 +278,7 @@ VmEnd VirtualMachine::run() {
         thread->start();
     }
     halt_timer_.emplace(events_, CLOCK_MONOTONIC, [this] { look_for_halt(); });
-    halt_timer_->set(std::chrono::steady_clock::now().time_since_epoch() + halt_check_interval);
+    halt_timer_->set_after(halt_check_interval);
     write_timer_.emplace(events_, CLOCK_MONOTONIC, [this] { look_for_writes(); });
     // Run it at least once, so that requests of the host are handled however fast the guest ends.
     do {
@@ -296,7 +293,7 @@ VmEnd VirtualMachine::run() {
     run_time_ = std::chrono::steady_clock::now() - started_;
     halt_timer_.reset();
     write_timer_.reset();
-    events_.remove(*subscription);
+    events_.remove(subscription);
     return *end_.get();
 }
 
