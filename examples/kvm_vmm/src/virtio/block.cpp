@@ -213,32 +213,23 @@ void Block::serve_queue(std::size_t index) {
     if (throttled_[index]) {
         return;  // until the limit has passed
     }
-    std::size_t served = 0;
-    disable_notifications(index);
-    do {
-        while (auto chain = pop(index)) {
-            if (!admit(*chain)) {
-                undo_pop(index, *chain);
+    take_each(
+        index,
+        [this, index](Chain chain) KVM_VMM_REQUIRES(mutex()) {
+            if (!admit(chain)) {
+                undo_pop(index, chain);
                 throttled_[index] = true;
                 throttles_.add();
-                engine_->start();
-                take_ended();
-                publish(index);
-                return;
+                return false;
             }
-            begin(index, std::move(*chain));
-            if (++served == queue_size) {
-                engine_->start();
-                take_ended();
-                publish(index);
-                notify_self(index);
-                return;
-            }
-        }
-        engine_->start();
-        take_ended();
-        publish(index);
-    } while (enable_notifications(index));
+            begin(index, std::move(chain));
+            return true;
+        },
+        [this, index]() KVM_VMM_REQUIRES(mutex()) {
+            engine_->start();
+            take_ended();
+            publish(index);
+        });
 }
 
 // Whether the limits allow the request now; if not, the timer is set.

@@ -9,6 +9,7 @@
 #include <span>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "event/event_manager.hpp"
@@ -123,10 +124,13 @@ protected:
     [[nodiscard]] bool enable_notifications(std::size_t index) KVM_VMM_REQUIRES(mutex());
     void disable_notifications(std::size_t index) KVM_VMM_REQUIRES(mutex());
 
-    /// Serves chains until there is none: calls `f(chain)`, which returns how many bytes it has written, or
-    /// nothing if the chain cannot be served now; then it stays available, and notifications stay off.
-    /// Bounded: after as many chains as the queue has descriptors the device notifies itself and lets others
-    /// have their turn.
+    /// Takes chains until there is none: calls `take(chain)`, which returns whether to go on, and then `flush()`
+    /// before notifications are enabled, or left off if `take` returned false. Bounded: after as many chains as the
+    /// queue has descriptors the device notifies itself and lets others have their turn.
+    template <class Take, class Flush>
+    void take_each(std::size_t index, Take&& take, Flush&& flush) KVM_VMM_REQUIRES(mutex());
+    /// As take_each(), for requests that are answered at once: calls `f(chain)`, which returns how many bytes it
+    /// has written, or nothing if the chain cannot be served now; then it stays available.
     template <class F>
     void serve(std::size_t index, F&& f) KVM_VMM_REQUIRES(mutex());
 
@@ -166,35 +170,48 @@ private:
     bool broken_{false};
 };
 
-template <class F>
-void Device::serve(std::size_t index, F&& f) {
+template <class Take, class Flush>
+void Device::take_each(std::size_t index, Take&& take, Flush&& flush) {
     if (!has_queue(index)) {
         return;
     }
     const std::size_t most = queue(index)->size();
-    std::size_t served = 0;
+    std::size_t taken = 0;
     disable_notifications(index);
     do {
-        while (served < most) {
-            const std::optional<Chain> chain = pop(index);
+        while (taken < most) {
+            std::optional<Chain> chain = pop(index);
             if (!chain) {
                 break;
             }
-            const std::optional<std::uint32_t> written = f(*chain);
-            if (!written) {
-                undo_pop(index, *chain);
-                publish(index);
+            if (!take(std::move(*chain))) {
+                flush();
                 return;
             }
-            push(index, *chain, *written);
-            ++served;
+            ++taken;
         }
-        publish(index);
-        if (served == most) {
+        flush();
+        if (taken == most) {
             notify_self(index);
             return;
         }
-    } while (active() && enable_notifications(index));
+    } while (enable_notifications(index));
+}
+
+template <class F>
+void Device::serve(std::size_t index, F&& f) {
+    take_each(
+        index,
+        [this, index, &f](const Chain& chain) KVM_VMM_REQUIRES(mutex()) {
+            const std::optional<std::uint32_t> written = f(chain);
+            if (written) {
+                push(index, chain, *written);
+            } else {
+                undo_pop(index, chain);
+            }
+            return written.has_value();
+        },
+        [this, index]() KVM_VMM_REQUIRES(mutex()) { publish(index); });
 }
 
 }  // namespace kvm_vmm::virtio

@@ -23,25 +23,9 @@ void FileSystem::on_notified(std::size_t index) {
         notify_self(index);  // again, when that is over
         return;
     }
-    const std::size_t most = sizes.at(index);
-    std::size_t served = 0;
-    disable_notifications(index);
-    do {
-        while (served < most) {
-            const std::optional<Chain> chain = pop(index);
-            if (!chain) {
-                break;
-            }
-            if (!process(index, *chain)) {
-                return;
-            }
-            ++served;
-        }
-        if (served == most) {
-            notify_self(index);
-            return;
-        }
-    } while (active() && enable_notifications(index));
+    take_each(
+        index, [this, index](const Chain& chain) KVM_VMM_REQUIRES(mutex()) { return process(index, chain); },
+        [] {});  // process() publishes each answer
 }
 
 // Returns whether to go on with the next one.
