@@ -12,9 +12,11 @@
 
 namespace kvm_vmm {
 
-/// A number that any thread may increase.
+/// A number that any thread may change.
 class Counter {
 public:
+    /// For a number that is known only as a whole, from the guest for instance.
+    void set(std::uint64_t value) noexcept { value_.store(value, std::memory_order_relaxed); }
     void add(std::uint64_t count = 1) noexcept { value_.fetch_add(count, std::memory_order_relaxed); }
     [[nodiscard]] std::uint64_t value() const noexcept { return value_.load(std::memory_order_relaxed); }
 

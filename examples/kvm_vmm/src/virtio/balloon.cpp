@@ -33,9 +33,6 @@ constexpr std::array<std::string_view, Balloon::known_tags> stat_names{
     "guest_async_scan_bytes",    "guest_direct_scan_bytes", "guest_async_reclaim_bytes",
     "guest_direct_reclaim_bytes"};
 
-// The device is the only one that changes the counter, and unsigned numbers wrap.
-void assign(Counter& counter, std::uint64_t value) { counter.add(value - counter.value()); }
-
 }  // namespace
 
 Balloon::Balloon(std::string_view name, Counters& counters, const GuestMemory& memory, EventManager& events,
@@ -142,7 +139,7 @@ void Balloon::take_stats(const Buffers& stats) {
         std::memcpy(&tag, entry.data(), sizeof(tag));
         std::memcpy(&value, entry.data() + sizeof(tag), sizeof(value));
         if (tag < stats_.size()) {
-            assign(*stats_.at(tag), value);
+            stats_.at(tag)->set(value);
         }
     }
 }
