@@ -31,9 +31,8 @@ struct VirtioDevice {
         create;
 };
 
-/// The addresses of virtio devices, each a page, and the ACPI id by which drivers find them.
+/// The addresses of virtio devices begin here; each has a page.
 inline constexpr std::uint64_t first_virtio_window = 0xD000'0000;
-inline constexpr std::string_view virtio_hardware_id = "LNRO0005";
 
 /// The row of a device at a window and an interrupt line that other virtio devices may share: the transport
 /// sends edges, and the drivers poll all devices of the line.
@@ -47,7 +46,7 @@ inline constexpr std::string_view virtio_hardware_id = "LNRO0005";
                         .model = std::move(device.model),
                         .note = std::move(device.note),
                         .resources = {mmio_window(window), interrupt(gsi, vmdevice::IrqSharing::edge)}},
-                       node, std::string(virtio_hardware_id), index);
+                       node, std::string(platform::virtio_mmio_hardware_id), index);
     description.acpi_nodes.front().dma_coherent = true;
     const auto create = [name = std::move(device.name), create = std::move(device.create), window, gsi](
                             const DeviceContext& context, ObservedDevice& observed) -> DevicePointer {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "machine/device_description.hpp"
@@ -34,6 +35,9 @@ inline constexpr std::uint32_t lapic_address = 0xFEE0'0000;
 inline constexpr std::uint32_t ioapic_address = 0xFEC0'0000;
 inline constexpr std::uint8_t ioapic_id = 0;  ///< the value that KVM's IOAPIC has after reset
 inline constexpr std::uint32_t ioapic_pins = 24;
+
+/// The ACPI id by which drivers find virtio-mmio devices (Linux, drivers/virtio/virtio_mmio.c).
+inline constexpr std::string_view virtio_mmio_hardware_id = "LNRO0005";
 
 }  // namespace platform
 }  // namespace kvm_vmm

@@ -133,9 +133,9 @@ QueueLayout MmioTransport::layout_of(const MmioState::Queue& set) noexcept {
             .size = static_cast<std::uint16_t>(set.size)};
 }
 
-QueueFeatures MmioTransport::queue_features() const noexcept {
-    return {.indirect_descriptors = (driver_features_ & feature::indirect_descriptors) != 0,
-            .event_index = (driver_features_ & feature::event_index) != 0};
+QueueFeatures MmioTransport::queue_features(std::uint64_t features) noexcept {
+    return {.indirect_descriptors = (features & feature::indirect_descriptors) != 0,
+            .event_index = (features & feature::event_index) != 0};
 }
 
 void MmioTransport::mmio_read(vmdevice::MmioAddress, vmdevice::MmioOffset offset,
@@ -305,7 +305,8 @@ void MmioTransport::write_queue_ready(Queue& queue, bool ready) {
             device_->stop_queue(queue_sel_);
         }
     } else if (may_set_queues() && queue.set.size <= queue.max_size) {
-        queue.set.ready = SplitQueue::create(memory_, layout_of(queue.set), queue_features()).has_value();
+        queue.set.ready =
+            SplitQueue::create(memory_, layout_of(queue.set), queue_features(driver_features_)).has_value();
     }
 }
 
@@ -314,7 +315,8 @@ void MmioTransport::activate() {
     for (const Queue& queue : queues_) {
         std::optional<SplitQueue>& added = queues.emplace_back();
         if (queue.set.ready) {
-            if (auto created = SplitQueue::create(memory_, layout_of(queue.set), queue_features())) {
+            if (auto created =
+                    SplitQueue::create(memory_, layout_of(queue.set), queue_features(driver_features_))) {
                 added.emplace(std::move(*created));
             }
         }
@@ -370,16 +372,14 @@ std::expected<void, std::string_view> MmioTransport::restore(const MmioState& st
     if (state.queues.size() != queues_.size()) {
         return std::unexpected("queues");
     }
-    const QueueFeatures features{
-        .indirect_descriptors = (state.driver_features & feature::indirect_descriptors) != 0,
-        .event_index = (state.driver_features & feature::event_index) != 0};
     std::vector<std::optional<SplitQueue>> queues(queues_.size());
     for (std::size_t i = 0; i < queues_.size(); ++i) {
         const MmioState::Queue& saved = state.queues[i];
         if (!saved.ready) {
             continue;
         }
-        auto created = SplitQueue::create(memory_, layout_of(saved), features, saved.progress);
+        auto created = SplitQueue::create(memory_, layout_of(saved), queue_features(state.driver_features),
+                                          saved.progress);
         if (saved.size > queues_[i].max_size || !created || (state.status & status::features_ok) == 0) {
             return std::unexpected("queues");
         }

@@ -118,7 +118,7 @@ private:
     [[nodiscard]] bool acceptable(std::uint64_t features) const noexcept;
     [[nodiscard]] Queue* selected() noexcept KVM_VMM_REQUIRES(mutex_);
     [[nodiscard]] static QueueLayout layout_of(const MmioState::Queue& set) noexcept;
-    [[nodiscard]] QueueFeatures queue_features() const noexcept KVM_VMM_REQUIRES(mutex_);
+    [[nodiscard]] static QueueFeatures queue_features(std::uint64_t features) noexcept;
 
     const GuestMemory& memory_;
     std::shared_ptr<Device> device_;

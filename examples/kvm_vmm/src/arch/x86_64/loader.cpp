@@ -28,7 +28,7 @@ std::string device_parameters(const Platform& machine) {
     std::string parameters;
     for (const DeviceDescription& device : machine.devices) {
         for (const AcpiNode& node : device.acpi_nodes) {
-            if (node.hardware_id != "LNRO0005") {
+            if (node.hardware_id != platform::virtio_mmio_hardware_id) {
                 continue;
             }
             std::uint64_t base = 0;
