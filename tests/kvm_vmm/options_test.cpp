@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "vmm/share_option.hpp"
+#include "vmm/vsock_option.hpp"
 
 using kvm_vmm::ExitCode;
 using kvm_vmm::parse_options;

@@ -11,7 +11,6 @@
 
 #include "vmm/option_hints.hpp"
 #include "vmm/option_list.hpp"
-#include "vmm/options.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -35,21 +34,12 @@ Error set_target(BalloonConfig& balloon, const std::string& text) {
     return std::nullopt;
 }
 
-Error set_switch(bool& target, std::string_view key, const std::string& text) {
-    constexpr std::array<std::string_view, 2> words{"on", "off"};
-    if (std::ranges::find(words, text) == words.end()) {
-        return std::string(key) + '=' + quote(text) + " is not on or off" + suggestion(text, words);
-    }
-    target = text == "on";
-    return std::nullopt;
-}
-
 Error set(BalloonConfig& balloon, std::string_view key, const std::string& value) {
     if (key == "target") {
         return set_target(balloon, value);
     }
-    return set_switch(key == "deflate-on-oom" ? balloon.deflate_on_oom : balloon.free_page_reporting, key,
-                      value);
+    return choose(key == "deflate-on-oom" ? balloon.deflate_on_oom : balloon.free_page_reporting, key, value,
+                  on_or_off_words);
 }
 
 }  // namespace

@@ -3,10 +3,8 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -14,7 +12,6 @@
 
 #include "vmm/option_hints.hpp"
 #include "vmm/option_list.hpp"
-#include "vmm/options.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -28,31 +25,6 @@ using Error = std::optional<std::string>;  // the reason, or nothing
 constexpr std::array<std::string_view, 9> keys{"path", "readonly", "id",     "cache", "queues",
                                                "rate", "iops",     "engine", "format"};
 
-std::optional<std::uint64_t> parse_number(std::string_view text) {
-    std::uint64_t number = 0;
-    const char* const end = std::to_address(text.end());
-    const auto [rest, error] = std::from_chars(std::to_address(text.begin()), end, number);
-    return error == std::errc{} && rest == end ? std::optional(number) : std::nullopt;
-}
-
-// "a, b or c"
-template <class Value, std::size_t size>
-Error choose(Value& target, std::string_view key, const std::string& text,
-             const std::array<std::pair<std::string_view, Value>, size>& choices) {
-    std::string words;
-    std::vector<std::string_view> names;
-    for (std::size_t i = 0; i < size; ++i) {
-        if (text == choices[i].first) {
-            target = choices[i].second;
-            return std::nullopt;
-        }
-        words += i == 0 ? "" : i + 1 == size ? " or " : ", ";
-        words += choices[i].first;
-        names.push_back(choices[i].first);
-    }
-    return std::string(key) + '=' + quote(text) + " is not " + words + suggestion(text, names);
-}
-
 Error set_id(DiskConfig& disk, const std::string& text) {
     const bool printable = std::ranges::all_of(text, [](char c) { return c > ' ' && c <= '~' && c != '/'; });
     if (text.empty() || text.size() > virtio::max_disk_id || !printable) {
@@ -64,40 +36,35 @@ Error set_id(DiskConfig& disk, const std::string& text) {
 }
 
 Error set_queues(DiskConfig& disk, const std::string& text) {
-    const auto number = parse_number(text);
-    if (!number || *number < 1 || *number > virtio::max_disk_queues) {
+    const auto number = number_in<std::size_t>(text, 1, virtio::max_disk_queues);
+    if (!number) {
         return "queues=" + quote(text) + " is not a number from 1 to " +
                std::to_string(virtio::max_disk_queues);
     }
-    disk.queues = static_cast<std::size_t>(*number);
+    disk.queues = *number;
     return std::nullopt;
 }
 
 constexpr std::uint64_t most_per_second = std::uint64_t{1} << 50U;
 
 Error set_rate(DiskConfig& disk, const std::string& text) {
-    // Without a unit bytes, not MiB as elsewhere: the key says that it is a number of bytes.
-    const auto plain = parse_number(text);
-    const auto rate = plain ? plain : parse_size(text);
-    if (!rate || *rate < 1 || *rate > most_per_second) {
+    disk.bytes_per_second = parse_rate(text, most_per_second);
+    if (!disk.bytes_per_second) {
         return "rate=" + quote(text) + " is not a number of bytes per second such as 1000000 or 20M";
     }
-    disk.bytes_per_second = rate;
     return std::nullopt;
 }
 
 Error set_iops(DiskConfig& disk, const std::string& text) {
-    const auto number = parse_number(text);
-    if (!number || *number < 1 || *number > most_per_second) {
+    disk.requests_per_second = number_in<std::uint64_t>(text, 1, most_per_second);
+    if (!disk.requests_per_second) {
         return "iops=" + quote(text) + " is not a number of requests per second, from 1 on";
     }
-    disk.requests_per_second = number;
     return std::nullopt;
 }
 
 Error set(DiskConfig& disk, std::string_view key, const std::string& value) {
     using namespace std::string_view_literals;
-    constexpr std::array on_off{std::pair{"on"sv, true}, std::pair{"off"sv, false}};
     constexpr std::array caches{std::pair{"writeback"sv, DiskCache::writeback},
                                 std::pair{"direct"sv, DiskCache::direct}};
     constexpr std::array engines{std::pair{"auto"sv, DiskEngineKind::automatic},
@@ -109,7 +76,7 @@ Error set(DiskConfig& disk, std::string_view key, const std::string& value) {
         return std::nullopt;
     }
     if (key == "readonly") {
-        return choose(disk.read_only, key, value, on_off);
+        return choose(disk.read_only, key, value, on_or_off_words);
     }
     if (key == "cache") {
         return choose(disk.cache, key, value, caches);

@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <array>
-#include <charconv>
 #include <cstdint>
 #include <limits>
 #include <net/if.h>
@@ -11,14 +10,12 @@
 #include <optional>
 #include <span>
 #include <string_view>
-#include <system_error>
 #include <unistd.h>
 #include <vector>
 
 #include "virtio/mac_address.hpp"
 #include "vmm/option_hints.hpp"
 #include "vmm/option_list.hpp"
-#include "vmm/options.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -30,16 +27,6 @@ constexpr std::uint64_t max_rate = 1'000'000'000'000;
 constexpr std::string_view networks = "tap=NAME, fd=N, passt, passt=SOCKET";
 constexpr std::string_view options =
     "mac=ADDRESS, mtu=BYTES, rate=BYTES_PER_SECOND, forward=PROTOCOL:PORT:PORT";
-
-template <class Number>
-std::optional<Number> number_in(std::string_view text, Number least, Number most) {
-    Number number{};
-    const char* const end = text.data() + text.size();
-    // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): the end is passed as well
-    const auto [rest, error] = std::from_chars(text.data(), end, number);
-    return error == std::errc{} && rest == end && number >= least && number <= most ? std::optional(number)
-                                                                                    : std::nullopt;
-}
 
 /// The value of "name=value"; nothing if the name is another one.
 std::optional<std::string> value_of(std::string_view part, std::string_view name) {
@@ -137,12 +124,7 @@ std::optional<std::string> take_option(NetConfig& config, const std::string& par
                                           " to " + std::to_string(virtio::max_mtu) + " bytes");
     }
     if (const auto text = value_of(part, "rate")) {
-        // As for a disk: bytes, or a size with its unit.
-        config.rate = number_in<std::uint64_t>(*text, 1, max_rate);
-        if (const auto size = parse_size(*text); !config.rate && size && *size >= 1 && *size <= max_rate &&
-                                                 text->find_first_not_of("0123456789") != std::string::npos) {
-            config.rate = size;
-        }
+        config.rate = parse_rate(*text, max_rate);
         return config.rate ? std::nullopt
                            : std::optional(quote(part) + ": a rate is 1 to " + std::to_string(max_rate) +
                                            " bytes per second, such as 1000000 or 20M");

@@ -16,13 +16,13 @@
 #include <utility>
 #include <vector>
 
-#include "virtio/fs.hpp"
-#include "virtio/vsock_packet.hpp"
 #include "vmm/balloon_option.hpp"
 #include "vmm/disk_option.hpp"
 #include "vmm/net_options.hpp"
 #include "vmm/option_hints.hpp"
 #include "vmm/option_list.hpp"
+#include "vmm/share_option.hpp"
+#include "vmm/vsock_option.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -152,22 +152,12 @@ std::string check_memory(const std::string& text) {
     return {};
 }
 
-std::optional<unsigned> parse_cpus(const std::string& text) {
-    unsigned number = 0;
-    const char* const end = text.data() + text.size();
-    const auto [rest, error] = std::from_chars(text.data(), end, number);
-    return error == std::errc{} && rest == end && number >= 1 && number <= max_cpus ? std::optional(number)
-                                                                                    : std::nullopt;
-}
+std::optional<unsigned> parse_cpus(const std::string& text) { return number_in<unsigned>(text, 1, max_cpus); }
 
 constexpr unsigned max_restart_limit = 1'000'000;
 
 std::optional<unsigned> parse_limit(std::string_view text) {
-    unsigned number = 0;
-    const char* const end = std::to_address(text.end());
-    const auto [rest, error] = std::from_chars(std::to_address(text.begin()), end, number);
-    return error == std::errc{} && rest == end && number <= max_restart_limit ? std::optional(number)
-                                                                              : std::nullopt;
+    return number_in<unsigned>(text, 0, max_restart_limit);
 }
 
 std::string check_limit(const std::string& text) {
@@ -181,14 +171,11 @@ std::string check_cpus(const std::string& text) {
                             : quote(text) + " is not a number from 1 to " + std::to_string(max_cpus);
 }
 
-std::string check_serial(const std::string& text) {
-    const auto config = parse_serial(text);
-    return config ? std::string{} : config.error();
-}
-
-std::string check_net(const std::string& text) {
-    const auto config = parse_net(text);
-    return config ? std::string{} : config.error();
+/// The check of a value by its parser, whose error is the reason.
+template <auto parse>
+std::string check(const std::string& text) {
+    const auto parsed = parse(text);
+    return parsed ? std::string{} : parsed.error();
 }
 
 std::string check_debug_console(const std::string& text) {
@@ -419,11 +406,6 @@ void add_disk(VmmConfig& config, const std::string& text) {
     config.disks.push_back(*parse_disk(text));
 }
 
-std::string check_share(const std::string& text) {
-    const auto config = parse_share(text);
-    return config ? std::string{} : config.error();
-}
-
 void add_share(VmmConfig& config, const std::string& text) {
     ShareConfig share = *parse_share(text);
     if (share.tag.empty()) {
@@ -517,69 +499,6 @@ std::expected<SerialConfig, std::string> parse_serial(const std::string& text) {
                            serial_suggestion(text));
 }
 
-std::expected<ShareConfig, std::string> parse_share(const std::string& text) {
-    const std::vector<std::string> parts = split_at_commas(text);
-    ShareConfig share{.path = parts.front(), .tag = {}, .writable = false};
-    if (share.path.empty()) {
-        return std::unexpected(quote(text) + " lacks the directory: DIR[,tag=NAME][,writable]");
-    }
-    for (const std::string& part : std::span(parts).subspan(1)) {
-        constexpr std::string_view tag = "tag=";
-        if (part == "writable") {
-            share.writable = true;
-        } else if (part.starts_with(tag)) {
-            share.tag = part.substr(tag.size());
-            const auto is_control = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7F'; };
-            if (share.tag.empty() || share.tag.size() > virtio::FileSystem::max_tag ||
-                std::ranges::any_of(share.tag, is_control)) {
-                return std::unexpected("the tag " + quote(share.tag) + " is not a name of 1 to " +
-                                       std::to_string(virtio::FileSystem::max_tag) + " bytes");
-            }
-        } else {
-            constexpr std::array<std::string_view, 2> words{"writable", "tag=NAME"};
-            return std::unexpected(quote(part) + " is not one of tag=NAME, writable" +
-                                   suggestion(part, words) +
-                                   " (a comma in the directory's name is written twice)");
-        }
-    }
-    return share;
-}
-
-std::expected<VsockConfig, std::string> parse_vsock(const std::string& text) {
-    VsockConfig vsock;
-    for (const std::string& part : split_at_commas(text)) {
-        const std::size_t equals = part.find('=');
-        const std::string key = part.substr(0, equals);
-        const std::string value = equals == std::string::npos ? "" : part.substr(equals + 1);
-        const bool is_path = key == "path" || key == "uds_path";  // the latter is Firecracker's name
-        if ((!is_path && key != "cid") || equals == std::string::npos) {
-            constexpr std::array<std::string_view, 2> words{"cid=N", "path=PATH"};
-            return std::unexpected(quote(part) + " is not one of cid=N, path=PATH" + suggestion(part, words) +
-                                   " (a comma in the path is written twice)");
-        }
-        if (is_path ? !vsock.path.empty() : vsock.cid != 0) {
-            return std::unexpected(quote(text) + " has more than one " + key);
-        }
-        if (is_path) {
-            vsock.path = value;
-            continue;
-        }
-        const char* const end = value.data() + value.size();
-        const auto [rest, error] = std::from_chars(value.data(), end, vsock.cid);
-        if (error != std::errc{} || rest != end || vsock.cid < virtio::vsock::first_guest_cid ||
-            vsock.cid > virtio::vsock::last_guest_cid) {
-            return std::unexpected(quote(value) + " is not a guest's CID: a number from " +
-                                   std::to_string(virtio::vsock::first_guest_cid) + " to " +
-                                   std::to_string(virtio::vsock::last_guest_cid));
-        }
-    }
-    if (vsock.cid == 0 || vsock.path.empty()) {
-        return std::unexpected(quote(text) + " lacks the " + (vsock.cid == 0 ? "cid=N" : "path=PATH") +
-                               ": cid=N,path=PATH");
-    }
-    return vsock;
-}
-
 std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const* argv) {
     VmmConfig config;
     config.serials.clear();
@@ -611,15 +530,12 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
            "(output only), unix=PATH (a socket that listens there) or null. The first is COM1; up to four "
            "may be given")
         ->type_name("TARGET")
-        ->check(check_serial)
+        ->check(check<parse_serial>)
         ->default_str("stdio");
     app.add_option_function<std::string>(
            "--disk", [&](const std::string& text) { add_disk(config, text); }, disk_help)
         ->type_name("PATH[,...]")
-        ->check([](const std::string& text) {
-            const auto disk = parse_disk(text);
-            return disk ? std::string{} : disk.error();
-        });
+        ->check(check<parse_disk>);
     add_choice<vmsuperio::TransmitPolicy>(
         app, "--serial-overflow", overflow_policies,
         [&](vmsuperio::TransmitPolicy policy) { config.serial_overflow = policy; },
@@ -631,7 +547,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
            "What a virtio console is connected to, as for --serial. The first is hvc0; up to four may be "
            "given. If it is stdio and there is no --serial, COM1 also writes to stdout, without input")
         ->type_name("TARGET")
-        ->check(check_serial);
+        ->check(check<parse_serial>);
     add_choice<bool>(
         app, "--coalesce", on_or_off, [&](bool on) { config.coalesce = on; },
         "Let KVM collect what the guest sends to its serial ports, instead of an exit for each byte, if it "
@@ -648,10 +564,9 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
            "A network interface: passt (starts passt, which needs no privileges), passt=SOCKET (joins one), "
            "tap=NAME (a tap interface of this host) or fd=N (an inherited tap or stream socket), followed by "
            ",mac=ADDRESS ,mtu=BYTES ,rate=BYTES_PER_SECOND or, with passt, ,forward=tcp:HOSTPORT:GUESTPORT. "
-           "A comma in SOCKET is "
-           "written twice. May be given several times")
+           "A comma in SOCKET is written twice. May be given several times")
         ->type_name("NETWORK")
-        ->check(check_net);
+        ->check(check<parse_net>);
     app.add_option_function<std::string>(
            "--share", [&](const std::string& text) { add_share(config, text); },
            "A directory of the host that the guest can mount: mount -t virtiofs NAME /mnt. The first one's "
@@ -659,7 +574,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
            "is "
            "written twice. May be given several times")
         ->type_name("DIR[,tag=NAME][,writable]")
-        ->check(check_share);
+        ->check(check<parse_share>);
     app.add_option_function<std::string>(
            "--balloon", [&](const std::string& text) { config.balloon = *parse_balloon(text); },
            "Memory that the guest does not use returns to the host (virtio): target=SIZE, which it should "
@@ -669,10 +584,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
            "whether the guest may take memory back before it kills a process (on by default)")
         ->type_name("[KEY=VALUE,...]")
         ->expected(0, 1)
-        ->check([](const std::string& text) {
-            const auto balloon = parse_balloon(text);
-            return balloon ? std::string{} : balloon.error();
-        });
+        ->check(check<parse_balloon>);
     add_choice<bool>(
         app, "--rng", on_or_off, [&](bool on) { config.rng = on; }, "Source of random numbers (virtio)")
         ->type_name("on|off")
@@ -683,10 +595,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
            "connect to the socket PATH and send \"CONNECT port\", and connections of the guest to CID 2 lead "
            "to the sockets PATH_port. A comma in PATH is written twice")
         ->type_name("cid=N,path=PATH")
-        ->check([](const std::string& text) {
-            const auto parsed = parse_vsock(text);
-            return parsed ? std::string{} : parsed.error();
-        });
+        ->check(check<parse_vsock>);
     add_choice<bool>(
         app, "--on-reboot", reboot_actions, [&](bool restart) { config.restart_on_reboot = restart; },
         "When the guest reboots")

@@ -27,12 +27,4 @@ struct PrintAndExit {
 /// Parses "stdio", "pty", "file=PATH", "unix=PATH" or "null"; otherwise returns the reason why it is invalid.
 [[nodiscard]] std::expected<SerialConfig, std::string> parse_serial(const std::string& text);
 
-/// Parses "DIR[,tag=NAME][,writable]", where two commas stand for one that belongs to a name; otherwise returns
-/// the reason why it is invalid. The tag is empty if none is given.
-[[nodiscard]] std::expected<ShareConfig, std::string> parse_share(const std::string& text);
-
-/// Parses "cid=N,path=PATH" in any order, where two commas stand for one that belongs to the path; "uds_path=" is
-/// the same as "path=". Otherwise returns the reason why it is invalid.
-[[nodiscard]] std::expected<VsockConfig, std::string> parse_vsock(const std::string& text);
-
 }  // namespace kvm_vmm
