@@ -55,6 +55,22 @@ std::uint64_t allocated(const std::filesystem::path& path) {
     return static_cast<std::uint64_t>(status.st_blocks) * 512;
 }
 
+/// An image file with the bytes of pattern(), opened as a disk.
+struct OpenedImage {
+    explicit OpenedImage(std::size_t size) : path(image(directory, size)), disk({.path = path}) {}
+
+    ScratchDirectory directory;
+    std::filesystem::path path;
+    DiskImage disk;
+};
+
+/// A driver that has started a disk of which all is on a file.
+struct ImageRig : OpenedImage, BlockRig {
+    ImageRig(std::size_t size, DiskEngineKind kind) : OpenedImage(size), BlockRig(disk, {}, kind) {
+        rig.start();
+    }
+};
+
 }  // namespace
 
 #define BOTH_ENGINES(kind)                                                         \
@@ -93,11 +109,7 @@ TEST_CASE("Block: what is written is in the file, and what is in the file is rea
 
 TEST_CASE("Block: many requests at once are all answered, once each", "[blk]") {
     BOTH_ENGINES(kind);
-    const ScratchDirectory directory;
-    const auto path = image(directory, 256 * sector);
-    DiskImage disk({.path = path});
-    BlockRig rig(disk, {}, kind);
-    rig->start();
+    ImageRig rig(256 * sector, kind);
     // More than the queue of submissions to io_uring holds would be 128 at once; each has 2 descriptors here.
     for (unsigned round = 0; round < 20; ++round) {
         std::vector<std::pair<GuestRange, std::uint64_t>> expected;
@@ -126,11 +138,8 @@ TEST_CASE("Block: many requests at once are all answered, once each", "[blk]") {
 
 TEST_CASE("Block: the layout of the descriptors means nothing", "[blk]") {
     BOTH_ENGINES(kind);
-    const ScratchDirectory directory;
-    const auto path = image(directory, 8 * sector);
-    DiskImage disk({.path = path});
-    BlockRig rig(disk, {}, kind);
-    rig->start();
+    ImageRig rig(8 * sector, kind);
+    const std::filesystem::path& path = rig.path;
     DriverQueue& queue = *rig->queues[0];
     const Bytes data = pattern(sector, 50);
     Bytes sent = BlockRig::header(block_request::out, 2);
@@ -175,11 +184,8 @@ TEST_CASE("Block: the layout of the descriptors means nothing", "[blk]") {
 
 TEST_CASE("Block: nothing outside the disk is accessed", "[blk]") {
     BOTH_ENGINES(kind);
-    const ScratchDirectory directory;
-    const auto path = image(directory, 16 * sector);
-    DiskImage disk({.path = path});
-    BlockRig rig(disk, {}, kind);
-    rig->start();
+    ImageRig rig(16 * sector, kind);
+    const std::filesystem::path& path = rig.path;
     const Bytes four = pattern(4 * sector, 7);
     // Each descriptor would fit, the request does not.
     CHECK(rig.write(15, four) == Answer{io_error, 1, {}});
@@ -506,11 +512,8 @@ TEST_CASE("Block: an error of the host is the guest's, and the next request is s
 
 TEST_CASE("Block: a file that is truncated under the guest gives errors", "[blk]") {
     BOTH_ENGINES(kind);
-    const ScratchDirectory directory;
-    const auto path = image(directory, 64 * sector);
-    DiskImage disk({.path = path});
-    BlockRig rig(disk, {}, kind);
-    rig->start();
+    ImageRig rig(64 * sector, kind);
+    const std::filesystem::path& path = rig.path;
     std::filesystem::resize_file(path, 10 * sector + 100);
     CHECK(rig.read(20, sector) == Answer{io_error, sector + 1, Bytes(sector)});
     Bytes part_of_it = part(pattern(64 * sector), 10 * sector, 100);
@@ -521,9 +524,8 @@ TEST_CASE("Block: a file that is truncated under the guest gives errors", "[blk]
     CHECK(rig.counter("io_errors") == 2);
 }
 
-TEST_CASE("Block: a host whose files may not grow gives errors", "[blk]") {
+TEST_CASE("Block: a host that refuses every write gives errors", "[blk]") {
     BOTH_ENGINES(kind);
-    // As a full file system: /dev/full is no file, so a device of this kind stands in for one.
     const ScratchDirectory directory;
     const auto path = image(directory, 64 * sector);
     DiskImage disk({.path = path, .read_only = true});  // its descriptor cannot be written: EBADF
@@ -707,11 +709,8 @@ TEST_CASE("Block: the same chain twice in progress breaks the device until its r
 
 TEST_CASE("Block: saving completes what is in progress", "[blk]") {
     BOTH_ENGINES(kind);
-    const ScratchDirectory directory;
-    const auto path = image(directory, 64 * sector);
-    DiskImage disk({.path = path});
-    BlockRig rig(disk, {}, kind);
-    rig->start();
+    ImageRig rig(64 * sector, kind);
+    const std::filesystem::path& path = rig.path;
     for (std::uint64_t i = 0; i < 40; ++i) {
         rig.offer(block_request::out, i, pattern(sector, 200), 0);
     }

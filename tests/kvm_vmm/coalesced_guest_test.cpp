@@ -58,14 +58,6 @@ const Bytes spin{0xEB, 0xFE};                                       // jmp to it
 const Bytes idle{0xB0, 0xFF, 0xE6, 0x21, 0xFB, 0xF4, 0xEB, 0xFD};   // mask the PIC; sti; hlt; jmp to the hlt
 const Bytes stack{0xBC, 0x00, 0x00, 0x05, 0x00};                    // mov esp, 0x50000
 
-std::vector<std::string> with_kernel(const ScratchDirectory& directory, const Bytes& code,
-                                     const std::vector<std::string>& more = {}) {
-    std::vector<std::string> arguments{"--kernel", directory.write("kernel", make_bzimage(code)).string(),
-                                       "--memory", "64M"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-}
-
 struct Outcome {
     Result result;
     json metrics;
@@ -78,62 +70,20 @@ Outcome run_with_metrics(const Bytes& code, std::vector<std::string> more = {}) 
     return {std::move(result), json::parse(slurp(file))};
 }
 
-// kvm_vmm as a process whose output can be read while it runs.
-class Running {
+class Running : public Job {
 public:
-    Running(const ScratchDirectory& directory, const Bytes& code, const std::vector<std::string>& more = {}) {
-        const std::vector<std::string> arguments = with_kernel(directory, code, more);
-        std::array<int, 2> ends{};
-        REQUIRE(::pipe2(ends.data(), O_CLOEXEC) == 0);
-        child_ = fork_child();
-        if (child_ == 0) {
-            ::dup2(::open("/dev/null", O_RDONLY), STDIN_FILENO);
-            ::dup2(ends[1], STDOUT_FILENO);
-            ::alarm(60);
-            exec(arguments);
-        }
-        ::close(ends[1]);
-        output_ = vmsuperio::UniqueFd(ends[0]);
-    }
-    ~Running() {
-        if (child_ > 0) {
-            ::kill(child_, SIGKILL);
-            ::waitpid(child_, nullptr, 0);
-        }
-    }
-    Running(const Running&) = delete;
-    Running& operator=(const Running&) = delete;
+    Running(const ScratchDirectory& directory, const Bytes& code, const std::vector<std::string>& more = {})
+        : Job(with_kernel(directory, code, more)) {}
 
-    // The next `size` bytes of output, or fewer if they do not arrive in 20 s.
-    [[nodiscard]] std::string read(std::size_t size) const {
-        std::string text;
-        while (text.size() < size) {
-            pollfd entry{.fd = output_.get(), .events = POLLIN, .revents = 0};
-            std::array<char, 4096> buffer{};
-            if (::poll(&entry, 1, 20'000) != 1) {
-                break;
-            }
-            const ssize_t count =
-                ::read(output_.get(), buffer.data(), std::min(buffer.size(), size - text.size()));
-            if (count <= 0) {
-                break;
-            }
-            text.append(buffer.data(), static_cast<std::size_t>(count));
-        }
-        return text;
-    }
     [[nodiscard]] std::string rest() const { return read(SIZE_MAX / 2); }
     int end_by(int signal) {
-        REQUIRE(::kill(child_, signal) == 0);
-        int status = 0;
-        REQUIRE(::waitpid(child_, &status, 0) == child_);
-        child_ = -1;
-        return exit_code_of(status);
+        send(signal);
+        return wait();
     }
     // Context switches of all threads so far.
     [[nodiscard]] std::uint64_t switches() const {
         std::uint64_t total = 0;
-        for (const auto& task : fs::directory_iterator("/proc/" + std::to_string(child_) + "/task")) {
+        for (const auto& task : fs::directory_iterator("/proc/" + std::to_string(pid()) + "/task")) {
             std::istringstream status(slurp(task.path() / "status"));
             for (std::string line; std::getline(status, line);) {
                 if (line.starts_with("voluntary_ctxt_switches:")) {
@@ -143,10 +93,6 @@ public:
         }
         return total;
     }
-
-private:
-    pid_t child_{-1};
-    vmsuperio::UniqueFd output_;
 };
 
 bool kvm_coalesces() { return Kvm().coalesced_ring_offset().has_value(); }

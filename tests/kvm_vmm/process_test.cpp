@@ -20,76 +20,8 @@ namespace {
 
 using Bytes = std::vector<std::uint8_t>;
 
-/// A process of kvm_vmm whose stdout is a pipe.
-class Job {
-public:
-    explicit Job(const std::vector<std::string>& arguments, const std::function<void()>& prepare = {},
-                 int stderr_fd = -1) {
-        std::array<int, 2> ends{};
-        REQUIRE(::pipe2(ends.data(), O_CLOEXEC) == 0);
-        child_ = fork_child();
-        if (child_ == 0) {
-            const int null = ::open("/dev/null", O_RDWR);
-            ::dup2(null, STDIN_FILENO);
-            ::dup2(ends[1], STDOUT_FILENO);
-            ::dup2(stderr_fd >= 0 ? stderr_fd : null, STDERR_FILENO);
-            ::close(null);
-            ::alarm(60);
-            if (prepare) {
-                prepare();
-            }
-            exec(arguments);
-        }
-        ::close(ends[1]);
-        output_ = vmsuperio::UniqueFd(ends[0]);
-    }
-    ~Job() {
-        if (child_ > 0) {
-            ::kill(child_, SIGKILL);
-            ::waitpid(child_, nullptr, 0);
-        }
-    }
-    Job(const Job&) = delete;
-    Job& operator=(const Job&) = delete;
-
-    [[nodiscard]] pid_t pid() const { return child_; }
-    void send(int signal) const { REQUIRE(::kill(child_, signal) == 0); }
-    /// The next byte that the guest sends, or 0 if none arrives in time.
-    [[nodiscard]] char next_byte(int timeout_ms = 20'000) const {
-        pollfd entry{.fd = output_.get(), .events = POLLIN, .revents = 0};
-        char byte = 0;
-        return ::poll(&entry, 1, timeout_ms) == 1 && ::read(output_.get(), &byte, 1) == 1 ? byte : '\0';
-    }
-    [[nodiscard]] std::string rest() const {
-        std::string text;
-        std::array<char, 4096> buffer{};
-        for (ssize_t count = 0; (count = ::read(output_.get(), buffer.data(), buffer.size())) > 0;) {
-            text.append(buffer.data(), static_cast<std::size_t>(count));
-        }
-        return text;
-    }
-    int wait_status() {
-        int status = 0;
-        REQUIRE(::waitpid(std::exchange(child_, -1), &status, 0) != 0);
-        return status;
-    }
-    int wait() { return exit_code_of(wait_status()); }
-
-private:
-    pid_t child_;
-    vmsuperio::UniqueFd output_;
-};
-
 // mov dx, 0x3F8; mov al, '!'; out dx, al; jmp to itself
 const Bytes say_and_spin{0x66, 0xBA, 0xF8, 0x03, 0xB0, '!', 0xEE, 0xEB, 0xFE};
-
-std::vector<std::string> with_kernel(const ScratchDirectory& directory, const Bytes& code,
-                                     const std::vector<std::string>& more = {}) {
-    std::vector<std::string> arguments{"--kernel", directory.write("kernel", make_bzimage(code)).string(),
-                                       "--memory", "64M"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-}
 
 void block_all_signals() {
     sigset_t all{};
