@@ -9,6 +9,8 @@
 #include <deque>
 #include <fcntl.h>
 #include <linux/if_tun.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <memory>
 #include <net/if.h>
 #include <numeric>
@@ -691,6 +693,30 @@ TEST_CASE("Net passt: a program that is missing, fails or does not react is one 
     CHECK_THAT(reason({}, "false"), Catch::Matchers::Contains("exit code 1"));
 }
 
+namespace {
+
+// As "ip link delete" (rtnetlink(7)).
+void delete_interface(const std::string& name) {
+    struct {
+        nlmsghdr header;
+        ifinfomsg interface;
+    } request{};
+    request.header.nlmsg_len = sizeof(request);
+    request.header.nlmsg_type = RTM_DELLINK;
+    request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+    request.interface.ifi_index = static_cast<int>(::if_nametoindex(name.c_str()));
+    const UniqueFd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    REQUIRE(::send(netlink.get(), &request, sizeof(request), 0) == static_cast<ssize_t>(sizeof(request)));
+    struct {
+        nlmsghdr header;
+        nlmsgerr error;
+    } answer{};
+    REQUIRE(::recv(netlink.get(), &answer, sizeof(answer), MSG_TRUNC) > 0);
+    REQUIRE(answer.error.error == 0);
+}
+
+}  // namespace
+
 TEST_CASE("Net tap: frames of a tap interface, until it is deleted", "[net]") {
     const std::string name = "kvmvmm" + std::to_string(::getpid() % 100000);
     UniqueFd owner(::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK));
@@ -739,6 +765,14 @@ TEST_CASE("Net tap: frames of a tap interface, until it is deleted", "[net]") {
         // has IPv6: what arrives is counted, if anything does.
         CHECK(rig.count("rx_dropped") == 0);
         CHECK(rig.config<std::uint16_t>(6) == 1);
+
+        delete_interface(name);
+        CHECK(rig.run_until([&] { return rig.config<std::uint16_t>(6) == 0; }));
+        CHECK(rig.count("link_downs") == 1);
+        rig.run_events();
+        CHECK(rig.events.run_once(0) == 0);  // the descriptor reports it for ever, and is not waited for
+        rig.transmit(with_header(frame_of(60)));
+        CHECK(rig.count("tx_dropped") == 3);
     }
 }
 
