@@ -34,6 +34,7 @@ test_packages=(
     git
     libbenchmark-dev
     lz4
+    passt             # the network of a guest
     tmux              # a real terminal for kvm_vmm
     xz-utils
     zstd

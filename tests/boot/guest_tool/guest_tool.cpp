@@ -2,6 +2,7 @@
 // Does what BusyBox has no command for, inside the guest or beside kvm_vmm on its host. Prints the results;
 // any failure is one line and status 1.
 #include <algorithm>
+#include <arpa/inet.h>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -12,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/rtc.h>
 #include <linux/vm_sockets.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <random>
 #include <string>
@@ -282,8 +284,11 @@ std::size_t echo(int fd) {
     return total;
 }
 
+// When exchange() closes its direction: after its last byte, or only after all of them have come back.
+enum class Close { early, late };
+
 // Sends random bytes while it compares what comes back, then closes its direction and expects the end.
-void exchange(int fd, std::size_t size) {
+void exchange(int fd, std::size_t size, Close close = Close::early) {
     std::mt19937 sent_random(5);
     std::mt19937 got_random(5);
     std::vector<std::uint8_t> block(64 * 1024);
@@ -299,19 +304,20 @@ void exchange(int fd, std::size_t size) {
             from = 0;
         }
         const std::size_t rest = std::min(block.size() - from, size - sent);
-        if (open && rest == 0) {
+        if (open && rest == 0 && (close == Close::early || got == size)) {
             open = false;
             if (::shutdown(fd, SHUT_WR) != 0) {
                 fail("shutdown");
             }
         }
-        pollfd entry{.fd = fd, .events = static_cast<short>(open ? POLLIN | POLLOUT : POLLIN), .revents = 0};
+        pollfd entry{
+            .fd = fd, .events = static_cast<short>(rest != 0 ? POLLIN | POLLOUT : POLLIN), .revents = 0};
         if (::poll(&entry, 1, 30'000) != 1) {
             errno = ETIMEDOUT;
             fail("poll after " + std::to_string(sent) + " bytes sent and " + std::to_string(got) +
                  " received");
         }
-        if (open && (entry.revents & POLLOUT) != 0) {
+        if (rest != 0 && (entry.revents & POLLOUT) != 0) {
             const ssize_t count = ::send(fd, block.data() + from, rest, MSG_NOSIGNAL | MSG_DONTWAIT);
             if (count < 0 && errno != EAGAIN) {
                 fail("send");
@@ -344,17 +350,14 @@ void exchange(int fd, std::size_t size) {
 }
 
 // Serves `connections` one after the other: everything comes back.
-void vsock_echo(unsigned port, int connections) {
-    const int listener = vsock_socket();
-    const sockaddr_vm address = vsock_address(VMADDR_CID_ANY, port);
-    if (::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
-        ::listen(listener, 8) != 0) {
+void serve_echo(int listener, const sockaddr* address, socklen_t size, int connections) {
+    if (::bind(listener, address, size) != 0 || ::listen(listener, 8) != 0) {
         fail("listen");
     }
     std::printf("listening\n");
     std::fflush(stdout);
     for (int i = 0; i < connections; ++i) {
-        wait_for(listener, POLLIN, 60'000, "accept");
+        wait_for(listener, POLLIN, 120'000, "accept");
         const int fd = ::accept(listener, nullptr, nullptr);
         if (fd < 0) {
             fail("accept");
@@ -363,6 +366,47 @@ void vsock_echo(unsigned port, int connections) {
         std::fflush(stdout);
         ::close(fd);
     }
+}
+
+void vsock_echo(unsigned port, int connections) {
+    const sockaddr_vm address = vsock_address(VMADDR_CID_ANY, port);
+    serve_echo(vsock_socket(), reinterpret_cast<const sockaddr*>(&address), sizeof(address), connections);
+}
+
+sockaddr_in tcp_address(const char* host, unsigned port) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<std::uint16_t>(port));
+    if (::inet_pton(AF_INET, host, &address.sin_addr) != 1) {
+        errno = EINVAL;
+        fail(host);
+    }
+    return address;
+}
+
+int tcp_socket() {
+    const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        fail("AF_INET");
+    }
+    return fd;
+}
+
+void tcp_echo(unsigned port, int connections) {
+    const sockaddr_in address = tcp_address("0.0.0.0", port);
+    serve_echo(tcp_socket(), reinterpret_cast<const sockaddr*>(&address), sizeof(address), connections);
+}
+
+void tcp_exchange(const char* host, unsigned port, std::size_t size) {
+    const int fd = tcp_socket();
+    const sockaddr_in address = tcp_address(host, port);
+    if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+        fail("connect");
+    }
+    // passt of Debian 12 ignores acknowledgements of a guest that has closed its direction, so that what is still to
+    // come gets stuck.
+    exchange(fd, size, Close::late);
+    ::close(fd);
 }
 
 void vsock_exchange(unsigned cid, unsigned port, std::size_t size) {
@@ -455,6 +499,10 @@ int main(int argc, char** argv) {
     } else if (words.size() == 4 && words[0] == "vsock-exchange") {
         vsock_exchange(static_cast<unsigned>(std::stoul(words[1])),
                        static_cast<unsigned>(std::stoul(words[2])), std::stoul(words[3]));
+    } else if (words.size() == 3 && words[0] == "tcp-echo") {
+        tcp_echo(static_cast<unsigned>(std::stoul(words[1])), std::stoi(words[2]));
+    } else if (words.size() == 4 && words[0] == "tcp-exchange") {
+        tcp_exchange(words[1].c_str(), static_cast<unsigned>(std::stoul(words[2])), std::stoul(words[3]));
     } else if (words.size() == 2 && words[0] == "unix-echo") {
         unix_echo(words[1]);
     } else if (words.size() == 4 && words[0] == "unix-exchange") {
@@ -465,6 +513,7 @@ int main(int argc, char** argv) {
             "                  pausing-cat MARKER SECONDS | talk TTY|unix:PATH TEXT EXPECTED |\n"
             "                  visit TTY|unix:PATH MS |\n"
             "                  vsock-echo PORT CONNECTIONS | vsock-exchange CID PORT BYTES |\n"
+            "                  tcp-echo PORT CONNECTIONS | tcp-exchange ADDRESS PORT BYTES |\n"
             "                  unix-echo PATH | unix-exchange PATH PORT BYTES\n",
             stderr);
         return 2;
