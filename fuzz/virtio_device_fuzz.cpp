@@ -4,8 +4,8 @@
 // to rest, the notifications of a device with a thread are served, and at the end the device accepts a reset. RAM
 // has pages around it that cannot be accessed.
 //
-// Input: a byte with the device (bits 2:0, modulo 7, in the order of DeviceHost::Kind), and whether its driver was
-// started before (bit 7: not). Then operations of one byte (modulo 8):
+// Input: a byte with the device (bits 2:0, in the order of DeviceHost::Kind), and whether its driver was started
+// before (bit 7: not). Then operations of one byte, below 0xC0 modulo 8:
 //   0  the driver writes 1 to 16 bytes (length, 2 bytes of offset into its window, the bytes)
 //   1  it writes a descriptor (a byte: queue in bits 7:6, index in bits 3:0; 2 bytes of offset of the buffer in the
 //      window, 2 bytes of length, a byte of flags in bits 2:0, a byte for the next one)
@@ -13,7 +13,12 @@
 //   3  it writes a register (a byte: its offset divided by 4; 4 bytes)
 //   4  it accesses the configuration space (a byte of offset; a byte: bits 2:0 the width, bit 7 for a write; 8 bytes)
 //   5  the event loop runs   6  the driver resets and starts the device   7  it notifies the device (a byte)
+// From 0xC0 on, a request of the device's type, with differences: a byte of how (bits 3:0 the number of patches, 5:4 how
+// many queues further, 6 with another length, 7 with more room for the answer), a byte of length if bit 6 is set, then
+// a byte of offset and a byte of value for each patch. From 0xE0 on, a program on the host acts, if the device is the
+// socket device: a byte (bits 2:0 what, see HostPrograms).
 // The share is read-only, because an input must not depend on those before it.
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -23,9 +28,16 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include <vmsuperio/linux/eventfd.hpp>
+#include <vmsuperio/linux/unique_fd.hpp>
 
 #include "memory/guest_memory.hpp"
 #include "support/target.hpp"
@@ -48,15 +60,111 @@ constexpr std::uint64_t ram = 0x10000;
 constexpr std::uint16_t queue_size = 16;
 constexpr std::uint64_t buffers_at = 0x4000;
 constexpr std::size_t most_turns = 2000;
+constexpr std::uint64_t request_at = 0x7000;
+constexpr std::uint64_t answer_at = 0xD000;
 
 constexpr std::uint64_t rings_of(std::uint64_t queue) { return 0x1000 * (queue + 1); }
 constexpr std::uint64_t available_of(std::uint64_t queue) { return rings_of(queue) + 0x400; }
+
+sockaddr_un address_of(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    check(path.size() < sizeof(address.sun_path), "the path is short enough");
+    std::ranges::copy(path, address.sun_path);
+    return address;
+}
+
+vmsuperio::UniqueFd unix_socket() {
+    vmsuperio::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    check(static_cast<bool>(fd), "there are sockets");
+    return fd;
+}
+
+// The other ends of the socket device: programs that connect to it, and one to which the guest can connect.
+class HostPrograms {
+public:
+    explicit HostPrograms(const HostFiles& files)
+        : device_(address_of(files / "v.sock")), listener_(unix_socket()) {
+        const sockaddr_un own = address_of(files / ("v.sock_" + std::to_string(DeviceHost::host_port)));
+        check(::bind(listener_.get(), reinterpret_cast<const sockaddr*>(&own), sizeof(own)) == 0 &&
+                  ::listen(listener_.get(), 64) == 0,
+              "a socket listens");
+    }
+
+    // Nothing is left for the next input.
+    void forget_all() {
+        ends_.clear();
+        while (vmsuperio::UniqueFd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC))) {
+        }
+    }
+
+    void act(std::uint8_t what, const Trace& trace) {
+        constexpr std::size_t most = 16;
+        constexpr std::string_view connect_line = "CONNECT 5\nmore";
+        trace("host's program does ", what & 7U);
+        vmsuperio::UniqueFd* const end = ends_.empty() ? nullptr : &ends_.back();
+        std::array<char, 4096> bytes{};
+        switch (what & 7U) {
+            case 0:
+                if (ends_.size() < most) {
+                    vmsuperio::UniqueFd fd = unix_socket();
+                    (void)::connect(fd.get(), reinterpret_cast<const sockaddr*>(&device_), sizeof(device_));
+                    (void)::send(fd.get(), connect_line.data(), connect_line.size(), MSG_NOSIGNAL);
+                    ends_.push_back(std::move(fd));
+                }
+                break;
+            case 1:
+                if (ends_.size() < most) {
+                    vmsuperio::UniqueFd fd(
+                        ::accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+                    if (fd) {
+                        ends_.push_back(std::move(fd));
+                    }
+                }
+                break;
+            case 2:
+                if (end != nullptr) {
+                    (void)::send(end->get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+                }
+                break;
+            case 3:
+                while (end != nullptr && ::recv(end->get(), bytes.data(), bytes.size(), 0) > 0) {
+                }
+                break;
+            case 4:
+                if (end != nullptr) {
+                    ::shutdown(end->get(), SHUT_WR);
+                }
+                break;
+            case 5:
+                if (end != nullptr) {
+                    ::shutdown(end->get(), SHUT_RD);
+                }
+                break;
+            case 6:
+                if (end != nullptr) {
+                    ends_.pop_back();
+                }
+                break;
+            default:
+                if (end != nullptr) {
+                    std::rotate(ends_.begin(), ends_.begin() + 1, ends_.end());
+                }
+                break;
+        }
+    }
+
+private:
+    sockaddr_un device_;
+    vmsuperio::UniqueFd listener_;
+    std::vector<vmsuperio::UniqueFd> ends_;
+};
 
 class Machine {
 public:
     Machine(DeviceHost::Kind kind, const HostFiles& files)
         : host_(kind, files, false),
-          transport_(std::make_unique<MmioTransport>(memory, host_.make(counters_, events_),
+          transport_(std::make_unique<MmioTransport>(memory, host_.make(counters_, events_, memory),
                                                      vmsuperio::EventFdTrigger::create().value())),
           notifications_(counters_["notifications"]) {}
 
@@ -120,6 +228,23 @@ public:
         }
     }
 
+    void write_descriptor(std::uint64_t queue, std::uint16_t index, std::uint64_t address,
+                          std::uint32_t length, std::uint16_t flags, std::uint16_t next) {
+        const std::uint64_t at = rings_of(queue) + std::uint64_t{16} * index;
+        check(memory.write_object(at, address) && memory.write_object(at + 8, length) &&
+                  memory.write_object(at + 12, flags) && memory.write_object(at + 14, next),
+              "in RAM");
+    }
+    void offer(std::uint32_t queue, std::uint16_t head) {
+        const std::uint64_t ring = available_of(queue);
+        const std::uint16_t index = memory.read_object<std::uint16_t>(ring + 2).value_or(0);
+        check(memory.write_object(ring + 4 + std::uint64_t{2} * (index % queue_size), head) &&
+                  memory.write_object(ring + 2, static_cast<std::uint16_t>(index + 1)),
+              "in RAM");
+        write(mmio::queue_notify, queue);
+    }
+    [[nodiscard]] DeviceHost::Kind kind() const noexcept { return host_.kind(); }
+
     GuestMemory memory{ram};
 
 private:
@@ -130,8 +255,73 @@ private:
     const Counter& notifications_;
 };
 
-void operate(Machine& machine, Input& input, const Trace& trace) {
-    switch (input.byte() % 8U) {
+void send_request(Machine& machine, Input& input, const Trace& trace) {
+    constexpr std::uint32_t most = answer_at - request_at;
+    kvm_vmm::test::HonestRequest request = kvm_vmm::test::honest_request(machine.kind());
+    const std::uint8_t how = input.byte();
+    const std::uint32_t queue = (request.queue + (how >> 4U) % 4U) % 4U;
+    if ((how & 0x40U) != 0) {
+        constexpr std::uint32_t exact = 0xC0;  // beyond it in units of 512 bytes
+        const std::uint32_t length = input.byte();
+        request.sent.resize(std::min(length < exact ? length : (length - exact) * 512, most));
+    }
+    const auto size = static_cast<std::uint32_t>(request.sent.size());
+    // The length in a header is right, unless it is patched.
+    if (machine.kind() == DeviceHost::Kind::file_system) {
+        kvm_vmm::test::store(request.sent, 0, size);
+    } else if (machine.kind() == DeviceHost::Kind::socket && size > sizeof(VsockHeader)) {
+        kvm_vmm::test::store(request.sent, offsetof(VsockHeader, len),
+                             static_cast<std::uint32_t>(size - sizeof(VsockHeader)));
+    }
+    for (unsigned i = how & 15U; i != 0; --i) {
+        const std::uint8_t offset = input.byte();
+        const std::uint8_t value = input.byte();
+        if (offset < request.sent.size()) {
+            request.sent.at(offset) = value;
+        }
+    }
+    if ((how & 0x80U) != 0) {
+        request.received.push_back(0x2000);
+    }
+    trace("driver sends a request of ", size, " bytes in queue ", queue);
+    check(machine.memory.write(request_at, request.sent), "in RAM");
+    constexpr std::uint16_t head = 8;
+    std::uint16_t index = head;
+    const std::size_t parts = request.received.size() + (size != 0 ? 1 : 0);
+    const auto add = [&](std::uint64_t address, std::uint32_t length, std::uint32_t flags) {
+        const bool last = index + 1U == head + parts;
+        machine.write_descriptor(queue, index, address, length,
+                                 static_cast<std::uint16_t>(flags | (last ? 0U : 1U)),
+                                 static_cast<std::uint16_t>(index + 1));
+        ++index;
+    };
+    if (size != 0) {
+        add(request_at, size, 0);
+    }
+    std::uint64_t at = answer_at;
+    for (const std::uint32_t length : request.received) {
+        add(at, length, 2);
+        at += length;
+    }
+    if (parts != 0) {
+        machine.offer(queue, head);
+    }
+}
+
+void operate(Machine& machine, HostPrograms& programs, Input& input, const Trace& trace) {
+    const std::uint8_t operation = input.byte();
+    if (operation >= 0xE0) {
+        const std::uint8_t what = input.byte();
+        if (machine.kind() == DeviceHost::Kind::socket) {
+            programs.act(what, trace);
+        }
+        return;
+    }
+    if (operation >= 0xC0) {
+        send_request(machine, input, trace);
+        return;
+    }
+    switch (operation % 8U) {
         case 0: {
             const std::size_t length = input.byte() % 16U + 1U;
             const std::uint64_t at = input.u16() % (ram - 16);
@@ -142,30 +332,19 @@ void operate(Machine& machine, Input& input, const Trace& trace) {
         }
         case 1: {
             const std::uint8_t place = input.byte();
-            const std::uint64_t at = rings_of(place >> 6U) + std::uint64_t{16} * (place & 15U);
             const std::uint64_t address = buffers_at + input.u16();
             const std::uint32_t length = input.u16();
             const auto flags = static_cast<std::uint16_t>(input.byte() % 8U);
             const std::uint16_t next = input.byte();
-            trace("descriptor at ", Hex{at}, ": ", Hex{address}, ", ", length, ", flags ", flags, ", next ",
-                  next);
-            check(machine.memory.write_object(at, address) && machine.memory.write_object(at + 8, length) &&
-                      machine.memory.write_object(at + 12, flags) &&
-                      machine.memory.write_object(at + 14, next),
-                  "in RAM");
+            trace("descriptor ", place & 15U, " of queue ", place >> 6U, ": ", Hex{address}, ", ", length,
+                  ", flags ", flags, ", next ", next);
+            machine.write_descriptor(place >> 6U, place & 15U, address, length, flags, next);
             break;
         }
         case 2: {
             const std::uint8_t place = input.byte();
-            const std::uint32_t queue = place >> 6U;
-            const std::uint64_t ring = available_of(queue);
-            const std::uint16_t index = machine.memory.read_object<std::uint16_t>(ring + 2).value_or(0);
-            trace("driver offers ", place & 15U, " in queue ", queue);
-            check(machine.memory.write_object(ring + 4 + std::uint64_t{2} * (index % queue_size),
-                                              static_cast<std::uint16_t>(place & 15U)) &&
-                      machine.memory.write_object(ring + 2, static_cast<std::uint16_t>(index + 1)),
-                  "in RAM");
-            machine.write(mmio::queue_notify, queue);
+            trace("driver offers ", place & 15U, " in queue ", place >> 6U);
+            machine.offer(place >> 6U, place & 15U);
             break;
         }
         case 3: {
@@ -208,6 +387,7 @@ void operate(Machine& machine, Input& input, const Trace& trace) {
 void run_target(Input& input, const Trace& trace) {
     // What is the same for all inputs: no input can change it but for the disk's content.
     static const HostFiles files;
+    static HostPrograms programs(files);
     static const bool quiet = [] {
         kvm_vmm::open_log(vmsuperio::UniqueFd(::open("/dev/null", O_WRONLY | O_CLOEXEC)),
                           kvm_vmm::LogLevel::error);
@@ -222,12 +402,13 @@ void run_target(Input& input, const Trace& trace) {
         machine.start();
     }
     while (!input.empty()) {
-        operate(machine, input, trace);
+        operate(machine, programs, input, trace);
     }
     machine.run_events();
     machine.write(mmio::status, 0);
     check_equal(machine.read(mmio::status), 0, "the device is reset");
     machine.run_events();
+    programs.forget_all();
 }
 
 }  // namespace fuzz

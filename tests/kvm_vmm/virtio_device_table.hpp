@@ -29,7 +29,9 @@
 #include "console/listening_socket.hpp"
 #include "console/serial_backend.hpp"
 #include "event/event_manager.hpp"
+#include "memory/guest_memory.hpp"
 #include "observe/counters.hpp"
+#include "virtio/balloon.hpp"
 #include "virtio/block.hpp"
 #include "virtio/console.hpp"
 #include "virtio/disk_image.hpp"
@@ -189,16 +191,19 @@ public:
         network,
         console,
         file_system,
-        socket
+        socket,
+        balloon
     };
     static constexpr std::array all{Kind::entropy, Kind::block_thread, Kind::block_uring, Kind::network,
-                                    Kind::console, Kind::file_system,  Kind::socket};
+                                    Kind::console, Kind::file_system,  Kind::socket,      Kind::balloon};
     static constexpr std::string_view name_of(Kind kind) {
-        constexpr std::array<std::string_view, all.size()> names{"rng0",     "disk0",  "disk1", "net0",
-                                                                 "console0", "share0", "vsock0"};
+        constexpr std::array<std::string_view, all.size()> names{"rng0",     "disk0",  "disk1",  "net0",
+                                                                 "console0", "share0", "vsock0", "balloon0"};
         return names.at(static_cast<std::size_t>(kind));
     }
     static constexpr std::uint64_t guest_cid = 7;
+    /// Where a program of the host listens for connections of the guest, if one does.
+    static constexpr std::uint32_t host_port = 2;
 
     /// `writable` is for the shared directory.
     DeviceHost(Kind kind, const HostFiles& files, bool writable) : kind_(kind), writable_(writable) {
@@ -230,7 +235,8 @@ public:
         return kind_ == Kind::block_thread || kind_ == Kind::block_uring || kind_ == Kind::file_system;
     }
     [[nodiscard]] Kind kind() const noexcept { return kind_; }
-    [[nodiscard]] std::shared_ptr<virtio::Device> make(Counters& counters, EventManager& events) {
+    [[nodiscard]] std::shared_ptr<virtio::Device> make(Counters& counters, EventManager& events,
+                                                       const GuestMemory& memory) {
         const std::string_view name = name_of(kind_);
         switch (kind_) {
             case Kind::block_thread:
@@ -256,6 +262,10 @@ public:
                     virtio::SharedDirectory::Limits{.objects = 64, .handles = 16});
             case Kind::socket:
                 return std::make_shared<virtio::Vsock>(name, counters, events, guest_cid, *socket_);
+            case Kind::balloon:
+                return std::make_shared<virtio::Balloon>(
+                    name, counters, memory, events,
+                    virtio::BalloonConfig{.target = 2 * virtio::Balloon::page_size});
             default:
                 return std::make_shared<virtio::Entropy>(name, counters, events);
         }
@@ -312,11 +322,14 @@ inline HonestRequest honest_request(DeviceHost::Kind kind) {
             request.sent.resize(104);
             request.received = {16, 64};
             break;
+        case DeviceHost::Kind::balloon:  // a page that is not used otherwise
+            store<std::uint32_t>(request.sent, 0, 0x300);
+            break;
         case DeviceHost::Kind::socket: {  // a request to a port without a listener (5.10.6)
             const virtio::VsockHeader header{.src_cid = DeviceHost::guest_cid,
                                              .dst_cid = virtio::vsock::host_cid,
                                              .src_port = 1,
-                                             .dst_port = 2,
+                                             .dst_port = DeviceHost::host_port,
                                              .len = 0,
                                              .type = virtio::vsock::type_stream,
                                              .op = virtio::vsock::op_request,

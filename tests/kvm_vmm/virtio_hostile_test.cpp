@@ -63,7 +63,7 @@ private:
 struct Machine {
     Machine(DeviceHost::Kind kind, const HostFiles& files)
         : host(kind, files, true),
-          rig([this](DeviceRig& r) { return host.make(r.counters, r.events); }, ram) {}
+          rig([this](DeviceRig& r) { return host.make(r.counters, r.events, r.memory); }, ram) {}
 
     /// The event loop comes to rest. A device with a thread of its own serves one more notification.
     [[nodiscard]] bool rests() {
