@@ -36,6 +36,7 @@ set(vmdevice_headers
     vmdevice/share.hpp
     vmdevice/span_device.hpp
     vmdevice/text.hpp
+    vmdevice/version.hpp
     vmdevice/vmdevice.hpp)
 
 set(vmsuperio_headers
@@ -100,6 +101,7 @@ set(vmsuperio_headers
     vmsuperio/trigger.hpp
     vmsuperio/uart/fifo.hpp
     vmsuperio/uart/serial_core.hpp
+    vmsuperio/version.hpp
     vmsuperio/vmsuperio.hpp
     vmsuperio/writer.hpp)
 

@@ -12,7 +12,7 @@
 
 #include <vmdevice/detail/config.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// A distance in the port space, or an offset inside a port range, in bytes.
 using PioOffset = std::uint16_t;
@@ -53,4 +53,4 @@ template <BusAddress A>
     return A{static_cast<OffsetOf<A>>(address.value + offset)};
 }
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

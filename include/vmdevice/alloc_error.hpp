@@ -8,7 +8,7 @@
 
 #include <vmdevice/detail/config.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 enum class AllocError : std::uint8_t {
     /// No free part of the permitted range is large enough.
@@ -47,4 +47,4 @@ enum class AllocError : std::uint8_t {
 /// Which position is chosen for a range: the lowest possible one, the highest, or exactly one.
 enum class AllocPolicy : std::uint8_t { first_match, last_match, exact_match };
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

@@ -23,7 +23,7 @@
 #include <vmdevice/range_allocator.hpp>
 #include <vmdevice/resources.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// Which of several requests was refused, and why. It converts to the reason, so that it can be compared with
 /// an AllocError.
@@ -662,4 +662,4 @@ public:
     }
 };
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

@@ -17,7 +17,7 @@
 #include <vmdevice/range.hpp>
 #include <vmdevice/resources.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// A number of something: an interrupt, a device, a memory slot.
 struct Number {
@@ -266,4 +266,4 @@ template <class State>
     return state;
 }
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

@@ -18,7 +18,7 @@
 #include <vmdevice/error.hpp>
 #include <vmdevice/range.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// One registration as a lookup sees it. `device` is a reference into the bus, valid until that device is
 /// deregistered or the bus is destroyed; other registrations do not affect it.
@@ -227,4 +227,4 @@ using PioBus = Bus<PioAddress, Dev>;
 template <class Dev>
 using MmioBus = Bus<MmioAddress, Dev>;
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

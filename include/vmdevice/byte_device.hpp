@@ -14,7 +14,7 @@
 #include <vmdevice/detail/model_errors.hpp>
 #include <vmdevice/device.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// A model of byte registers: `read(offset)` returns a byte, `write(offset, value)` takes one. `write` may
 /// return any type; the error of an expected<void, Error> is counted (see ByteDevice).
@@ -213,4 +213,4 @@ private:
 template <class D, class... Rest>
 ByteDevice(D, Rest...) -> ByteDevice<D>;
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

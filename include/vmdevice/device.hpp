@@ -15,7 +15,7 @@
 
 #include <vmdevice/address.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// A device in the port space.
 struct DevicePio {
@@ -62,4 +62,4 @@ struct DeviceMmio {
     virtual void mmio_write(MmioAddress base, MmioOffset offset, std::span<const std::uint8_t> data) = 0;
 };
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

@@ -14,7 +14,7 @@
 #include <vmdevice/device.hpp>
 #include <vmdevice/resources.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// Which bus an access came from.
 enum class IoType : std::uint8_t { pio, mmio };
@@ -141,4 +141,4 @@ struct DeviceInfo {
     [[nodiscard]] DeviceRecord record() const { return {id, name, parent, resources}; }
 };
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

@@ -32,7 +32,7 @@
 #include <vmdevice/resources.hpp>
 #include <vmdevice/text.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// A device that implements a bus interface itself: a Locked<ByteDevice<Serial>>, a PortView.
 template <class D>
@@ -757,4 +757,4 @@ public:
     using BasicDeviceManager::BasicDeviceManager;
 };
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

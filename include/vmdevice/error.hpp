@@ -8,7 +8,7 @@
 
 #include <vmdevice/detail/config.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 enum class BusError : std::uint8_t {
     /// No device claims the address, or the access extends past the end of the device's range, or the pointer
@@ -38,4 +38,4 @@ enum class BusError : std::uint8_t {
     return "unknown bus error";
 }
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

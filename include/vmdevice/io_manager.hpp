@@ -26,7 +26,7 @@
 #include <vmdevice/range.hpp>
 #include <vmdevice/resources.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// The direction of an access, as the guest sees it. The values are those of KVM: `direction` of a port exit
 /// (KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT) and `is_write` of a memory exit.
@@ -526,4 +526,4 @@ private:
 /// IoManager; it has none of the other threads. See docs/vmdevice.md.
 class IoManager : public detail::BasicIoManager<DevicePio, DeviceMmio> {};
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

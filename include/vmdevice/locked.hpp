@@ -14,7 +14,7 @@
 #include <vmdevice/detail/device_lock.hpp>
 #include <vmdevice/device.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 namespace detail {
 
@@ -217,4 +217,4 @@ private:
 template <class D>
 Locked(D) -> Locked<D>;
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

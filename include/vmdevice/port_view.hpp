@@ -12,7 +12,7 @@
 #include <vmdevice/address.hpp>
 #include <vmdevice/device.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// Lets a device be registered at several ranges: it receives every access with its offset from `origin`,
 /// whichever range was accessed. The i8042 needs this, because a port of another device is between its ports
@@ -48,4 +48,4 @@ private:
     std::shared_ptr<DevicePio> device_;
 };
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

@@ -14,7 +14,7 @@
 #include <vmdevice/address.hpp>
 #include <vmdevice/error.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// The addresses base()..last(), both included, so that the last address of the space is usable.
 ///
@@ -131,4 +131,4 @@ consteval BusRange<A> constant_range(A base, OffsetOf<A> size) {
     return detail::constant_range(MmioAddress{base}, size);
 }
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

@@ -14,7 +14,7 @@
 #include <vmdevice/detail/range_pool.hpp>
 #include <vmdevice/range.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// Allocates ranges of one space: addresses, or numbers such as interrupts. Allocated ranges never overlap.
 /// If a function returns an error or memory runs out (std::bad_alloc), nothing has changed. Freeing needs no
@@ -185,4 +185,4 @@ private:
     detail::RangePool<> pool_;
 };
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

@@ -15,7 +15,7 @@
 
 #include <vmdevice/range.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// How a device's message-signalled interrupts are delivered.
 enum class MsiIrqType : std::uint8_t {
@@ -236,4 +236,4 @@ public:
     using BasicDeviceResources::BasicDeviceResources;
 };
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

@@ -12,7 +12,7 @@
 #include <vmdevice/locked.hpp>
 #include <vmdevice/span_device.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 namespace detail {
 
@@ -70,4 +70,4 @@ template <ByteRegisters Model>
 [[nodiscard]] std::shared_ptr<SharedDevice<Model>> share(Model model, ByteDeviceOptions options) {
     return std::make_shared<SharedDevice<Model>>(std::in_place, options, std::move(model));
 }
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

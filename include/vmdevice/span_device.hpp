@@ -14,7 +14,7 @@
 #include <vmdevice/detail/model_errors.hpp>
 #include <vmdevice/device.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 /// A model of registers of its own width: `read(offset, bytes)` fills the bytes, `write(offset, bytes)` takes
 /// them. `write` may return any type; the error of an expected<void, Error> is counted (see SpanDevice).
@@ -81,4 +81,4 @@ private:
 template <class D>
 SpanDevice(D) -> SpanDevice<D>;
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

@@ -14,7 +14,7 @@
 #include <vmdevice/range.hpp>
 #include <vmdevice/resources.hpp>
 
-namespace vmdevice {
+namespace vmdevice::inline v0_2 {
 
 namespace detail {
 
@@ -148,4 +148,4 @@ template <std::same_as<ResourceConstraint> C>
     return std::visit([](const auto& wanted) { return to_string(wanted); }, constraint);
 }
 
-}  // namespace vmdevice
+}  // namespace vmdevice::inline v0_2

@@ -22,3 +22,4 @@
 #include <vmdevice/share.hpp>
 #include <vmdevice/span_device.hpp>
 #include <vmdevice/text.hpp>
+#include <vmdevice/version.hpp>

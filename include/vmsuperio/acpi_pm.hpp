@@ -37,7 +37,7 @@
 /// button override (4 seconds), the sleep button, wake events (WAK_STS), the global lock (GBL_RLS has no
 /// effect), bus master status, legacy mode with its SMIs.
 /// Thread safety: none; one lock around the device, or one thread.
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The events of the power management block. `sleep(std::uint8_t type)` is an optional member: the guest set
 /// SLP_EN with another type than that of S5, which otherwise has no effect.
@@ -410,4 +410,4 @@ AcpiPm(T, Events, C) -> AcpiPm<T, Events, C>;
 template <Trigger T, AcpiPmEvents Events, Clock C>
 AcpiPm(T, Events, C, AcpiPmOptions) -> AcpiPm<T, Events, C>;
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

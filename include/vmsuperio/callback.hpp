@@ -7,7 +7,7 @@
 
 #include <vmsuperio/detail/config.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 template <class Signature>
 class Callback;
@@ -71,4 +71,4 @@ private:
     Target* target_{nullptr};
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -11,7 +11,7 @@
 #include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/detail/config.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The source of a device's time. Every standard clock satisfies this concept (`std::chrono::steady_clock`,
 /// `std::chrono::system_clock`).
@@ -118,4 +118,4 @@ template <Clock C>
     }
 }
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -30,7 +30,7 @@
 /// Sources: Bochs, "Advanced debugger usage" and `iodev/unmapped.cc`; QEMU `isa-debugcon` (property
 /// `readback`). Not modelled: other bytes of the DMA page register file around port 0x80. Thread safety:
 /// none.
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 struct DebugPortState {
     static constexpr SnapshotFormat snapshot_format{
@@ -177,4 +177,4 @@ private:
     Sink sink_;
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

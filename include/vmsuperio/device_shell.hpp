@@ -25,7 +25,7 @@
 /// After an access it calls `apply`, which acts on the effects (`Serial` has its own version, for speed). The
 /// order is: output (before `apply`, because the writer's result changes the core), then events, then
 /// interrupt lines. So an event handler sees the state after the access.
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The requirements of the shell on a core.
 template <class Core>
@@ -157,4 +157,4 @@ private:
     HostErrors host_errors_;
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

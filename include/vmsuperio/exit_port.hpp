@@ -14,7 +14,7 @@
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 struct ExitPortState {
     static constexpr SnapshotFormat snapshot_format{
@@ -137,4 +137,4 @@ private:
         : DeviceShell(core, {.on_exit = std::move(on_exit)}) {}
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -6,7 +6,7 @@
 
 #include <vmsuperio/detail/config.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The part of the host's side that failed.
 enum class HostErrorSource : std::uint8_t {
@@ -41,4 +41,4 @@ struct HostErrors {
     friend constexpr bool operator==(const HostErrors&, const HostErrors&) = default;
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -38,7 +38,7 @@
 /// returns, so IBF reads 0.
 /// Ignored bits: output port bits 4 and 5 (they follow the output buffer), pulse bits 1 to 3, command byte
 /// bit 7. Thread safety: none; one lock around the device, or one thread.
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The default events type of the controller, which ignores all events. Each member of an events type is
 /// optional: `a20_changed(bool enabled)`, `leds_changed(std::uint8_t leds)` (see `ps2::Leds`: bit 0 Scroll
@@ -267,4 +267,4 @@ I8042(T) -> I8042<T>;
 template <Trigger T>
 I8042(T, I8042Options) -> I8042<T>;
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

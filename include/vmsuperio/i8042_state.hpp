@@ -13,7 +13,7 @@
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// Which parts of the controller exist.
 enum class I8042Profile : std::uint8_t {
@@ -208,4 +208,4 @@ struct I8042State {
     return validate(state.mouse);
 }
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

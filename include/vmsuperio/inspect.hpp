@@ -21,7 +21,7 @@
 /// as "name=value". A command is "0xVALUE name". A state is a line "name=value" for each member under the
 /// name that its `visit` gives it; the members of a state within it are "outer.inner". Bytes are hexadecimal,
 /// other numbers decimal.
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 namespace detail {
 
@@ -200,4 +200,4 @@ template <SnapshotState S>
     return text;
 }
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -7,7 +7,7 @@
 
 #include <vmsuperio/trigger.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The behaviour of a device's interrupt line within one access, in addition to its level at the end.
 enum class LinePulse : std::uint8_t {
@@ -55,4 +55,4 @@ private:
     bool level_{false};
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -5,7 +5,7 @@
 
 #include <vmsuperio/detail/config.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The keys of a 105-key PC keyboard. The numbers are those of Linux's evdev interface
 /// (`<linux/input-event-codes.h>`), so that `static_cast<Key>(event.code)` is correct. A number that is not
@@ -127,4 +127,4 @@ struct MouseMotion {
     std::uint8_t buttons{};
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

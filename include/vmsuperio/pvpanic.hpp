@@ -15,7 +15,7 @@
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// What a guest reports through pvpanic. The numbers are the bits of its register.
 enum class PvpanicEvent : std::uint8_t {
@@ -148,4 +148,4 @@ private:
         : DeviceShell(core, {.on_event = std::move(on_event)}) {}
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

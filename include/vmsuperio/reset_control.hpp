@@ -22,7 +22,7 @@
 /// Sources: Intel ICH9 datasheet, 13.7.5 (RST_CNT) and 13.7.2 (PORT92); IBM PS/2 Hardware Interface Technical
 /// Reference, "System Control Port A". Ignored bits: all bits that the registers do not name; they read 0.
 /// Not modelled: the lock of the power-on password and the disk light of port 0x92. Thread safety: none.
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The kind of reset that the guest requested through RST_CNT.
 enum class ResetKind : std::uint8_t {
@@ -276,4 +276,4 @@ SystemControlPortA(T) -> SystemControlPortA<T>;
 template <Trigger T, class Events>
 SystemControlPortA(T, Events) -> SystemControlPortA<T, Events>;
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -41,7 +41,7 @@
 /// every fourth year is a leap year.
 /// Ignored bits: register A bit 7, registers C and D as a whole (a day alarm at 0x0D has bits 5:0 there).
 /// Thread safety: none; one lock around the device, or one thread.
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The default events type of the clock, which ignores all events. Each member of an events type is optional:
 /// `time_changed(std::chrono::seconds ahead)`: the guest set the time, which is `ahead` of the device's
@@ -165,4 +165,4 @@ RtcCmos(T, C, RtcCmosOptions = {}) -> RtcCmos<T, NoRtcCmosEvents, C>;
 template <Clock C>
 RtcCmos(C) -> RtcCmos<NullTrigger, NoRtcCmosEvents, C>;
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -40,7 +40,7 @@
 /// because drivers read back what they wrote; a match that a jump of the clock passed over counts as a match.
 /// Not modelled: the test registers (0x080-0x08C), reset through RTCCR.
 /// Thread safety: none; one lock around the device, or one thread.
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The default events type of the clock, which ignores all events. Each member of an events type is optional:
 /// `invalid_read()`, `invalid_write()`: the guest made an invalid access; `time_changed(std::chrono::seconds
@@ -138,4 +138,4 @@ RtcPl031(T, C) -> RtcPl031<T, NoRtcPl031Events, C>;
 template <Clock C>
 RtcPl031(C) -> RtcPl031<NullTrigger, NoRtcPl031Events, C>;
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

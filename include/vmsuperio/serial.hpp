@@ -24,7 +24,7 @@
 #include <vmsuperio/uart/serial_core.hpp>
 #include <vmsuperio/writer.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// A 16550A UART (PC16550D datasheet) whose receive FIFO holds 64 bytes.
 ///
@@ -518,4 +518,4 @@ Serial(T, W) -> Serial<T, NoEvents, W>;
 template <Trigger T, SerialEvents E, Writer W>
 Serial(T, E, W) -> Serial<T, E, W>;
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

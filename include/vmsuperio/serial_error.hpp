@@ -12,7 +12,7 @@
 #include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/state_error.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 enum class SerialErrorKind : std::uint8_t {
     trigger,        ///< the trigger failed; the device's own state is not affected
@@ -116,4 +116,4 @@ template <class TriggerError>
     return reason.empty() ? text : text.append(": ").append(reason);
 }
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

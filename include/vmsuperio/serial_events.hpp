@@ -8,7 +8,7 @@
 #include <vmsuperio/host_errors.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// A character in the receive FIFO.
 struct ReceivedCharacter {
@@ -280,4 +280,4 @@ private:
 };
 static_assert(SerialEvents<EventsRef<NoEvents>>);
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

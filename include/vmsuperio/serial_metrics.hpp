@@ -6,7 +6,7 @@
 
 #include <vmsuperio/serial_events.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The counts of a `SerialMetrics` at one moment. Each number is correct, but an access in progress may be
 /// included in some of them and not in others.
@@ -89,4 +89,4 @@ private:
 };
 static_assert(SerialEvents<SerialMetrics> && SerialEvents<EventsRef<SerialMetrics>>);
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -11,7 +11,7 @@
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The treatment of bytes that the writer does not take at once.
 enum class TransmitPolicy : std::uint8_t {
@@ -216,4 +216,4 @@ namespace detail {
     return {};
 }
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -11,7 +11,7 @@
 #include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/serial.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// Drives the character timeout of one `Serial` by a clock, for a VMM that has timers. It starts no timer and
 /// no thread, and has no state that must be saved: after a restore the time starts again. If the clock goes
@@ -130,4 +130,4 @@ private:
     SerialTimeout<C> timeout_;
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

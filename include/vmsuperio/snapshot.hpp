@@ -63,7 +63,7 @@
 /// `readable_since`.
 ///
 /// Decoding checks only the format. Each device's `from_state` checks whether the values are valid.
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 enum class SnapshotError : std::uint8_t {
     truncated,            ///< fewer bytes than the header states, or than the version's fields need
@@ -368,4 +368,4 @@ template <SnapshotState S>
     return state;
 }
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -6,7 +6,7 @@
 
 #include <vmsuperio/detail/config.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// A saved state that no device can be in. `field` names the first invalid member; it refers to a string
 /// literal.
@@ -21,4 +21,4 @@ struct StateError {
     return std::string("the saved state holds a value that the device cannot have: ").append(error.field);
 }
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -38,7 +38,7 @@
 
 #include <vmsuperio/snapshot.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 namespace detail {
 
@@ -229,4 +229,4 @@ void from_json(const Json& source, S& state) {
     state = read;
 }
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

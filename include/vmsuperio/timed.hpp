@@ -6,7 +6,7 @@
 
 #include <vmsuperio/detail/chrono.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// A device with time. It is passive: it owns no thread and no timer.
 ///
@@ -21,4 +21,4 @@ concept Timed = requires(D& device, const D& constant) {
     device.tick();
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

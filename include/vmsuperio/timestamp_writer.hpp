@@ -15,7 +15,7 @@
 #include <vmsuperio/rtc/civil_date.hpp>
 #include <vmsuperio/writer.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// How a `TimestampWriter` writes the time.
 enum class TimestampFormat : std::uint8_t {
@@ -163,4 +163,4 @@ TimestampWriter(W) -> TimestampWriter<W>;
 template <Writer W>
 TimestampWriter(W, TimestampFormat) -> TimestampWriter<W>;
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

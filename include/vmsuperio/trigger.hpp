@@ -6,7 +6,7 @@
 
 #include <vmsuperio/detail/config.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The interface through which a device reports that its interrupt line rose.
 ///
@@ -75,4 +75,4 @@ template <Trigger T>
     }
 }
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -42,4 +42,5 @@
 #include <vmsuperio/timed.hpp>
 #include <vmsuperio/timestamp_writer.hpp>
 #include <vmsuperio/trigger.hpp>
+#include <vmsuperio/version.hpp>
 #include <vmsuperio/writer.hpp>

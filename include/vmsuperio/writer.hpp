@@ -18,7 +18,7 @@
 #include <vmsuperio/detail/chrono.hpp>
 #include <vmsuperio/detail/copy_bytes.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The result of a `Writer`: how many bytes it took, or the error.
 using WriteResult = std::expected<std::size_t, std::error_code>;
@@ -292,4 +292,4 @@ private:
     std::array<std::uint64_t, sizeof...(Others)> dropped_{};
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

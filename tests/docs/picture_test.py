@@ -10,7 +10,8 @@ import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 INCLUDE, KVM_VMM = ROOT / "include", ROOT / "examples/kvm_vmm/src"
-UMBRELLAS = {"vmdevice/vmdevice.hpp", "vmsuperio/vmsuperio.hpp"}
+# They include everything, or nothing.
+UMBRELLAS = {"vmdevice/vmdevice.hpp", "vmsuperio/vmsuperio.hpp", "vmdevice/version.hpp", "vmsuperio/version.hpp"}
 DOT = (ROOT / "docs/architecture.dot").read_text(encoding="utf-8")
 SVG = "{http://www.w3.org/2000/svg}"
 

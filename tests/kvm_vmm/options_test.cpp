@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include <vmsuperio/version.hpp>
+
 #include "catch.hpp"
 #include "vmm/share_option.hpp"
 #include "vmm/vsock_option.hpp"
@@ -141,7 +143,7 @@ TEST_CASE("Options: --help needs no other option, and takes precedence over any 
     CHECK(std::holds_alternative<PrintAndExit>(parse({"--help", "--memory", "1G"})));
     CHECK(std::holds_alternative<PrintAndExit>(parse({"--nonsense", "--help"})));
     CHECK(std::holds_alternative<PrintAndExit>(parse({"--memory", "lots", "-h"})));
-    CHECK(std::get<PrintAndExit>(parse({"--version"})).text == "kvm_vmm 0.1.0\n");
+    CHECK(std::get<PrintAndExit>(parse({"--version"})).text == "kvm_vmm " VMSUPERIO_VERSION_STRING "\n");
 }
 
 TEST_CASE("Options: --help fits 100 columns and has no trailing spaces", "[options]") {

@@ -6,7 +6,7 @@
 #include <vmdevice/detail/mutex.hpp>
 #include <vmdevice/detail/visibility.hpp>
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 /// How many locks of devices the calling thread holds. While it holds one, a thread that is inside the device
 /// may be waiting for that lock, so the calling thread must not wait for that thread in turn (see
@@ -31,4 +31,4 @@ private:
     Mutex& mutex_;
 };
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

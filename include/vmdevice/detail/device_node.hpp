@@ -22,7 +22,7 @@
 #include <vmdevice/resources.hpp>
 #include <vmdevice/text.hpp>
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 /// The function that is notified of a device's resources, if there is one.
 struct ResourceListener {
@@ -254,4 +254,4 @@ private:
     }
 };
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

@@ -10,7 +10,7 @@
 
 #include <vmdevice/detail/config.hpp>
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 /// Throws std::bad_alloc, or ends the process in a program that is built without exceptions.
 [[noreturn]] inline void out_of_memory() {
@@ -76,4 +76,4 @@ template <class T>
     return ZeroedArray<T>(static_cast<T*>(memory));
 }
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

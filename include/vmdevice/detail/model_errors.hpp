@@ -10,7 +10,7 @@
 
 #include <vmdevice/detail/config.hpp>
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 struct NoError {};
 
@@ -108,4 +108,4 @@ private:
     Handler handler_;
 };
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

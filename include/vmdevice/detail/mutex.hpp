@@ -8,7 +8,7 @@
 #include <vmdevice/detail/config.hpp>
 #include <vmdevice/detail/thread_annotations.hpp>
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 class VMDEVICE_CAPABILITY("mutex") Mutex {
 public:
@@ -31,4 +31,4 @@ private:
     Mutex& mutex_;
 };
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

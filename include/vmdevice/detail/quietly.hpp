@@ -3,7 +3,7 @@
 
 /// Calls to the user's code from places that cannot propagate exceptions.
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 /// Calls `function` and ignores its exceptions. With -fno-exceptions it is a plain call.
 template <class F>
@@ -18,4 +18,4 @@ void quietly(F&& function) noexcept {
 #endif
 }
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

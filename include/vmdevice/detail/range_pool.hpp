@@ -14,7 +14,7 @@
 
 #include <vmdevice/alloc_error.hpp>
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 /// The numbers first..last, both included.
 struct Span {
@@ -216,4 +216,4 @@ private:
     Spans free_;
 };
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

@@ -34,7 +34,7 @@
 #endif
 #endif
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 #if defined(VMDEVICE_HAS_MEMBARRIER)
 
@@ -108,4 +108,4 @@ inline void heavy_fence() noexcept {}
 
 #endif
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

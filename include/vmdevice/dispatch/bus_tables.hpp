@@ -22,7 +22,7 @@
 #include <vmdevice/detail/memory.hpp>
 #include <vmdevice/range.hpp>
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 /// One registration, as dispatch sees it.
 template <BusAddress A, class Device>
@@ -368,4 +368,4 @@ private:
     std::uint32_t promised_classes_ = 0;
 };
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

@@ -19,7 +19,7 @@
 #define VMDEVICE_HAS_FORK 1
 #endif
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 #if defined(VMDEVICE_HAS_FORK)
 
@@ -94,4 +94,4 @@ using ForkSafeMutex = Mutex;
 
 #endif
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

@@ -46,7 +46,7 @@
 #include <vmdevice/detail/visibility.hpp>
 #include <vmdevice/dispatch/asymmetric_fence.hpp>
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 /// The content of a slot; see above. An identity is the address of an object, whose lowest bit is 0.
 using Identity = std::uintptr_t;
@@ -343,4 +343,4 @@ inline void forget_other_threads() noexcept {
     }
 }
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

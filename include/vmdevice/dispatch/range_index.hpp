@@ -11,7 +11,7 @@
 #include <vmdevice/detail/config.hpp>
 #include <vmdevice/detail/memory.hpp>
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 /// Returns `yes` or `no`, selected without a branch. GCC compiles the conditional expression to a conditional
 /// move. Clang emits a branch unless the origin of the mask is hidden from it.
@@ -206,4 +206,4 @@ private:
     std::size_t size_ = 0;
 };
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

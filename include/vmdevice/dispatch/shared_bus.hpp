@@ -20,7 +20,7 @@
 #include <vmdevice/error.hpp>
 #include <vmdevice/range.hpp>
 
-namespace vmdevice::detail {
+namespace vmdevice::inline v0_2::detail {
 
 /// The functions that take a LockGuard are for writers: IoManager's mutex must be locked. None of them waits
 /// or calls a device.
@@ -410,4 +410,4 @@ private:
     std::size_t backlog_ = 0;
 };
 
-}  // namespace vmdevice::detail
+}  // namespace vmdevice::inline v0_2::detail

@@ -5,7 +5,7 @@
 
 #include <vmsuperio/detail/config.hpp>
 
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 /// Equals std::clamp, whose header <algorithm> takes longer to compile than any device.
 [[nodiscard]] constexpr std::int64_t clamp(std::int64_t value, std::int64_t least,
@@ -16,4 +16,4 @@ namespace vmsuperio::detail {
     return value > most ? most : value;
 }
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

@@ -7,7 +7,7 @@
 
 #include <vmsuperio/detail/config.hpp>
 
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 /// Copies `count` bytes; the ranges may overlap. Works at compile time, and does not make the compiler
 /// instantiate the iterators of std::copy_n for every user of the headers.
@@ -26,4 +26,4 @@ constexpr void copy_bytes(const std::uint8_t* from, std::size_t count, std::uint
 
 [[nodiscard]] constexpr std::size_t smaller(std::size_t a, std::size_t b) noexcept { return b < a ? b : a; }
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

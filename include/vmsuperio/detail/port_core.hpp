@@ -6,7 +6,7 @@
 #include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/interrupt_line.hpp>
 
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 /// The common part of the cores of ports without an interrupt line, whose saved state is the live state.
 template <class State>
@@ -28,4 +28,4 @@ struct PortEffects {
     static constexpr LinePulse pulse = LinePulse::none;
 };
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

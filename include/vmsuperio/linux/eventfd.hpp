@@ -12,7 +12,7 @@
 #include <vmsuperio/linux/unique_fd.hpp>
 #include <vmsuperio/trigger.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// An edge trigger that adds 1 to an eventfd, on which an irqfd waits or which an event loop polls.
 ///
@@ -80,4 +80,4 @@ private:
 };
 static_assert(Trigger<EventFdTrigger> && !LevelTrigger<EventFdTrigger>);
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -22,7 +22,7 @@
 #include <vmsuperio/linux/unique_fd.hpp>
 #include <vmsuperio/writer.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// Writes to a file descriptor without blocking.
 ///
@@ -185,4 +185,4 @@ private:
 };
 static_assert(Writer<FdWriter>);
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

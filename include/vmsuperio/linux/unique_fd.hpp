@@ -10,7 +10,7 @@
 
 #include <vmsuperio/detail/config.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 namespace detail {
 
 [[nodiscard]] inline std::error_code last_error() noexcept { return {errno, std::system_category()}; }
@@ -57,4 +57,4 @@ private:
     int fd_{-1};
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -8,7 +8,7 @@
 
 #include <vmsuperio/detail/config.hpp>
 
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 /// A short first-in first-out queue without heap memory, as plain data: unused slots are always 0, so that
 /// equal contents are equal states. Removing a byte moves the others; N is a few bytes.
@@ -68,4 +68,4 @@ struct ByteQueue {
     friend constexpr bool operator==(const ByteQueue&, const ByteQueue&) = default;
 };
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

@@ -16,7 +16,7 @@
 #include <vmsuperio/registers/i8042.hpp>
 #include <vmsuperio/registers/ps2.hpp>
 
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 /// The controller with keyboard and mouse, without connections: the core of `I8042` (see `device_shell.hpp`).
 class I8042Core {
@@ -409,4 +409,4 @@ private:
     std::uint64_t hold_off_{};  // ns; specified by the owner, not saved
 };
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

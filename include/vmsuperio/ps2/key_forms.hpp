@@ -23,7 +23,7 @@
 ///
 /// With both Shift and Num Lock the cursor keys send the same codes as alone. The right Shift is cancelled
 /// with E0 F0 59, both Shifts with both codes. A break code mirrors its make code.
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 /// The bit of a key on which the codes of other keys depend, or 0 for a key on which none depends.
 [[nodiscard]] constexpr ps2::HeldKeys held_key(Key key) noexcept {
@@ -208,4 +208,4 @@ private:
     std::uint8_t set_;
 };
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

@@ -13,7 +13,7 @@
 #include <vmsuperio/ps2/scan_codes.hpp>
 #include <vmsuperio/registers/ps2.hpp>
 
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 /// A PS/2 keyboard (IBM PS/2 Hardware Interface Technical Reference, "Keyboard (101- and 102-key)") at the
 /// end of its cable: it receives bytes from the controller and sends bytes to it.
@@ -226,4 +226,4 @@ private:
     }
 };
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

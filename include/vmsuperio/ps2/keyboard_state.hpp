@@ -11,7 +11,7 @@
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// A PS/2 keyboard as plain data.
 struct Ps2KeyboardState {
@@ -97,4 +97,4 @@ struct Ps2KeyboardState {
     return {};
 }
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -14,7 +14,7 @@
 #include <vmsuperio/ps2/port.hpp>
 #include <vmsuperio/registers/ps2.hpp>
 
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 /// A PS/2 mouse with the IntelliMouse and IntelliMouse Explorer extensions, at the end of its cable.
 ///
@@ -364,4 +364,4 @@ private:
     }
 };
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

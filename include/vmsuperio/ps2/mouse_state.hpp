@@ -10,7 +10,7 @@
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// A PS/2 mouse as plain data.
 struct Ps2MouseState {
@@ -124,4 +124,4 @@ struct Ps2MouseState {
     return {};
 }
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

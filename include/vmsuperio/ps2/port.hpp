@@ -8,7 +8,7 @@
 
 #include <vmsuperio/registers/ps2.hpp>
 
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 /// A device's end of a PS/2 cable: the common part of keyboard and mouse. It works on the device's part of
 /// the saved state and has no state of its own.
@@ -71,4 +71,4 @@ private:
     [[nodiscard]] constexpr Device& device() noexcept { return static_cast<Device&>(*this); }
 };
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

@@ -14,7 +14,7 @@
 ///
 /// Sources: IBM PS/2 Hardware Interface Technical Reference, "Keyboard (101- and 102-key)", tables of the
 /// three sets; the controller's translation is the table in the 8042's own ROM as IBM lists it.
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 inline constexpr std::uint8_t extended_prefix = 0xE0;
 inline constexpr std::uint8_t release_prefix = 0xF0;  // of break codes in sets 2 and 3
@@ -269,4 +269,4 @@ struct Set1Code {
     return down ? ScanCode{byte} : ScanCode{release, byte};
 }
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

@@ -8,7 +8,7 @@
 #include <vmsuperio/registers/register.hpp>
 
 /// The fixed power management registers of ACPI (ACPI 6.5, 4.8.3).
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The block of registers of `AcpiPm`: PM1a_EVT_BLK, PM1a_CNT_BLK and PM_TMR_BLK of the FADT, one after the
 /// other. Offsets and lengths are in bytes.
@@ -99,4 +99,4 @@ namespace acpi_pm {
 
 }  // namespace acpi_pm
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

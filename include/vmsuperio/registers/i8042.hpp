@@ -11,7 +11,7 @@
 ///
 /// Sources: IBM Personal System/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device
 /// Controller"; IBM PC/AT Technical Reference (6280070), "Keyboard Controller".
-namespace vmsuperio::i8042 {
+namespace vmsuperio::inline v0_2::i8042 {
 
 inline constexpr std::uint8_t data_offset = 0;     ///< port 0x60
 inline constexpr std::uint8_t command_offset = 4;  ///< port 0x64: status when read, command when written
@@ -225,4 +225,4 @@ inline constexpr std::uint8_t no_device = 0xFE;  ///< with a timeout: replaces t
     }
 }
 
-}  // namespace vmsuperio::i8042
+}  // namespace vmsuperio::inline v0_2::i8042

@@ -10,7 +10,7 @@
 ///
 /// Sources: Motorola MC146818A datasheet, "Address map", "Registers"; IBM PC/AT Technical Reference,
 /// "Real-time clock/CMOS RAM information".
-namespace vmsuperio::mc146818 {
+namespace vmsuperio::inline v0_2::mc146818 {
 
 inline constexpr std::uint8_t index_offset = 0;           ///< port 0x70
 inline constexpr std::uint8_t data_offset = 1;            ///< port 0x71
@@ -205,4 +205,4 @@ struct RegisterD : Register<RegisterD, std::uint8_t> {
     }
 }
 
-}  // namespace vmsuperio::mc146818
+}  // namespace vmsuperio::inline v0_2::mc146818

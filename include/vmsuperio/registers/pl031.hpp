@@ -10,7 +10,7 @@
 /// The registers of the ARM PrimeCell Real Time Clock (PL031).
 ///
 /// Source: ARM DDI 0224, "Programmer's model", table 3-1. Every register is 32 bits wide.
-namespace vmsuperio::pl031 {
+namespace vmsuperio::inline v0_2::pl031 {
 
 inline constexpr std::uint16_t data = 0x000;              ///< RTCDR: the seconds counter, read only
 inline constexpr std::uint16_t match = 0x004;             ///< RTCMR
@@ -121,4 +121,4 @@ struct InterruptClear : Register<InterruptClear, std::uint32_t> {
     static constexpr FieldInfo fields[]{{"match", match.bits}};
 };
 
-}  // namespace vmsuperio::pl031
+}  // namespace vmsuperio::inline v0_2::pl031

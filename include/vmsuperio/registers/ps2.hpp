@@ -11,7 +11,7 @@
 ///
 /// Sources: IBM Personal System/2 Hardware Interface Technical Reference, "Keyboard (101- and 102-key)" and
 /// "Mouse"; Microsoft's IntelliMouse protocol.
-namespace vmsuperio::ps2 {
+namespace vmsuperio::inline v0_2::ps2 {
 
 /// The commands to a keyboard.
 enum class KeyboardCommand : std::uint8_t {
@@ -286,4 +286,4 @@ struct MouseExtra : Register<MouseExtra, std::uint8_t> {
         {"wheel", wheel.bits}, {"fourth", fourth.bits}, {"fifth", fifth.bits}};
 };
 
-}  // namespace vmsuperio::ps2
+}  // namespace vmsuperio::inline v0_2::ps2

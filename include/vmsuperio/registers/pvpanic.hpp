@@ -6,7 +6,7 @@
 
 #include <vmsuperio/registers/register.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The events register of pvpanic (QEMU, "PVPANIC DEVICE" specification): a read returns the events that the
 /// device supports, a write reports those that happened.
@@ -20,4 +20,4 @@ struct PvpanicEvents : Register<PvpanicEvents, std::uint8_t> {
         {"panicked", panicked.bits}, {"crash_loaded", crash_loaded.bits}, {"shutdown", shutdown.bits}};
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -9,7 +9,7 @@
 
 #include <vmsuperio/detail/config.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The effect of a guest's write on a field.
 enum class Access : std::uint8_t {
@@ -137,4 +137,4 @@ private:
     Value value_{};
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -6,7 +6,7 @@
 
 #include <vmsuperio/registers/register.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// RST_CNT, port 0xCF9 of PC chipsets (Intel ICH9 datasheet, 13.7.5), reset 0x00. Bits 7:4 and 0 read 0.
 struct ResetControlRegister : Register<ResetControlRegister, std::uint8_t> {
@@ -28,4 +28,4 @@ struct SystemControlA : Register<SystemControlA, std::uint8_t> {
     static constexpr FieldInfo fields[]{{"fast_reset", fast_reset.bits}, {"a20_gate", a20_gate.bits}};
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

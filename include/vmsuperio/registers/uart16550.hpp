@@ -15,7 +15,7 @@
 /// 1      | IER          | IER           | DLM
 /// 2      | IIR          | FCR           | IIR / FCR
 /// 3..7   | LCR MCR LSR MSR SCR, independent of DLAB; writes to LSR and MSR have no effect
-namespace vmsuperio::uart16550 {
+namespace vmsuperio::inline v0_2::uart16550 {
 
 /// Offsets from the base address. RBR, THR and DLL share one, IER and DLM another, IIR and FCR a third.
 namespace offset {
@@ -235,4 +235,4 @@ struct Scratch : Register<Scratch, std::uint8_t> {
     }
 }
 
-}  // namespace vmsuperio::uart16550
+}  // namespace vmsuperio::inline v0_2::uart16550

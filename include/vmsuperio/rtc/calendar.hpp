@@ -9,7 +9,7 @@
 
 /// The calendar of the MC146818A: its bytes in BCD or binary and in 12 or 24 hours, how they advance, and
 /// when they match an alarm. No function loops over time: a jump of centuries costs the same as one second.
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 inline constexpr std::int64_t seconds_per_day = 86400;
 
@@ -190,4 +190,4 @@ struct RtcAlarm {
     return *days * seconds_per_day + first_from(0) - of_day;
 }
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

@@ -6,7 +6,7 @@
 #include <vmsuperio/detail/config.hpp>
 
 /// The Gregorian calendar, without the rest of <chrono>.
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 /// Divides rounding down. `b` is positive.
 [[nodiscard]] constexpr std::int64_t floor_div(std::int64_t a, std::int64_t b) noexcept {
@@ -58,4 +58,4 @@ struct CivilDate {
            days_from_civil({year, month, 1});
 }
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

@@ -18,7 +18,7 @@
 ///
 /// All sums of times saturate, or are of unsigned distances: no clock and no saved state can make one
 /// overflow. All times are in nanoseconds; the clock's are since its epoch.
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The relation of a device's time to a clock, as plain data, in nanoseconds.
 struct DeviceTimeState {
@@ -153,4 +153,4 @@ protected:
 };
 
 }  // namespace detail
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -15,7 +15,7 @@
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 struct RtcCmosOptions {
     /// The guest's local time minus UTC, for guests that keep the clock in local time. At most a day.
@@ -522,4 +522,4 @@ private:
 };
 
 }  // namespace detail
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -13,7 +13,7 @@
 #include <vmsuperio/snapshot.hpp>
 #include <vmsuperio/state_error.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The clock as plain data. A default-constructed state is a device that was reset when its clock was at
 /// 1970: once restored, it has the time of its new clock.
@@ -227,4 +227,4 @@ private:
 };
 
 }  // namespace detail
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -16,7 +16,7 @@
 #include <vmsuperio/state_error.hpp>
 #include <vmsuperio/trigger.hpp>
 
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 /// Any type may be the events of a clock, because all its members are optional. It must not be a trigger or a
 /// clock, so that arguments in a wrong order do not compile.
@@ -123,4 +123,4 @@ private:
     [[no_unique_address]] C clock_;
 };
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

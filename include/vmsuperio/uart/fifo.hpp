@@ -13,7 +13,7 @@
 /// The FIFOs of a `SerialState` in use. Counts, bytes and errors are members of the state. The classes here
 /// add only a derived value: the position of the oldest byte in the state's arrays, so that no byte moves
 /// when the guest reads one. `put_in_order` produces the saved form, in which the oldest byte is the first.
-namespace vmsuperio::detail {
+namespace vmsuperio::inline v0_2::detail {
 
 /// 64 received bytes with the errors of each, in a ring.
 ///
@@ -177,4 +177,4 @@ private:
     std::uint8_t head_{0};  // the index of the oldest byte in the array
 };
 
-}  // namespace vmsuperio::detail
+}  // namespace vmsuperio::inline v0_2::detail

@@ -13,7 +13,7 @@
 #include <vmsuperio/serial_state.hpp>
 #include <vmsuperio/uart/fifo.hpp>
 
-namespace vmsuperio {
+namespace vmsuperio::inline v0_2 {
 
 /// The effects of an access to a `SerialCore` other than the change of its state.
 struct SerialEffects {
@@ -767,4 +767,4 @@ private:
     std::uint8_t identification_fifo_bits_{0};  // IIR bits 7:5
 };
 
-}  // namespace vmsuperio
+}  // namespace vmsuperio::inline v0_2

@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include <vmsuperio/version.hpp>
+
 #include "vmm/balloon_option.hpp"
 #include "vmm/disk_option.hpp"
 #include "vmm/net_options.hpp"
@@ -506,7 +508,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
     CLI::App app{"Boots a Linux kernel in a KVM virtual machine.", "kvm_vmm"};
     app.formatter(std::make_shared<WrappingFormatter>(help_width));
     app.footer(footer);
-    app.set_version_flag("--version", "kvm_vmm 0.1.0");
+    app.set_version_flag("--version", "kvm_vmm " VMSUPERIO_VERSION_STRING);
     app.add_option("--kernel", config.kernel, "Kernel image; required")->type_name("IMAGE");
     add_path(app, "--initrd", config.initrd, "Initial RAM disk");
     app.add_option("--cmdline", config.cmdline, "Kernel command line")
