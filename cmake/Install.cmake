@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 include(CMakePackageConfigHelpers)
 
-# No installed file depends on the architecture, so all of them go below the data directory.
-set(package_dir "${CMAKE_INSTALL_DATADIR}/cmake/vmsuperio")
+# No installed file depends on the architecture, so all of them go below the data directory. vcpkg wants the package's
+# files in share/vmsuperio.
+set(VMSUPERIO_INSTALL_CMAKEDIR "${CMAKE_INSTALL_DATADIR}/cmake/vmsuperio" CACHE STRING
+    "Folder of the CMake package, relative to the prefix")
+set(package_dir "${VMSUPERIO_INSTALL_CMAKEDIR}")
+set(fuzz_dir "${CMAKE_INSTALL_DATADIR}/vmsuperio/fuzz")
 
 foreach(library IN ITEMS vmdevice vmsuperio)
   install(TARGETS ${library} EXPORT ${library}-targets FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
@@ -24,16 +28,29 @@ endforeach()
 
 configure_package_config_file(cmake/vmsuperioConfig.cmake.in vmsuperioConfig.cmake INSTALL_DESTINATION
                               "${package_dir}")
-write_basic_package_version_file(vmsuperioConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+math(EXPR previous_minor "${PROJECT_VERSION_MINOR} - 1")
+set(compatible_version "${PROJECT_VERSION_MAJOR}.${previous_minor}")
+configure_file(cmake/vmsuperioConfigVersion.cmake.in vmsuperioConfigVersion.cmake @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/vmsuperioConfig.cmake" "${PROJECT_BINARY_DIR}/vmsuperioConfigVersion.cmake"
         DESTINATION "${package_dir}")
 # These are sources, not headers of the libraries. Projects that fuzz their own devices compile them.
-install(FILES cmake/vmsuperioFuzz.cmake DESTINATION "${package_dir}")
-install(FILES fuzz/fuzz_any_device.hpp DESTINATION "${CMAKE_INSTALL_DATADIR}/vmsuperio/fuzz")
+file(RELATIVE_PATH relative_fuzz_dir "/${package_dir}" "/${fuzz_dir}")
+configure_file(cmake/vmsuperioFuzz.cmake.in vmsuperioFuzz.cmake @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/vmsuperioFuzz.cmake" DESTINATION "${package_dir}")
+install(FILES fuzz/fuzz_any_device.hpp DESTINATION "${fuzz_dir}")
 install(
   DIRECTORY fuzz/support/
-  DESTINATION "${CMAKE_INSTALL_DATADIR}/vmsuperio/fuzz/support"
+  DESTINATION "${fuzz_dir}/support"
   FILES_MATCHING
   PATTERN "*.hpp"
   PATTERN "*.cpp")
+# Each library in one file (scripts/amalgamate).
+install(FILES single_include/vmsuperio.hpp single_include/vmdevice.hpp
+        DESTINATION "${CMAKE_INSTALL_DATADIR}/vmsuperio/single_include")
+
+# The Common Package Specification's description, which build systems other than CMake can read.
+# The file itself names the prefix as @prefix@.
+set(prefix "@prefix@")
+configure_file(cmake/vmsuperio.cps.in vmsuperio.cps @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/vmsuperio.cps" DESTINATION "${CMAKE_INSTALL_DATADIR}/cps")
 install(FILES LICENSE-APACHE LICENSE-BSD-3-Clause DESTINATION "${CMAKE_INSTALL_DOCDIR}")
