@@ -229,7 +229,7 @@ TEST_CASE("virtio-fs: draining completes the request in progress, and the rest f
         }
         rig->notify(requests);
         std::this_thread::sleep_for(std::chrono::microseconds(round * 20));
-        const auto states = rig.device->drain();
+        const auto states = rig.device->drain().queues;
         REQUIRE(states.size() == 2);
         REQUIRE(states[requests]);
         CHECK(states[requests]->next_used == states[requests]->next_available);

@@ -4,10 +4,13 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <cstring>
 #include <deque>
 #include <fcntl.h>
+#include <filesystem>
+#include <fstream>
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -27,6 +30,7 @@
 #include <vmsuperio/linux/unique_fd.hpp>
 
 #include "catch.hpp"
+#include "scratch_directory.hpp"
 #include "util/error.hpp"
 #include "virtio/mac_address.hpp"
 #include "virtio/net.hpp"
@@ -691,6 +695,74 @@ TEST_CASE("Net passt: a program that is missing, fails or does not react is one 
     CHECK_THAT(reason({}, "no-such-passt"), Catch::Matchers::Contains("is not installed"));
     CHECK_THAT(reason({}, "/dev/null"), Catch::Matchers::Contains("Permission denied"));
     CHECK_THAT(reason({}, "false"), Catch::Matchers::Contains("exit code 1"));
+}
+
+namespace {
+
+/// A program in the place of passt that reads the first `bytes` of its socket, and then neither that nor signals.
+class HangingPasst {
+public:
+    explicit HangingPasst(int bytes) {
+        std::ofstream(path()) << "#!/bin/sh\n"
+                                 "trap '' TERM\n"
+                                 "while [ \"$1\" != --fd ]; do shift; done\n"
+                                 "echo $$ >"
+                              << pid_file()
+                              << "\n"
+                                 "head -c "
+                              << bytes
+                              << " <&$2 >/dev/null\n"
+                                 "exec sleep 1000\n";
+        std::filesystem::permissions(path(), std::filesystem::perms::owner_all);
+    }
+    [[nodiscard]] std::string path() const { return (directory_ / "passt").string(); }
+    [[nodiscard]] bool runs() const {
+        pid_t pid = 0;
+        std::ifstream(pid_file()) >> pid;
+        return pid != 0 && ::kill(pid, 0) == 0;
+    }
+
+private:
+    [[nodiscard]] std::string pid_file() const { return (directory_ / "pid").string(); }
+    test::ScratchDirectory directory_;
+};
+
+}  // namespace
+
+TEST_CASE("Net passt: one that hangs delays neither the driver nor the end", "[net]") {
+    const HangingPasst passt(18);  // the frame by which its start is noticed
+    const auto start = std::chrono::steady_clock::now();
+    {
+        auto process = std::make_unique<PasstProcess>(std::vector<std::string>{}, passt.path());
+        StreamBackend backend(std::move(process), "passt", "passt");
+        NetRig rig(backend);
+        rig.start();
+        constexpr unsigned frames = 40;
+        for (unsigned i = 0; i < frames; ++i) {
+            rig.transmit(with_header(frame_of(60'000, i)));
+        }
+        // Some are in the socket, and the others wait in the driver's queue.
+        CHECK(rig.count("tx_waits") >= 1);
+        CHECK(rig.count("tx_frames") < frames);
+        CHECK(rig.count("tx_dropped") == 0);
+        CHECK(rig.events.run_once(20) == 0);
+        rig.start();
+        CHECK(rig.config<std::uint16_t>(6) == 1);
+        CHECK(passt.runs());
+    }
+    CHECK_FALSE(passt.runs());
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(10));
+}
+
+TEST_CASE("Net passt: one that does not even begin is one reason, after 5 s", "[net][slow]") {
+    const HangingPasst passt(0);
+    {
+        PasstProcess process({}, passt.path());
+        const auto connection = process.connect();
+        REQUIRE_FALSE(connection.has_value());
+        CHECK_THAT(connection.error(), Catch::Matchers::Contains("does not serve its connection within 5 s"));
+    }
+    CHECK_FALSE(passt.runs());
 }
 
 namespace {

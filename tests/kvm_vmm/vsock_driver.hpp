@@ -89,13 +89,15 @@ public:
     static constexpr std::uint16_t buffers = 64;
     static constexpr std::uint32_t default_buf_alloc = 256 * 1024;
 
-    explicit VsockGuest(std::uint16_t receive_buffers = buffers)
+    explicit VsockGuest(std::uint16_t receive_buffers = buffers,
+                        std::chrono::milliseconds patience_to_drain = virtio::Vsock::drain_patience)
         : path((directory / "v.sock").string()),
           socket(path, {.name = "vsock socket", .longest_suffix = 11, .backlog = 2048}),
           receive_buffers_(receive_buffers) {
         socket.listen();
-        rig.emplace([this](DeviceRig& r) {
-            return std::make_shared<virtio::Vsock>("vsock0", r.counters, r.events, cid, socket);
+        rig.emplace([this, patience_to_drain](DeviceRig& r) {
+            return std::make_shared<virtio::Vsock>("vsock0", r.counters, r.events, cid, socket,
+                                                   patience_to_drain);
         });
         start();
     }

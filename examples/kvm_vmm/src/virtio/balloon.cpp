@@ -8,6 +8,8 @@
 #include <limits>
 #include <utility>
 
+#include "virtio/device_states.hpp"
+
 namespace kvm_vmm::virtio {
 namespace {
 
@@ -93,6 +95,36 @@ void Balloon::on_stop_queue(std::size_t index) {
         wants_stats_ = false;
     } else if (index != deflate_queue) {
         reported_of_chain_ = 0;
+    }
+}
+
+// The pages of the balloon are in the saved memory as any others; what was done of a chain is done again.
+std::vector<std::uint8_t> Balloon::on_state() const {
+    BalloonState state{.target_pages = static_cast<std::uint32_t>(config_.target / page_size),
+                       .actual_pages = actual_pages_,
+                       .statistics = {}};
+    std::ranges::transform(stats_, state.statistics.begin(),
+                           [](const Counter* stat) { return stat->value(); });
+    return vmsuperio::encode(state);
+}
+
+std::expected<void, std::string_view> Balloon::on_restore_state(std::span<const std::uint8_t> bytes,
+                                                                std::uint64_t) {
+    const auto state = decode_state<BalloonState>(bytes);
+    if (!state) {
+        return std::unexpected(state.error());
+    }
+    actual_pages_ = state->actual_pages;
+    restored_target_ = state->target_pages;
+    for (std::size_t i = 0; i < stats_.size(); ++i) {
+        stats_.at(i)->set(state->statistics.at(i));
+    }
+    return {};
+}
+
+void Balloon::on_restored() {
+    if (restored_target_ != config_.target / page_size) {
+        config_changed();
     }
 }
 

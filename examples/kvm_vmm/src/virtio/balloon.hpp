@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <expected>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -73,6 +74,11 @@ private:
     void on_stop_queue(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
     void on_reset() KVM_VMM_REQUIRES(mutex()) override;
     void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
+    [[nodiscard]] std::vector<std::uint8_t> on_state() const KVM_VMM_REQUIRES(mutex()) override;
+    [[nodiscard]] std::expected<void, std::string_view> on_restore_state(std::span<const std::uint8_t> bytes,
+                                                                         std::uint64_t features)
+        KVM_VMM_REQUIRES(mutex()) override;
+    void on_restored() KVM_VMM_REQUIRES(mutex()) override;
 
     [[nodiscard]] bool inflate(const Buffers& pages, std::uint64_t& budget) KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] bool report(const Buffers& ranges, std::uint64_t& budget) KVM_VMM_REQUIRES(mutex());
@@ -97,6 +103,7 @@ private:
     bool has_stats_{false};               // the driver's buffer is available, and its statistics were taken
     bool wants_stats_{false};             // that buffer must be returned, so that the driver fills it again
     std::uint32_t actual_pages_{0};       // as the driver says
+    std::uint32_t restored_target_{0};    // what the driver of a saved state has read, in pages
     std::uint64_t done_of_chain_{0};      // bytes of the chain that is available next in the inflate queue
     std::uint64_t reported_of_chain_{0};  // in the reporting queue
     Timer stats_timer_;                   // last, so that it expires no more before the rest is destroyed

@@ -11,6 +11,7 @@
 
 #include "util/error.hpp"
 #include "util/log.hpp"
+#include "virtio/device_states.hpp"
 #include "virtio/disk_config.hpp"
 
 namespace kvm_vmm::virtio {
@@ -163,8 +164,6 @@ void Block::on_write_config(std::uint64_t offset, std::span<const std::uint8_t> 
     }
 }
 
-void Block::on_activate() { writeback_ = true; }
-
 void Block::on_reset() {
     limit_timer_->set(std::nullopt);
     throttled_.assign(throttled_.size(), false);
@@ -173,6 +172,7 @@ void Block::on_reset() {
         request.reset();
     }
     in_progress_ = 0;
+    writeback_ = true;
 }
 
 void Block::on_stop_queue(std::size_t index) {
@@ -183,6 +183,32 @@ void Block::on_stop_queue(std::size_t index) {
 }
 
 void Block::on_drain() { wait_for_all(); }
+
+std::vector<std::uint8_t> Block::on_state() const {
+    const DiskFacts& facts = file_.facts();
+    return vmsuperio::encode(BlockState{
+        .capacity = facts.size / sector_size, .block_size = facts.logical_block, .writeback = writeback_});
+}
+
+std::expected<void, std::string_view> Block::on_restore_state(std::span<const std::uint8_t> bytes,
+                                                              std::uint64_t features) {
+    const auto state = decode_state<BlockState>(bytes);
+    if (!state) {
+        return std::unexpected(state.error());
+    }
+    // The driver has read these once, and will not read them again.
+    if (state->capacity != file_.facts().size / sector_size) {
+        return std::unexpected("capacity");
+    }
+    if (state->block_size != file_.facts().logical_block) {
+        return std::unexpected("block_size");
+    }
+    if (!state->writeback && (features & block_feature::config_wce) == 0) {
+        return std::unexpected("writeback");
+    }
+    writeback_ = state->writeback;
+    return {};
+}
 
 void Block::wait_for_all() {
     while (in_progress_ != 0) {

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <expected>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -105,10 +106,13 @@ private:
         KVM_VMM_REQUIRES(mutex()) override;
     void on_write_config(std::uint64_t offset, std::span<const std::uint8_t> data)
         KVM_VMM_REQUIRES(mutex()) override;
-    void on_activate() KVM_VMM_REQUIRES(mutex()) override;
     void on_reset() KVM_VMM_REQUIRES(mutex()) override;
     void on_stop_queue(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
     void on_drain() KVM_VMM_REQUIRES(mutex()) override;
+    [[nodiscard]] std::vector<std::uint8_t> on_state() const KVM_VMM_REQUIRES(mutex()) override;
+    [[nodiscard]] std::expected<void, std::string_view> on_restore_state(std::span<const std::uint8_t> bytes,
+                                                                         std::uint64_t features)
+        KVM_VMM_REQUIRES(mutex()) override;
     void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
 
     void serve_queue(std::size_t index) KVM_VMM_REQUIRES(mutex());

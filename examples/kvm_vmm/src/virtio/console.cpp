@@ -7,6 +7,8 @@
 #include <sys/epoll.h>
 #include <utility>
 
+#include "virtio/device_states.hpp"
+
 namespace kvm_vmm::virtio {
 namespace {
 
@@ -88,6 +90,25 @@ void Console::on_reset() {
     sent_of_chain_ = 0;
     transmit_waits_ = false;
     driver_takes_input_ = false;
+}
+
+std::vector<std::uint8_t> Console::on_state() const {
+    return vmsuperio::encode(ConsoleState{.columns = terminal_size_.columns,
+                                          .rows = terminal_size_.rows,
+                                          .sent_of_chain = static_cast<std::uint32_t>(sent_of_chain_)});
+}
+
+std::expected<void, std::string_view> Console::on_restore_state(std::span<const std::uint8_t> bytes,
+                                                                std::uint64_t features) {
+    const auto state = decode_state<ConsoleState>(bytes);
+    if (!state) {
+        return std::unexpected(state.error());
+    }
+    if ((features & feature_size) != 0) {
+        terminal_size_ = {.columns = state->columns, .rows = state->rows};  // on_restored() compares it
+    }
+    sent_of_chain_ = state->sent_of_chain;
+    return {};
 }
 
 void Console::on_notified(std::size_t index) {

@@ -79,14 +79,28 @@ void Device::notified(std::size_t index) {
     }
 }
 
-std::vector<std::optional<QueueState>> Device::drain() {
+Device::Saved Device::drain() {
     const LockGuard lock(mutex_);
     on_drain();
-    std::vector<std::optional<QueueState>> states;
+    Saved saved{.queues = {}, .state = on_state()};
     for (const std::optional<SplitQueue>& each : queues_) {
-        states.push_back(each ? std::optional(each->state()) : std::nullopt);
+        saved.queues.push_back(each ? std::optional(each->state()) : std::nullopt);
     }
-    return states;
+    return saved;
+}
+
+std::expected<void, std::string_view> Device::restore_state(std::span<const std::uint8_t> bytes,
+                                                            std::uint64_t features) {
+    const LockGuard lock(mutex_);
+    return on_restore_state(bytes, features);
+}
+
+std::expected<void, std::string_view> Device::on_restore_state(std::span<const std::uint8_t> bytes,
+                                                               std::uint64_t) {
+    if (!bytes.empty()) {
+        return std::unexpected("a device without a state");
+    }
+    return {};
 }
 
 SplitQueue* Device::queue(std::size_t index) {

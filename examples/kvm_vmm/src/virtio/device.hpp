@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <expected>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -82,9 +83,18 @@ public:
     /// The driver has notified the device of available buffers. Ignored if that queue is not enabled.
     void notified(std::size_t index);
 
-    /// Completes the requests in progress, so that the queues can be saved, and returns their states. The
-    /// device goes on with the next notification.
-    [[nodiscard]] std::vector<std::optional<QueueState>> drain();
+    struct Saved {
+        std::vector<std::optional<QueueState>> queues;
+        std::vector<std::uint8_t> state;  ///< the rest: see device_states.hpp. Empty if there is nothing
+    };
+    /// Completes the requests in progress, so that the device can be saved, and returns its state. The device goes
+    /// on with the next notification.
+    [[nodiscard]] Saved drain();
+
+    /// To be called before activate(), for a driver that has accepted `features`. Returns which member of the state is
+    /// invalid, or does not fit to this device; then nothing has changed.
+    [[nodiscard]] std::expected<void, std::string_view> restore_state(std::span<const std::uint8_t> bytes,
+                                                                      std::uint64_t features);
 
 protected:
     [[nodiscard]] Mutex& mutex() const noexcept KVM_VMM_RETURNS(mutex_) { return mutex_; }
@@ -101,6 +111,9 @@ protected:
     /// As on_reset(), for one queue: the default resets all of the device's own activity.
     virtual void on_stop_queue(std::size_t) KVM_VMM_REQUIRES(mutex()) { on_reset(); }
     virtual void on_drain() KVM_VMM_REQUIRES(mutex()) {}
+    [[nodiscard]] virtual std::vector<std::uint8_t> on_state() const KVM_VMM_REQUIRES(mutex()) { return {}; }
+    [[nodiscard]] virtual std::expected<void, std::string_view> on_restore_state(
+        std::span<const std::uint8_t> bytes, std::uint64_t features) KVM_VMM_REQUIRES(mutex());
     /// After on_activate(), if the queues are those of a saved state.
     virtual void on_restored() KVM_VMM_REQUIRES(mutex()) {}
     virtual void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) = 0;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "virtio/device_states.hpp"
+
 namespace kvm_vmm::virtio {
 
 FileSystem::FileSystem(std::string_view name, Counters& counters, const SharedRoot& root, bool writable,
@@ -65,6 +67,25 @@ void FileSystem::on_reset() {
 
 // The request in progress may be of the other queue.
 void FileSystem::on_stop_queue(std::size_t) { wait_until_idle(Interruption::complete); }
+
+std::vector<std::uint8_t> FileSystem::on_state() const {
+    return vmsuperio::encode(FileSystemState{.tag = config_.tag, .mounted = server_.mounted()});
+}
+
+std::expected<void, std::string_view> FileSystem::on_restore_state(std::span<const std::uint8_t> bytes,
+                                                                   std::uint64_t) {
+    const auto state = decode_state<FileSystemState>(bytes);
+    if (!state) {
+        return std::unexpected(state.error());
+    }
+    if (state->tag != config_.tag) {
+        return std::unexpected("tag");
+    }
+    if (state->mounted) {
+        return std::unexpected("mounted");
+    }
+    return {};
+}
 
 void FileSystem::on_drain() { wait_until_idle(Interruption::complete); }
 

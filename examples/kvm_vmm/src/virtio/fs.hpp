@@ -4,6 +4,7 @@
 #include <array>
 #include <condition_variable>
 #include <cstdint>
+#include <expected>
 #include <span>
 #include <string>
 #include <string_view>
@@ -49,6 +50,10 @@ private:
     void on_reset() KVM_VMM_REQUIRES(mutex()) override;
     void on_stop_queue(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
     void on_drain() KVM_VMM_REQUIRES(mutex()) override;
+    [[nodiscard]] std::vector<std::uint8_t> on_state() const KVM_VMM_REQUIRES(mutex()) override;
+    [[nodiscard]] std::expected<void, std::string_view> on_restore_state(std::span<const std::uint8_t> bytes,
+                                                                         std::uint64_t features)
+        KVM_VMM_REQUIRES(mutex()) override;
 
     /// What a thread that waits for the request in progress wants to be done with it.
     enum class Interruption : std::uint8_t { none, complete, discard };

@@ -43,6 +43,8 @@ public:
     /// Ends the session: forgets all objects and closes all handles. The client has to send FUSE_INIT again.
     void reset() noexcept;
 
+    /// Whether the client has sent FUSE_INIT.
+    [[nodiscard]] bool mounted() const noexcept { return initialized_; }
     [[nodiscard]] const SharedDirectory& files() const noexcept { return files_; }
 
 private:

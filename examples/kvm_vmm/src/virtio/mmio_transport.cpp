@@ -338,7 +338,8 @@ void MmioTransport::reset() {
 }
 
 MmioState MmioTransport::state() {
-    const std::vector<std::optional<QueueState>> progress = device_->drain();
+    Device::Saved saved_device = device_->drain();
+    const std::vector<std::optional<QueueState>>& progress = saved_device.queues;
     const LockGuard lock(mutex_);
     MmioState state{.status = status_.load(),
                     .interrupt_status = interrupt_status_.load(),
@@ -347,7 +348,8 @@ MmioState MmioTransport::state() {
                     .driver_features_sel = driver_features_sel_,
                     .queue_sel = queue_sel_,
                     .driver_features = driver_features_,
-                    .queues = {}};
+                    .queues = {},
+                    .device = std::move(saved_device.state)};
     for (std::size_t i = 0; i < queues_.size(); ++i) {
         MmioState::Queue& saved = state.queues.emplace_back(queues_[i].set);
         if (i < progress.size() && progress[i]) {
@@ -384,6 +386,9 @@ std::expected<void, std::string_view> MmioTransport::restore(const MmioState& st
             return std::unexpected("queues");
         }
         queues[i].emplace(std::move(*created));
+    }
+    if (const auto restored = device_->restore_state(state.device, state.driver_features); !restored) {
+        return restored;
     }
     device_features_sel_ = state.device_features_sel;
     driver_features_sel_ = state.driver_features_sel;

@@ -41,6 +41,7 @@ struct MmioState {
     std::uint32_t queue_sel{0};
     std::uint64_t driver_features{0};
     std::vector<Queue> queues;
+    std::vector<std::uint8_t> device;  ///< see Device::Saved
 
     friend bool operator==(const MmioState&, const MmioState&) = default;
 };
@@ -87,8 +88,8 @@ public:
     /// Completes the requests in progress and returns the state. No CPU may run meanwhile.
     [[nodiscard]] MmioState state();
     /// Takes the place of a transport that state() was called for. To be called before the device is used.
-    /// Returns the name of the first invalid member of a state that no transport can be in; then nothing has
-    /// changed.
+    /// Returns the name of the first invalid member of a state that no transport can be in, or that does not fit to the
+    /// device; then nothing has changed.
     [[nodiscard]] std::expected<void, std::string_view> restore(const MmioState& state);
 
 private:

@@ -8,6 +8,8 @@
 #include <string>
 #include <utility>
 
+#include "virtio/device_states.hpp"
+
 namespace kvm_vmm::virtio {
 namespace {
 
@@ -181,6 +183,40 @@ void Net::on_drain() {
         undo_pop(receive_queue, posted_.back());
     }
     posted_bytes_ = 0;
+}
+
+std::vector<std::uint8_t> Net::on_state() const {
+    return vmsuperio::encode(
+        NetState{.mac = settings_.mac, .mtu = settings_.mtu.value_or(0), .link_up = backend_.link_up()});
+}
+
+std::expected<void, std::string_view> Net::on_restore_state(std::span<const std::uint8_t> bytes,
+                                                            std::uint64_t features) {
+    const auto state = decode_state<NetState>(bytes);
+    if (!state) {
+        return std::unexpected(state.error());
+    }
+    // The address is the guest's, wherever it continues. Frames of a larger MTU than the network's would be lost.
+    if (!is_unicast(state->mac)) {
+        return std::unexpected("mac");
+    }
+    if ((features & net_feature::mtu) != 0 &&
+        (!settings_.mtu || state->mtu > *settings_.mtu || state->mtu < min_mtu)) {
+        return std::unexpected("mtu");
+    }
+    settings_.mac = state->mac;
+    if ((features & net_feature::mtu) != 0) {
+        settings_.mtu = state->mtu;
+    }
+    link_up_when_saved_ = state->link_up;
+    return {};
+}
+
+void Net::on_restored() {
+    if (accepted(net_feature::status) && link_up_when_saved_ && *link_up_when_saved_ != backend_.link_up()) {
+        config_changed();
+    }
+    link_up_when_saved_.reset();
 }
 
 void Net::on_notified(std::size_t index) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <ctime>
 #include <deque>
+#include <expected>
 #include <functional>
 #include <optional>
 #include <span>
@@ -87,6 +88,11 @@ private:
     void on_reset() KVM_VMM_REQUIRES(mutex()) override;
     void on_stop_queue(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
     void on_drain() KVM_VMM_REQUIRES(mutex()) override;
+    [[nodiscard]] std::vector<std::uint8_t> on_state() const KVM_VMM_REQUIRES(mutex()) override;
+    [[nodiscard]] std::expected<void, std::string_view> on_restore_state(std::span<const std::uint8_t> bytes,
+                                                                         std::uint64_t features)
+        KVM_VMM_REQUIRES(mutex()) override;
+    void on_restored() KVM_VMM_REQUIRES(mutex()) override;
     void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
 
     [[nodiscard]] bool accepted(std::uint64_t feature) const noexcept KVM_VMM_REQUIRES(mutex()) {
@@ -147,6 +153,8 @@ private:
     std::vector<iovec> pieces_ KVM_VMM_GUARDED_BY(mutex());
     std::optional<Limit> receive_limit_ KVM_VMM_GUARDED_BY(mutex());
     std::optional<Limit> transmit_limit_ KVM_VMM_GUARDED_BY(mutex());
+    /// What the driver of a saved state has read of the link.
+    std::optional<bool> link_up_when_saved_ KVM_VMM_GUARDED_BY(mutex());
 };
 
 }  // namespace kvm_vmm::virtio

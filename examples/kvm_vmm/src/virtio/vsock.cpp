@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -14,6 +16,7 @@
 #include "util/error.hpp"
 #include "util/log.hpp"
 #include "util/quote.hpp"
+#include "virtio/device_states.hpp"
 
 namespace kvm_vmm::virtio {
 namespace {
@@ -53,6 +56,12 @@ private:
     std::size_t count_{0};
 };
 
+// What is in the socket for its peer.
+int unread_bytes(int fd) {
+    int bytes = 0;
+    return ::ioctl(fd, SIOCOUTQ, &bytes) == 0 ? bytes : 0;
+}
+
 bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 // Takes the next word off `text`.
@@ -82,20 +91,22 @@ std::optional<std::uint32_t> parse_connect(std::string_view line) {
 }
 
 Vsock::Vsock(std::string_view name, Counters& counters, EventManager& events, std::uint64_t guest_cid,
-             const ListeningSocket& socket)
-    : Vsock(name, counters, nullptr, &events, guest_cid, socket) {}
+             const ListeningSocket& socket, std::chrono::milliseconds patience_to_drain)
+    : Vsock(name, counters, nullptr, &events, guest_cid, socket, patience_to_drain) {}
 
 Vsock::Vsock(std::string_view name, Counters& counters, std::unique_ptr<EventThread> thread,
              std::uint64_t guest_cid, const ListeningSocket& socket)
-    : Vsock(name, counters, std::move(thread), nullptr, guest_cid, socket) {}
+    : Vsock(name, counters, std::move(thread), nullptr, guest_cid, socket, drain_patience) {}
 
 Vsock::Vsock(std::string_view name, Counters& counters, std::unique_ptr<EventThread> thread,
-             EventManager* events, std::uint64_t guest_cid, const ListeningSocket& socket)
+             EventManager* events, std::uint64_t guest_cid, const ListeningSocket& socket,
+             std::chrono::milliseconds patience_to_drain)
     : Device(name, counters),
       thread_(std::move(thread)),
       events_(events != nullptr ? *events : thread_->events()),
       guest_cid_(guest_cid),
       socket_(socket),
+      patience_to_drain_(patience_to_drain),
       connections_(counters["connections"]),
       refused_(counters["refused"]),
       rx_bytes_(counters["rx_bytes"]),
@@ -104,6 +115,7 @@ Vsock::Vsock(std::string_view name, Counters& counters, std::unique_ptr<EventThr
       tx_packets_(counters["tx_packets"]),
       resets_sent_(counters["resets_sent"]),
       malformed_(counters["malformed"]),
+      undelivered_bytes_(counters["undelivered_bytes"]),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       timer_(events_, CLOCK_MONOTONIC, [this] { on_time(); }) {
     epoll_event listener{.events = EPOLLIN, .data = {.u64 = listener_id}};
@@ -147,6 +159,27 @@ void Vsock::on_reset() {
     refusals_.clear();
     transmit_waits_ = false;
     announce_reset_ = false;
+}
+
+std::vector<std::uint8_t> Vsock::on_state() const {
+    return vmsuperio::encode(VsockState{.guest_cid = guest_cid_, .next_host_port = next_host_port_});
+}
+
+std::expected<void, std::string_view> Vsock::on_restore_state(std::span<const std::uint8_t> bytes,
+                                                              std::uint64_t) {
+    const auto state = decode_state<VsockState>(bytes);
+    if (!state) {
+        return std::unexpected(state.error());
+    }
+    if (state->guest_cid != guest_cid_) {
+        return std::unexpected("guest_cid");
+    }
+    if (state->next_host_port < first_host_port || state->next_host_port >= 2 * first_host_port) {
+        return std::unexpected("next_host_port");
+    }
+    // The guest may still know connections of the ports before it.
+    next_host_port_ = state->next_host_port;
+    return {};
 }
 
 void Vsock::on_restored() {
@@ -354,6 +387,14 @@ void Vsock::on_time() {
         if (stream.phase == Stream::Phase::greeting) {
             refused_.add();
             erase(id);
+        } else if (stream.phase == Stream::Phase::draining && unread_bytes(stream.fd.get()) < stream.unread) {
+            wait_for_reader(stream);  // it reads, though there is no room yet
+        } else if (stream.phase == Stream::Phase::draining) {
+            undelivered_bytes_.add(stream.pending.size() - stream.pending_from);
+            log(LogLevel::warning, std::string(name()) + ": a program has not read the last " +
+                                       std::to_string(stream.pending.size() - stream.pending_from) +
+                                       " bytes of a connection that the guest has closed");
+            erase(id);
         } else {
             if (!stream.connection.established()) {
                 refused_.add();
@@ -552,7 +593,7 @@ void Vsock::follow_shutdown(Id id, Stream& stream) {
             erase(id);
         } else {
             stream.phase = Stream::Phase::draining;
-            stream.deadline.reset();
+            wait_for_reader(stream);
         }
         return;
     }
@@ -724,6 +765,9 @@ void Vsock::flush(Id id, Stream& stream) {
         }
         stream.pending_from += static_cast<std::size_t>(count);
         stream.connection.forwarded(static_cast<std::uint32_t>(count));
+        if (stream.phase == Stream::Phase::draining) {
+            wait_for_reader(stream);
+        }
     }
     discard_pending(id, stream);
     if (stream.phase == Stream::Phase::draining) {
@@ -758,6 +802,11 @@ void Vsock::host_receives_no_more(Id id, Stream& stream) {
     }
     discard_pending(id, stream);
     close_host(id, stream, vsock::shutdown_receive);
+}
+
+void Vsock::wait_for_reader(Stream& stream) {
+    stream.unread = unread_bytes(stream.fd.get());
+    set_deadline(stream, patience_to_drain_);
 }
 
 void Vsock::close_host(Id id, Stream& stream, std::uint32_t directions) {

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <expected>
 #include <memory>
 #include <optional>
 #include <span>
@@ -59,10 +60,13 @@ public:
     static constexpr std::chrono::seconds line_patience{5};
     /// For the answer to a request, and to a shutdown of both directions.
     static constexpr std::chrono::seconds answer_patience{2};
+    /// For a program on the host that has not read all, after the guest has closed the connection: the time in which it
+    /// takes nothing. Longer than the others, because its bytes are lost after it.
+    static constexpr std::chrono::seconds drain_patience{30};
 
     /// In an event loop of the caller's. `socket` must listen, and must outlive the device. Throws VmmError.
     Vsock(std::string_view name, Counters& counters, EventManager& events, std::uint64_t guest_cid,
-          const ListeningSocket& socket);
+          const ListeningSocket& socket, std::chrono::milliseconds patience_to_drain = drain_patience);
     /// In a thread of its own: the amount of data is the guest's and the host's choice, and must not delay the
     /// events of other devices.
     Vsock(std::string_view name, Counters& counters, std::unique_ptr<EventThread> thread,
@@ -77,7 +81,8 @@ public:
 
 private:
     Vsock(std::string_view name, Counters& counters, std::unique_ptr<EventThread> thread,
-          EventManager* events, std::uint64_t guest_cid, const ListeningSocket& socket);
+          EventManager* events, std::uint64_t guest_cid, const ListeningSocket& socket,
+          std::chrono::milliseconds patience_to_drain);
 
     static constexpr std::array<std::uint16_t, 3> sizes{256, 256, 64};
     static constexpr std::size_t receive_queue = 0;  // what the device sends
@@ -103,6 +108,7 @@ private:
         VsockConnection connection{VsockConnection::Origin::host};
         std::vector<std::uint8_t> pending;  ///< bytes of the guest that the host's socket had no room for
         std::size_t pending_from{0};
+        int unread{0};  ///< while draining: bytes in the host's socket when the deadline was set
         bool readable{false};
         bool hung_up{false};
         bool scheduled{false};  ///< is in scheduled_
@@ -117,6 +123,10 @@ private:
     void on_read_config(std::uint64_t offset, std::span<std::uint8_t> data) const
         KVM_VMM_REQUIRES(mutex()) override;
     void on_reset() KVM_VMM_REQUIRES(mutex()) override;
+    [[nodiscard]] std::vector<std::uint8_t> on_state() const KVM_VMM_REQUIRES(mutex()) override;
+    [[nodiscard]] std::expected<void, std::string_view> on_restore_state(std::span<const std::uint8_t> bytes,
+                                                                         std::uint64_t features)
+        KVM_VMM_REQUIRES(mutex()) override;
     void on_restored() KVM_VMM_REQUIRES(mutex()) override;
     void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
 
@@ -158,6 +168,7 @@ private:
     Stream* add(vmsuperio::UniqueFd fd, Id& id) KVM_VMM_REQUIRES(mutex());
     void flush(Id id, Stream& stream) KVM_VMM_REQUIRES(mutex());
     void wait_for_room(Id id, Stream& stream, bool wait) const KVM_VMM_REQUIRES(mutex());
+    void wait_for_reader(Stream& stream) KVM_VMM_REQUIRES(mutex());
     void host_receives_no_more(Id id, Stream& stream) KVM_VMM_REQUIRES(mutex());
     void close_host(Id id, Stream& stream, std::uint32_t directions) KVM_VMM_REQUIRES(mutex());
     void discard_pending(Id id, Stream& stream) KVM_VMM_REQUIRES(mutex());
@@ -175,6 +186,7 @@ private:
     EventManager& events_;
     std::uint64_t guest_cid_;
     const ListeningSocket& socket_;
+    std::chrono::milliseconds patience_to_drain_;
     Counter& connections_;
     Counter& refused_;
     Counter& rx_bytes_;
@@ -183,6 +195,7 @@ private:
     Counter& tx_packets_;
     Counter& resets_sent_;
     Counter& malformed_;
+    Counter& undelivered_bytes_;
 
     vmsuperio::UniqueFd epoll_;
     EventManager::SubscriptionId subscription_{};
