@@ -519,7 +519,8 @@ TEST_CASE("Vsock: the guest's credit is respected, and its updates are used", "[
 }
 
 TEST_CASE("Vsock: a host that does not read", "[vsock]") {
-    VsockGuest guest;
+    constexpr auto patience = 200ms;  // of a host that has all of the guest's bytes to take
+    VsockGuest guest(VsockGuest::buffers, patience);
     auto [client, port] = guest.connect_from_host(52);
     // Fill the socket, then the device's buffer: what has left the buffer is in fwd_cnt.
     std::string sent;
@@ -572,6 +573,25 @@ TEST_CASE("Vsock: a host that does not read", "[vsock]") {
         std::string got;
         REQUIRE(guest.run_until([&] { return (got += read_all(client)).ends_with("<end>"); }));
         CHECK(got == sent + "<end>");
+        CHECK_FALSE(guest.next());
+    }
+    SECTION(
+        "the guest closes, and the host reads nothing: it loses the rest, and the connection's place is "
+        "free") {
+        guest.send(shutdown_packet(vsock::shutdown_both, 52, port));
+        CHECK(guest.next_op() == vsock::op_rst);
+        // A host that takes something now and then has time.
+        std::string got;
+        for (int i = 0; i < 6; ++i) {
+            guest.run_until([] { return false; }, patience / 4);
+            got += read_all(client, 16 * 1024);
+            CHECK_FALSE(hung_up(client));
+        }
+        CHECK(guest.run_until([&] { return hung_up(client); }, 20 * patience));
+        got += read_all(client);
+        CHECK(got.ends_with("<end>"));
+        CHECK(got.size() < sent.size());
+        CHECK(guest.rig->counters["undelivered_bytes"].value() == sent.size() + 5 - got.size());
         CHECK_FALSE(guest.next());
     }
     SECTION("the guest closes, and the host goes without reading") {
