@@ -21,14 +21,14 @@ using MmioOffset = std::uint64_t;
 
 /// A port of the x86 I/O space, 0..0xFFFF.
 struct PioAddress {
-    std::uint16_t value;
+    std::uint16_t value;  ///< the port, 0 to 0xFFFF
 
     friend constexpr auto operator<=>(const PioAddress&, const PioAddress&) = default;
 };
 
 /// A guest physical address, 0..2^64-1.
 struct MmioAddress {
-    std::uint64_t value;
+    std::uint64_t value;  ///< the guest physical address in bytes
 
     friend constexpr auto operator<=>(const MmioAddress&, const MmioAddress&) = default;
 };

@@ -10,6 +10,7 @@
 
 namespace vmdevice::inline v0_2 {
 
+/// Why a resource cannot be allocated or freed.
 enum class AllocError : std::uint8_t {
     /// No free part of the permitted range is large enough.
     exhausted,

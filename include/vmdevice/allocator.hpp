@@ -28,10 +28,11 @@ namespace vmdevice::inline v0_2 {
 /// Which of several requests was refused, and why. It converts to the reason, so that it can be compared with
 /// an AllocError.
 struct AllocFailure {
-    AllocError reason;
+    AllocError reason;  ///< why the allocation failed
     /// The index of the refused constraint.
     std::size_t index;
     // NOLINTNEXTLINE(google-explicit-constructor): a failure can be compared with a reason
+    /// The reason alone, for comparisons.
     constexpr operator AllocError() const noexcept { return reason; }
 };
 
@@ -39,8 +40,11 @@ struct AllocFailure {
 template <class AnyResources = DeviceResources, class Error = AllocError>
 class BasicSystemAllocator {
 public:
+    /// The resources that an allocation returns.
     using Resources = AnyResources;
 
+    /// An allocator of the ranges that `config` lists; a member that is absent there has nothing to
+    /// allocate.
     explicit BasicSystemAllocator(const SystemAllocatorConfig& config)
         : pio_(make<PioAddress>(config.pio)),
           mmio_(make<MmioAddress>(config.mmio)),
@@ -51,11 +55,15 @@ public:
           mac_numbers_(NumberRange::from_bounds(Number{0}, Number{0xFF'FFFF}).value()),
           config_(config) {}
 
+    /// Allocates `size` ports, at `base` if that is given. Returns `resource_exhausted` or what is wrong
+    /// with the request.
     [[nodiscard]] std::expected<PioRange, Error> allocate_pio(PioOffset size, PioOffset align = 1,
                                                               AllocPolicy policy = AllocPolicy::first_match,
                                                               std::optional<PioAddress> at = std::nullopt) {
         return from<PioAddress>(pio_, size, align, policy, std::nullopt, at);
     }
+    /// Allocates `size` bytes of guest physical memory, at `base` if that is given. Errors as for
+    /// allocate_pio.
     [[nodiscard]] std::expected<MmioRange, Error> allocate_mmio(
         MmioOffset size, MmioOffset align = 4096, AllocPolicy policy = AllocPolicy::first_match,
         std::optional<MmioAddress> at = std::nullopt) {
@@ -101,9 +109,11 @@ public:
         return id ? std::expected<std::uint32_t, Error>(id->base().value) : std::unexpected(id.error());
     }
 
+    /// Returns ports to the allocator. Only a whole allocated range can be freed.
     [[nodiscard]] std::expected<void, Error> free_pio(PioRange range) noexcept {
         return give_back(pio_, range);
     }
+    /// Returns memory to the allocator. Only a whole allocated range can be freed.
     [[nodiscard]] std::expected<void, Error> free_mmio(MmioRange range) noexcept {
         return give_back(mmio_, range);
     }
@@ -122,13 +132,16 @@ public:
         }
         return give_back(irq_, NumberRange::unit(Number{irq}));
     }
+    /// Returns adjacent message-signalled interrupts to the allocator.
     [[nodiscard]] std::expected<void, Error> free_msi(std::uint32_t base, std::uint32_t count) noexcept {
         const auto range = NumberRange::create(Number{base}, count);
         return range ? give_back(msi_, *range) : std::unexpected(Error::not_allocated);
     }
+    /// Returns a memory slot of KVM to the allocator.
     [[nodiscard]] std::expected<void, Error> free_kvm_mem_slot(std::uint32_t slot) noexcept {
         return give_back(kvm_mem_slots_, NumberRange::unit(Number{slot}));
     }
+    /// Returns an instance id to the allocator.
     [[nodiscard]] std::expected<void, Error> free_instance_id(std::uint32_t id) noexcept {
         return instance_ids_.free(NumberRange::unit(Number{id}));
     }
@@ -167,6 +180,7 @@ public:
         allocation.parts.clear();
         return resources;
     }
+    /// Allocates all of the constraints or nothing; the failure names the constraint at fault by its index.
     [[nodiscard]] std::expected<Resources, AllocFailure> allocate(
         std::initializer_list<ResourceConstraint> constraints) {
         return allocate(std::span(constraints.begin(), constraints.size()));
@@ -184,6 +198,7 @@ public:
     [[nodiscard]] bool is_allocated(const Resource& resource) const {
         return std::visit([&](const auto& owned) { return holds(owned); }, resource);
     }
+    /// Whether allocate_instance_id has returned this id and it has not been freed.
     [[nodiscard]] bool is_instance_id_allocated(std::uint32_t id) const noexcept {
         return instance_ids_.is_allocated(NumberRange::unit(Number{id}));
     }
@@ -191,6 +206,7 @@ public:
     [[nodiscard]] std::optional<PioRange> allocation_at(PioAddress address) const noexcept {
         return pio_ ? pio_->allocation_at(address) : std::nullopt;
     }
+    /// The allocated range of memory that contains the address.
     [[nodiscard]] std::optional<MmioRange> allocation_at(MmioAddress address) const noexcept {
         return mmio_ ? mmio_->allocation_at(address) : std::nullopt;
     }
@@ -210,13 +226,18 @@ public:
                                                                                     PioRange to) {
         return begin_move_in(pio_, from, to);
     }
+    /// The first half of a move of a device's memory: allocates the new range and keeps the old one.
     [[nodiscard]] std::expected<RangeAllocator<MmioAddress>::Move, Error> begin_move(MmioRange from,
                                                                                      MmioRange to) {
         return begin_move_in(mmio_, from, to);
     }
+    /// Ends a move that succeeded: frees the old range.
     void finish_move(const RangeAllocator<PioAddress>::Move& move) noexcept { pio_->finish_move(move); }
+    /// Ends a move that succeeded: frees the old range.
     void finish_move(const RangeAllocator<MmioAddress>::Move& move) noexcept { mmio_->finish_move(move); }
+    /// Ends a move that failed: frees the new range.
     void cancel_move(const RangeAllocator<PioAddress>::Move& move) noexcept { pio_->cancel_move(move); }
+    /// Ends a move that failed: frees the new range.
     void cancel_move(const RangeAllocator<MmioAddress>::Move& move) noexcept { mmio_->cancel_move(move); }
 
     /// The allocations, for a saved state; see SystemAllocator::from_state().
@@ -646,6 +667,7 @@ class SystemAllocator : public BasicSystemAllocator<> {
 public:
     // Not inherited: with it would come the deleted default constructor, which makes SystemAllocator({})
     // ambiguous.
+    /// An allocator of the ranges that `config` lists.
     template <class = void>
     explicit SystemAllocator(const SystemAllocatorConfig& config) : BasicSystemAllocator(config) {}
 

@@ -21,14 +21,16 @@ namespace vmdevice::inline v0_2 {
 
 /// A number of something: an interrupt, a device, a memory slot.
 struct Number {
-    std::uint32_t value;
+    std::uint32_t value;  ///< the number
     friend constexpr auto operator<=>(const Number&, const Number&) = default;
 };
+/// Numbers that follow one another.
 using NumberRange = BusRange<Number>;
 
 /// The spaces that a SystemAllocator manages. In a space that is not given, nothing can be allocated.
 struct SystemAllocatorConfig {
-    std::optional<PioRange> pio = std::nullopt;
+    std::optional<PioRange> pio = std::nullopt;  ///< the ports that devices may have
+    /// The guest physical memory that devices may have, in bytes.
     std::optional<MmioRange> mmio = std::nullopt;
     /// Lines of the interrupt controller for devices: 5..15 or 16..23 on a PC.
     std::optional<NumberRange> irq = std::nullopt;
@@ -47,23 +49,23 @@ struct SystemAllocatorConfig {
 struct SystemAllocatorState {
     /// A line that devices share.
     struct SharedIrq {
-        std::uint32_t irq;
-        IrqSharing sharing;
+        std::uint32_t irq;   ///< the number of the line
+        IrqSharing sharing;  ///< how its devices share it
         /// How many devices have the line, at least 1.
         std::uint32_t holders;
         friend bool operator==(const SharedIrq&, const SharedIrq&) = default;
     };
 
-    SystemAllocatorConfig config;
-    std::vector<PioRange> pio;
-    std::vector<MmioRange> mmio;
+    SystemAllocatorConfig config;  ///< what can be allocated
+    std::vector<PioRange> pio;     ///< the allocated ports
+    std::vector<MmioRange> mmio;   ///< the allocated memory
     /// Individual lines, including the shared ones.
     std::vector<NumberRange> irq;
-    std::vector<SharedIrq> shared_irq;
-    std::vector<NumberRange> msi;
+    std::vector<SharedIrq> shared_irq;  ///< the lines that several devices have
+    std::vector<NumberRange> msi;       ///< the allocated message-signalled interrupts
     /// Individual numbers, as in the next two members.
     std::vector<NumberRange> kvm_mem_slots;
-    std::vector<NumberRange> instance_ids;
+    std::vector<NumberRange> instance_ids;  ///< the allocated instance ids
     /// The lower three bytes of the MAC addresses that begin with 52:54:00.
     std::vector<NumberRange> mac_numbers;
 
@@ -73,7 +75,7 @@ struct SystemAllocatorState {
 /// A saved state that no SystemAllocator can be in, or bytes that hold none. `field` names the first invalid
 /// member of SystemAllocatorState; `header` stands for the tag, the version and the length.
 struct AllocatorStateError {
-    std::string_view field;
+    std::string_view field;  ///< the member that is wrong
     friend constexpr bool operator==(const AllocatorStateError&, const AllocatorStateError&) = default;
 };
 [[nodiscard]] inline std::string to_string(const AllocatorStateError& error) {

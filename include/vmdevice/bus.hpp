@@ -24,6 +24,7 @@ namespace vmdevice::inline v0_2 {
 /// deregistered or the bus is destroyed; other registrations do not affect it.
 template <BusAddress A, class Dev>
 struct BusEntry {
+    /// The device `found` at the range `at`.
     constexpr BusEntry(BusRange<A> at, Dev& found) noexcept : range(at), device(found) {}
     constexpr BusEntry(const BusEntry&) noexcept = default;
     /// Makes this entry refer to the same registration as `other`; the devices are not changed.
@@ -34,8 +35,8 @@ struct BusEntry {
         return *this;
     }
 
-    BusRange<A> range;
-    Dev& device;
+    BusRange<A> range;  ///< the addresses of the device
+    Dev& device;        ///< the device
 };
 
 /// Maps address ranges to devices of any type. `Dev` is the type that the bus stores: a value, a pointer, a
@@ -89,9 +90,13 @@ public:
     using address_type = A;
     using device_type = Dev;
     using range_type = BusRange<A>;
+    /// What a search returns: a range and its device.
     using entry_type = BusEntry<A, Dev>;
+    /// What a search of a const bus returns.
     using const_entry_type = BusEntry<A, const Dev>;
+    /// Visits the entries in the order of their addresses.
     using iterator = Iterator<Dev>;
+    /// Visits the entries of a const bus in the order of their addresses.
     using const_iterator = Iterator<const Dev>;
 
     /// Registers `device` at `range`. Returns `device_overlap` if any address of the range is taken. In this
@@ -164,6 +169,7 @@ public:
     /// Whether any address of `range` belongs to a device.
     [[nodiscard]] bool overlaps(range_type range) const { return taken(range); }
 
+    /// How many ranges are registered.
     [[nodiscard]] std::size_t size() const noexcept { return index_.size(); }
     [[nodiscard]] bool empty() const noexcept { return index_.size() == 0; }
 
@@ -222,8 +228,10 @@ private:
     Index index_;
 };
 
+/// A bus of ports.
 template <class Dev>
 using PioBus = Bus<PioAddress, Dev>;
+/// A bus of memory.
 template <class Dev>
 using MmioBus = Bus<MmioAddress, Dev>;
 

@@ -93,6 +93,7 @@ public:
     ByteDevice()
         requires std::default_initializable<D>
         : device_(), shift_(0), window_(window_of({})) {}
+    /// Takes the model. Options: how many registers it has, and how far apart they are.
     explicit ByteDevice(D device, ByteDeviceOptions options = {})
         : device_(std::forward<D>(device)), shift_(shift_of(options)), window_(window_of(options)) {}
     /// A model of `register_count` registers.
@@ -115,6 +116,7 @@ public:
 
     /// The model.
     [[nodiscard]] Target& device() noexcept { return detail::byte_registers(device_); }
+    /// The model.
     [[nodiscard]] const Target& device() const noexcept {
         return detail::byte_registers(const_cast<std::remove_reference_t<D>&>(device_));
     }

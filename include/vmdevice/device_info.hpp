@@ -39,6 +39,8 @@ public:
     /// DeviceMmio, and is registered by a pointer whose type shows that, it is called through that interface
     /// on the bus in question.
     virtual void read(std::uint64_t address, std::span<std::uint8_t> data, IoType type) = 0;
+    /// A write of 1 to 8 bytes, or more from a string instruction, at a guest address inside one of the
+    /// device's ranges.
     virtual void write(std::uint64_t address, std::span<const std::uint8_t> data, IoType type) = 0;
     /// Called with the assigned resources before the device becomes reachable there, at a registration and at
     /// a move, and with an empty set after it has become unreachable. It runs on the thread that called the
@@ -51,6 +53,7 @@ public:
 /// Identifies a device as long as it is registered.
 using InstanceId = std::uint32_t;
 
+/// Why an operation of DeviceManager failed.
 enum class DeviceManagerError : std::uint8_t {
     /// The pointer to the device is empty.
     no_device,
@@ -100,11 +103,12 @@ enum class DeviceManagerError : std::uint8_t {
 /// An error with its details. It converts to its kind, so that it can be compared with one and used in a
 /// switch.
 struct DeviceManagerFailure {
-    DeviceManagerError kind;
+    DeviceManagerError kind;  ///< why the operation failed
     /// The resource and its holder: "IRQ 4 is held by COM1". Empty if the kind is sufficient.
     std::string detail;
 
     // NOLINTNEXTLINE(google-explicit-constructor): a failure can be compared with a kind
+    /// The kind alone, for comparisons.
     operator DeviceManagerError() const noexcept { return kind; }
 };
 /// "a resource is not available: IRQ 4 is held by COM1".
@@ -119,25 +123,26 @@ struct DeviceManagerFailure {
 
 /// A registered device as plain data, for the saved state of a machine.
 struct DeviceRecord {
-    InstanceId id{};
-    std::string name;
-    std::optional<InstanceId> parent;
-    DeviceResources resources;
+    InstanceId id{};                   ///< the id that the device keeps when it is restored
+    std::string name;                  ///< the device's name
+    std::optional<InstanceId> parent;  ///< the id of the device whose child it is
+    DeviceResources resources;         ///< what it was assigned
     friend bool operator==(const DeviceRecord&, const DeviceRecord&) = default;
 };
 
 /// One registered device.
 struct DeviceInfo {
-    InstanceId id{};
-    std::string name;
-    std::optional<InstanceId> parent;
-    DeviceResources resources;
+    InstanceId id{};                   ///< the id of the device
+    std::string name;                  ///< the device's name
+    std::optional<InstanceId> parent;  ///< the id of the device whose child it is
+    DeviceResources resources;         ///< what it is assigned
     /// The device, if it is a Device.
     std::shared_ptr<Device> device;
     /// Its bus interfaces, if it implements them itself.
     std::shared_ptr<DevicePio> pio;
-    std::shared_ptr<DeviceMmio> mmio;
+    std::shared_ptr<DeviceMmio> mmio;  ///< the device on the memory bus, if it is on that
 
+    /// What to save of the device, for DeviceManager::restore_device.
     [[nodiscard]] DeviceRecord record() const { return {id, name, parent, resources}; }
 };
 

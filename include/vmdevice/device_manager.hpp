@@ -42,6 +42,7 @@ concept BusDevice = std::derived_from<D, DevicePio> || std::derived_from<D, Devi
 template <class Allocator = SystemAllocator, class Failure = DeviceManagerFailure>
 class BasicDeviceManager {
 public:
+    /// The id of the new device, or why it was not registered.
     using Registered = std::expected<InstanceId, Failure>;
 
     /// The allocator must outlive the manager.
@@ -113,6 +114,7 @@ public:
                                              std::optional<InstanceId> parent = std::nullopt) {
         return device ? add(parts_of(std::move(name), device), parent, requested) : no_device();
     }
+    /// The same, with the constraints written in the call.
     template <class D>
         requires BusDevice<D> || std::derived_from<D, Device>
     [[nodiscard]] Registered register_device(std::string name, const std::shared_ptr<D>& device,
@@ -129,6 +131,7 @@ public:
                                      std::optional<InstanceId> parent = std::nullopt) {
         return add(no_parts(std::move(name)), parent, requested);
     }
+    /// Reserves resources for a device that someone else emulates, for example KVM.
     [[nodiscard]] Registered reserve(std::string name,
                                      std::initializer_list<ResourceConstraint> requested = {},
                                      std::optional<InstanceId> parent = std::nullopt) {
@@ -188,6 +191,8 @@ public:
     [[nodiscard]] std::expected<void, Failure> move_pio(PioAddress any_address_inside, PioRange to) {
         return move<PioResource, PioConstraint>(any_address_inside, to);
     }
+    /// Moves a device's memory to another range of the same size; `any_address_inside` identifies the old
+    /// one.
     [[nodiscard]] std::expected<void, Failure> move_mmio(MmioAddress any_address_inside, MmioRange to) {
         return move<MmioResource, MmioConstraint>(any_address_inside, to);
     }
@@ -201,6 +206,7 @@ public:
         const auto port = port_of(address);
         return port ? io_.pio_read(*port, data) : std::unexpected(BusError::device_not_found);
     }
+    /// Dispatches a write, as IoManager::pio_write and mmio_write do.
     [[nodiscard]] std::expected<void, BusError> write(std::uint64_t address,
                                                       std::span<const std::uint8_t> data, IoType type) {
         if (type == IoType::mmio) {
@@ -214,6 +220,7 @@ public:
     /// should be moved and removed by the manager, not here.
     [[nodiscard]] IoManager& io_manager() noexcept { return io_; }
 
+    /// How many devices are registered, reservations included.
     [[nodiscard]] std::size_t size() const {
         const detail::LockGuard guard(mutex_);
         std::size_t count = 0;
@@ -234,6 +241,7 @@ public:
         }
         return all;
     }
+    /// The device with this id.
     [[nodiscard]] std::optional<DeviceInfo> find(InstanceId id) const {
         return first([&](const Node& node) { return node.id == id; });
     }
@@ -245,6 +253,7 @@ public:
     [[nodiscard]] std::optional<DeviceInfo> owner(PioAddress address) const {
         return first([&](const Node& node) { return node.template range_at<PioResource>(address); });
     }
+    /// The device that owns this address.
     [[nodiscard]] std::optional<DeviceInfo> owner(MmioAddress address) const {
         return first([&](const Node& node) { return node.template range_at<MmioResource>(address); });
     }

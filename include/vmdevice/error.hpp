@@ -10,6 +10,7 @@
 
 namespace vmdevice::inline v0_2 {
 
+/// Why a bus refused an operation.
 enum class BusError : std::uint8_t {
     /// No device claims the address, or the access extends past the end of the device's range, or the pointer
     /// to the device is empty.

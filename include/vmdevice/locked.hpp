@@ -134,7 +134,9 @@ public:
     LockedModel& operator=(const LockedModel&) = delete;
     ~LockedModel() = default;
 
+    /// The model; the lock is held.
     [[nodiscard]] Model* operator->() const noexcept { return model_; }
+    /// The model; the lock is held.
     [[nodiscard]] Model& operator*() const noexcept { return *model_; }
 
 private:
@@ -171,7 +173,9 @@ public:
     Locked(const Locked&) = delete;
     Locked& operator=(const Locked&) = delete;
 
-    /// The model, with the mutex held until the guard is destroyed.
+    /// The model, with the mutex held until the guard is destroyed: without a name, at the end of the
+    /// statement. Two calls in one statement, such as `a->lock()->x() && a->lock()->y()`, wait for each other
+    /// forever; keep the first guard in a variable instead.
     [[nodiscard]] LockedModel<Locked> lock() VMDEVICE_NO_ANALYSIS { return {mutex_, device_}; }
     [[nodiscard]] LockedModel<const Locked> lock() const VMDEVICE_NO_ANALYSIS { return {mutex_, device_}; }
 
@@ -188,20 +192,25 @@ public:
         return detail::call(std::forward<F>(function), std::as_const(device_));
     }
 
+    /// Forwards to the model, with the lock held.
     template <std::unsigned_integral Offset>
     auto read(Offset offset)
         requires requires(D& device) { device.read(offset); }
+    /// Forwards to the model, with the lock held.
     {
         const detail::DeviceLock guard(mutex_);
         return device_.read(offset);
     }
+    /// Forwards to the model, with the lock held.
     template <std::unsigned_integral Offset>
     auto write(Offset offset, std::uint8_t value)
         requires requires(D& device) { device.write(offset, value); }
+    /// Forwards to the model, with the lock held.
     {
         const detail::DeviceLock guard(mutex_);
         return device_.write(offset, value);
     }
+    /// Forwards to the model, with the lock held.
     auto write_data(std::span<const std::uint8_t> data)
         requires requires(D& device) { device.write_data(data); }
     {

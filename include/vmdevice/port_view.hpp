@@ -21,6 +21,7 @@ namespace vmdevice::inline v0_2 {
 /// Thread safety: that of the device.
 class PortView : public DevicePio {
 public:
+    /// Offsets that `device` sees are counted from the port `origin`.
     PortView(PioAddress origin, std::shared_ptr<DevicePio> device)
         : origin_(origin), device_(std::move(device)) {}
 

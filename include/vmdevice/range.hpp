@@ -47,16 +47,20 @@ public:
     /// The one address `base`.
     [[nodiscard]] static constexpr BusRange unit(A base) noexcept { return BusRange(base.value, base.value); }
 
+    /// The first address.
     [[nodiscard]] constexpr A base() const noexcept { return A{base_}; }
+    /// The last address, which belongs to the range.
     [[nodiscard]] constexpr A last() const noexcept { return A{last_}; }
     /// How many addresses the range covers, at least 1.
     [[nodiscard]] constexpr offset_type size() const noexcept {
         return static_cast<offset_type>(last_ - base_ + 1);
     }
 
+    /// Whether the address lies in the range.
     [[nodiscard]] constexpr bool contains(A address) const noexcept {
         return address.value >= base_ && address.value <= last_;
     }
+    /// Whether all of the other range lies in this one.
     [[nodiscard]] constexpr bool contains(const BusRange& other) const noexcept {
         return other.base_ >= base_ && other.last_ <= last_;
     }
@@ -65,6 +69,7 @@ public:
         return length != 0 && contains(address) &&
                static_cast<std::uint64_t>(length - 1) <= static_cast<std::uint64_t>(last_ - address.value);
     }
+    /// Whether the two ranges have an address in common.
     [[nodiscard]] constexpr bool overlaps(const BusRange& other) const noexcept {
         return base_ <= other.last_ && other.base_ <= last_;
     }
@@ -103,7 +108,9 @@ private:
     offset_type last_;
 };
 
+/// A range of ports.
 using PioRange = BusRange<PioAddress>;
+/// A range of guest physical memory.
 using MmioRange = BusRange<MmioAddress>;
 
 namespace detail {

@@ -27,6 +27,7 @@ public:
     using offset_type = OffsetOf<A>;
     using range_type = BusRange<A>;
 
+    /// An allocator of the addresses of `space`, none of which is allocated.
     explicit RangeAllocator(range_type space) : pool_(span_of(space)) {}
 
     /// Allocates a range of `size` at a multiple of `align`, inside `within` if that is given. `at` is the
@@ -72,7 +73,9 @@ public:
     /// cancel_move().
     class Move {
     public:
+        /// The range that the device has.
         [[nodiscard]] range_type from() const noexcept { return from_; }
+        /// The range that it is to have.
         [[nodiscard]] range_type to() const noexcept { return to_; }
 
     private:
@@ -132,6 +135,7 @@ public:
         }
     }
 
+    /// All addresses, allocated or not.
     [[nodiscard]] range_type space() const noexcept { return range_of(pool_.space()); }
     /// How many ranges are allocated.
     [[nodiscard]] std::size_t allocated() const noexcept { return pool_.used().size(); }

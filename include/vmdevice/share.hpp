@@ -66,6 +66,7 @@ template <RegisterModel Model>
 [[nodiscard]] std::shared_ptr<SharedDevice<Model>> share(Model model) {
     return share(std::in_place_type<Model>, std::move(model));
 }
+/// The same, with the model's registers spaced as the options say.
 template <ByteRegisters Model>
 [[nodiscard]] std::shared_ptr<SharedDevice<Model>> share(Model model, ByteDeviceOptions options) {
     return std::make_shared<SharedDevice<Model>>(std::in_place, options, std::move(model));

@@ -46,6 +46,7 @@ public:
     SpanDevice()
         requires std::default_initializable<D>
         : device_() {}
+    /// Takes the model.
     explicit SpanDevice(D device) : device_(std::forward<D>(device)) {}
     /// Constructs the model in place, for a model that cannot be moved.
     template <class... Args>

@@ -56,19 +56,22 @@ enum class AcpiTimerWidth : std::uint8_t {
 struct AcpiPmOptions {
     /// SLP_TYPx of soft-off, 0 to 7: the first element of the DSDT's \_S5.
     std::uint8_t sleep_type_s5{5};
+    /// How many bits of the timer count; the FADT must say the same.
     AcpiTimerWidth timer_width{AcpiTimerWidth::bits_32};
 };
 
+/// Everything that an AcpiPm remembers; the default is a device that has just been reset.
 struct AcpiPmState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("ACPM"), .version = 1, .readable_since = 1};
 
-    std::uint16_t status{};
-    std::uint16_t enable{};
+    std::uint16_t status{};  ///< PM1_STS
+    std::uint16_t enable{};  ///< PM1_EN
+    /// PM1_CNT.
     std::uint16_t control{Pm1Control().set(Pm1Control::sci_enable).value()};
     std::uint32_t held_timer{};  ///< the timer when its lowest byte was last read
     std::int64_t timer_start{};  ///< the device time at which the timer was 0, in ns
-    DeviceTimeState time;
+    DeviceTimeState time;        ///< the device's own time, from which the timer follows
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -376,15 +379,19 @@ public:
     /// The present value of the timer's register.
     [[nodiscard]] constexpr std::uint32_t timer() const { return this->core().timer_at(clock_ns()); }
     // As of the last access or `tick()`.
+    /// PM1_STS, without side effects.
     [[nodiscard]] constexpr Pm1Status status() const noexcept {
         return Pm1Status(this->core().state().status);
     }
+    /// PM1_EN.
     [[nodiscard]] constexpr Pm1Enable enable() const noexcept {
         return Pm1Enable(this->core().state().enable);
     }
+    /// PM1_CNT.
     [[nodiscard]] constexpr Pm1Control control() const noexcept {
         return Pm1Control(this->core().state().control);
     }
+    /// The level of the system control interrupt.
     [[nodiscard]] constexpr bool sci_level() const noexcept { return this->line().level(); }
     [[nodiscard]] constexpr const T& sci() const noexcept { return this->line().trigger(); }
     [[nodiscard]] constexpr T& sci() noexcept { return this->line().trigger(); }

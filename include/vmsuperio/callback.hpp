@@ -21,6 +21,7 @@ template <class Result, class... Arguments>
 class Callback<Result(Arguments...)> {
 public:
     constexpr Callback() = default;
+    /// Takes a function object by value; memory is allocated here, not in a call.
     template <class Function>
         requires(!std::same_as<std::remove_cvref_t<Function>, Callback> &&
                  std::is_invocable_r_v<Result, std::decay_t<Function>&, Arguments...> &&
@@ -34,14 +35,18 @@ public:
         }
         target_ = new Holder<std::decay_t<Function>>(std::forward<Function>(function));
     }
+    /// Copies the function object.
     Callback(const Callback& other) : target_(other.target_ != nullptr ? other.target_->copy() : nullptr) {}
+    /// Takes the function object; `other` is then empty.
     Callback(Callback&& other) noexcept : target_(std::exchange(other.target_, nullptr)) {}
+    /// Replaces the function object.
     Callback& operator=(Callback other) noexcept {
         std::swap(target_, other.target_);
         return *this;
     }
     ~Callback() { delete target_; }
 
+    /// Whether there is a function object to call.
     [[nodiscard]] explicit operator bool() const noexcept { return target_ != nullptr; }
     /// The callback must not be empty.
     Result operator()(Arguments... arguments) { return target_->call(std::forward<Arguments>(arguments)...); }

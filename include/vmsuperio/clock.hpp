@@ -59,7 +59,9 @@ template <std::integral Count>
 
 }  // namespace detail
 
+/// A clock that cannot be set: `std::chrono::steady_clock`.
 using SteadyClock = std::chrono::steady_clock;
+/// The host's wall clock: `std::chrono::system_clock`.
 using SystemClock = std::chrono::system_clock;
 static_assert(Clock<SteadyClock> && Clock<SystemClock>);
 
@@ -73,9 +75,11 @@ public:
     static constexpr bool is_steady = false;
 
     constexpr ManualClock() = default;
+    /// A clock that shows `since_epoch` until it is set or advanced.
     explicit constexpr ManualClock(duration since_epoch) : now_(since_epoch) {}
 
     [[nodiscard]] constexpr time_point now() const noexcept { return time_point(now_); }
+    /// Sets the time; it may go back.
     constexpr void set(duration since_epoch) noexcept { now_ = since_epoch; }
     /// Stops at the ends of the range.
     constexpr void advance(duration by) noexcept {
@@ -93,6 +97,7 @@ template <Clock C>
 class ClockRef {
 public:
     // NOLINTNEXTLINE(google-explicit-constructor): a reference to a clock is a clock
+    /// Refers to a clock, which must outlive this object.
     constexpr ClockRef(const C& clock) noexcept : clock_(&clock) {}
 
     [[nodiscard]] constexpr auto now() const { return clock_->now(); }

@@ -32,13 +32,14 @@
 /// none.
 namespace vmsuperio::inline v0_2 {
 
+/// Everything that a DebugPort remembers.
 struct DebugPortState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("DBGP"), .version = 1, .readable_since = 1};
 
-    std::uint8_t last{};
-    std::uint64_t written{};
-    std::uint64_t dropped{};
+    std::uint8_t last{};      ///< the last byte written
+    std::uint64_t written{};  ///< how many bytes the guest has written
+    std::uint64_t dropped{};  ///< how many of them the sink did not take
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -157,6 +158,7 @@ public:
     [[nodiscard]] std::uint8_t last() const noexcept { return core().state().last; }
     /// Bytes written by the guest, and how many of them the sink did not take.
     [[nodiscard]] std::uint64_t written() const noexcept { return core().state().written; }
+    /// How many bytes the sink did not take.
     [[nodiscard]] std::uint64_t dropped() const noexcept { return core().state().dropped; }
 
     /// Restores a saved port: a POST code port, or a console if there is a `readback`.

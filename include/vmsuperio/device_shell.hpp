@@ -88,6 +88,7 @@ public:
     [[nodiscard]] constexpr Events& events() noexcept { return events_; }
 
 protected:
+    /// A shell around `core` with a trigger for each of its lines.
     constexpr DeviceShell(const Core& core, Events events, Ts... triggers)
         : core_(core), lines_{{InterruptLine<Ts>(std::move(triggers))}...}, events_(std::move(events)) {}
 

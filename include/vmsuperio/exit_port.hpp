@@ -16,12 +16,13 @@
 
 namespace vmsuperio::inline v0_2 {
 
+/// Everything that an ExitPort remembers.
 struct ExitPortState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("EXIT"), .version = 1, .readable_since = 1};
 
-    bool requested{};
-    std::uint8_t status{};
+    bool requested{};       ///< whether the guest has written a status
+    std::uint8_t status{};  ///< the status, 0 to 255; 0 if the guest has written none
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -98,8 +99,10 @@ public:
         : ExitPort(detail::ExitPortCore(), std::move(on_exit)) {}
 
     // NOLINTNEXTLINE(readability-convert-member-functions-to-static): as in all devices
+    /// Reads 0.
     std::uint8_t read(std::uint8_t = 0) { return 0; }
 
+    /// The first byte that is written to offset 0 is the guest's exit status.
     void write(std::uint8_t offset, std::uint8_t value) {
         if (offset == 0) {
             apply(core().write(value));

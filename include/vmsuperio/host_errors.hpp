@@ -33,10 +33,11 @@ enum class HostErrorSource : std::uint8_t {
 /// an events type that the user supplies may have the member `host_error(HostErrorSource)`, which is called
 /// each time.
 struct HostErrors {
-    std::uint64_t interrupt{};
-    std::uint64_t reset{};
-    std::uint64_t output{};
+    std::uint64_t interrupt{};  ///< failures of interrupt triggers
+    std::uint64_t reset{};      ///< failures of the trigger that resets the CPU
+    std::uint64_t output{};     ///< failures of writers and sinks
 
+    /// The sum of all.
     [[nodiscard]] constexpr std::uint64_t total() const noexcept { return interrupt + reset + output; }
     friend constexpr bool operator==(const HostErrors&, const HostErrors&) = default;
 };

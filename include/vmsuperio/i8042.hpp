@@ -151,7 +151,9 @@ public:
         counters_.keyboard_overruns += effects.key_lost ? 1U : 0U;
         return !effects.key_lost;
     }
+    /// Presses a key, as key(k, true).
     constexpr bool press(Key k) { return key(k, true); }
+    /// Releases a key, as key(k, false).
     constexpr bool release(Key k) { return key(k, false); }
 
     /// Presses and releases Ctrl-Alt-Del. Queues all codes, or returns false and queues none if the
@@ -204,7 +206,9 @@ public:
     [[nodiscard]] std::string inspect() const {
         return vmsuperio::inspect(i8042::Status(peek(i8042::command_offset))) + "\n" + Shell::inspect();
     }
+    /// Which controller the device pretends to be.
     [[nodiscard]] constexpr I8042Profile profile() const noexcept { return this->core().state().profile; }
+    /// Host errors, lost keys and unknown commands since construction.
     [[nodiscard]] constexpr I8042Counters counters() const noexcept {
         I8042Counters counters = counters_;
         counters.interrupt_errors = this->host_errors().interrupt;

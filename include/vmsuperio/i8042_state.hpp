@@ -37,9 +37,9 @@ enum class I8042Profile : std::uint8_t {
 
 /// The configuration of the controller.
 struct I8042Options {
-    I8042Profile profile{I8042Profile::full};
-    bool keyboard{true};  ///< a keyboard is plugged in
-    bool mouse{true};     ///< a mouse is plugged in
+    I8042Profile profile{I8042Profile::full};  ///< which controller the device pretends to be
+    bool keyboard{true};                       ///< a keyboard is plugged in
+    bool mouse{true};                          ///< a mouse is plugged in
     /// The command byte at reset. The default is the value that a PC's firmware leaves (keyboard with its
     /// interrupt and translation enabled, mouse port disabled, system flag set), because most VMMs start the
     /// kernel without firmware.
@@ -77,10 +77,10 @@ struct I8042State {
     /// The longest hold-off, in ns.
     static constexpr std::uint64_t longest_hold_off = 1'000'000'000;
 
-    I8042Profile profile{I8042Profile::full};
-    bool keyboard_present{true};
-    bool mouse_present{true};
-    std::uint8_t reset_command_byte{I8042Options{}.command_byte};
+    I8042Profile profile{I8042Profile::full};  ///< which controller the device pretends to be
+    bool keyboard_present{true};               ///< whether a keyboard is plugged in
+    bool mouse_present{true};                  ///< whether a mouse is plugged in
+    std::uint8_t reset_command_byte{I8042Options{}.command_byte};  ///< the command byte after a reset
     std::array<std::uint8_t, i8042::ram_size> ram{I8042Options{}.command_byte};  ///< byte 0: command byte
     /// No CPU reset, A20 enabled, and the lines to the devices high as with open collectors. The bits that
     /// follow the output buffer are 0 here.
@@ -92,20 +92,20 @@ struct I8042State {
                                  .set(i8042::OutputPort::keyboard_clock)
                                  .set(i8042::OutputPort::keyboard_data)
                                  .value()};
-    std::uint8_t waiting_for{};  ///< the command whose data byte comes next, or 0
-    bool last_write_command{};
-    bool output_full{};
-    std::uint8_t output_data{};
-    std::uint8_t output_flags{};  ///< the output byte's MOBF, TO and PERR, as in the status
-    bool response_waiting{};      ///< the controller's own answer waits for the output buffer
-    std::uint8_t response{};
-    std::uint8_t response_flags{};
-    Ps2KeyboardState keyboard{};
-    Ps2MouseState mouse{};
+    std::uint8_t waiting_for{};     ///< the command whose data byte comes next, or 0
+    bool last_write_command{};      ///< status bit 3: the last write was to port 0x64
+    bool output_full{};             ///< status bit 0: a byte waits in port 0x60
+    std::uint8_t output_data{};     ///< the byte that port 0x60 shows
+    std::uint8_t output_flags{};    ///< the output byte's MOBF, TO and PERR, as in the status
+    bool response_waiting{};        ///< the controller's own answer waits for the output buffer
+    std::uint8_t response{};        ///< an answer of the controller that waits for the port
+    std::uint8_t response_flags{};  ///< the status bits of that answer
+    Ps2KeyboardState keyboard{};    ///< the keyboard
+    Ps2MouseState mouse{};          ///< the mouse
     // Since version 2.
-    bool reset_a20{true};
-    bool reset_self_tests{false};
-    std::uint64_t hold_left{};  ///< the rest of the hold-off, as of the last access or `tick()`, in ns
+    bool reset_a20{true};          ///< whether address line 20 is on after a reset
+    bool reset_self_tests{false};  ///< whether the devices send their self-test results after a reset
+    std::uint64_t hold_left{};     ///< the rest of the hold-off, as of the last access or `tick()`, in ns
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {

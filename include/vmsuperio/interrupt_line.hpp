@@ -25,8 +25,10 @@ class InterruptLine {
 public:
     using error_type = typename T::error_type;
 
+    /// A line that is low.
     explicit constexpr InterruptLine(T trigger) : trigger_(std::move(trigger)) {}
 
+    /// The present level.
     [[nodiscard]] constexpr bool level() const noexcept { return level_; }
     [[nodiscard]] constexpr T& trigger() noexcept { return trigger_; }
     [[nodiscard]] constexpr const T& trigger() const noexcept { return trigger_; }

@@ -121,10 +121,10 @@ enum class Key : std::uint16_t {
 /// A movement of the mouse since the last call. `x` increases to the right, `y` upwards, `wheel` towards the
 /// user, in counts. Buttons: bit 0 left, 1 right, 2 middle, 3 fourth, 4 fifth (see `ps2::MouseButtons`).
 struct MouseMotion {
-    std::int32_t x{};
-    std::int32_t y{};
-    std::int32_t wheel{};
-    std::uint8_t buttons{};
+    std::int32_t x{};        ///< to the right, in counts
+    std::int32_t y{};        ///< upwards, in counts
+    std::int32_t wheel{};    ///< towards the user, in counts
+    std::uint8_t buttons{};  ///< the buttons that are pressed, a bit for each
 };
 
 }  // namespace vmsuperio::inline v0_2

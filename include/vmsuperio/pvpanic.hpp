@@ -24,6 +24,7 @@ enum class PvpanicEvent : std::uint8_t {
     shutdown = 0x04,      ///< it shuts down in an orderly way
 };
 
+/// Everything that a Pvpanic remembers.
 struct PvpanicState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("PVPC"), .version = 1, .readable_since = 1};
@@ -108,7 +109,9 @@ struct PvpanicCallback {
 class Pvpanic : public DeviceShell<detail::PvpanicCore, detail::PvpanicCallback> {
 public:
     static constexpr std::size_t register_count = 1;
+    /// The port that QEMU uses, and that guests find through ACPI.
     static constexpr std::uint16_t default_port = 0x505;
+    /// All events that the port can support.
     static constexpr std::uint8_t all_events = detail::all_pvpanic_events;
 
     /// `on_event` is called from within the guest's write for each event, panicked first. It must not block
@@ -116,9 +119,12 @@ public:
     explicit Pvpanic(Callback<void(PvpanicEvent)> on_event = {}, std::uint8_t supported = all_events)
         : Pvpanic(detail::PvpanicCore(supported), std::move(on_event)) {}
 
+    /// The supported events, a bit for each.
     std::uint8_t read(std::uint8_t = 0) { return core().supported(); }
 
+    /// Reports the events whose bits are set.
     void write(std::uint8_t, std::uint8_t value) { apply(core().write(value)); }
+    /// Writes of a string instruction: reports the events of each byte.
     void write_data(std::span<const std::uint8_t> bytes) {
         for (const std::uint8_t byte : bytes) {
             write(0, byte);

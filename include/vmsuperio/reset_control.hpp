@@ -35,6 +35,7 @@ enum class ResetKind : std::uint8_t {
 /// `reset_requested(ResetKind kind)`, which is called before the trigger, and `host_error(HostErrorSource)`.
 struct NoResetControlEvents {};
 
+/// Everything that a ResetControl remembers.
 struct ResetControlState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("CF9 "), .version = 1, .readable_since = 1};
@@ -62,6 +63,7 @@ struct ResetControlState {
 /// `host_error(HostErrorSource)`.
 struct NoSystemControlEvents {};
 
+/// Everything that a SystemControlPortA remembers.
 struct SystemControlPortAState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("PT92"), .version = 1, .readable_since = 1};
@@ -267,6 +269,7 @@ class SystemControlPortA
 public:
     using SystemControlPortA::ResetPort::ResetPort;
 
+    /// Whether ALT_A20_GATE is set: address line 20 is on.
     [[nodiscard]] constexpr bool a20_enabled() const noexcept { return this->core().a20_enabled(); }
 };
 

@@ -134,6 +134,7 @@ public:
     [[nodiscard]] constexpr std::uint8_t extended_cmos(std::uint8_t index) const noexcept {
         return this->core().extended_cmos(index);
     }
+    /// Sets a byte of the second bank (ports 0x72 and 0x73), index 0x80 to 0xFF.
     constexpr void set_extended_cmos(std::uint8_t index, std::uint8_t value) noexcept {
         this->core().set_extended_cmos(index, value);
     }
@@ -144,6 +145,7 @@ public:
         this->core().set_memory_size(below_4g, above_4g);
     }
 
+    /// Whether the guest masks NMI (bit 7 of the last write to port 0x70).
     [[nodiscard]] constexpr bool nmi_masked() const noexcept { return this->core().nmi_masked(); }
 
     /// The device as text for people: registers A to D as the guest would read them, the guest's time of day,

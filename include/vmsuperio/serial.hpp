@@ -56,6 +56,7 @@ class Serial : public DeviceShell<SerialCore, E, T> {
     static_assert(detail::check_optional_serial_events<E>());
 
 public:
+    /// The error of this UART's functions.
     using Error = SerialError<typename T::error_type>;
     using trigger_type = T;
     using events_type = E;
@@ -63,12 +64,15 @@ public:
 
     /// The device answers at offsets 0 to 7.
     static constexpr std::size_t register_count = uart16550::offset::count;
+    /// How many received bytes the device holds.
     static constexpr std::size_t receive_fifo_size = SerialCore::receive_fifo_size;
     /// The oscillator of a PC's UART, in Hz: the divisor 1 means 115200 baud.
     static constexpr std::uint64_t clock_frequency = SerialCore::clock_frequency;
 
+    /// A UART that has just been reset.
     constexpr Serial(T trigger, E given_events, W writer)
         : Serial(SerialCore(), std::move(trigger), std::move(given_events), std::move(writer)) {}
+    /// A UART that has just been reset, without events.
     constexpr Serial(T trigger, W writer) : Serial(std::move(trigger), E{}, std::move(writer)) {}
 
     /// Restores a saved device. If an interrupt is pending, the trigger is called, so that an edge that had
@@ -208,15 +212,19 @@ public:
     constexpr std::expected<void, Error> set_modem_lines(uart16550::ModemStatus lines) {
         return finish(core().set_modem_inputs(lines));
     }
+    /// Sets the modem input CTS (MSR bit 4). Returns the trigger's error.
     constexpr std::expected<void, Error> set_clear_to_send(bool on) {
         return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::clear_to_send, on));
     }
+    /// Sets the modem input DSR (MSR bit 5). Returns the trigger's error.
     constexpr std::expected<void, Error> set_data_set_ready(bool on) {
         return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::data_set_ready, on));
     }
+    /// Sets the modem input RI (MSR bit 6). Returns the trigger's error.
     constexpr std::expected<void, Error> set_ring_indicator(bool on) {
         return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::ring_indicator, on));
     }
+    /// Sets the modem input DCD (MSR bit 7). Returns the trigger's error.
     constexpr std::expected<void, Error> set_data_carrier_detect(bool on) {
         return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::data_carrier_detect, on));
     }
@@ -234,12 +242,15 @@ public:
     constexpr std::expected<void, Error> set_transmit_policy(TransmitPolicy policy) {
         return finish(core().set_transmit_policy(policy));
     }
+    /// What happens to bytes that the writer does not take.
     [[nodiscard]] constexpr TransmitPolicy transmit_policy() const noexcept {
         return core().transmit_policy();
     }
+    /// Sets when received bytes below the trigger level interrupt. Returns the trigger's error.
     constexpr std::expected<void, Error> set_receive_timeout(ReceiveTimeout policy) {
         return finish(core().set_receive_timeout(policy));
     }
+    /// When received bytes below the trigger level interrupt.
     [[nodiscard]] constexpr ReceiveTimeout receive_timeout() const noexcept {
         return core().receive_timeout();
     }
@@ -250,11 +261,13 @@ public:
     constexpr std::expected<void, Error> allow_64_byte_fifo(bool allow) {
         return finish(core().allow_64_byte_fifo(allow));
     }
+    /// Whether the device is a TL16C750: 64-byte mode and automatic flow control.
     [[nodiscard]] constexpr bool is_64_byte_fifo_allowed() const noexcept { return core().fifo_64_allowed(); }
     /// Selects whether MCR.OUT2 gates the interrupt, as on a PC (the default), or nothing does.
     constexpr std::expected<void, Error> set_interrupt_gate(InterruptGate gate) {
         return finish(core().set_interrupt_gate(gate));
     }
+    /// Whether OUT2 gates the interrupt.
     [[nodiscard]] constexpr InterruptGate interrupt_gate() const noexcept { return core().interrupt_gate(); }
 
     /// A hardware reset. The host's settings stay: policies and modem lines. Bytes in the FIFOs are dropped.
@@ -291,6 +304,7 @@ public:
 
     [[nodiscard]] constexpr const W& writer() const noexcept { return writer_; }
     [[nodiscard]] constexpr W& writer() noexcept { return writer_; }
+    /// The writer, out of a device that is no longer used.
     [[nodiscard]] constexpr W into_writer() && { return std::move(writer_); }
     [[nodiscard]] constexpr const T& interrupt_evt() const noexcept { return Shell::line().trigger(); }
     [[nodiscard]] constexpr T& interrupt_evt() noexcept { return Shell::line().trigger(); }

@@ -14,6 +14,7 @@
 
 namespace vmsuperio::inline v0_2 {
 
+/// What failed.
 enum class SerialErrorKind : std::uint8_t {
     trigger,        ///< the trigger failed; the device's own state is not affected
     write,          ///< the writer failed; the bytes offered to it are lost and counted
@@ -60,25 +61,30 @@ template <class TriggerError>
 class SerialError {
 public:
     // NOLINTNEXTLINE(google-explicit-constructor): full_fifo has no details
+    /// An error without details.
     constexpr SerialError(SerialErrorKind kind) noexcept : kind_(kind) {}
 
+    /// The error of a trigger.
     [[nodiscard]] static constexpr SerialError from_trigger(TriggerError error) {
         SerialError result(SerialErrorKind::trigger);
         result.trigger_error_.emplace(std::move(error));
         return result;
     }
+    /// The error of a writer.
     [[nodiscard]] static constexpr SerialError from_writer(std::error_code error) noexcept {
         SerialError result(SerialErrorKind::write);
         result.write_error_ = error;
         return result;
     }
 
+    /// What is wrong with a saved state.
     [[nodiscard]] static constexpr SerialError from_state_error(StateError error) noexcept {
         SerialError result(SerialErrorKind::invalid_state);
         result.field_ = error.field;
         return result;
     }
 
+    /// What failed.
     [[nodiscard]] constexpr SerialErrorKind kind() const noexcept { return kind_; }
     /// The error of the trigger, if the kind is `trigger`.
     [[nodiscard]] constexpr const std::optional<TriggerError>& trigger_error() const noexcept {

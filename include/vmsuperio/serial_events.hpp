@@ -12,15 +12,16 @@ namespace vmsuperio::inline v0_2 {
 
 /// A character in the receive FIFO.
 struct ReceivedCharacter {
-    std::uint8_t byte{0};
+    std::uint8_t byte{0};            ///< the byte
     uart16550::LineStatus errors{};  ///< PE, FE and BI, without those that the guest has read from LSR
 };
 
 /// The characters of a receive FIFO, the oldest first.
 class ReceivedCharacters {
 public:
-    static constexpr std::size_t capacity = 64;
+    static constexpr std::size_t capacity = 64;  ///< the most that there can be: a whole FIFO
 
+    /// How many there are.
     [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
     [[nodiscard]] constexpr const ReceivedCharacter* begin() const noexcept { return &characters_[0]; }
     [[nodiscard]] constexpr const ReceivedCharacter* end() const noexcept { return &characters_[0] + size_; }
@@ -245,6 +246,7 @@ class EventsRef {
 
 public:
     // NOLINTNEXTLINE(google-explicit-constructor): a reference to events is events
+    /// Refers to an object that takes events, which must outlive this one.
     constexpr EventsRef(E& events) noexcept : events_(&events) {}
 
     constexpr void buffer_read() { events_->buffer_read(); }

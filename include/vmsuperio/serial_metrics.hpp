@@ -46,6 +46,7 @@ public:
     void interrupt_raised() noexcept { add(interrupts_); }
     void trigger_failed() noexcept { add(trigger_failures_); }
 
+    /// All counts at this moment; each is exact, but they are not of one instant.
     [[nodiscard]] SerialCounts counts() const noexcept {
         return {.bytes_read = get(bytes_read_),
                 .bytes_written = get(bytes_written_),

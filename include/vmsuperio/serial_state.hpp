@@ -65,7 +65,7 @@ enum class InterruptGate : std::uint8_t {
 struct SerialState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("UART"), .version = 2, .readable_since = 1};
-    static constexpr std::size_t fifo_size = 64;
+    static constexpr std::size_t fifo_size = 64;  ///< how many bytes each of the FIFOs can hold
 
     std::uint8_t interrupt_enable{0x00};  ///< IER
     std::uint8_t fifo_control{0x00};      ///< FCR without the reset bits
@@ -79,18 +79,21 @@ struct SerialState {
     std::uint8_t modem_deltas{0x00};      ///< MSR bits 3:0, not yet read
     bool thr_empty_pending{false};        ///< a THRE interrupt not yet acknowledged
     bool character_timeout{false};        ///< a CTI not yet served
-    std::uint8_t receive_count{0};
+    std::uint8_t receive_count{0};        ///< how many of them there are
     std::array<std::uint8_t, fifo_size> receive_data{};  ///< the oldest first
     std::uint64_t receive_parity_errors{
         0};  ///< bit n is for byte n; those of the oldest are in `line_errors`
+    /// A bit for each byte of the receive FIFO: received with a framing error.
     std::uint64_t receive_framing_errors{0};
-    std::uint64_t receive_breaks{0};
-    std::uint8_t transmit_count{0};
+    std::uint64_t receive_breaks{0};  ///< a bit for each byte of the receive FIFO: a break
+    std::uint8_t transmit_count{0};   ///< how many of them there are
     std::array<std::uint8_t, fifo_size> transmit_data{};  ///< the oldest first
     bool fifo_64_allowed{false};  ///< a TL16C750: the guest may use its 64-byte mode and flow control
+    /// What happens to bytes that the writer does not take.
     TransmitPolicy transmit_policy{TransmitPolicy::back_pressure};
+    /// When received bytes below the trigger level interrupt.
     ReceiveTimeout receive_timeout{ReceiveTimeout::immediate};
-    InterruptGate interrupt_gate{InterruptGate::out2};
+    InterruptGate interrupt_gate{InterruptGate::out2};  ///< whether OUT2 gates the interrupt
     bool auto_rts_held{false};  ///< automatic flow control holds RTS off until the receive FIFO is empty
 
     template <class Self, class Archive>

@@ -26,6 +26,7 @@ public:
     constexpr SerialTimeout()
         requires std::default_initializable<C>
         : SerialTimeout(C{}) {}
+    /// A timeout that is not running.
     explicit constexpr SerialTimeout(C clock) : clock_(std::move(clock)) {}
 
     /// The time on the clock at which the timeout will occur, or nothing if no byte waits for it or if that
@@ -109,6 +110,7 @@ private:
 template <class Uart, Clock C = SteadyClock>
 class TimedSerial : public Uart {
 public:
+    /// A UART with its timeout, which is set to ReceiveTimeout::manual.
     explicit constexpr TimedSerial(Uart uart, C clock = C{})
         : Uart(std::move(uart)), timeout_(std::move(clock)) {
         // A failure of the trigger is counted in `host_errors()`.

@@ -65,6 +65,7 @@
 /// Decoding checks only the format. Each device's `from_state` checks whether the values are valid.
 namespace vmsuperio::inline v0_2 {
 
+/// Why bytes are not a state.
 enum class SnapshotError : std::uint8_t {
     truncated,            ///< fewer bytes than the header states, or than the version's fields need
     wrong_tag,            ///< the bytes are the state of another kind of device
@@ -98,8 +99,9 @@ enum class SnapshotError : std::uint8_t {
     return tag;
 }
 
+/// The kind of a state and its versions.
 struct SnapshotFormat {
-    std::uint32_t tag;
+    std::uint32_t tag;             ///< four characters, from snapshot_tag()
     std::uint16_t version;         ///< of the fields, from 1
     std::uint16_t readable_since;  ///< the oldest version whose reader can read these bytes
 };
@@ -107,16 +109,19 @@ struct SnapshotFormat {
 /// Specifies in a `visit` that a number is the register `R` of the dictionary (`registers/`).
 template <class R>
 struct AsRegister {};
+/// Text shows the member as this register.
 template <class R>
 inline constexpr AsRegister<R> as{};
 /// Specifies in a `visit` that a number is a value of the enumeration `Command`, which `to_string` names; 0
 /// for none.
 template <class Command>
 struct AsCommand {};
+/// Text shows the member as this command.
 template <class Command>
 inline constexpr AsCommand<Command> as_command{};
 /// Specifies in a `visit` that a byte is a count, which the text shows as a decimal number.
 struct AsDecimal {};
+/// Text shows the member as a decimal number.
 inline constexpr AsDecimal decimal{};
 
 namespace detail {

@@ -11,7 +11,7 @@ namespace vmsuperio::inline v0_2 {
 /// A saved state that no device can be in. `field` names the first invalid member; it refers to a string
 /// literal.
 struct StateError {
-    std::string_view field;
+    std::string_view field;  ///< the member that is wrong
 
     friend constexpr bool operator==(const StateError&, const StateError&) = default;
 };

@@ -32,15 +32,18 @@ enum class TimestampFormat : std::uint8_t {
 template <Writer W, Clock C = SteadyClock>
 class TimestampWriter {
 public:
+    /// A clock of its own measures the time since now.
     explicit constexpr TimestampWriter(W writer, TimestampFormat format = TimestampFormat::elapsed)
         requires std::default_initializable<C>
         : TimestampWriter(std::move(writer), C{}, format) {}
+    /// The given clock supplies the time.
     constexpr TimestampWriter(W writer, C clock, TimestampFormat format = TimestampFormat::elapsed)
         : writer_(std::move(writer)),
           clock_(std::move(clock)),
           start_(time_since_epoch(clock_)),
           format_(format) {}
 
+    /// Writes the bytes with a time before each line. Returns how many of `bytes` were taken.
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
         std::size_t taken = 0;
         while (taken < bytes.size()) {

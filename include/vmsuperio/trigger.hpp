@@ -48,6 +48,7 @@ public:
     using error_type = typename T::error_type;
 
     // NOLINTNEXTLINE(google-explicit-constructor): a reference to a trigger is a trigger
+    /// Refers to a trigger, which must outlive this object.
     constexpr TriggerRef(T& trigger) noexcept : trigger_(&trigger) {}
 
     [[nodiscard]] constexpr std::expected<void, error_type> trigger() { return trigger_->trigger(); }

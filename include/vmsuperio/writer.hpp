@@ -36,6 +36,7 @@ concept Writer = requires(W w, std::span<const std::uint8_t> bytes) {
 /// A `Writer` that discards everything.
 struct NullWriter {
     // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the concept requires a member
+    /// Takes all bytes and discards them.
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) noexcept {
         return bytes.size();
     }
@@ -46,6 +47,7 @@ static_assert(Writer<NullWriter>);
 /// `write` returns an error; compiled without exceptions, the program then ends, as with every container.
 class BufferWriter {
 public:
+    /// Takes all bytes.
     template <class = void>  // instantiated only if it is called
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
 #if defined(__cpp_exceptions)
@@ -60,12 +62,14 @@ public:
         return bytes.size();
     }
 
+    /// All bytes written since the last clear().
     [[nodiscard]] constexpr const std::vector<std::uint8_t>& bytes() const noexcept { return bytes_; }
     /// The bytes as characters; valid until the next write.
     [[nodiscard]] std::string_view text() const noexcept {
         // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): char may alias anything
         return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()};
     }
+    /// Discards what was written.
     constexpr void clear() noexcept { bytes_.clear(); }
 
 private:
@@ -77,8 +81,10 @@ static_assert(Writer<BufferWriter>);
 /// allocates only in its constructor. A capacity of 0 drops everything.
 class RingWriter {
 public:
+    /// Keeps the newest `capacity` bytes.
     explicit constexpr RingWriter(std::size_t capacity) : ring_(capacity) {}
 
+    /// Takes all bytes; those for which there is no room replace the oldest.
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) noexcept {
         const std::size_t offered = bytes.size();
         if (bytes.size() > ring_.size()) {
@@ -107,7 +113,9 @@ public:
         }
         return kept;
     }
+    /// How many bytes are kept.
     [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
+    /// How many bytes can be kept.
     [[nodiscard]] constexpr std::size_t capacity() const noexcept { return ring_.size(); }
     /// How many bytes were overwritten, or did not fit, since construction.
     [[nodiscard]] constexpr std::uint64_t dropped() const noexcept { return dropped_; }
@@ -131,8 +139,10 @@ template <Writer W>
 class WriterRef {
 public:
     // NOLINTNEXTLINE(google-explicit-constructor): a reference to a writer is a writer
+    /// Refers to a writer, which must outlive this object.
     constexpr WriterRef(W& writer) noexcept : writer_(&writer) {}
 
+    /// Forwards to the writer.
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
         return writer_->write(bytes);
     }
@@ -148,10 +158,11 @@ enum class RateLimitMode : std::uint8_t {
     hold,  ///< not taken ("would block"): the guest waits; call the device again after `ready_in()`
 };
 
+/// How fast a writer takes bytes.
 struct RateLimit {
-    std::uint32_t bytes_per_second{};  ///< 0: nothing is written after the burst
-    std::uint32_t burst{};             ///< bytes that may be written at once: the size of the bucket
-    RateLimitMode mode{RateLimitMode::drop};
+    std::uint32_t bytes_per_second{};         ///< 0: nothing is written after the burst
+    std::uint32_t burst{};                    ///< bytes that may be written at once: the size of the bucket
+    RateLimitMode mode{RateLimitMode::drop};  ///< what happens to bytes beyond the limit
 };
 
 /// A token bucket in front of another writer, so that a guest cannot fill the host's disk or log at will. The
@@ -159,15 +170,18 @@ struct RateLimit {
 template <Writer W, Clock C = SteadyClock>
 class RateLimitedWriter {
 public:
+    /// Limits `writer` by `limit`, measured with `clock`.
     constexpr RateLimitedWriter(W writer, C clock, RateLimit limit)
         : writer_(std::move(writer)),
           clock_(std::move(clock)),
           limit_(limit),
           tokens_(std::uint64_t{limit.burst} * per_byte),
           refilled_(time_since_epoch(clock_)) {}
+    /// Limits `writer` by `limit`, measured with `clock`.
     constexpr RateLimitedWriter(W writer, RateLimit limit, C clock = C{})
         : RateLimitedWriter(std::move(writer), std::move(clock), limit) {}
 
+    /// Writes as many bytes as the limit permits; the mode says what becomes of the rest.
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
         refill();
         const auto allowed =
@@ -243,9 +257,11 @@ RateLimitedWriter(W, RateLimit) -> RateLimitedWriter<W>;
 template <Writer First, Writer... Others>
 class TeeWriter {
 public:
+    /// The first writer determines how many bytes are taken.
     explicit constexpr TeeWriter(First first, Others... others)
         : first_(std::move(first)), others_(std::move(others)...) {}
 
+    /// Writes to all writers. Returns what the first one has taken.
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
         const WriteResult taken = first_.write(bytes);
         if (taken && *taken != 0) {

@@ -41,6 +41,7 @@ class FdWriter {
 public:
     /// Writes to `fd`, which the caller owns and which must outlive the writer.
     explicit FdWriter(int fd) noexcept : fd_(fd) { inspect(); }
+    /// A writer to a descriptor that the caller keeps, and whose flags do not change.
     [[nodiscard]] static FdWriter borrow(int fd) noexcept { return FdWriter(fd); }
     /// Writes to `fd` and closes it in the destructor.
     [[nodiscard]] static FdWriter own(int fd) noexcept { return FdWriter(UniqueFd(fd)); }
@@ -76,6 +77,7 @@ public:
     /// The descriptor to poll for writability before `resume_transmit()`.
     [[nodiscard]] int fd() const noexcept { return fd_; }
 
+    /// Writes what certainly fits, possibly nothing. Returns how many bytes, or the error of write(2).
     [[nodiscard]] WriteResult write(std::span<const std::uint8_t> bytes) {
         std::size_t written = 0;
         while (written < bytes.size()) {

@@ -21,8 +21,11 @@ namespace detail {
 class UniqueFd {
 public:
     UniqueFd() = default;
+    /// Owns the descriptor; -1 is none.
     explicit UniqueFd(int fd) noexcept : fd_(fd) {}
+    /// Takes the other's descriptor.
     UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    /// Closes the own descriptor and takes the other's.
     UniqueFd& operator=(UniqueFd&& other) noexcept {
         if (this != &other) {
             reset(std::exchange(other.fd_, -1));
@@ -33,10 +36,13 @@ public:
     UniqueFd& operator=(const UniqueFd&) = delete;
     ~UniqueFd() { reset(); }
 
+    /// The descriptor, or -1.
     [[nodiscard]] int get() const noexcept { return fd_; }
+    /// Whether there is a descriptor.
     [[nodiscard]] explicit operator bool() const noexcept { return fd_ >= 0; }
     /// Passes ownership of the descriptor to the caller.
     [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
+    /// Closes the descriptor, and owns `fd` from now on.
     void reset(int fd = -1) noexcept {
         if (const int old = std::exchange(fd_, fd); old >= 0) {
             // Ignore an error: Linux has closed the descriptor nevertheless.

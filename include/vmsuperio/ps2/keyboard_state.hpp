@@ -21,9 +21,9 @@ struct Ps2KeyboardState {
     /// The parameter of set_typematic, which has no effect. By default 10.9 per second, after 500 ms.
     std::uint8_t typematic{
         ps2::Typematic().set(ps2::Typematic::rate, 11).set(ps2::Typematic::delay, 1).value()};
-    std::uint8_t waiting_for{};  ///< the command whose parameter comes next, or 0
-    std::uint8_t last_sent{};    ///< the byte that resend sends again
-    detail::ByteQueue<4> replies;
+    std::uint8_t waiting_for{};    ///< the command whose parameter comes next, or 0
+    std::uint8_t last_sent{};      ///< the byte that resend sends again
+    detail::ByteQueue<4> replies;  ///< answers that wait to be read, the oldest first
     /// 14 bytes of scan codes and one of overrun, one less while the controller's output buffer is full.
     /// Deviation: a real keyboard has 16 and the overrun code. A guest must be able to read fewer than 16
     /// bytes in a row: if a controller returns 16, SeaBIOS (ps2port.c, i8042_flush) and Linux 2.6 (i8042.c,

@@ -18,24 +18,24 @@ struct Ps2MouseState {
     static constexpr std::int16_t max_count = 0x7FFF;
 
     std::uint8_t id{
-        ps2::standard_mouse};  ///< 0 three buttons, 3 with a wheel, 4 with a wheel and five buttons
-    bool reporting{false};
-    bool remote{false};
-    bool wrap{false};
-    bool scaling_2_1{false};
-    std::uint8_t resolution{2};  ///< 2^n counts per mm
-    std::uint8_t sample_rate{100};
+        ps2::standard_mouse};       ///< 0 three buttons, 3 with a wheel, 4 with a wheel and five buttons
+    bool reporting{false};          ///< whether movements are sent without a request (0xF4)
+    bool remote{false};             ///< remote mode: movements are sent on request only (0xF0)
+    bool wrap{false};               ///< wrap mode: bytes are sent back (0xEE)
+    bool scaling_2_1{false};        ///< scaling 2:1 (0xE7)
+    std::uint8_t resolution{2};     ///< 2^n counts per mm
+    std::uint8_t sample_rate{100};  ///< reports per second: 10, 20, 40, 60, 80, 100 or 200
     /// The two sample rates set before, oldest first: the IntelliMouse knock.
     std::array<std::uint8_t, 2> earlier_rates{};
-    std::uint8_t waiting_for{};  ///< the command whose parameter comes next, or 0
-    bool resend_failed{false};   ///< the last byte was refused: the next refusal is `ps2::error`
-    std::uint8_t last_sent{};
-    std::uint8_t buttons{};       ///< see `ps2::MouseButtons`
-    bool buttons_changed{false};  ///< a report is due whatever the buttons are; version 1 stored only this
-    std::int16_t x{};             ///< counted and not yet in a packet
-    std::int16_t y{};
-    std::int16_t wheel{};
-    detail::ByteQueue<6> replies;
+    std::uint8_t waiting_for{};     ///< the command whose parameter comes next, or 0
+    bool resend_failed{false};      ///< the last byte was refused: the next refusal is `ps2::error`
+    std::uint8_t last_sent{};       ///< the last byte sent, for the command Resend
+    std::uint8_t buttons{};         ///< see `ps2::MouseButtons`
+    bool buttons_changed{false};    ///< a report is due whatever the buttons are; version 1 stored only this
+    std::int16_t x{};               ///< counted and not yet in a packet
+    std::int16_t y{};               ///< movement up that is not reported yet
+    std::int16_t wheel{};           ///< turns of the wheel that are not reported yet
+    detail::ByteQueue<6> replies;   ///< answers that wait to be read, the oldest first
     detail::ByteQueue<16> packets;  ///< whole packets, except the oldest, of which a part may have been sent
     // Since version 2.
     detail::ByteQueue<4> last_packet;  ///< the packet that resend sends again; if empty, last_sent

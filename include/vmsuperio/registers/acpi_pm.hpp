@@ -21,6 +21,7 @@ inline constexpr std::uint8_t timer_offset = 8;    // PM_TMR
 inline constexpr std::uint8_t event_length = 4;    // PM1_EVT_LEN: status and enable
 inline constexpr std::uint8_t control_length = 2;  // PM1_CNT_LEN
 inline constexpr std::uint8_t timer_length = 4;    // PM_TMR_LEN
+/// How many ports the whole block has.
 inline constexpr std::size_t block_length = 12;
 
 inline constexpr std::int64_t timer_frequency = 3'579'545;  ///< Hz (ACPI 6.5, 4.8.2.1)

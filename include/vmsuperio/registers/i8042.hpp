@@ -208,8 +208,11 @@ inline constexpr std::size_t ram_size = 32;
 }
 
 inline constexpr std::uint8_t reset_cpu = 0xFE;  ///< pulses bit 0 of the output port: resets the CPU
+/// The answer to 0xAA: the controller works.
 inline constexpr std::uint8_t self_test_passed = 0x55;
+/// The answer to 0xA9 and 0xAB: the port works.
 inline constexpr std::uint8_t interface_test_passed = 0x00;
+/// The answer to 0xA4: no password is set.
 inline constexpr std::uint8_t no_password = 0xF1;
 inline constexpr std::uint8_t no_device = 0xFE;  ///< with a timeout: replaces the answer of an absent device
 

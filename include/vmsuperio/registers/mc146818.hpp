@@ -18,37 +18,61 @@ inline constexpr std::uint8_t extended_index_offset = 2;  ///< port 0x72, of the
 inline constexpr std::uint8_t extended_data_offset = 3;   ///< port 0x73
 
 // The bytes by their index.
+/// 0 to 59, in BCD or binary as register B says, like all of these.
 inline constexpr std::uint8_t seconds = 0x00;
+/// As seconds; 0xC0 and above match any.
 inline constexpr std::uint8_t seconds_alarm = 0x01;
+/// 0 to 59.
 inline constexpr std::uint8_t minutes = 0x02;
+/// As minutes; 0xC0 and above match any.
 inline constexpr std::uint8_t minutes_alarm = 0x03;
+/// 0 to 23, or 1 to 12 with bit 7 for the afternoon.
 inline constexpr std::uint8_t hours = 0x04;
+/// As hours; 0xC0 and above match any.
 inline constexpr std::uint8_t hours_alarm = 0x05;
+/// 1 to 7; 1 is Sunday.
 inline constexpr std::uint8_t weekday = 0x06;
+/// Of the month, 1 to 31.
 inline constexpr std::uint8_t day = 0x07;
+/// 1 to 12.
 inline constexpr std::uint8_t month = 0x08;
+/// Of the century, 0 to 99.
 inline constexpr std::uint8_t year = 0x09;
+/// Update in progress, divider, periodic rate.
 inline constexpr std::uint8_t register_a = 0x0A;
+/// Interrupt enables and formats.
 inline constexpr std::uint8_t register_b = 0x0B;
+/// Interrupt flags; a read clears them.
 inline constexpr std::uint8_t register_c = 0x0C;
+/// Valid RAM and time; the alarm's day in some chips.
 inline constexpr std::uint8_t register_d = 0x0D;
 inline constexpr std::uint8_t shutdown_status =
     0x0F;  ///< informs the firmware about the purpose of a CPU reset
 inline constexpr std::uint8_t checksum_first = 0x10;   ///< the checksum covers 0x10 to 0x2D
 inline constexpr std::uint8_t base_memory_low = 0x15;  ///< KiB below 640 KiB
+/// Memory below 640 KiB in KiB, bits 15:8.
 inline constexpr std::uint8_t base_memory_high = 0x16;
 inline constexpr std::uint8_t extended_memory_low = 0x17;  ///< KiB above 1 MiB, at most 65535
+/// Memory above 1 MiB in KiB, bits 15:8.
 inline constexpr std::uint8_t extended_memory_high = 0x18;
+/// The last byte that the checksum covers.
 inline constexpr std::uint8_t checksum_last = 0x2D;
+/// The checksum, bits 15:8.
 inline constexpr std::uint8_t checksum_high = 0x2E;
+/// The checksum, bits 7:0.
 inline constexpr std::uint8_t checksum_low = 0x2F;
 inline constexpr std::uint8_t extended_memory2_low = 0x30;  ///< as 0x17 and 0x18, found by the power-on test
+/// The second copy of the extended memory, bits 15:8.
 inline constexpr std::uint8_t extended_memory2_high = 0x31;
+/// The century, in the format of the year.
 inline constexpr std::uint8_t century = 0x32;
 inline constexpr std::uint8_t memory_above_16m_low = 0x34;  ///< 64 KiB units between 16 MiB and 4 GiB
+/// Memory above 16 MiB in units of 64 KiB, bits 15:8.
 inline constexpr std::uint8_t memory_above_16m_high = 0x35;
 inline constexpr std::uint8_t memory_above_4g_low = 0x5B;  ///< 64 KiB units above 4 GiB
+/// Memory above 4 GiB in units of 64 KiB, bits 15:8.
 inline constexpr std::uint8_t memory_above_4g_middle = 0x5C;
+/// Memory above 4 GiB in units of 64 KiB, bits 23:16.
 inline constexpr std::uint8_t memory_above_4g_high = 0x5D;
 
 /// The name of a byte, for traces and debuggers; empty for plain memory. Bit 7 of the index, which masks NMI,

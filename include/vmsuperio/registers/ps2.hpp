@@ -144,9 +144,11 @@ enum class MouseCommand : std::uint8_t {
     return command == MouseCommand::set_resolution || command == MouseCommand::set_sample_rate;
 }
 
+/// The device has understood the byte.
 inline constexpr std::uint8_t acknowledge = 0xFA;
 inline constexpr std::uint8_t resend_request = 0xFE;  ///< the device requests the byte again
 inline constexpr std::uint8_t error = 0xFC;           ///< a mouse received a second invalid byte in a row
+/// The device's self-test has passed.
 inline constexpr std::uint8_t self_test_passed = 0xAA;
 /// The answer of a 101/102-key keyboard to identify, after the acknowledgement.
 inline constexpr std::array<std::uint8_t, 2> keyboard_id{0xAB, 0x83};

@@ -21,26 +21,29 @@ enum class Access : std::uint8_t {
 
 /// The bits of a field, and the effect of a guest's write on them.
 struct FieldBits {
-    std::uint64_t mask;
-    unsigned shift;
-    Access access;
+    std::uint64_t mask;  ///< the field's bits in the register
+    unsigned shift;      ///< the lowest of these bits
+    Access access;       ///< the effect of a guest's write
 };
 
 /// A field of a register at run time, for traces, for `inspect()` and for debuggers.
 struct FieldInfo {
     std::string_view name;
-    std::uint64_t mask;
-    unsigned shift;
-    Access access;
+    std::uint64_t mask;  ///< the field's bits in the register
+    unsigned shift;      ///< the lowest of these bits
+    Access access;       ///< the effect of a guest's write
 
     // The length by the built-in: std::string_view counts characters one by one while it compiles.
+    /// A field by its name and its bits.
     consteval FieldInfo(const char* field_name, FieldBits bits) noexcept
         : name(field_name, __builtin_strlen(field_name)),
           mask(bits.mask),
           shift(bits.shift),
           access(bits.access) {}
 
+    /// Whether the field has one bit.
     [[nodiscard]] constexpr bool is_bit() const noexcept { return mask >> shift == 1; }
+    /// The field's value in a register.
     [[nodiscard]] constexpr std::uint64_t value_in(std::uint64_t register_value) const noexcept {
         return (register_value & mask) >> shift;
     }
@@ -72,30 +75,37 @@ public:
     struct Field {
         static_assert(Low <= High && High < std::numeric_limits<Value>::digits,
                       "the field is outside the register");
-        static constexpr unsigned shift = Low;
-        static constexpr Access access = How;
+        static constexpr unsigned shift = Low;  ///< the lowest bit
+        static constexpr Access access = How;   ///< the effect of a guest's write
+        /// The largest value of the field.
         static constexpr Value max = static_cast<Value>(
             std::numeric_limits<Value>::max() >> (std::numeric_limits<Value>::digits - 1U - (High - Low)));
+        /// The field's bits in the register.
         static constexpr Value mask = static_cast<Value>(max << shift);
-        static constexpr FieldBits bits{.mask = mask, .shift = Low, .access = How};
+        static constexpr FieldBits bits{.mask = mask, .shift = Low, .access = How};  ///< all of this as data
     };
     template <unsigned Position, Access How = Access::read_write>
     struct Bit : Field<Position, Position, How> {};
 
     constexpr Register() = default;
+    /// The register with this value.
     explicit constexpr Register(Value value) noexcept : value_(value) {}
 
+    /// The whole register.
     [[nodiscard]] constexpr Value value() const noexcept { return value_; }
 
+    /// Whether the bit is set.
     template <unsigned Position, Access How>
     [[nodiscard]] constexpr bool operator[](Bit<Position, How>) const noexcept {
         return (value_ & Bit<Position, How>::mask) != 0;
     }
+    /// The value of the field, shifted down to bit 0.
     template <unsigned Low, unsigned High, Access How>
     [[nodiscard]] constexpr Value operator[](Field<Low, High, How>) const noexcept {
         return static_cast<Value>((value_ & Field<Low, High, How>::mask) >> Low);
     }
 
+    /// Sets or clears a bit.
     template <unsigned Position, Access How>
     constexpr Derived& set(Bit<Position, How> bit, bool on = true) noexcept {
         value_ = static_cast<Value>(on ? (value_ | bit.mask) : (value_ & ~bit.mask));
@@ -108,6 +118,7 @@ public:
                                     (static_cast<Value>(field_value << Low) & field.mask));
         return static_cast<Derived&>(*this);
     }
+    /// Clears a bit.
     template <unsigned Position, Access How>
     constexpr Derived& clear(Bit<Position, How> bit) noexcept {
         return set(bit, false);

@@ -31,6 +31,7 @@ inline constexpr std::uint8_t modem_control = 4;             // MCR
 inline constexpr std::uint8_t line_status = 5;               // LSR
 inline constexpr std::uint8_t modem_status = 6;              // MSR
 inline constexpr std::uint8_t scratch = 7;                   // SCR
+/// How many offsets the UART has.
 inline constexpr std::uint8_t count = 8;
 }  // namespace offset
 

@@ -17,6 +17,7 @@
 
 namespace vmsuperio::inline v0_2 {
 
+/// What a machine chooses when it makes an RtcCmos.
 struct RtcCmosOptions {
     /// The guest's local time minus UTC, for guests that keep the clock in local time. At most a day.
     std::chrono::seconds utc_offset{0};
@@ -25,6 +26,7 @@ struct RtcCmosOptions {
     /// both (VIA's chipsets: 0x7D and 0x7E); other numbers count as 0. The guest writes 0, or a byte with
     /// both upper bits set, for any day or month (ACPI 4.8.2.4).
     std::uint8_t day_alarm{0};
+    /// The byte that holds the alarm's month, 0 if none does; the FADT's MON_ALRM.
     std::uint8_t month_alarm{0};
 };
 
@@ -34,10 +36,11 @@ struct RtcCmosState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("CMOS"), .version = 2, .readable_since = 1};
 
+    /// The bytes of both banks: time, registers, memory.
     std::array<std::uint8_t, 128> ram{initial_ram()};
-    std::uint8_t index{};         ///< as last written to port 0x70, with the NMI bit
-    std::int64_t second_start{};  ///< device time of the last second's start, in ns
-    DeviceTimeState time;
+    std::uint8_t index{};                          ///< as last written to port 0x70, with the NMI bit
+    std::int64_t second_start{};                   ///< device time of the last second's start, in ns
+    DeviceTimeState time;                          ///< the device's own time
     std::array<std::uint8_t, 128> extended_ram{};  ///< the second bank
     std::uint8_t extended_index{};                 ///< as last written to port 0x72
 

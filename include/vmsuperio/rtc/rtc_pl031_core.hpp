@@ -21,14 +21,14 @@ struct RtcPl031State {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("PL31"), .version = 1, .readable_since = 1};
 
-    std::uint32_t count{};
+    std::uint32_t count{};  ///< RTCDR in seconds
     // All match and load values are 0 at reset (table 3-1).
-    std::uint32_t match{};
-    std::uint32_t load{};
-    bool interrupt_enabled{};
-    bool matched{};
+    std::uint32_t match{};        ///< RTCMR in seconds
+    std::uint32_t load{};         ///< RTCLR in seconds
+    bool interrupt_enabled{};     ///< RTCIMSC bit 0
+    bool matched{};               ///< RTCRIS bit 0
     std::int64_t second_start{};  ///< device time of the last second's start, in ns
-    DeviceTimeState time;
+    DeviceTimeState time;         ///< the device's own time
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {

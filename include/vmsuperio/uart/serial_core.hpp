@@ -17,22 +17,22 @@ namespace vmsuperio::inline v0_2 {
 
 /// The effects of an access to a `SerialCore` other than the change of its state.
 struct SerialEffects {
-    std::size_t bytes_sent{0};  ///< to the writer
-    std::size_t bytes_lost{0};  ///< sent by the guest, and lost
-    std::size_t bytes_dropped{0};
-    std::size_t overruns{0};
-    std::uint16_t divisor{0};
-    uart16550::LineControl line_control{};
-    uart16550::ModemControl outputs{};
-    std::uint8_t line_control_changes{0};  ///< the bits of LCR that changed
-    std::uint8_t output_changes{0};        ///< the outputs that changed, as bits of MCR
-    bool divisor_changed{false};
-    bool fifo_reset{false};
-    bool break_received{false};
-    bool byte_read{false};
-    bool receive_emptied{false};
-    bool input_resumed{false};
-    bool invalid_access{false};
+    std::size_t bytes_sent{0};              ///< to the writer
+    std::size_t bytes_lost{0};              ///< sent by the guest, and lost
+    std::size_t bytes_dropped{0};           ///< received bytes that were discarded
+    std::size_t overruns{0};                ///< received bytes that found no room
+    std::uint16_t divisor{0};               ///< the divisor, if it has changed
+    uart16550::LineControl line_control{};  ///< LCR, if it has changed
+    uart16550::ModemControl outputs{};      ///< MCR, if an output has changed
+    std::uint8_t line_control_changes{0};   ///< the bits of LCR that changed
+    std::uint8_t output_changes{0};         ///< the outputs that changed, as bits of MCR
+    bool divisor_changed{false};            ///< whether the divisor has changed
+    bool fifo_reset{false};                 ///< whether a FIFO has been cleared
+    bool break_received{false};             ///< whether a break has been received
+    bool byte_read{false};                  ///< whether RBR has returned a byte
+    bool receive_emptied{false};            ///< whether the receive FIFO has become empty
+    bool input_resumed{false};              ///< whether loopback has ended
+    bool invalid_access{false};             ///< whether the offset does not exist
     /// The transmitter may send again: offer the waiting bytes to the writer. This is not an event.
     bool transmitter_resumed{false};
     /// The interrupt sources (bits of IER) that the access cleared, whether or not they were set again.
@@ -90,6 +90,7 @@ struct SerialEffects {
 /// them. `Serial` documents the meaning of its members for the guest and the host.
 class SerialCore {
 public:
+    /// How many received bytes the device holds.
     static constexpr std::size_t receive_fifo_size = detail::SerialReceiveFifo::capacity;
     /// The oscillator of a PC's UART, in Hz: the divisor 1 means 115200 baud.
     static constexpr std::uint64_t clock_frequency = 1'843'200;
@@ -109,33 +110,43 @@ public:
 
     // --- The registers
 
+    /// IER.
     [[nodiscard]] constexpr uart16550::InterruptEnable interrupt_enable() const noexcept {
         return uart16550::InterruptEnable(state_.interrupt_enable);
     }
+    /// FCR, whose reset bits read 0.
     [[nodiscard]] constexpr uart16550::FifoControl fifo_control() const noexcept {
         return uart16550::FifoControl(state_.fifo_control);
     }
+    /// LCR.
     [[nodiscard]] constexpr uart16550::LineControl line_control() const noexcept {
         return uart16550::LineControl(state_.line_control);
     }
+    /// MCR.
     [[nodiscard]] constexpr uart16550::ModemControl modem_control() const noexcept {
         return uart16550::ModemControl(state_.modem_control);
     }
+    /// SCR.
     [[nodiscard]] constexpr uart16550::Scratch scratch() const noexcept {
         return uart16550::Scratch(state_.scratch);
     }
+    /// DLL.
     [[nodiscard]] constexpr uart16550::DivisorLatchLow divisor_low() const noexcept {
         return uart16550::DivisorLatchLow(state_.divisor_low);
     }
+    /// DLM.
     [[nodiscard]] constexpr uart16550::DivisorLatchHigh divisor_high() const noexcept {
         return uart16550::DivisorLatchHigh(state_.divisor_high);
     }
+    /// RBR, without reading the byte.
     [[nodiscard]] constexpr uart16550::ReceiverBuffer receiver_buffer() const noexcept {
         return uart16550::ReceiverBuffer(receive_empty() ? std::uint8_t{0} : receive_.front(state_));
     }
+    /// IIR, without acknowledging the interrupt.
     [[nodiscard]] constexpr uart16550::InterruptIdentification interrupt_identification() const noexcept {
         return interrupt_identification(highest_interrupt());
     }
+    /// LSR, without clearing its errors.
     [[nodiscard]] constexpr uart16550::LineStatus line_status() const noexcept {
         using uart16550::LineStatus;
         const unsigned ready = receive_empty() ? 0U : LineStatus::data_ready.mask;
@@ -148,6 +159,7 @@ public:
         }
         return LineStatus(static_cast<std::uint8_t>(status));
     }
+    /// MSR, without clearing its delta bits.
     [[nodiscard]] constexpr uart16550::ModemStatus modem_status() const noexcept {
         return uart16550::ModemStatus(static_cast<std::uint8_t>(modem_lines() | state_.modem_deltas));
     }
@@ -178,15 +190,19 @@ public:
 
     // --- Values that follow from the registers
 
+    /// LCR bit 7, DLAB.
     [[nodiscard]] constexpr bool divisor_latch_access() const noexcept {
         return line_control()[uart16550::LineControl::divisor_latch_access];
     }
+    /// FCR bit 0.
     [[nodiscard]] constexpr bool fifo_enabled() const noexcept {
         return fifo_control()[uart16550::FifoControl::enable];
     }
+    /// MCR bit 4, loopback.
     [[nodiscard]] constexpr bool looped() const noexcept {
         return modem_control()[uart16550::ModemControl::loopback];
     }
+    /// The divisor: 115200 divided by it is the rate in baud.
     [[nodiscard]] constexpr std::uint16_t divisor() const noexcept {
         return static_cast<std::uint16_t>((static_cast<unsigned>(state_.divisor_high) << 8U) |
                                           state_.divisor_low);
@@ -206,6 +222,7 @@ public:
     }
     /// Whether LSR or MSR have bits that a read clears.
     [[nodiscard]] constexpr bool has_line_errors() const noexcept { return state_.line_errors != 0; }
+    /// Whether a modem input has changed since MSR was read.
     [[nodiscard]] constexpr bool has_modem_deltas() const noexcept { return state_.modem_deltas != 0; }
 
     /// The contents of the receive FIFO.
@@ -229,15 +246,20 @@ public:
         return characters;
     }
 
+    /// Whether no received byte waits.
     [[nodiscard]] constexpr bool receive_empty() const noexcept { return receive_.empty(state_); }
+    /// How many received bytes still fit.
     [[nodiscard]] constexpr std::size_t receive_room() const noexcept { return receive_.room(state_); }
+    /// A number that changes when the receive FIFO does.
     [[nodiscard]] constexpr std::uint32_t receive_activity() const noexcept {
         return receive_.position(state_);
     }
+    /// Whether the character timeout is running.
     [[nodiscard]] constexpr bool character_timeout_armed() const noexcept {
         return fifo_enabled() && !receive_empty() && !state_.character_timeout &&
                state_.receive_timeout == ReceiveTimeout::manual;
     }
+    /// The time of four characters at the present rate and format.
     [[nodiscard]] constexpr std::chrono::nanoseconds character_timeout_length() const noexcept {
         using uart16550::LineControl;
         const LineControl control = line_control();
@@ -251,7 +273,9 @@ public:
         return std::chrono::nanoseconds(4 * half_bits * 8 * clocks_per_bit * 1'000'000'000 / clock_frequency);
     }
 
+    /// Whether no byte waits for the writer.
     [[nodiscard]] constexpr bool transmit_empty() const noexcept { return state_.transmit_count == 0; }
+    /// How many bytes still fit into the transmit FIFO.
     [[nodiscard]] constexpr std::size_t transmit_room() const noexcept {
         const std::size_t depth = transmit_depth();
         return depth > state_.transmit_count ? depth - state_.transmit_count : 0;
@@ -268,10 +292,15 @@ public:
         return (state_.modem_control & special) != 0;
     }
 
+    /// What happens to bytes that the writer does not take.
     [[nodiscard]] constexpr TransmitPolicy transmit_policy() const noexcept { return state_.transmit_policy; }
+    /// When received bytes below the trigger level interrupt.
     [[nodiscard]] constexpr ReceiveTimeout receive_timeout() const noexcept { return state_.receive_timeout; }
+    /// Whether OUT2 gates the interrupt.
     [[nodiscard]] constexpr InterruptGate interrupt_gate() const noexcept { return state_.interrupt_gate; }
+    /// Whether the device is a TL16C750.
     [[nodiscard]] constexpr bool fifo_64_allowed() const noexcept { return state_.fifo_64_allowed; }
+    /// CTS, DSR, RI and DCD as they come from outside.
     [[nodiscard]] constexpr uart16550::ModemStatus modem_inputs() const noexcept {
         return uart16550::ModemStatus(state_.modem_inputs);
     }
@@ -285,6 +314,7 @@ public:
             modem_control()[uart16550::ModemControl::out2] || state_.interrupt_gate == InterruptGate::none;
         return connected ? pending_sources() : std::uint8_t{0};
     }
+    /// The level of the interrupt line.
     [[nodiscard]] constexpr bool interrupt_level(std::size_t = 0) const noexcept {
         return interrupt_sources() != 0;
     }
@@ -304,6 +334,7 @@ public:
     [[nodiscard]] constexpr bool only_byte_read() const noexcept {
         return state_.receive_count >= receive_hold_level_ && !receive_.has_errors();
     }
+    /// The guest has read a byte of RBR: what follows from it.
     [[gnu::always_inline]] constexpr SerialEffects note_byte_read() noexcept {
         SerialEffects effects;
         if (receive_.has_errors()) [[unlikely]] {
@@ -319,9 +350,10 @@ public:
     }
     /// IIR. Acknowledges THRE, but only if IIR reports it.
     struct InterruptRead {
-        uart16550::InterruptIdentification id;
-        bool acknowledged;
+        uart16550::InterruptIdentification id;  ///< IIR
+        bool acknowledged;                      ///< whether the read has acknowledged THRE
     };
+    /// The guest reads IIR, which acknowledges THRE if that is what it reports.
     constexpr InterruptRead read_interrupt_identification() noexcept {
         const uart16550::InterruptId id = highest_interrupt();
         const bool acknowledged = id == uart16550::InterruptId::thr_empty;
@@ -330,11 +362,13 @@ public:
         }
         return {.id = interrupt_identification(id), .acknowledged = acknowledged};
     }
+    /// The guest reads LSR, which clears its error bits.
     constexpr uart16550::LineStatus read_line_status() noexcept {
         const uart16550::LineStatus status = line_status();
         state_.line_errors = 0;
         return status;
     }
+    /// The guest reads MSR, which clears its delta bits.
     constexpr uart16550::ModemStatus read_modem_status() noexcept {
         const uart16550::ModemStatus status = modem_status();
         state_.modem_deltas = 0;
@@ -495,12 +529,14 @@ public:
         note_received(effects);
         return effects;
     }
+    /// Four character times have passed.
     constexpr SerialEffects character_timeout() noexcept {
         if (character_timeout_armed()) {
             state_.character_timeout = true;
         }
         return {};
     }
+    /// Sets CTS, DSR, RI and DCD.
     constexpr SerialEffects set_modem_inputs(uart16550::ModemStatus lines) noexcept {
         SerialEffects effects;
         const Wiring before = wiring();
@@ -510,6 +546,7 @@ public:
         note_changes(before, effects);
         return effects;
     }
+    /// Sets what happens to bytes that the writer does not take.
     constexpr SerialEffects set_transmit_policy(TransmitPolicy policy) noexcept {
         SerialEffects effects;
         state_.transmit_policy = policy;
@@ -518,15 +555,18 @@ public:
         }
         return effects;
     }
+    /// Sets when received bytes below the trigger level interrupt.
     constexpr SerialEffects set_receive_timeout(ReceiveTimeout policy) noexcept {
         state_.receive_timeout = policy;
         update_derived_values();
         return {};
     }
+    /// Sets whether OUT2 gates the interrupt.
     constexpr SerialEffects set_interrupt_gate(InterruptGate gate) noexcept {
         state_.interrupt_gate = gate;
         return {};
     }
+    /// Sets whether the device is a TL16C750.
     constexpr SerialEffects allow_64_byte_fifo(bool allow) noexcept {
         SerialEffects effects;
         const Wiring before = wiring();
