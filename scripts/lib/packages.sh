@@ -40,6 +40,11 @@ test_packages=(
     zstd
 )
 
+# For the documentation site: scripts/docs, and the test that runs it.
+docs_packages=(
+    doxygen
+)
+
 # Needed in addition for the other stages of scripts/test.
 clang_packages=(
     clang-19

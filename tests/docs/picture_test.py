@@ -5,10 +5,14 @@ import collections
 import html
 import pathlib
 import re
+import sys
 import unittest
 import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "scripts/lib/docs"))
+import charts  # pylint: disable=wrong-import-position
+
 INCLUDE, KVM_VMM = ROOT / "include", ROOT / "examples/kvm_vmm/src"
 # They include everything, or nothing.
 UMBRELLAS = {"vmdevice/vmdevice.hpp", "vmsuperio/vmsuperio.hpp", "vmdevice/version.hpp", "vmsuperio/version.hpp"}
@@ -106,6 +110,19 @@ class PictureTest(unittest.TestCase):
         for source, target in EDGES:
             if "comment" in NODES[source] and "comment" in NODES[target]:
                 self.assertIn(target, actual[source], f"no file of {source} includes one of {target}")
+
+    def test_the_charts_show_the_figures_of_the_documentation(self):
+        for name, picture in charts.charts(ROOT).items():
+            self.assertEqual((ROOT / "docs/pictures" / name).read_text(encoding="utf-8"), picture, f"{name}: run scripts/picture")
+            xml.etree.ElementTree.fromstring(picture)
+
+    def test_the_other_pictures_have_the_labels_of_their_text(self):
+        for name in ("machine", "access"):
+            labels = re.findall(r' label="([^"]+)"', (ROOT / f"docs/pictures/{name}.dot").read_text(encoding="utf-8"))
+            root = xml.etree.ElementTree.parse(ROOT / f"docs/pictures/{name}.svg").getroot()
+            drawn = {text.text for text in root.iter(SVG + "text")}
+            self.assertEqual({line for label in labels for line in label.split("\\n")} - drawn, set(), f"{name}: run scripts/picture")
+            self.assertGreater(len(labels), 7)
 
 
 if __name__ == "__main__":
