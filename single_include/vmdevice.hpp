@@ -57,14 +57,14 @@ using MmioOffset = std::uint64_t;
 
 /// A port of the x86 I/O space, 0..0xFFFF.
 struct PioAddress {
-    std::uint16_t value;
+    std::uint16_t value;  ///< the port, 0 to 0xFFFF
 
     friend constexpr auto operator<=>(const PioAddress&, const PioAddress&) = default;
 };
 
 /// A guest physical address, 0..2^64-1.
 struct MmioAddress {
-    std::uint64_t value;
+    std::uint64_t value;  ///< the guest physical address in bytes
 
     friend constexpr auto operator<=>(const MmioAddress&, const MmioAddress&) = default;
 };
@@ -97,6 +97,7 @@ template <BusAddress A>
 
 namespace vmdevice::inline v0_2 {
 
+/// Why a resource cannot be allocated or freed.
 enum class AllocError : std::uint8_t {
     /// No free part of the permitted range is large enough.
     exhausted,
@@ -142,6 +143,7 @@ enum class AllocPolicy : std::uint8_t { first_match, last_match, exact_match };
 
 namespace vmdevice::inline v0_2 {
 
+/// Why a bus refused an operation.
 enum class BusError : std::uint8_t {
     /// No device claims the address, or the access extends past the end of the device's range, or the pointer
     /// to the device is empty.
@@ -209,16 +211,20 @@ public:
     /// The one address `base`.
     [[nodiscard]] static constexpr BusRange unit(A base) noexcept { return BusRange(base.value, base.value); }
 
+    /// The first address.
     [[nodiscard]] constexpr A base() const noexcept { return A{base_}; }
+    /// The last address, which belongs to the range.
     [[nodiscard]] constexpr A last() const noexcept { return A{last_}; }
     /// How many addresses the range covers, at least 1.
     [[nodiscard]] constexpr offset_type size() const noexcept {
         return static_cast<offset_type>(last_ - base_ + 1);
     }
 
+    /// Whether the address lies in the range.
     [[nodiscard]] constexpr bool contains(A address) const noexcept {
         return address.value >= base_ && address.value <= last_;
     }
+    /// Whether all of the other range lies in this one.
     [[nodiscard]] constexpr bool contains(const BusRange& other) const noexcept {
         return other.base_ >= base_ && other.last_ <= last_;
     }
@@ -227,6 +233,7 @@ public:
         return length != 0 && contains(address) &&
                static_cast<std::uint64_t>(length - 1) <= static_cast<std::uint64_t>(last_ - address.value);
     }
+    /// Whether the two ranges have an address in common.
     [[nodiscard]] constexpr bool overlaps(const BusRange& other) const noexcept {
         return base_ <= other.last_ && other.base_ <= last_;
     }
@@ -265,7 +272,9 @@ private:
     offset_type last_;
 };
 
+/// A range of ports.
 using PioRange = BusRange<PioAddress>;
+/// A range of guest physical memory.
 using MmioRange = BusRange<MmioAddress>;
 
 namespace detail {
@@ -311,16 +320,17 @@ enum class MsiIrqType : std::uint8_t {
     generic,
 };
 
+/// The six bytes of an Ethernet address in the order of transmission.
 using MacAddress = std::array<std::uint8_t, 6>;
 
 /// Ports.
 struct PioResource {
-    PioRange range;
+    PioRange range;  ///< the ports
     friend bool operator==(const PioResource&, const PioResource&) = default;
 };
 /// Guest physical memory.
 struct MmioResource {
-    MmioRange range;
+    MmioRange range;  ///< the memory
     friend bool operator==(const MmioResource&, const MmioResource&) = default;
 };
 /// Whether other devices may have the same interrupt line. A line is shared only if every device on it
@@ -337,24 +347,25 @@ enum class IrqSharing : std::uint8_t {
 
 /// A line of the interrupt controller (its global number, GSI).
 struct LegacyIrqResource {
-    std::uint32_t irq;
-    IrqSharing sharing = IrqSharing::exclusive;
+    std::uint32_t irq;                           ///< the number of the line: on a PC the GSI
+    IrqSharing sharing = IrqSharing::exclusive;  ///< whether others may have it too
     friend bool operator==(const LegacyIrqResource&, const LegacyIrqResource&) = default;
 };
 /// `count` consecutive message-signalled interrupts from `base` on.
 struct MsiIrqResource {
-    MsiIrqType type;
-    std::uint32_t base;
-    std::uint32_t count;
+    MsiIrqType type;      ///< the kind of the messages
+    std::uint32_t base;   ///< the first number
+    std::uint32_t count;  ///< how many follow one another
     friend bool operator==(const MsiIrqResource&, const MsiIrqResource&) = default;
 };
+/// An Ethernet address that a device is assigned.
 struct MacAddressResource {
-    MacAddress address;
+    MacAddress address;  ///< the address
     friend bool operator==(const MacAddressResource&, const MacAddressResource&) = default;
 };
 /// A memory slot of the hypervisor (the `slot` of KVM_SET_USER_MEMORY_REGION).
 struct KvmMemSlotResource {
-    std::uint32_t slot;
+    std::uint32_t slot;  ///< the number of the slot in KVM_SET_USER_MEMORY_REGION
     friend bool operator==(const KvmMemSlotResource&, const KvmMemSlotResource&) = default;
 };
 
@@ -364,8 +375,8 @@ using Resource = std::variant<PioResource, MmioResource, LegacyIrqResource, MsiI
 
 /// `size` ports, at `base` or, without one, anywhere inside `within` at a multiple of `align` (a power of 2).
 struct PioConstraint {
-    PioOffset size;
-    std::optional<PioAddress> base = std::nullopt;
+    PioOffset size;                                 ///< how many ports, at least 1
+    std::optional<PioAddress> base = std::nullopt;  ///< the first port, if it must be this one
     PioOffset align = 1;
     std::optional<PioRange> within = std::nullopt;
 
@@ -377,8 +388,8 @@ struct PioConstraint {
 /// `size` bytes of memory space, with the same rules. A device whose driver maps whole pages needs an `align`
 /// of 4096.
 struct MmioConstraint {
-    MmioOffset size;
-    std::optional<MmioAddress> base = std::nullopt;
+    MmioOffset size;                                 ///< how many bytes, at least 1
+    std::optional<MmioAddress> base = std::nullopt;  ///< the first address, if it must be this one
     MmioOffset align = 4096;
     std::optional<MmioRange> within = std::nullopt;
 
@@ -391,24 +402,24 @@ struct MmioConstraint {
 /// adjacent. If none is free, a device that permits sharing gets the line that the fewest devices share in
 /// the same way.
 struct LegacyIrqConstraint {
-    std::optional<std::uint32_t> irq = std::nullopt;
-    IrqSharing sharing = IrqSharing::exclusive;
-    std::uint32_t count = 1;
+    std::optional<std::uint32_t> irq = std::nullopt;  ///< the line, if it must be this one
+    IrqSharing sharing = IrqSharing::exclusive;       ///< whether the device shares its line
+    std::uint32_t count = 1;                          ///< how many lines, at least 1
 };
 /// `count` consecutive message-signalled interrupts, from `base` on or any.
 struct MsiIrqConstraint {
-    MsiIrqType type;
-    std::uint32_t count = 1;
-    std::optional<std::uint32_t> base = std::nullopt;
+    MsiIrqType type;                                   ///< the kind of the messages
+    std::uint32_t count = 1;                           ///< how many adjacent messages, at least 1
+    std::optional<std::uint32_t> base = std::nullopt;  ///< the first number, if it must be this one
 };
 /// A MAC address, `address` or any.
 struct MacAddressConstraint {
-    std::optional<MacAddress> address = std::nullopt;
+    std::optional<MacAddress> address = std::nullopt;  ///< the address, if it must be this one
 };
 /// `count` memory slots, from `slot` on or any.
 struct KvmMemSlotConstraint {
-    std::uint32_t count = 1;
-    std::optional<std::uint32_t> slot = std::nullopt;
+    std::uint32_t count = 1;                           ///< how many slots, at least 1
+    std::optional<std::uint32_t> slot = std::nullopt;  ///< the first slot, if it must be this one
 };
 
 /// One resource that a device requests.
@@ -421,14 +432,16 @@ class BasicDeviceResources {
 public:
     /// Consecutive interrupts: the number of the first, and how many.
     struct IrqRange {
-        std::uint32_t base;
-        std::uint32_t count;
+        std::uint32_t base;   ///< the first number
+        std::uint32_t count;  ///< how many follow one another
         friend bool operator==(const IrqRange&, const IrqRange&) = default;
     };
 
     BasicDeviceResources() = default;
+    /// The resources in the order given.
     BasicDeviceResources(std::initializer_list<AnyResource> resources) : resources_(resources) {}
 
+    /// Adds a resource at the end.
     void append(AnyResource resource) { resources_.push_back(resource); }
     /// Makes room for `count` resources in all, so that appending them cannot run out of memory.
     void reserve(std::size_t count) { resources_.reserve(count); }
@@ -443,9 +456,11 @@ public:
         return false;
     }
 
+    /// All ranges of ports, in the order of the constraints.
     [[nodiscard]] std::vector<PioRange> get_pio_address_ranges() const {
         return collect<PioResource>([](const PioResource& found) { return found.range; });
     }
+    /// All ranges of memory, in the order of the constraints.
     [[nodiscard]] std::vector<MmioRange> get_mmio_address_ranges() const {
         return collect<MmioResource>([](const MmioResource& found) { return found.range; });
     }
@@ -453,6 +468,7 @@ public:
     [[nodiscard]] std::optional<std::uint32_t> get_legacy_irq() const {
         return first<LegacyIrqResource>([](const LegacyIrqResource& found) { return found.irq; });
     }
+    /// All interrupt lines, in the order of the constraints.
     [[nodiscard]] std::vector<std::uint32_t> get_legacy_irqs() const {
         return collect<LegacyIrqResource>([](const LegacyIrqResource& found) { return found.irq; });
     }
@@ -462,14 +478,18 @@ public:
     [[nodiscard]] std::optional<IrqRange> get_pci_msix_irqs() const { return msi(MsiIrqType::pci_msix); }
     /// The message-signalled interrupts that are not PCI's.
     [[nodiscard]] std::optional<IrqRange> get_generic_msi_irqs() const { return msi(MsiIrqType::generic); }
+    /// The Ethernet address, if there is one.
     [[nodiscard]] std::optional<MacAddress> get_mac_address() const {
         return first<MacAddressResource>([](const MacAddressResource& found) { return found.address; });
     }
+    /// All memory slots, in the order of the constraints.
     [[nodiscard]] std::vector<std::uint32_t> get_kvm_mem_slots() const {
         return collect<KvmMemSlotResource>([](const KvmMemSlotResource& found) { return found.slot; });
     }
+    /// Everything, in the order of the constraints.
     [[nodiscard]] std::span<const AnyResource> get_all_resources() const { return resources_; }
 
+    /// How many resources there are.
     [[nodiscard]] std::size_t size() const noexcept { return resources_.size(); }
     [[nodiscard]] bool empty() const noexcept { return resources_.empty(); }
     [[nodiscard]] auto begin() const noexcept { return resources_.begin(); }
@@ -530,14 +550,16 @@ namespace vmdevice::inline v0_2 {
 
 /// A number of something: an interrupt, a device, a memory slot.
 struct Number {
-    std::uint32_t value;
+    std::uint32_t value;  ///< the number
     friend constexpr auto operator<=>(const Number&, const Number&) = default;
 };
+/// Numbers that follow one another.
 using NumberRange = BusRange<Number>;
 
 /// The spaces that a SystemAllocator manages. In a space that is not given, nothing can be allocated.
 struct SystemAllocatorConfig {
-    std::optional<PioRange> pio = std::nullopt;
+    std::optional<PioRange> pio = std::nullopt;  ///< the ports that devices may have
+    /// The guest physical memory that devices may have, in bytes.
     std::optional<MmioRange> mmio = std::nullopt;
     /// Lines of the interrupt controller for devices: 5..15 or 16..23 on a PC.
     std::optional<NumberRange> irq = std::nullopt;
@@ -556,23 +578,23 @@ struct SystemAllocatorConfig {
 struct SystemAllocatorState {
     /// A line that devices share.
     struct SharedIrq {
-        std::uint32_t irq;
-        IrqSharing sharing;
+        std::uint32_t irq;   ///< the number of the line
+        IrqSharing sharing;  ///< how its devices share it
         /// How many devices have the line, at least 1.
         std::uint32_t holders;
         friend bool operator==(const SharedIrq&, const SharedIrq&) = default;
     };
 
-    SystemAllocatorConfig config;
-    std::vector<PioRange> pio;
-    std::vector<MmioRange> mmio;
+    SystemAllocatorConfig config;  ///< what can be allocated
+    std::vector<PioRange> pio;     ///< the allocated ports
+    std::vector<MmioRange> mmio;   ///< the allocated memory
     /// Individual lines, including the shared ones.
     std::vector<NumberRange> irq;
-    std::vector<SharedIrq> shared_irq;
-    std::vector<NumberRange> msi;
+    std::vector<SharedIrq> shared_irq;  ///< the lines that several devices have
+    std::vector<NumberRange> msi;       ///< the allocated message-signalled interrupts
     /// Individual numbers, as in the next two members.
     std::vector<NumberRange> kvm_mem_slots;
-    std::vector<NumberRange> instance_ids;
+    std::vector<NumberRange> instance_ids;  ///< the allocated instance ids
     /// The lower three bytes of the MAC addresses that begin with 52:54:00.
     std::vector<NumberRange> mac_numbers;
 
@@ -582,7 +604,7 @@ struct SystemAllocatorState {
 /// A saved state that no SystemAllocator can be in, or bytes that hold none. `field` names the first invalid
 /// member of SystemAllocatorState; `header` stands for the tag, the version and the length.
 struct AllocatorStateError {
-    std::string_view field;
+    std::string_view field;  ///< the member that is wrong
     friend constexpr bool operator==(const AllocatorStateError&, const AllocatorStateError&) = default;
 };
 [[nodiscard]] inline std::string to_string(const AllocatorStateError& error) {
@@ -1002,6 +1024,7 @@ public:
     using offset_type = OffsetOf<A>;
     using range_type = BusRange<A>;
 
+    /// An allocator of the addresses of `space`, none of which is allocated.
     explicit RangeAllocator(range_type space) : pool_(span_of(space)) {}
 
     /// Allocates a range of `size` at a multiple of `align`, inside `within` if that is given. `at` is the
@@ -1047,7 +1070,9 @@ public:
     /// cancel_move().
     class Move {
     public:
+        /// The range that the device has.
         [[nodiscard]] range_type from() const noexcept { return from_; }
+        /// The range that it is to have.
         [[nodiscard]] range_type to() const noexcept { return to_; }
 
     private:
@@ -1107,6 +1132,7 @@ public:
         }
     }
 
+    /// All addresses, allocated or not.
     [[nodiscard]] range_type space() const noexcept { return range_of(pool_.space()); }
     /// How many ranges are allocated.
     [[nodiscard]] std::size_t allocated() const noexcept { return pool_.used().size(); }
@@ -1171,10 +1197,11 @@ namespace vmdevice::inline v0_2 {
 /// Which of several requests was refused, and why. It converts to the reason, so that it can be compared with
 /// an AllocError.
 struct AllocFailure {
-    AllocError reason;
+    AllocError reason;  ///< why the allocation failed
     /// The index of the refused constraint.
     std::size_t index;
     // NOLINTNEXTLINE(google-explicit-constructor): a failure can be compared with a reason
+    /// The reason alone, for comparisons.
     constexpr operator AllocError() const noexcept { return reason; }
 };
 
@@ -1182,8 +1209,11 @@ struct AllocFailure {
 template <class AnyResources = DeviceResources, class Error = AllocError>
 class BasicSystemAllocator {
 public:
+    /// The resources that an allocation returns.
     using Resources = AnyResources;
 
+    /// An allocator of the ranges that `config` lists; a member that is absent there has nothing to
+    /// allocate.
     explicit BasicSystemAllocator(const SystemAllocatorConfig& config)
         : pio_(make<PioAddress>(config.pio)),
           mmio_(make<MmioAddress>(config.mmio)),
@@ -1194,11 +1224,15 @@ public:
           mac_numbers_(NumberRange::from_bounds(Number{0}, Number{0xFF'FFFF}).value()),
           config_(config) {}
 
+    /// Allocates `size` ports, at `base` if that is given. Returns `resource_exhausted` or what is wrong
+    /// with the request.
     [[nodiscard]] std::expected<PioRange, Error> allocate_pio(PioOffset size, PioOffset align = 1,
                                                               AllocPolicy policy = AllocPolicy::first_match,
                                                               std::optional<PioAddress> at = std::nullopt) {
         return from<PioAddress>(pio_, size, align, policy, std::nullopt, at);
     }
+    /// Allocates `size` bytes of guest physical memory, at `base` if that is given. Errors as for
+    /// allocate_pio.
     [[nodiscard]] std::expected<MmioRange, Error> allocate_mmio(
         MmioOffset size, MmioOffset align = 4096, AllocPolicy policy = AllocPolicy::first_match,
         std::optional<MmioAddress> at = std::nullopt) {
@@ -1244,9 +1278,11 @@ public:
         return id ? std::expected<std::uint32_t, Error>(id->base().value) : std::unexpected(id.error());
     }
 
+    /// Returns ports to the allocator. Only a whole allocated range can be freed.
     [[nodiscard]] std::expected<void, Error> free_pio(PioRange range) noexcept {
         return give_back(pio_, range);
     }
+    /// Returns memory to the allocator. Only a whole allocated range can be freed.
     [[nodiscard]] std::expected<void, Error> free_mmio(MmioRange range) noexcept {
         return give_back(mmio_, range);
     }
@@ -1265,13 +1301,16 @@ public:
         }
         return give_back(irq_, NumberRange::unit(Number{irq}));
     }
+    /// Returns adjacent message-signalled interrupts to the allocator.
     [[nodiscard]] std::expected<void, Error> free_msi(std::uint32_t base, std::uint32_t count) noexcept {
         const auto range = NumberRange::create(Number{base}, count);
         return range ? give_back(msi_, *range) : std::unexpected(Error::not_allocated);
     }
+    /// Returns a memory slot of KVM to the allocator.
     [[nodiscard]] std::expected<void, Error> free_kvm_mem_slot(std::uint32_t slot) noexcept {
         return give_back(kvm_mem_slots_, NumberRange::unit(Number{slot}));
     }
+    /// Returns an instance id to the allocator.
     [[nodiscard]] std::expected<void, Error> free_instance_id(std::uint32_t id) noexcept {
         return instance_ids_.free(NumberRange::unit(Number{id}));
     }
@@ -1310,6 +1349,7 @@ public:
         allocation.parts.clear();
         return resources;
     }
+    /// Allocates all of the constraints or nothing; the failure names the constraint at fault by its index.
     [[nodiscard]] std::expected<Resources, AllocFailure> allocate(
         std::initializer_list<ResourceConstraint> constraints) {
         return allocate(std::span(constraints.begin(), constraints.size()));
@@ -1327,6 +1367,7 @@ public:
     [[nodiscard]] bool is_allocated(const Resource& resource) const {
         return std::visit([&](const auto& owned) { return holds(owned); }, resource);
     }
+    /// Whether allocate_instance_id has returned this id and it has not been freed.
     [[nodiscard]] bool is_instance_id_allocated(std::uint32_t id) const noexcept {
         return instance_ids_.is_allocated(NumberRange::unit(Number{id}));
     }
@@ -1334,6 +1375,7 @@ public:
     [[nodiscard]] std::optional<PioRange> allocation_at(PioAddress address) const noexcept {
         return pio_ ? pio_->allocation_at(address) : std::nullopt;
     }
+    /// The allocated range of memory that contains the address.
     [[nodiscard]] std::optional<MmioRange> allocation_at(MmioAddress address) const noexcept {
         return mmio_ ? mmio_->allocation_at(address) : std::nullopt;
     }
@@ -1353,13 +1395,18 @@ public:
                                                                                     PioRange to) {
         return begin_move_in(pio_, from, to);
     }
+    /// The first half of a move of a device's memory: allocates the new range and keeps the old one.
     [[nodiscard]] std::expected<RangeAllocator<MmioAddress>::Move, Error> begin_move(MmioRange from,
                                                                                      MmioRange to) {
         return begin_move_in(mmio_, from, to);
     }
+    /// Ends a move that succeeded: frees the old range.
     void finish_move(const RangeAllocator<PioAddress>::Move& move) noexcept { pio_->finish_move(move); }
+    /// Ends a move that succeeded: frees the old range.
     void finish_move(const RangeAllocator<MmioAddress>::Move& move) noexcept { mmio_->finish_move(move); }
+    /// Ends a move that failed: frees the new range.
     void cancel_move(const RangeAllocator<PioAddress>::Move& move) noexcept { pio_->cancel_move(move); }
+    /// Ends a move that failed: frees the new range.
     void cancel_move(const RangeAllocator<MmioAddress>::Move& move) noexcept { mmio_->cancel_move(move); }
 
     /// The allocations, for a saved state; see SystemAllocator::from_state().
@@ -1789,6 +1836,7 @@ class SystemAllocator : public BasicSystemAllocator<> {
 public:
     // Not inherited: with it would come the deleted default constructor, which makes SystemAllocator({})
     // ambiguous.
+    /// An allocator of the ranges that `config` lists.
     template <class = void>
     explicit SystemAllocator(const SystemAllocatorConfig& config) : BasicSystemAllocator(config) {}
 
@@ -2092,6 +2140,7 @@ namespace vmdevice::inline v0_2 {
 /// deregistered or the bus is destroyed; other registrations do not affect it.
 template <BusAddress A, class Dev>
 struct BusEntry {
+    /// The device `found` at the range `at`.
     constexpr BusEntry(BusRange<A> at, Dev& found) noexcept : range(at), device(found) {}
     constexpr BusEntry(const BusEntry&) noexcept = default;
     /// Makes this entry refer to the same registration as `other`; the devices are not changed.
@@ -2102,8 +2151,8 @@ struct BusEntry {
         return *this;
     }
 
-    BusRange<A> range;
-    Dev& device;
+    BusRange<A> range;  ///< the addresses of the device
+    Dev& device;        ///< the device
 };
 
 /// Maps address ranges to devices of any type. `Dev` is the type that the bus stores: a value, a pointer, a
@@ -2157,9 +2206,13 @@ public:
     using address_type = A;
     using device_type = Dev;
     using range_type = BusRange<A>;
+    /// What a search returns: a range and its device.
     using entry_type = BusEntry<A, Dev>;
+    /// What a search of a const bus returns.
     using const_entry_type = BusEntry<A, const Dev>;
+    /// Visits the entries in the order of their addresses.
     using iterator = Iterator<Dev>;
+    /// Visits the entries of a const bus in the order of their addresses.
     using const_iterator = Iterator<const Dev>;
 
     /// Registers `device` at `range`. Returns `device_overlap` if any address of the range is taken. In this
@@ -2232,6 +2285,7 @@ public:
     /// Whether any address of `range` belongs to a device.
     [[nodiscard]] bool overlaps(range_type range) const { return taken(range); }
 
+    /// How many ranges are registered.
     [[nodiscard]] std::size_t size() const noexcept { return index_.size(); }
     [[nodiscard]] bool empty() const noexcept { return index_.size() == 0; }
 
@@ -2290,8 +2344,10 @@ private:
     Index index_;
 };
 
+/// A bus of ports.
 template <class Dev>
 using PioBus = Bus<PioAddress, Dev>;
+/// A bus of memory.
 template <class Dev>
 using MmioBus = Bus<MmioAddress, Dev>;
 
@@ -2543,6 +2599,7 @@ public:
     ByteDevice()
         requires std::default_initializable<D>
         : device_(), shift_(0), window_(window_of({})) {}
+    /// Takes the model. Options: how many registers it has, and how far apart they are.
     explicit ByteDevice(D device, ByteDeviceOptions options = {})
         : device_(std::forward<D>(device)), shift_(shift_of(options)), window_(window_of(options)) {}
     /// A model of `register_count` registers.
@@ -2565,6 +2622,7 @@ public:
 
     /// The model.
     [[nodiscard]] Target& device() noexcept { return detail::byte_registers(device_); }
+    /// The model.
     [[nodiscard]] const Target& device() const noexcept {
         return detail::byte_registers(const_cast<std::remove_reference_t<D>&>(device_));
     }
@@ -2694,6 +2752,8 @@ public:
     /// DeviceMmio, and is registered by a pointer whose type shows that, it is called through that interface
     /// on the bus in question.
     virtual void read(std::uint64_t address, std::span<std::uint8_t> data, IoType type) = 0;
+    /// A write of 1 to 8 bytes, or more from a string instruction, at a guest address inside one of the
+    /// device's ranges.
     virtual void write(std::uint64_t address, std::span<const std::uint8_t> data, IoType type) = 0;
     /// Called with the assigned resources before the device becomes reachable there, at a registration and at
     /// a move, and with an empty set after it has become unreachable. It runs on the thread that called the
@@ -2706,6 +2766,7 @@ public:
 /// Identifies a device as long as it is registered.
 using InstanceId = std::uint32_t;
 
+/// Why an operation of DeviceManager failed.
 enum class DeviceManagerError : std::uint8_t {
     /// The pointer to the device is empty.
     no_device,
@@ -2755,11 +2816,12 @@ enum class DeviceManagerError : std::uint8_t {
 /// An error with its details. It converts to its kind, so that it can be compared with one and used in a
 /// switch.
 struct DeviceManagerFailure {
-    DeviceManagerError kind;
+    DeviceManagerError kind;  ///< why the operation failed
     /// The resource and its holder: "IRQ 4 is held by COM1". Empty if the kind is sufficient.
     std::string detail;
 
     // NOLINTNEXTLINE(google-explicit-constructor): a failure can be compared with a kind
+    /// The kind alone, for comparisons.
     operator DeviceManagerError() const noexcept { return kind; }
 };
 /// "a resource is not available: IRQ 4 is held by COM1".
@@ -2774,25 +2836,26 @@ struct DeviceManagerFailure {
 
 /// A registered device as plain data, for the saved state of a machine.
 struct DeviceRecord {
-    InstanceId id{};
-    std::string name;
-    std::optional<InstanceId> parent;
-    DeviceResources resources;
+    InstanceId id{};                   ///< the id that the device keeps when it is restored
+    std::string name;                  ///< the device's name
+    std::optional<InstanceId> parent;  ///< the id of the device whose child it is
+    DeviceResources resources;         ///< what it was assigned
     friend bool operator==(const DeviceRecord&, const DeviceRecord&) = default;
 };
 
 /// One registered device.
 struct DeviceInfo {
-    InstanceId id{};
-    std::string name;
-    std::optional<InstanceId> parent;
-    DeviceResources resources;
+    InstanceId id{};                   ///< the id of the device
+    std::string name;                  ///< the device's name
+    std::optional<InstanceId> parent;  ///< the id of the device whose child it is
+    DeviceResources resources;         ///< what it is assigned
     /// The device, if it is a Device.
     std::shared_ptr<Device> device;
     /// Its bus interfaces, if it implements them itself.
     std::shared_ptr<DevicePio> pio;
-    std::shared_ptr<DeviceMmio> mmio;
+    std::shared_ptr<DeviceMmio> mmio;  ///< the device on the memory bus, if it is on that
 
+    /// What to save of the device, for DeviceManager::restore_device.
     [[nodiscard]] DeviceRecord record() const { return {id, name, parent, resources}; }
 };
 
@@ -5094,6 +5157,7 @@ concept BusDevice = std::derived_from<D, DevicePio> || std::derived_from<D, Devi
 template <class Allocator = SystemAllocator, class Failure = DeviceManagerFailure>
 class BasicDeviceManager {
 public:
+    /// The id of the new device, or why it was not registered.
     using Registered = std::expected<InstanceId, Failure>;
 
     /// The allocator must outlive the manager.
@@ -5165,6 +5229,7 @@ public:
                                              std::optional<InstanceId> parent = std::nullopt) {
         return device ? add(parts_of(std::move(name), device), parent, requested) : no_device();
     }
+    /// The same, with the constraints written in the call.
     template <class D>
         requires BusDevice<D> || std::derived_from<D, Device>
     [[nodiscard]] Registered register_device(std::string name, const std::shared_ptr<D>& device,
@@ -5181,6 +5246,7 @@ public:
                                      std::optional<InstanceId> parent = std::nullopt) {
         return add(no_parts(std::move(name)), parent, requested);
     }
+    /// Reserves resources for a device that someone else emulates, for example KVM.
     [[nodiscard]] Registered reserve(std::string name,
                                      std::initializer_list<ResourceConstraint> requested = {},
                                      std::optional<InstanceId> parent = std::nullopt) {
@@ -5240,6 +5306,8 @@ public:
     [[nodiscard]] std::expected<void, Failure> move_pio(PioAddress any_address_inside, PioRange to) {
         return move<PioResource, PioConstraint>(any_address_inside, to);
     }
+    /// Moves a device's memory to another range of the same size; `any_address_inside` identifies the old
+    /// one.
     [[nodiscard]] std::expected<void, Failure> move_mmio(MmioAddress any_address_inside, MmioRange to) {
         return move<MmioResource, MmioConstraint>(any_address_inside, to);
     }
@@ -5253,6 +5321,7 @@ public:
         const auto port = port_of(address);
         return port ? io_.pio_read(*port, data) : std::unexpected(BusError::device_not_found);
     }
+    /// Dispatches a write, as IoManager::pio_write and mmio_write do.
     [[nodiscard]] std::expected<void, BusError> write(std::uint64_t address,
                                                       std::span<const std::uint8_t> data, IoType type) {
         if (type == IoType::mmio) {
@@ -5266,6 +5335,7 @@ public:
     /// should be moved and removed by the manager, not here.
     [[nodiscard]] IoManager& io_manager() noexcept { return io_; }
 
+    /// How many devices are registered, reservations included.
     [[nodiscard]] std::size_t size() const {
         const detail::LockGuard guard(mutex_);
         std::size_t count = 0;
@@ -5286,6 +5356,7 @@ public:
         }
         return all;
     }
+    /// The device with this id.
     [[nodiscard]] std::optional<DeviceInfo> find(InstanceId id) const {
         return first([&](const Node& node) { return node.id == id; });
     }
@@ -5297,6 +5368,7 @@ public:
     [[nodiscard]] std::optional<DeviceInfo> owner(PioAddress address) const {
         return first([&](const Node& node) { return node.template range_at<PioResource>(address); });
     }
+    /// The device that owns this address.
     [[nodiscard]] std::optional<DeviceInfo> owner(MmioAddress address) const {
         return first([&](const Node& node) { return node.template range_at<MmioResource>(address); });
     }
@@ -5935,7 +6007,9 @@ public:
     LockedModel& operator=(const LockedModel&) = delete;
     ~LockedModel() = default;
 
+    /// The model; the lock is held.
     [[nodiscard]] Model* operator->() const noexcept { return model_; }
+    /// The model; the lock is held.
     [[nodiscard]] Model& operator*() const noexcept { return *model_; }
 
 private:
@@ -5972,7 +6046,9 @@ public:
     Locked(const Locked&) = delete;
     Locked& operator=(const Locked&) = delete;
 
-    /// The model, with the mutex held until the guard is destroyed.
+    /// The model, with the mutex held until the guard is destroyed: without a name, at the end of the
+    /// statement. Two calls in one statement, such as `a->lock()->x() && a->lock()->y()`, wait for each other
+    /// forever; keep the first guard in a variable instead.
     [[nodiscard]] LockedModel<Locked> lock() VMDEVICE_NO_ANALYSIS { return {mutex_, device_}; }
     [[nodiscard]] LockedModel<const Locked> lock() const VMDEVICE_NO_ANALYSIS { return {mutex_, device_}; }
 
@@ -5989,20 +6065,25 @@ public:
         return detail::call(std::forward<F>(function), std::as_const(device_));
     }
 
+    /// Forwards to the model, with the lock held.
     template <std::unsigned_integral Offset>
     auto read(Offset offset)
         requires requires(D& device) { device.read(offset); }
+    /// Forwards to the model, with the lock held.
     {
         const detail::DeviceLock guard(mutex_);
         return device_.read(offset);
     }
+    /// Forwards to the model, with the lock held.
     template <std::unsigned_integral Offset>
     auto write(Offset offset, std::uint8_t value)
         requires requires(D& device) { device.write(offset, value); }
+    /// Forwards to the model, with the lock held.
     {
         const detail::DeviceLock guard(mutex_);
         return device_.write(offset, value);
     }
+    /// Forwards to the model, with the lock held.
     auto write_data(std::span<const std::uint8_t> data)
         requires requires(D& device) { device.write_data(data); }
     {
@@ -6033,6 +6114,7 @@ namespace vmdevice::inline v0_2 {
 /// Thread safety: that of the device.
 class PortView : public DevicePio {
 public:
+    /// Offsets that `device` sees are counted from the port `origin`.
     PortView(PioAddress origin, std::shared_ptr<DevicePio> device)
         : origin_(origin), device_(std::move(device)) {}
 
@@ -6098,6 +6180,7 @@ public:
     SpanDevice()
         requires std::default_initializable<D>
         : device_() {}
+    /// Takes the model.
     explicit SpanDevice(D device) : device_(std::forward<D>(device)) {}
     /// Constructs the model in place, for a model that cannot be moved.
     template <class... Args>
@@ -6193,6 +6276,7 @@ template <RegisterModel Model>
 [[nodiscard]] std::shared_ptr<SharedDevice<Model>> share(Model model) {
     return share(std::in_place_type<Model>, std::move(model));
 }
+/// The same, with the model's registers spaced as the options say.
 template <ByteRegisters Model>
 [[nodiscard]] std::shared_ptr<SharedDevice<Model>> share(Model model, ByteDeviceOptions options) {
     return std::make_shared<SharedDevice<Model>>(std::in_place, options, std::move(model));

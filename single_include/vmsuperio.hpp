@@ -101,7 +101,9 @@ template <std::integral Count>
 
 }  // namespace detail
 
+/// A clock that cannot be set: `std::chrono::steady_clock`.
 using SteadyClock = std::chrono::steady_clock;
+/// The host's wall clock: `std::chrono::system_clock`.
 using SystemClock = std::chrono::system_clock;
 static_assert(Clock<SteadyClock> && Clock<SystemClock>);
 
@@ -115,9 +117,11 @@ public:
     static constexpr bool is_steady = false;
 
     constexpr ManualClock() = default;
+    /// A clock that shows `since_epoch` until it is set or advanced.
     explicit constexpr ManualClock(duration since_epoch) : now_(since_epoch) {}
 
     [[nodiscard]] constexpr time_point now() const noexcept { return time_point(now_); }
+    /// Sets the time; it may go back.
     constexpr void set(duration since_epoch) noexcept { now_ = since_epoch; }
     /// Stops at the ends of the range.
     constexpr void advance(duration by) noexcept {
@@ -135,6 +139,7 @@ template <Clock C>
 class ClockRef {
 public:
     // NOLINTNEXTLINE(google-explicit-constructor): a reference to a clock is a clock
+    /// Refers to a clock, which must outlive this object.
     constexpr ClockRef(const C& clock) noexcept : clock_(&clock) {}
 
     [[nodiscard]] constexpr auto now() const { return clock_->now(); }
@@ -191,10 +196,11 @@ enum class HostErrorSource : std::uint8_t {
 /// an events type that the user supplies may have the member `host_error(HostErrorSource)`, which is called
 /// each time.
 struct HostErrors {
-    std::uint64_t interrupt{};
-    std::uint64_t reset{};
-    std::uint64_t output{};
+    std::uint64_t interrupt{};  ///< failures of interrupt triggers
+    std::uint64_t reset{};      ///< failures of the trigger that resets the CPU
+    std::uint64_t output{};     ///< failures of writers and sinks
 
+    /// The sum of all.
     [[nodiscard]] constexpr std::uint64_t total() const noexcept { return interrupt + reset + output; }
     friend constexpr bool operator==(const HostErrors&, const HostErrors&) = default;
 };
@@ -215,26 +221,29 @@ enum class Access : std::uint8_t {
 
 /// The bits of a field, and the effect of a guest's write on them.
 struct FieldBits {
-    std::uint64_t mask;
-    unsigned shift;
-    Access access;
+    std::uint64_t mask;  ///< the field's bits in the register
+    unsigned shift;      ///< the lowest of these bits
+    Access access;       ///< the effect of a guest's write
 };
 
 /// A field of a register at run time, for traces, for `inspect()` and for debuggers.
 struct FieldInfo {
     std::string_view name;
-    std::uint64_t mask;
-    unsigned shift;
-    Access access;
+    std::uint64_t mask;  ///< the field's bits in the register
+    unsigned shift;      ///< the lowest of these bits
+    Access access;       ///< the effect of a guest's write
 
     // The length by the built-in: std::string_view counts characters one by one while it compiles.
+    /// A field by its name and its bits.
     consteval FieldInfo(const char* field_name, FieldBits bits) noexcept
         : name(field_name, __builtin_strlen(field_name)),
           mask(bits.mask),
           shift(bits.shift),
           access(bits.access) {}
 
+    /// Whether the field has one bit.
     [[nodiscard]] constexpr bool is_bit() const noexcept { return mask >> shift == 1; }
+    /// The field's value in a register.
     [[nodiscard]] constexpr std::uint64_t value_in(std::uint64_t register_value) const noexcept {
         return (register_value & mask) >> shift;
     }
@@ -266,30 +275,37 @@ public:
     struct Field {
         static_assert(Low <= High && High < std::numeric_limits<Value>::digits,
                       "the field is outside the register");
-        static constexpr unsigned shift = Low;
-        static constexpr Access access = How;
+        static constexpr unsigned shift = Low;  ///< the lowest bit
+        static constexpr Access access = How;   ///< the effect of a guest's write
+        /// The largest value of the field.
         static constexpr Value max = static_cast<Value>(
             std::numeric_limits<Value>::max() >> (std::numeric_limits<Value>::digits - 1U - (High - Low)));
+        /// The field's bits in the register.
         static constexpr Value mask = static_cast<Value>(max << shift);
-        static constexpr FieldBits bits{.mask = mask, .shift = Low, .access = How};
+        static constexpr FieldBits bits{.mask = mask, .shift = Low, .access = How};  ///< all of this as data
     };
     template <unsigned Position, Access How = Access::read_write>
     struct Bit : Field<Position, Position, How> {};
 
     constexpr Register() = default;
+    /// The register with this value.
     explicit constexpr Register(Value value) noexcept : value_(value) {}
 
+    /// The whole register.
     [[nodiscard]] constexpr Value value() const noexcept { return value_; }
 
+    /// Whether the bit is set.
     template <unsigned Position, Access How>
     [[nodiscard]] constexpr bool operator[](Bit<Position, How>) const noexcept {
         return (value_ & Bit<Position, How>::mask) != 0;
     }
+    /// The value of the field, shifted down to bit 0.
     template <unsigned Low, unsigned High, Access How>
     [[nodiscard]] constexpr Value operator[](Field<Low, High, How>) const noexcept {
         return static_cast<Value>((value_ & Field<Low, High, How>::mask) >> Low);
     }
 
+    /// Sets or clears a bit.
     template <unsigned Position, Access How>
     constexpr Derived& set(Bit<Position, How> bit, bool on = true) noexcept {
         value_ = static_cast<Value>(on ? (value_ | bit.mask) : (value_ & ~bit.mask));
@@ -302,6 +318,7 @@ public:
                                     (static_cast<Value>(field_value << Low) & field.mask));
         return static_cast<Derived&>(*this);
     }
+    /// Clears a bit.
     template <unsigned Position, Access How>
     constexpr Derived& clear(Bit<Position, How> bit) noexcept {
         return set(bit, false);
@@ -385,6 +402,7 @@ private:
 /// Decoding checks only the format. Each device's `from_state` checks whether the values are valid.
 namespace vmsuperio::inline v0_2 {
 
+/// Why bytes are not a state.
 enum class SnapshotError : std::uint8_t {
     truncated,            ///< fewer bytes than the header states, or than the version's fields need
     wrong_tag,            ///< the bytes are the state of another kind of device
@@ -418,8 +436,9 @@ enum class SnapshotError : std::uint8_t {
     return tag;
 }
 
+/// The kind of a state and its versions.
 struct SnapshotFormat {
-    std::uint32_t tag;
+    std::uint32_t tag;             ///< four characters, from snapshot_tag()
     std::uint16_t version;         ///< of the fields, from 1
     std::uint16_t readable_since;  ///< the oldest version whose reader can read these bytes
 };
@@ -427,16 +446,19 @@ struct SnapshotFormat {
 /// Specifies in a `visit` that a number is the register `R` of the dictionary (`registers/`).
 template <class R>
 struct AsRegister {};
+/// Text shows the member as this register.
 template <class R>
 inline constexpr AsRegister<R> as{};
 /// Specifies in a `visit` that a number is a value of the enumeration `Command`, which `to_string` names; 0
 /// for none.
 template <class Command>
 struct AsCommand {};
+/// Text shows the member as this command.
 template <class Command>
 inline constexpr AsCommand<Command> as_command{};
 /// Specifies in a `visit` that a byte is a count, which the text shows as a decimal number.
 struct AsDecimal {};
+/// Text shows the member as a decimal number.
 inline constexpr AsDecimal decimal{};
 
 namespace detail {
@@ -923,6 +945,7 @@ public:
     using error_type = typename T::error_type;
 
     // NOLINTNEXTLINE(google-explicit-constructor): a reference to a trigger is a trigger
+    /// Refers to a trigger, which must outlive this object.
     constexpr TriggerRef(T& trigger) noexcept : trigger_(&trigger) {}
 
     [[nodiscard]] constexpr std::expected<void, error_type> trigger() { return trigger_->trigger(); }
@@ -972,8 +995,10 @@ class InterruptLine {
 public:
     using error_type = typename T::error_type;
 
+    /// A line that is low.
     explicit constexpr InterruptLine(T trigger) : trigger_(std::move(trigger)) {}
 
+    /// The present level.
     [[nodiscard]] constexpr bool level() const noexcept { return level_; }
     [[nodiscard]] constexpr T& trigger() noexcept { return trigger_; }
     [[nodiscard]] constexpr const T& trigger() const noexcept { return trigger_; }
@@ -1080,6 +1105,7 @@ public:
     [[nodiscard]] constexpr Events& events() noexcept { return events_; }
 
 protected:
+    /// A shell around `core` with a trigger for each of its lines.
     constexpr DeviceShell(const Core& core, Events events, Ts... triggers)
         : core_(core), lines_{{InterruptLine<Ts>(std::move(triggers))}...}, events_(std::move(events)) {}
 
@@ -1167,6 +1193,7 @@ inline constexpr std::uint8_t timer_offset = 8;    // PM_TMR
 inline constexpr std::uint8_t event_length = 4;    // PM1_EVT_LEN: status and enable
 inline constexpr std::uint8_t control_length = 2;  // PM1_CNT_LEN
 inline constexpr std::uint8_t timer_length = 4;    // PM_TMR_LEN
+/// How many ports the whole block has.
 inline constexpr std::size_t block_length = 12;
 
 inline constexpr std::int64_t timer_frequency = 3'579'545;  ///< Hz (ACPI 6.5, 4.8.2.1)
@@ -1311,7 +1338,7 @@ namespace vmsuperio::inline v0_2 {
 /// A saved state that no device can be in. `field` names the first invalid member; it refers to a string
 /// literal.
 struct StateError {
-    std::string_view field;
+    std::string_view field;  ///< the member that is wrong
 
     friend constexpr bool operator==(const StateError&, const StateError&) = default;
 };
@@ -1508,19 +1535,22 @@ enum class AcpiTimerWidth : std::uint8_t {
 struct AcpiPmOptions {
     /// SLP_TYPx of soft-off, 0 to 7: the first element of the DSDT's \_S5.
     std::uint8_t sleep_type_s5{5};
+    /// How many bits of the timer count; the FADT must say the same.
     AcpiTimerWidth timer_width{AcpiTimerWidth::bits_32};
 };
 
+/// Everything that an AcpiPm remembers; the default is a device that has just been reset.
 struct AcpiPmState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("ACPM"), .version = 1, .readable_since = 1};
 
-    std::uint16_t status{};
-    std::uint16_t enable{};
+    std::uint16_t status{};  ///< PM1_STS
+    std::uint16_t enable{};  ///< PM1_EN
+    /// PM1_CNT.
     std::uint16_t control{Pm1Control().set(Pm1Control::sci_enable).value()};
     std::uint32_t held_timer{};  ///< the timer when its lowest byte was last read
     std::int64_t timer_start{};  ///< the device time at which the timer was 0, in ns
-    DeviceTimeState time;
+    DeviceTimeState time;        ///< the device's own time, from which the timer follows
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -1828,15 +1858,19 @@ public:
     /// The present value of the timer's register.
     [[nodiscard]] constexpr std::uint32_t timer() const { return this->core().timer_at(clock_ns()); }
     // As of the last access or `tick()`.
+    /// PM1_STS, without side effects.
     [[nodiscard]] constexpr Pm1Status status() const noexcept {
         return Pm1Status(this->core().state().status);
     }
+    /// PM1_EN.
     [[nodiscard]] constexpr Pm1Enable enable() const noexcept {
         return Pm1Enable(this->core().state().enable);
     }
+    /// PM1_CNT.
     [[nodiscard]] constexpr Pm1Control control() const noexcept {
         return Pm1Control(this->core().state().control);
     }
+    /// The level of the system control interrupt.
     [[nodiscard]] constexpr bool sci_level() const noexcept { return this->line().level(); }
     [[nodiscard]] constexpr const T& sci() const noexcept { return this->line().trigger(); }
     [[nodiscard]] constexpr T& sci() noexcept { return this->line().trigger(); }
@@ -1880,6 +1914,7 @@ template <class Result, class... Arguments>
 class Callback<Result(Arguments...)> {
 public:
     constexpr Callback() = default;
+    /// Takes a function object by value; memory is allocated here, not in a call.
     template <class Function>
         requires(!std::same_as<std::remove_cvref_t<Function>, Callback> &&
                  std::is_invocable_r_v<Result, std::decay_t<Function>&, Arguments...> &&
@@ -1893,14 +1928,18 @@ public:
         }
         target_ = new Holder<std::decay_t<Function>>(std::forward<Function>(function));
     }
+    /// Copies the function object.
     Callback(const Callback& other) : target_(other.target_ != nullptr ? other.target_->copy() : nullptr) {}
+    /// Takes the function object; `other` is then empty.
     Callback(Callback&& other) noexcept : target_(std::exchange(other.target_, nullptr)) {}
+    /// Replaces the function object.
     Callback& operator=(Callback other) noexcept {
         std::swap(target_, other.target_);
         return *this;
     }
     ~Callback() { delete target_; }
 
+    /// Whether there is a function object to call.
     [[nodiscard]] explicit operator bool() const noexcept { return target_ != nullptr; }
     /// The callback must not be empty.
     Result operator()(Arguments... arguments) { return target_->call(std::forward<Arguments>(arguments)...); }
@@ -2001,6 +2040,7 @@ concept Writer = requires(W w, std::span<const std::uint8_t> bytes) {
 /// A `Writer` that discards everything.
 struct NullWriter {
     // NOLINTNEXTLINE(readability-convert-member-functions-to-static): the concept requires a member
+    /// Takes all bytes and discards them.
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) noexcept {
         return bytes.size();
     }
@@ -2011,6 +2051,7 @@ static_assert(Writer<NullWriter>);
 /// `write` returns an error; compiled without exceptions, the program then ends, as with every container.
 class BufferWriter {
 public:
+    /// Takes all bytes.
     template <class = void>  // instantiated only if it is called
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
 #if defined(__cpp_exceptions)
@@ -2025,12 +2066,14 @@ public:
         return bytes.size();
     }
 
+    /// All bytes written since the last clear().
     [[nodiscard]] constexpr const std::vector<std::uint8_t>& bytes() const noexcept { return bytes_; }
     /// The bytes as characters; valid until the next write.
     [[nodiscard]] std::string_view text() const noexcept {
         // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): char may alias anything
         return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()};
     }
+    /// Discards what was written.
     constexpr void clear() noexcept { bytes_.clear(); }
 
 private:
@@ -2042,8 +2085,10 @@ static_assert(Writer<BufferWriter>);
 /// allocates only in its constructor. A capacity of 0 drops everything.
 class RingWriter {
 public:
+    /// Keeps the newest `capacity` bytes.
     explicit constexpr RingWriter(std::size_t capacity) : ring_(capacity) {}
 
+    /// Takes all bytes; those for which there is no room replace the oldest.
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) noexcept {
         const std::size_t offered = bytes.size();
         if (bytes.size() > ring_.size()) {
@@ -2072,7 +2117,9 @@ public:
         }
         return kept;
     }
+    /// How many bytes are kept.
     [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
+    /// How many bytes can be kept.
     [[nodiscard]] constexpr std::size_t capacity() const noexcept { return ring_.size(); }
     /// How many bytes were overwritten, or did not fit, since construction.
     [[nodiscard]] constexpr std::uint64_t dropped() const noexcept { return dropped_; }
@@ -2096,8 +2143,10 @@ template <Writer W>
 class WriterRef {
 public:
     // NOLINTNEXTLINE(google-explicit-constructor): a reference to a writer is a writer
+    /// Refers to a writer, which must outlive this object.
     constexpr WriterRef(W& writer) noexcept : writer_(&writer) {}
 
+    /// Forwards to the writer.
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
         return writer_->write(bytes);
     }
@@ -2113,10 +2162,11 @@ enum class RateLimitMode : std::uint8_t {
     hold,  ///< not taken ("would block"): the guest waits; call the device again after `ready_in()`
 };
 
+/// How fast a writer takes bytes.
 struct RateLimit {
-    std::uint32_t bytes_per_second{};  ///< 0: nothing is written after the burst
-    std::uint32_t burst{};             ///< bytes that may be written at once: the size of the bucket
-    RateLimitMode mode{RateLimitMode::drop};
+    std::uint32_t bytes_per_second{};         ///< 0: nothing is written after the burst
+    std::uint32_t burst{};                    ///< bytes that may be written at once: the size of the bucket
+    RateLimitMode mode{RateLimitMode::drop};  ///< what happens to bytes beyond the limit
 };
 
 /// A token bucket in front of another writer, so that a guest cannot fill the host's disk or log at will. The
@@ -2124,15 +2174,18 @@ struct RateLimit {
 template <Writer W, Clock C = SteadyClock>
 class RateLimitedWriter {
 public:
+    /// Limits `writer` by `limit`, measured with `clock`.
     constexpr RateLimitedWriter(W writer, C clock, RateLimit limit)
         : writer_(std::move(writer)),
           clock_(std::move(clock)),
           limit_(limit),
           tokens_(std::uint64_t{limit.burst} * per_byte),
           refilled_(time_since_epoch(clock_)) {}
+    /// Limits `writer` by `limit`, measured with `clock`.
     constexpr RateLimitedWriter(W writer, RateLimit limit, C clock = C{})
         : RateLimitedWriter(std::move(writer), std::move(clock), limit) {}
 
+    /// Writes as many bytes as the limit permits; the mode says what becomes of the rest.
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
         refill();
         const auto allowed =
@@ -2208,9 +2261,11 @@ RateLimitedWriter(W, RateLimit) -> RateLimitedWriter<W>;
 template <Writer First, Writer... Others>
 class TeeWriter {
 public:
+    /// The first writer determines how many bytes are taken.
     explicit constexpr TeeWriter(First first, Others... others)
         : first_(std::move(first)), others_(std::move(others)...) {}
 
+    /// Writes to all writers. Returns what the first one has taken.
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
         const WriteResult taken = first_.write(bytes);
         if (taken && *taken != 0) {
@@ -2276,13 +2331,14 @@ private:
 /// none.
 namespace vmsuperio::inline v0_2 {
 
+/// Everything that a DebugPort remembers.
 struct DebugPortState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("DBGP"), .version = 1, .readable_since = 1};
 
-    std::uint8_t last{};
-    std::uint64_t written{};
-    std::uint64_t dropped{};
+    std::uint8_t last{};      ///< the last byte written
+    std::uint64_t written{};  ///< how many bytes the guest has written
+    std::uint64_t dropped{};  ///< how many of them the sink did not take
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -2401,6 +2457,7 @@ public:
     [[nodiscard]] std::uint8_t last() const noexcept { return core().state().last; }
     /// Bytes written by the guest, and how many of them the sink did not take.
     [[nodiscard]] std::uint64_t written() const noexcept { return core().state().written; }
+    /// How many bytes the sink did not take.
     [[nodiscard]] std::uint64_t dropped() const noexcept { return core().state().dropped; }
 
     /// Restores a saved port: a POST code port, or a console if there is a `readback`.
@@ -2427,12 +2484,13 @@ private:
 
 namespace vmsuperio::inline v0_2 {
 
+/// Everything that an ExitPort remembers.
 struct ExitPortState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("EXIT"), .version = 1, .readable_since = 1};
 
-    bool requested{};
-    std::uint8_t status{};
+    bool requested{};       ///< whether the guest has written a status
+    std::uint8_t status{};  ///< the status, 0 to 255; 0 if the guest has written none
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -2509,8 +2567,10 @@ public:
         : ExitPort(detail::ExitPortCore(), std::move(on_exit)) {}
 
     // NOLINTNEXTLINE(readability-convert-member-functions-to-static): as in all devices
+    /// Reads 0.
     std::uint8_t read(std::uint8_t = 0) { return 0; }
 
+    /// The first byte that is written to offset 0 is the guest's exit status.
     void write(std::uint8_t offset, std::uint8_t value) {
         if (offset == 0) {
             apply(core().write(value));
@@ -2732,10 +2792,10 @@ enum class Key : std::uint16_t {
 /// A movement of the mouse since the last call. `x` increases to the right, `y` upwards, `wheel` towards the
 /// user, in counts. Buttons: bit 0 left, 1 right, 2 middle, 3 fourth, 4 fifth (see `ps2::MouseButtons`).
 struct MouseMotion {
-    std::int32_t x{};
-    std::int32_t y{};
-    std::int32_t wheel{};
-    std::uint8_t buttons{};
+    std::int32_t x{};        ///< to the right, in counts
+    std::int32_t y{};        ///< upwards, in counts
+    std::int32_t wheel{};    ///< towards the user, in counts
+    std::uint8_t buttons{};  ///< the buttons that are pressed, a bit for each
 };
 
 }  // namespace vmsuperio::inline v0_2
@@ -3142,9 +3202,11 @@ enum class MouseCommand : std::uint8_t {
     return command == MouseCommand::set_resolution || command == MouseCommand::set_sample_rate;
 }
 
+/// The device has understood the byte.
 inline constexpr std::uint8_t acknowledge = 0xFA;
 inline constexpr std::uint8_t resend_request = 0xFE;  ///< the device requests the byte again
 inline constexpr std::uint8_t error = 0xFC;           ///< a mouse received a second invalid byte in a row
+/// The device's self-test has passed.
 inline constexpr std::uint8_t self_test_passed = 0xAA;
 /// The answer of a 101/102-key keyboard to identify, after the acknowledgement.
 inline constexpr std::array<std::uint8_t, 2> keyboard_id{0xAB, 0x83};
@@ -3502,9 +3564,9 @@ struct Ps2KeyboardState {
     /// The parameter of set_typematic, which has no effect. By default 10.9 per second, after 500 ms.
     std::uint8_t typematic{
         ps2::Typematic().set(ps2::Typematic::rate, 11).set(ps2::Typematic::delay, 1).value()};
-    std::uint8_t waiting_for{};  ///< the command whose parameter comes next, or 0
-    std::uint8_t last_sent{};    ///< the byte that resend sends again
-    detail::ByteQueue<4> replies;
+    std::uint8_t waiting_for{};    ///< the command whose parameter comes next, or 0
+    std::uint8_t last_sent{};      ///< the byte that resend sends again
+    detail::ByteQueue<4> replies;  ///< answers that wait to be read, the oldest first
     /// 14 bytes of scan codes and one of overrun, one less while the controller's output buffer is full.
     /// Deviation: a real keyboard has 16 and the overrun code. A guest must be able to read fewer than 16
     /// bytes in a row: if a controller returns 16, SeaBIOS (ps2port.c, i8042_flush) and Linux 2.6 (i8042.c,
@@ -3590,24 +3652,24 @@ struct Ps2MouseState {
     static constexpr std::int16_t max_count = 0x7FFF;
 
     std::uint8_t id{
-        ps2::standard_mouse};  ///< 0 three buttons, 3 with a wheel, 4 with a wheel and five buttons
-    bool reporting{false};
-    bool remote{false};
-    bool wrap{false};
-    bool scaling_2_1{false};
-    std::uint8_t resolution{2};  ///< 2^n counts per mm
-    std::uint8_t sample_rate{100};
+        ps2::standard_mouse};       ///< 0 three buttons, 3 with a wheel, 4 with a wheel and five buttons
+    bool reporting{false};          ///< whether movements are sent without a request (0xF4)
+    bool remote{false};             ///< remote mode: movements are sent on request only (0xF0)
+    bool wrap{false};               ///< wrap mode: bytes are sent back (0xEE)
+    bool scaling_2_1{false};        ///< scaling 2:1 (0xE7)
+    std::uint8_t resolution{2};     ///< 2^n counts per mm
+    std::uint8_t sample_rate{100};  ///< reports per second: 10, 20, 40, 60, 80, 100 or 200
     /// The two sample rates set before, oldest first: the IntelliMouse knock.
     std::array<std::uint8_t, 2> earlier_rates{};
-    std::uint8_t waiting_for{};  ///< the command whose parameter comes next, or 0
-    bool resend_failed{false};   ///< the last byte was refused: the next refusal is `ps2::error`
-    std::uint8_t last_sent{};
-    std::uint8_t buttons{};       ///< see `ps2::MouseButtons`
-    bool buttons_changed{false};  ///< a report is due whatever the buttons are; version 1 stored only this
-    std::int16_t x{};             ///< counted and not yet in a packet
-    std::int16_t y{};
-    std::int16_t wheel{};
-    detail::ByteQueue<6> replies;
+    std::uint8_t waiting_for{};     ///< the command whose parameter comes next, or 0
+    bool resend_failed{false};      ///< the last byte was refused: the next refusal is `ps2::error`
+    std::uint8_t last_sent{};       ///< the last byte sent, for the command Resend
+    std::uint8_t buttons{};         ///< see `ps2::MouseButtons`
+    bool buttons_changed{false};    ///< a report is due whatever the buttons are; version 1 stored only this
+    std::int16_t x{};               ///< counted and not yet in a packet
+    std::int16_t y{};               ///< movement up that is not reported yet
+    std::int16_t wheel{};           ///< turns of the wheel that are not reported yet
+    detail::ByteQueue<6> replies;   ///< answers that wait to be read, the oldest first
     detail::ByteQueue<16> packets;  ///< whole packets, except the oldest, of which a part may have been sent
     // Since version 2.
     detail::ByteQueue<4> last_packet;  ///< the packet that resend sends again; if empty, last_sent
@@ -3901,8 +3963,11 @@ inline constexpr std::size_t ram_size = 32;
 }
 
 inline constexpr std::uint8_t reset_cpu = 0xFE;  ///< pulses bit 0 of the output port: resets the CPU
+/// The answer to 0xAA: the controller works.
 inline constexpr std::uint8_t self_test_passed = 0x55;
+/// The answer to 0xA9 and 0xAB: the port works.
 inline constexpr std::uint8_t interface_test_passed = 0x00;
+/// The answer to 0xA4: no password is set.
 inline constexpr std::uint8_t no_password = 0xF1;
 inline constexpr std::uint8_t no_device = 0xFE;  ///< with a timeout: replaces the answer of an absent device
 
@@ -3946,9 +4011,9 @@ enum class I8042Profile : std::uint8_t {
 
 /// The configuration of the controller.
 struct I8042Options {
-    I8042Profile profile{I8042Profile::full};
-    bool keyboard{true};  ///< a keyboard is plugged in
-    bool mouse{true};     ///< a mouse is plugged in
+    I8042Profile profile{I8042Profile::full};  ///< which controller the device pretends to be
+    bool keyboard{true};                       ///< a keyboard is plugged in
+    bool mouse{true};                          ///< a mouse is plugged in
     /// The command byte at reset. The default is the value that a PC's firmware leaves (keyboard with its
     /// interrupt and translation enabled, mouse port disabled, system flag set), because most VMMs start the
     /// kernel without firmware.
@@ -3986,10 +4051,10 @@ struct I8042State {
     /// The longest hold-off, in ns.
     static constexpr std::uint64_t longest_hold_off = 1'000'000'000;
 
-    I8042Profile profile{I8042Profile::full};
-    bool keyboard_present{true};
-    bool mouse_present{true};
-    std::uint8_t reset_command_byte{I8042Options{}.command_byte};
+    I8042Profile profile{I8042Profile::full};  ///< which controller the device pretends to be
+    bool keyboard_present{true};               ///< whether a keyboard is plugged in
+    bool mouse_present{true};                  ///< whether a mouse is plugged in
+    std::uint8_t reset_command_byte{I8042Options{}.command_byte};  ///< the command byte after a reset
     std::array<std::uint8_t, i8042::ram_size> ram{I8042Options{}.command_byte};  ///< byte 0: command byte
     /// No CPU reset, A20 enabled, and the lines to the devices high as with open collectors. The bits that
     /// follow the output buffer are 0 here.
@@ -4001,20 +4066,20 @@ struct I8042State {
                                  .set(i8042::OutputPort::keyboard_clock)
                                  .set(i8042::OutputPort::keyboard_data)
                                  .value()};
-    std::uint8_t waiting_for{};  ///< the command whose data byte comes next, or 0
-    bool last_write_command{};
-    bool output_full{};
-    std::uint8_t output_data{};
-    std::uint8_t output_flags{};  ///< the output byte's MOBF, TO and PERR, as in the status
-    bool response_waiting{};      ///< the controller's own answer waits for the output buffer
-    std::uint8_t response{};
-    std::uint8_t response_flags{};
-    Ps2KeyboardState keyboard{};
-    Ps2MouseState mouse{};
+    std::uint8_t waiting_for{};     ///< the command whose data byte comes next, or 0
+    bool last_write_command{};      ///< status bit 3: the last write was to port 0x64
+    bool output_full{};             ///< status bit 0: a byte waits in port 0x60
+    std::uint8_t output_data{};     ///< the byte that port 0x60 shows
+    std::uint8_t output_flags{};    ///< the output byte's MOBF, TO and PERR, as in the status
+    bool response_waiting{};        ///< the controller's own answer waits for the output buffer
+    std::uint8_t response{};        ///< an answer of the controller that waits for the port
+    std::uint8_t response_flags{};  ///< the status bits of that answer
+    Ps2KeyboardState keyboard{};    ///< the keyboard
+    Ps2MouseState mouse{};          ///< the mouse
     // Since version 2.
-    bool reset_a20{true};
-    bool reset_self_tests{false};
-    std::uint64_t hold_left{};  ///< the rest of the hold-off, as of the last access or `tick()`, in ns
+    bool reset_a20{true};          ///< whether address line 20 is on after a reset
+    bool reset_self_tests{false};  ///< whether the devices send their self-test results after a reset
+    std::uint64_t hold_left{};     ///< the rest of the hold-off, as of the last access or `tick()`, in ns
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -5301,7 +5366,9 @@ public:
         counters_.keyboard_overruns += effects.key_lost ? 1U : 0U;
         return !effects.key_lost;
     }
+    /// Presses a key, as key(k, true).
     constexpr bool press(Key k) { return key(k, true); }
+    /// Releases a key, as key(k, false).
     constexpr bool release(Key k) { return key(k, false); }
 
     /// Presses and releases Ctrl-Alt-Del. Queues all codes, or returns false and queues none if the
@@ -5354,7 +5421,9 @@ public:
     [[nodiscard]] std::string inspect() const {
         return vmsuperio::inspect(i8042::Status(peek(i8042::command_offset))) + "\n" + Shell::inspect();
     }
+    /// Which controller the device pretends to be.
     [[nodiscard]] constexpr I8042Profile profile() const noexcept { return this->core().state().profile; }
+    /// Host errors, lost keys and unknown commands since construction.
     [[nodiscard]] constexpr I8042Counters counters() const noexcept {
         I8042Counters counters = counters_;
         counters.interrupt_errors = this->host_errors().interrupt;
@@ -5448,6 +5517,7 @@ enum class PvpanicEvent : std::uint8_t {
     shutdown = 0x04,      ///< it shuts down in an orderly way
 };
 
+/// Everything that a Pvpanic remembers.
 struct PvpanicState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("PVPC"), .version = 1, .readable_since = 1};
@@ -5532,7 +5602,9 @@ struct PvpanicCallback {
 class Pvpanic : public DeviceShell<detail::PvpanicCore, detail::PvpanicCallback> {
 public:
     static constexpr std::size_t register_count = 1;
+    /// The port that QEMU uses, and that guests find through ACPI.
     static constexpr std::uint16_t default_port = 0x505;
+    /// All events that the port can support.
     static constexpr std::uint8_t all_events = detail::all_pvpanic_events;
 
     /// `on_event` is called from within the guest's write for each event, panicked first. It must not block
@@ -5540,9 +5612,12 @@ public:
     explicit Pvpanic(Callback<void(PvpanicEvent)> on_event = {}, std::uint8_t supported = all_events)
         : Pvpanic(detail::PvpanicCore(supported), std::move(on_event)) {}
 
+    /// The supported events, a bit for each.
     std::uint8_t read(std::uint8_t = 0) { return core().supported(); }
 
+    /// Reports the events whose bits are set.
     void write(std::uint8_t, std::uint8_t value) { apply(core().write(value)); }
+    /// Writes of a string instruction: reports the events of each byte.
     void write_data(std::span<const std::uint8_t> bytes) {
         for (const std::uint8_t byte : bytes) {
             write(0, byte);
@@ -5588,37 +5663,61 @@ inline constexpr std::uint8_t extended_index_offset = 2;  ///< port 0x72, of the
 inline constexpr std::uint8_t extended_data_offset = 3;   ///< port 0x73
 
 // The bytes by their index.
+/// 0 to 59, in BCD or binary as register B says, like all of these.
 inline constexpr std::uint8_t seconds = 0x00;
+/// As seconds; 0xC0 and above match any.
 inline constexpr std::uint8_t seconds_alarm = 0x01;
+/// 0 to 59.
 inline constexpr std::uint8_t minutes = 0x02;
+/// As minutes; 0xC0 and above match any.
 inline constexpr std::uint8_t minutes_alarm = 0x03;
+/// 0 to 23, or 1 to 12 with bit 7 for the afternoon.
 inline constexpr std::uint8_t hours = 0x04;
+/// As hours; 0xC0 and above match any.
 inline constexpr std::uint8_t hours_alarm = 0x05;
+/// 1 to 7; 1 is Sunday.
 inline constexpr std::uint8_t weekday = 0x06;
+/// Of the month, 1 to 31.
 inline constexpr std::uint8_t day = 0x07;
+/// 1 to 12.
 inline constexpr std::uint8_t month = 0x08;
+/// Of the century, 0 to 99.
 inline constexpr std::uint8_t year = 0x09;
+/// Update in progress, divider, periodic rate.
 inline constexpr std::uint8_t register_a = 0x0A;
+/// Interrupt enables and formats.
 inline constexpr std::uint8_t register_b = 0x0B;
+/// Interrupt flags; a read clears them.
 inline constexpr std::uint8_t register_c = 0x0C;
+/// Valid RAM and time; the alarm's day in some chips.
 inline constexpr std::uint8_t register_d = 0x0D;
 inline constexpr std::uint8_t shutdown_status =
     0x0F;  ///< informs the firmware about the purpose of a CPU reset
 inline constexpr std::uint8_t checksum_first = 0x10;   ///< the checksum covers 0x10 to 0x2D
 inline constexpr std::uint8_t base_memory_low = 0x15;  ///< KiB below 640 KiB
+/// Memory below 640 KiB in KiB, bits 15:8.
 inline constexpr std::uint8_t base_memory_high = 0x16;
 inline constexpr std::uint8_t extended_memory_low = 0x17;  ///< KiB above 1 MiB, at most 65535
+/// Memory above 1 MiB in KiB, bits 15:8.
 inline constexpr std::uint8_t extended_memory_high = 0x18;
+/// The last byte that the checksum covers.
 inline constexpr std::uint8_t checksum_last = 0x2D;
+/// The checksum, bits 15:8.
 inline constexpr std::uint8_t checksum_high = 0x2E;
+/// The checksum, bits 7:0.
 inline constexpr std::uint8_t checksum_low = 0x2F;
 inline constexpr std::uint8_t extended_memory2_low = 0x30;  ///< as 0x17 and 0x18, found by the power-on test
+/// The second copy of the extended memory, bits 15:8.
 inline constexpr std::uint8_t extended_memory2_high = 0x31;
+/// The century, in the format of the year.
 inline constexpr std::uint8_t century = 0x32;
 inline constexpr std::uint8_t memory_above_16m_low = 0x34;  ///< 64 KiB units between 16 MiB and 4 GiB
+/// Memory above 16 MiB in units of 64 KiB, bits 15:8.
 inline constexpr std::uint8_t memory_above_16m_high = 0x35;
 inline constexpr std::uint8_t memory_above_4g_low = 0x5B;  ///< 64 KiB units above 4 GiB
+/// Memory above 4 GiB in units of 64 KiB, bits 15:8.
 inline constexpr std::uint8_t memory_above_4g_middle = 0x5C;
+/// Memory above 4 GiB in units of 64 KiB, bits 23:16.
 inline constexpr std::uint8_t memory_above_4g_high = 0x5D;
 
 /// The name of a byte, for traces and debuggers; empty for plain memory. Bit 7 of the index, which masks NMI,
@@ -5948,6 +6047,7 @@ inline constexpr std::uint8_t modem_control = 4;             // MCR
 inline constexpr std::uint8_t line_status = 5;               // LSR
 inline constexpr std::uint8_t modem_status = 6;              // MSR
 inline constexpr std::uint8_t scratch = 7;                   // SCR
+/// How many offsets the UART has.
 inline constexpr std::uint8_t count = 8;
 }  // namespace offset
 
@@ -6175,6 +6275,7 @@ enum class ResetKind : std::uint8_t {
 /// `reset_requested(ResetKind kind)`, which is called before the trigger, and `host_error(HostErrorSource)`.
 struct NoResetControlEvents {};
 
+/// Everything that a ResetControl remembers.
 struct ResetControlState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("CF9 "), .version = 1, .readable_since = 1};
@@ -6202,6 +6303,7 @@ struct ResetControlState {
 /// `host_error(HostErrorSource)`.
 struct NoSystemControlEvents {};
 
+/// Everything that a SystemControlPortA remembers.
 struct SystemControlPortAState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("PT92"), .version = 1, .readable_since = 1};
@@ -6407,6 +6509,7 @@ class SystemControlPortA
 public:
     using SystemControlPortA::ResetPort::ResetPort;
 
+    /// Whether ALT_A20_GATE is set: address line 20 is on.
     [[nodiscard]] constexpr bool a20_enabled() const noexcept { return this->core().a20_enabled(); }
 };
 
@@ -6609,6 +6712,7 @@ struct RtcAlarm {
 
 namespace vmsuperio::inline v0_2 {
 
+/// What a machine chooses when it makes an RtcCmos.
 struct RtcCmosOptions {
     /// The guest's local time minus UTC, for guests that keep the clock in local time. At most a day.
     std::chrono::seconds utc_offset{0};
@@ -6617,6 +6721,7 @@ struct RtcCmosOptions {
     /// both (VIA's chipsets: 0x7D and 0x7E); other numbers count as 0. The guest writes 0, or a byte with
     /// both upper bits set, for any day or month (ACPI 4.8.2.4).
     std::uint8_t day_alarm{0};
+    /// The byte that holds the alarm's month, 0 if none does; the FADT's MON_ALRM.
     std::uint8_t month_alarm{0};
 };
 
@@ -6626,10 +6731,11 @@ struct RtcCmosState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("CMOS"), .version = 2, .readable_since = 1};
 
+    /// The bytes of both banks: time, registers, memory.
     std::array<std::uint8_t, 128> ram{initial_ram()};
-    std::uint8_t index{};         ///< as last written to port 0x70, with the NMI bit
-    std::int64_t second_start{};  ///< device time of the last second's start, in ns
-    DeviceTimeState time;
+    std::uint8_t index{};                          ///< as last written to port 0x70, with the NMI bit
+    std::int64_t second_start{};                   ///< device time of the last second's start, in ns
+    DeviceTimeState time;                          ///< the device's own time
     std::array<std::uint8_t, 128> extended_ram{};  ///< the second bank
     std::uint8_t extended_index{};                 ///< as last written to port 0x72
 
@@ -7347,6 +7453,7 @@ public:
     [[nodiscard]] constexpr std::uint8_t extended_cmos(std::uint8_t index) const noexcept {
         return this->core().extended_cmos(index);
     }
+    /// Sets a byte of the second bank (ports 0x72 and 0x73), index 0x80 to 0xFF.
     constexpr void set_extended_cmos(std::uint8_t index, std::uint8_t value) noexcept {
         this->core().set_extended_cmos(index, value);
     }
@@ -7357,6 +7464,7 @@ public:
         this->core().set_memory_size(below_4g, above_4g);
     }
 
+    /// Whether the guest masks NMI (bit 7 of the last write to port 0x70).
     [[nodiscard]] constexpr bool nmi_masked() const noexcept { return this->core().nmi_masked(); }
 
     /// The device as text for people: registers A to D as the guest would read them, the guest's time of day,
@@ -7390,14 +7498,14 @@ struct RtcPl031State {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("PL31"), .version = 1, .readable_since = 1};
 
-    std::uint32_t count{};
+    std::uint32_t count{};  ///< RTCDR in seconds
     // All match and load values are 0 at reset (table 3-1).
-    std::uint32_t match{};
-    std::uint32_t load{};
-    bool interrupt_enabled{};
-    bool matched{};
+    std::uint32_t match{};        ///< RTCMR in seconds
+    std::uint32_t load{};         ///< RTCLR in seconds
+    bool interrupt_enabled{};     ///< RTCIMSC bit 0
+    bool matched{};               ///< RTCRIS bit 0
     std::int64_t second_start{};  ///< device time of the last second's start, in ns
-    DeviceTimeState time;
+    DeviceTimeState time;         ///< the device's own time
 
     template <class Self, class Archive>
     static constexpr void visit(Self& self, Archive& archive) {
@@ -7726,6 +7834,7 @@ RtcPl031(C) -> RtcPl031<NullTrigger, NoRtcPl031Events, C>;
 
 namespace vmsuperio::inline v0_2 {
 
+/// What failed.
 enum class SerialErrorKind : std::uint8_t {
     trigger,        ///< the trigger failed; the device's own state is not affected
     write,          ///< the writer failed; the bytes offered to it are lost and counted
@@ -7772,25 +7881,30 @@ template <class TriggerError>
 class SerialError {
 public:
     // NOLINTNEXTLINE(google-explicit-constructor): full_fifo has no details
+    /// An error without details.
     constexpr SerialError(SerialErrorKind kind) noexcept : kind_(kind) {}
 
+    /// The error of a trigger.
     [[nodiscard]] static constexpr SerialError from_trigger(TriggerError error) {
         SerialError result(SerialErrorKind::trigger);
         result.trigger_error_.emplace(std::move(error));
         return result;
     }
+    /// The error of a writer.
     [[nodiscard]] static constexpr SerialError from_writer(std::error_code error) noexcept {
         SerialError result(SerialErrorKind::write);
         result.write_error_ = error;
         return result;
     }
 
+    /// What is wrong with a saved state.
     [[nodiscard]] static constexpr SerialError from_state_error(StateError error) noexcept {
         SerialError result(SerialErrorKind::invalid_state);
         result.field_ = error.field;
         return result;
     }
 
+    /// What failed.
     [[nodiscard]] constexpr SerialErrorKind kind() const noexcept { return kind_; }
     /// The error of the trigger, if the kind is `trigger`.
     [[nodiscard]] constexpr const std::optional<TriggerError>& trigger_error() const noexcept {
@@ -7836,15 +7950,16 @@ namespace vmsuperio::inline v0_2 {
 
 /// A character in the receive FIFO.
 struct ReceivedCharacter {
-    std::uint8_t byte{0};
+    std::uint8_t byte{0};            ///< the byte
     uart16550::LineStatus errors{};  ///< PE, FE and BI, without those that the guest has read from LSR
 };
 
 /// The characters of a receive FIFO, the oldest first.
 class ReceivedCharacters {
 public:
-    static constexpr std::size_t capacity = 64;
+    static constexpr std::size_t capacity = 64;  ///< the most that there can be: a whole FIFO
 
+    /// How many there are.
     [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
     [[nodiscard]] constexpr const ReceivedCharacter* begin() const noexcept { return &characters_[0]; }
     [[nodiscard]] constexpr const ReceivedCharacter* end() const noexcept { return &characters_[0] + size_; }
@@ -8069,6 +8184,7 @@ class EventsRef {
 
 public:
     // NOLINTNEXTLINE(google-explicit-constructor): a reference to events is events
+    /// Refers to an object that takes events, which must outlive this one.
     constexpr EventsRef(E& events) noexcept : events_(&events) {}
 
     constexpr void buffer_read() { events_->buffer_read(); }
@@ -8162,7 +8278,7 @@ enum class InterruptGate : std::uint8_t {
 struct SerialState {
     static constexpr SnapshotFormat snapshot_format{
         .tag = snapshot_tag("UART"), .version = 2, .readable_since = 1};
-    static constexpr std::size_t fifo_size = 64;
+    static constexpr std::size_t fifo_size = 64;  ///< how many bytes each of the FIFOs can hold
 
     std::uint8_t interrupt_enable{0x00};  ///< IER
     std::uint8_t fifo_control{0x00};      ///< FCR without the reset bits
@@ -8176,18 +8292,21 @@ struct SerialState {
     std::uint8_t modem_deltas{0x00};      ///< MSR bits 3:0, not yet read
     bool thr_empty_pending{false};        ///< a THRE interrupt not yet acknowledged
     bool character_timeout{false};        ///< a CTI not yet served
-    std::uint8_t receive_count{0};
+    std::uint8_t receive_count{0};        ///< how many of them there are
     std::array<std::uint8_t, fifo_size> receive_data{};  ///< the oldest first
     std::uint64_t receive_parity_errors{
         0};  ///< bit n is for byte n; those of the oldest are in `line_errors`
+    /// A bit for each byte of the receive FIFO: received with a framing error.
     std::uint64_t receive_framing_errors{0};
-    std::uint64_t receive_breaks{0};
-    std::uint8_t transmit_count{0};
+    std::uint64_t receive_breaks{0};  ///< a bit for each byte of the receive FIFO: a break
+    std::uint8_t transmit_count{0};   ///< how many of them there are
     std::array<std::uint8_t, fifo_size> transmit_data{};  ///< the oldest first
     bool fifo_64_allowed{false};  ///< a TL16C750: the guest may use its 64-byte mode and flow control
+    /// What happens to bytes that the writer does not take.
     TransmitPolicy transmit_policy{TransmitPolicy::back_pressure};
+    /// When received bytes below the trigger level interrupt.
     ReceiveTimeout receive_timeout{ReceiveTimeout::immediate};
-    InterruptGate interrupt_gate{InterruptGate::out2};
+    InterruptGate interrupt_gate{InterruptGate::out2};  ///< whether OUT2 gates the interrupt
     bool auto_rts_held{false};  ///< automatic flow control holds RTS off until the receive FIFO is empty
 
     template <class Self, class Archive>
@@ -8492,22 +8611,22 @@ namespace vmsuperio::inline v0_2 {
 
 /// The effects of an access to a `SerialCore` other than the change of its state.
 struct SerialEffects {
-    std::size_t bytes_sent{0};  ///< to the writer
-    std::size_t bytes_lost{0};  ///< sent by the guest, and lost
-    std::size_t bytes_dropped{0};
-    std::size_t overruns{0};
-    std::uint16_t divisor{0};
-    uart16550::LineControl line_control{};
-    uart16550::ModemControl outputs{};
-    std::uint8_t line_control_changes{0};  ///< the bits of LCR that changed
-    std::uint8_t output_changes{0};        ///< the outputs that changed, as bits of MCR
-    bool divisor_changed{false};
-    bool fifo_reset{false};
-    bool break_received{false};
-    bool byte_read{false};
-    bool receive_emptied{false};
-    bool input_resumed{false};
-    bool invalid_access{false};
+    std::size_t bytes_sent{0};              ///< to the writer
+    std::size_t bytes_lost{0};              ///< sent by the guest, and lost
+    std::size_t bytes_dropped{0};           ///< received bytes that were discarded
+    std::size_t overruns{0};                ///< received bytes that found no room
+    std::uint16_t divisor{0};               ///< the divisor, if it has changed
+    uart16550::LineControl line_control{};  ///< LCR, if it has changed
+    uart16550::ModemControl outputs{};      ///< MCR, if an output has changed
+    std::uint8_t line_control_changes{0};   ///< the bits of LCR that changed
+    std::uint8_t output_changes{0};         ///< the outputs that changed, as bits of MCR
+    bool divisor_changed{false};            ///< whether the divisor has changed
+    bool fifo_reset{false};                 ///< whether a FIFO has been cleared
+    bool break_received{false};             ///< whether a break has been received
+    bool byte_read{false};                  ///< whether RBR has returned a byte
+    bool receive_emptied{false};            ///< whether the receive FIFO has become empty
+    bool input_resumed{false};              ///< whether loopback has ended
+    bool invalid_access{false};             ///< whether the offset does not exist
     /// The transmitter may send again: offer the waiting bytes to the writer. This is not an event.
     bool transmitter_resumed{false};
     /// The interrupt sources (bits of IER) that the access cleared, whether or not they were set again.
@@ -8565,6 +8684,7 @@ struct SerialEffects {
 /// them. `Serial` documents the meaning of its members for the guest and the host.
 class SerialCore {
 public:
+    /// How many received bytes the device holds.
     static constexpr std::size_t receive_fifo_size = detail::SerialReceiveFifo::capacity;
     /// The oscillator of a PC's UART, in Hz: the divisor 1 means 115200 baud.
     static constexpr std::uint64_t clock_frequency = 1'843'200;
@@ -8584,33 +8704,43 @@ public:
 
     // --- The registers
 
+    /// IER.
     [[nodiscard]] constexpr uart16550::InterruptEnable interrupt_enable() const noexcept {
         return uart16550::InterruptEnable(state_.interrupt_enable);
     }
+    /// FCR, whose reset bits read 0.
     [[nodiscard]] constexpr uart16550::FifoControl fifo_control() const noexcept {
         return uart16550::FifoControl(state_.fifo_control);
     }
+    /// LCR.
     [[nodiscard]] constexpr uart16550::LineControl line_control() const noexcept {
         return uart16550::LineControl(state_.line_control);
     }
+    /// MCR.
     [[nodiscard]] constexpr uart16550::ModemControl modem_control() const noexcept {
         return uart16550::ModemControl(state_.modem_control);
     }
+    /// SCR.
     [[nodiscard]] constexpr uart16550::Scratch scratch() const noexcept {
         return uart16550::Scratch(state_.scratch);
     }
+    /// DLL.
     [[nodiscard]] constexpr uart16550::DivisorLatchLow divisor_low() const noexcept {
         return uart16550::DivisorLatchLow(state_.divisor_low);
     }
+    /// DLM.
     [[nodiscard]] constexpr uart16550::DivisorLatchHigh divisor_high() const noexcept {
         return uart16550::DivisorLatchHigh(state_.divisor_high);
     }
+    /// RBR, without reading the byte.
     [[nodiscard]] constexpr uart16550::ReceiverBuffer receiver_buffer() const noexcept {
         return uart16550::ReceiverBuffer(receive_empty() ? std::uint8_t{0} : receive_.front(state_));
     }
+    /// IIR, without acknowledging the interrupt.
     [[nodiscard]] constexpr uart16550::InterruptIdentification interrupt_identification() const noexcept {
         return interrupt_identification(highest_interrupt());
     }
+    /// LSR, without clearing its errors.
     [[nodiscard]] constexpr uart16550::LineStatus line_status() const noexcept {
         using uart16550::LineStatus;
         const unsigned ready = receive_empty() ? 0U : LineStatus::data_ready.mask;
@@ -8623,6 +8753,7 @@ public:
         }
         return LineStatus(static_cast<std::uint8_t>(status));
     }
+    /// MSR, without clearing its delta bits.
     [[nodiscard]] constexpr uart16550::ModemStatus modem_status() const noexcept {
         return uart16550::ModemStatus(static_cast<std::uint8_t>(modem_lines() | state_.modem_deltas));
     }
@@ -8653,15 +8784,19 @@ public:
 
     // --- Values that follow from the registers
 
+    /// LCR bit 7, DLAB.
     [[nodiscard]] constexpr bool divisor_latch_access() const noexcept {
         return line_control()[uart16550::LineControl::divisor_latch_access];
     }
+    /// FCR bit 0.
     [[nodiscard]] constexpr bool fifo_enabled() const noexcept {
         return fifo_control()[uart16550::FifoControl::enable];
     }
+    /// MCR bit 4, loopback.
     [[nodiscard]] constexpr bool looped() const noexcept {
         return modem_control()[uart16550::ModemControl::loopback];
     }
+    /// The divisor: 115200 divided by it is the rate in baud.
     [[nodiscard]] constexpr std::uint16_t divisor() const noexcept {
         return static_cast<std::uint16_t>((static_cast<unsigned>(state_.divisor_high) << 8U) |
                                           state_.divisor_low);
@@ -8681,6 +8816,7 @@ public:
     }
     /// Whether LSR or MSR have bits that a read clears.
     [[nodiscard]] constexpr bool has_line_errors() const noexcept { return state_.line_errors != 0; }
+    /// Whether a modem input has changed since MSR was read.
     [[nodiscard]] constexpr bool has_modem_deltas() const noexcept { return state_.modem_deltas != 0; }
 
     /// The contents of the receive FIFO.
@@ -8704,15 +8840,20 @@ public:
         return characters;
     }
 
+    /// Whether no received byte waits.
     [[nodiscard]] constexpr bool receive_empty() const noexcept { return receive_.empty(state_); }
+    /// How many received bytes still fit.
     [[nodiscard]] constexpr std::size_t receive_room() const noexcept { return receive_.room(state_); }
+    /// A number that changes when the receive FIFO does.
     [[nodiscard]] constexpr std::uint32_t receive_activity() const noexcept {
         return receive_.position(state_);
     }
+    /// Whether the character timeout is running.
     [[nodiscard]] constexpr bool character_timeout_armed() const noexcept {
         return fifo_enabled() && !receive_empty() && !state_.character_timeout &&
                state_.receive_timeout == ReceiveTimeout::manual;
     }
+    /// The time of four characters at the present rate and format.
     [[nodiscard]] constexpr std::chrono::nanoseconds character_timeout_length() const noexcept {
         using uart16550::LineControl;
         const LineControl control = line_control();
@@ -8726,7 +8867,9 @@ public:
         return std::chrono::nanoseconds(4 * half_bits * 8 * clocks_per_bit * 1'000'000'000 / clock_frequency);
     }
 
+    /// Whether no byte waits for the writer.
     [[nodiscard]] constexpr bool transmit_empty() const noexcept { return state_.transmit_count == 0; }
+    /// How many bytes still fit into the transmit FIFO.
     [[nodiscard]] constexpr std::size_t transmit_room() const noexcept {
         const std::size_t depth = transmit_depth();
         return depth > state_.transmit_count ? depth - state_.transmit_count : 0;
@@ -8743,10 +8886,15 @@ public:
         return (state_.modem_control & special) != 0;
     }
 
+    /// What happens to bytes that the writer does not take.
     [[nodiscard]] constexpr TransmitPolicy transmit_policy() const noexcept { return state_.transmit_policy; }
+    /// When received bytes below the trigger level interrupt.
     [[nodiscard]] constexpr ReceiveTimeout receive_timeout() const noexcept { return state_.receive_timeout; }
+    /// Whether OUT2 gates the interrupt.
     [[nodiscard]] constexpr InterruptGate interrupt_gate() const noexcept { return state_.interrupt_gate; }
+    /// Whether the device is a TL16C750.
     [[nodiscard]] constexpr bool fifo_64_allowed() const noexcept { return state_.fifo_64_allowed; }
+    /// CTS, DSR, RI and DCD as they come from outside.
     [[nodiscard]] constexpr uart16550::ModemStatus modem_inputs() const noexcept {
         return uart16550::ModemStatus(state_.modem_inputs);
     }
@@ -8760,6 +8908,7 @@ public:
             modem_control()[uart16550::ModemControl::out2] || state_.interrupt_gate == InterruptGate::none;
         return connected ? pending_sources() : std::uint8_t{0};
     }
+    /// The level of the interrupt line.
     [[nodiscard]] constexpr bool interrupt_level(std::size_t = 0) const noexcept {
         return interrupt_sources() != 0;
     }
@@ -8779,6 +8928,7 @@ public:
     [[nodiscard]] constexpr bool only_byte_read() const noexcept {
         return state_.receive_count >= receive_hold_level_ && !receive_.has_errors();
     }
+    /// The guest has read a byte of RBR: what follows from it.
     [[gnu::always_inline]] constexpr SerialEffects note_byte_read() noexcept {
         SerialEffects effects;
         if (receive_.has_errors()) [[unlikely]] {
@@ -8794,9 +8944,10 @@ public:
     }
     /// IIR. Acknowledges THRE, but only if IIR reports it.
     struct InterruptRead {
-        uart16550::InterruptIdentification id;
-        bool acknowledged;
+        uart16550::InterruptIdentification id;  ///< IIR
+        bool acknowledged;                      ///< whether the read has acknowledged THRE
     };
+    /// The guest reads IIR, which acknowledges THRE if that is what it reports.
     constexpr InterruptRead read_interrupt_identification() noexcept {
         const uart16550::InterruptId id = highest_interrupt();
         const bool acknowledged = id == uart16550::InterruptId::thr_empty;
@@ -8805,11 +8956,13 @@ public:
         }
         return {.id = interrupt_identification(id), .acknowledged = acknowledged};
     }
+    /// The guest reads LSR, which clears its error bits.
     constexpr uart16550::LineStatus read_line_status() noexcept {
         const uart16550::LineStatus status = line_status();
         state_.line_errors = 0;
         return status;
     }
+    /// The guest reads MSR, which clears its delta bits.
     constexpr uart16550::ModemStatus read_modem_status() noexcept {
         const uart16550::ModemStatus status = modem_status();
         state_.modem_deltas = 0;
@@ -8970,12 +9123,14 @@ public:
         note_received(effects);
         return effects;
     }
+    /// Four character times have passed.
     constexpr SerialEffects character_timeout() noexcept {
         if (character_timeout_armed()) {
             state_.character_timeout = true;
         }
         return {};
     }
+    /// Sets CTS, DSR, RI and DCD.
     constexpr SerialEffects set_modem_inputs(uart16550::ModemStatus lines) noexcept {
         SerialEffects effects;
         const Wiring before = wiring();
@@ -8985,6 +9140,7 @@ public:
         note_changes(before, effects);
         return effects;
     }
+    /// Sets what happens to bytes that the writer does not take.
     constexpr SerialEffects set_transmit_policy(TransmitPolicy policy) noexcept {
         SerialEffects effects;
         state_.transmit_policy = policy;
@@ -8993,15 +9149,18 @@ public:
         }
         return effects;
     }
+    /// Sets when received bytes below the trigger level interrupt.
     constexpr SerialEffects set_receive_timeout(ReceiveTimeout policy) noexcept {
         state_.receive_timeout = policy;
         update_derived_values();
         return {};
     }
+    /// Sets whether OUT2 gates the interrupt.
     constexpr SerialEffects set_interrupt_gate(InterruptGate gate) noexcept {
         state_.interrupt_gate = gate;
         return {};
     }
+    /// Sets whether the device is a TL16C750.
     constexpr SerialEffects allow_64_byte_fifo(bool allow) noexcept {
         SerialEffects effects;
         const Wiring before = wiring();
@@ -9278,6 +9437,7 @@ class Serial : public DeviceShell<SerialCore, E, T> {
     static_assert(detail::check_optional_serial_events<E>());
 
 public:
+    /// The error of this UART's functions.
     using Error = SerialError<typename T::error_type>;
     using trigger_type = T;
     using events_type = E;
@@ -9285,12 +9445,15 @@ public:
 
     /// The device answers at offsets 0 to 7.
     static constexpr std::size_t register_count = uart16550::offset::count;
+    /// How many received bytes the device holds.
     static constexpr std::size_t receive_fifo_size = SerialCore::receive_fifo_size;
     /// The oscillator of a PC's UART, in Hz: the divisor 1 means 115200 baud.
     static constexpr std::uint64_t clock_frequency = SerialCore::clock_frequency;
 
+    /// A UART that has just been reset.
     constexpr Serial(T trigger, E given_events, W writer)
         : Serial(SerialCore(), std::move(trigger), std::move(given_events), std::move(writer)) {}
+    /// A UART that has just been reset, without events.
     constexpr Serial(T trigger, W writer) : Serial(std::move(trigger), E{}, std::move(writer)) {}
 
     /// Restores a saved device. If an interrupt is pending, the trigger is called, so that an edge that had
@@ -9430,15 +9593,19 @@ public:
     constexpr std::expected<void, Error> set_modem_lines(uart16550::ModemStatus lines) {
         return finish(core().set_modem_inputs(lines));
     }
+    /// Sets the modem input CTS (MSR bit 4). Returns the trigger's error.
     constexpr std::expected<void, Error> set_clear_to_send(bool on) {
         return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::clear_to_send, on));
     }
+    /// Sets the modem input DSR (MSR bit 5). Returns the trigger's error.
     constexpr std::expected<void, Error> set_data_set_ready(bool on) {
         return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::data_set_ready, on));
     }
+    /// Sets the modem input RI (MSR bit 6). Returns the trigger's error.
     constexpr std::expected<void, Error> set_ring_indicator(bool on) {
         return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::ring_indicator, on));
     }
+    /// Sets the modem input DCD (MSR bit 7). Returns the trigger's error.
     constexpr std::expected<void, Error> set_data_carrier_detect(bool on) {
         return set_modem_lines(core().modem_inputs().set(uart16550::ModemStatus::data_carrier_detect, on));
     }
@@ -9456,12 +9623,15 @@ public:
     constexpr std::expected<void, Error> set_transmit_policy(TransmitPolicy policy) {
         return finish(core().set_transmit_policy(policy));
     }
+    /// What happens to bytes that the writer does not take.
     [[nodiscard]] constexpr TransmitPolicy transmit_policy() const noexcept {
         return core().transmit_policy();
     }
+    /// Sets when received bytes below the trigger level interrupt. Returns the trigger's error.
     constexpr std::expected<void, Error> set_receive_timeout(ReceiveTimeout policy) {
         return finish(core().set_receive_timeout(policy));
     }
+    /// When received bytes below the trigger level interrupt.
     [[nodiscard]] constexpr ReceiveTimeout receive_timeout() const noexcept {
         return core().receive_timeout();
     }
@@ -9472,11 +9642,13 @@ public:
     constexpr std::expected<void, Error> allow_64_byte_fifo(bool allow) {
         return finish(core().allow_64_byte_fifo(allow));
     }
+    /// Whether the device is a TL16C750: 64-byte mode and automatic flow control.
     [[nodiscard]] constexpr bool is_64_byte_fifo_allowed() const noexcept { return core().fifo_64_allowed(); }
     /// Selects whether MCR.OUT2 gates the interrupt, as on a PC (the default), or nothing does.
     constexpr std::expected<void, Error> set_interrupt_gate(InterruptGate gate) {
         return finish(core().set_interrupt_gate(gate));
     }
+    /// Whether OUT2 gates the interrupt.
     [[nodiscard]] constexpr InterruptGate interrupt_gate() const noexcept { return core().interrupt_gate(); }
 
     /// A hardware reset. The host's settings stay: policies and modem lines. Bytes in the FIFOs are dropped.
@@ -9513,6 +9685,7 @@ public:
 
     [[nodiscard]] constexpr const W& writer() const noexcept { return writer_; }
     [[nodiscard]] constexpr W& writer() noexcept { return writer_; }
+    /// The writer, out of a device that is no longer used.
     [[nodiscard]] constexpr W into_writer() && { return std::move(writer_); }
     [[nodiscard]] constexpr const T& interrupt_evt() const noexcept { return Shell::line().trigger(); }
     [[nodiscard]] constexpr T& interrupt_evt() noexcept { return Shell::line().trigger(); }
@@ -9784,6 +9957,7 @@ public:
     void interrupt_raised() noexcept { add(interrupts_); }
     void trigger_failed() noexcept { add(trigger_failures_); }
 
+    /// All counts at this moment; each is exact, but they are not of one instant.
     [[nodiscard]] SerialCounts counts() const noexcept {
         return {.bytes_read = get(bytes_read_),
                 .bytes_written = get(bytes_written_),
@@ -9846,6 +10020,7 @@ public:
     constexpr SerialTimeout()
         requires std::default_initializable<C>
         : SerialTimeout(C{}) {}
+    /// A timeout that is not running.
     explicit constexpr SerialTimeout(C clock) : clock_(std::move(clock)) {}
 
     /// The time on the clock at which the timeout will occur, or nothing if no byte waits for it or if that
@@ -9929,6 +10104,7 @@ private:
 template <class Uart, Clock C = SteadyClock>
 class TimedSerial : public Uart {
 public:
+    /// A UART with its timeout, which is set to ReceiveTimeout::manual.
     explicit constexpr TimedSerial(Uart uart, C clock = C{})
         : Uart(std::move(uart)), timeout_(std::move(clock)) {
         // A failure of the trigger is counted in `host_errors()`.
@@ -9990,15 +10166,18 @@ enum class TimestampFormat : std::uint8_t {
 template <Writer W, Clock C = SteadyClock>
 class TimestampWriter {
 public:
+    /// A clock of its own measures the time since now.
     explicit constexpr TimestampWriter(W writer, TimestampFormat format = TimestampFormat::elapsed)
         requires std::default_initializable<C>
         : TimestampWriter(std::move(writer), C{}, format) {}
+    /// The given clock supplies the time.
     constexpr TimestampWriter(W writer, C clock, TimestampFormat format = TimestampFormat::elapsed)
         : writer_(std::move(writer)),
           clock_(std::move(clock)),
           start_(time_since_epoch(clock_)),
           format_(format) {}
 
+    /// Writes the bytes with a time before each line. Returns how many of `bytes` were taken.
     [[nodiscard]] constexpr WriteResult write(std::span<const std::uint8_t> bytes) {
         std::size_t taken = 0;
         while (taken < bytes.size()) {
@@ -10171,8 +10350,11 @@ namespace detail {
 class UniqueFd {
 public:
     UniqueFd() = default;
+    /// Owns the descriptor; -1 is none.
     explicit UniqueFd(int fd) noexcept : fd_(fd) {}
+    /// Takes the other's descriptor.
     UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    /// Closes the own descriptor and takes the other's.
     UniqueFd& operator=(UniqueFd&& other) noexcept {
         if (this != &other) {
             reset(std::exchange(other.fd_, -1));
@@ -10183,10 +10365,13 @@ public:
     UniqueFd& operator=(const UniqueFd&) = delete;
     ~UniqueFd() { reset(); }
 
+    /// The descriptor, or -1.
     [[nodiscard]] int get() const noexcept { return fd_; }
+    /// Whether there is a descriptor.
     [[nodiscard]] explicit operator bool() const noexcept { return fd_ >= 0; }
     /// Passes ownership of the descriptor to the caller.
     [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
+    /// Closes the descriptor, and owns `fd` from now on.
     void reset(int fd = -1) noexcept {
         if (const int old = std::exchange(fd_, fd); old >= 0) {
             // Ignore an error: Linux has closed the descriptor nevertheless.
@@ -10302,6 +10487,7 @@ class FdWriter {
 public:
     /// Writes to `fd`, which the caller owns and which must outlive the writer.
     explicit FdWriter(int fd) noexcept : fd_(fd) { inspect(); }
+    /// A writer to a descriptor that the caller keeps, and whose flags do not change.
     [[nodiscard]] static FdWriter borrow(int fd) noexcept { return FdWriter(fd); }
     /// Writes to `fd` and closes it in the destructor.
     [[nodiscard]] static FdWriter own(int fd) noexcept { return FdWriter(UniqueFd(fd)); }
@@ -10337,6 +10523,7 @@ public:
     /// The descriptor to poll for writability before `resume_transmit()`.
     [[nodiscard]] int fd() const noexcept { return fd_; }
 
+    /// Writes what certainly fits, possibly nothing. Returns how many bytes, or the error of write(2).
     [[nodiscard]] WriteResult write(std::span<const std::uint8_t> bytes) {
         std::size_t written = 0;
         while (written < bytes.size()) {

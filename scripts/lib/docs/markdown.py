@@ -42,7 +42,7 @@ def anchor(name, fragment):
 
 def converted(root, path):
     name = path.relative_to(root).as_posix()
-    lines, fence = [], ""
+    lines, fence, seen = [], "", {}
 
     def link(match):
         image, text, target = match.groups()
@@ -76,7 +76,9 @@ def converted(root, path):
             heading = re.match(r"(##+) (.*\S)\s*$", line)
             line = "".join(parts)
             if heading:
-                line = f"{line} {{#{anchor(name, slug(heading[2]))}}}"
+                fragment = slug(heading[2])
+                seen[fragment] = seen.get(fragment, -1) + 1
+                line = f"{line} {{#{anchor(name, fragment)}{f'-{seen[fragment]}' if seen[fragment] else ''}}}"
             if line.startswith("<!--") and line.endswith("-->"):
                 line = ""
         lines.append(line)
