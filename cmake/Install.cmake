@@ -47,6 +47,8 @@ install(
 # Each library in one file (scripts/amalgamate).
 install(FILES single_include/vmsuperio.hpp single_include/vmdevice.hpp
         DESTINATION "${CMAKE_INSTALL_DATADIR}/vmsuperio/single_include")
+# C++20 modules, to compile with the project that imports them.
+install(FILES modules/vmsuperio.cppm modules/vmdevice.cppm DESTINATION "${CMAKE_INSTALL_DATADIR}/vmsuperio/modules")
 
 # The Common Package Specification's description, which build systems other than CMake can read.
 # The file itself names the prefix as @prefix@.

@@ -31,8 +31,12 @@ debian_packages=(
 test_packages=(
     acpica-tools      # iasl disassembles our ACPI tables
     catch2
+    debhelper         # builds our Debian packages
+    dpkg-dev
+    fakeroot
     git
     libbenchmark-dev
+    lintian           # checks them
     lz4
     passt             # the network of a guest
     tmux              # a real terminal for kvm_vmm
@@ -55,6 +59,7 @@ clang_packages=(
 
 # For the stage platforms: the libraries on other machines, systems and standard libraries.
 platform_packages=(
+    g++-aarch64-linux-gnu
     g++-i686-linux-gnu
     g++-mingw-w64-x86-64-posix
     g++-s390x-linux-gnu

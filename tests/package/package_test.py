@@ -172,6 +172,24 @@ class PackageTest(unittest.TestCase):
         result = self.compile(folder / "program", "-Wundef", "-Wconversion", f"-I{folder}", HERE / "consumer" / "single.cpp")
         self.assertEqual((result.returncode, result.stdout), (0, "ok"))
 
+    @unittest.skipUnless(shutil.which("clang++-19"), "there is no Clang 19")
+    def test_modules(self):
+        clang = ["clang++-19", "-std=c++23", "-Wall", "-Wextra", "-Werror", f"-I{self.prefix}/include"]
+        objects, modules = [], []
+        for name in ("vmdevice", "vmsuperio"):
+            compiled, built = self.scratch / f"{name}.pcm", self.scratch / f"{name}_module.o"
+            source = self.prefix / "share" / "vmsuperio" / "modules" / f"{name}.cppm"
+            for words in ([clang, "--precompile", source, "-o", compiled], [clang[:2], "-c", compiled, "-o", built]):
+                result = run(*words[0], *words[1:])
+                self.assertEqual((result.returncode, result.stdout), (0, ""))
+            objects.append(built)
+            modules.append(f"-fmodule-file={name}={compiled}")
+        program = self.scratch / "module_program"
+        result = run(*clang, *modules, HERE / "consumer" / "module.cpp", *objects, "-o", program)
+        self.assertEqual((result.returncode, result.stdout), (0, ""))
+        result = run(program)
+        self.assertEqual((result.returncode, result.stdout), (0, "ok"))
+
     def test_without_exceptions_and_type_information(self):
         for folder in ("include", "share/vmsuperio/single_include"):
             source = "single.cpp" if "single" in folder else "both.cpp"
