@@ -5,7 +5,7 @@ target_compile_options(
   INTERFACE -Wall
             -Wextra
             -Wpedantic
-            -Werror
+            $<$<BOOL:${VMSUPERIO_WARNINGS_AS_ERRORS}>:-Werror>
             -Wconversion
             -Wsign-conversion
             -Wshadow

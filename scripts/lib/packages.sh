@@ -55,6 +55,7 @@ clang_packages=(
     clang-format-19
     clang-tidy-19
     libclang-rt-19-dev  # sanitizers and libFuzzer
+    zip                 # packs the seed corpora as OSS-Fuzz wants them
 )
 
 # For the stage platforms: the libraries on other machines, systems and standard libraries.
