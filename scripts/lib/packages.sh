@@ -108,12 +108,21 @@ install_packages() {
     log=$(mktemp)
     local say_so=(echo "$program: still installing")
     # The package lists may be missing (a fresh container) or older than the mirror: then update and try
-    # again.
+    # again. An earlier installation may have been interrupted half-way.
     if ! install_now "$log" "${missing[@]}"; then
+        if grep -q 'dpkg was interrupted' "$log"; then
+            "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive dpkg --configure -a </dev/null >"$log" 2>&1
+        fi
         "${as_root[@]}" apt-get -q update </dev/null >"$log" 2>&1 &
         if ! while_running $! "${say_so[@]}" >&2 || ! install_now "$log" "${missing[@]}"; then
             cat "$log" >&2
+            local unknown
+            unknown=$(sed -nE -e "s/^E: Unable to locate package (.*)/\\1/p" \
+                -e "s/^E: Package '([^']+)' has no installation candidate/\\1/p" "$log" | tr '\n' ' ')
             rm -f "$log"
+            if [ -n "$unknown" ]; then
+                echo "$program: apt's sources lack ${unknown% }; Debian 12 and its updates have all of these packages" >&2
+            fi
             echo "$program: installing packages failed: ${missing[*]}" >&2
             return 1
         fi

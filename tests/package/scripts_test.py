@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+"""What scripts/test and scripts/boot do about packages on computers that are not as expected, and what scripts/test leaves
+behind when it is ended. apt-get, dpkg-query, sudo and id are replaced by programs that record their calls."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+REAL = ("bash", "cat", "chmod", "dirname", "env", "grep", "mktemp", "rm", "sed", "sleep", "tr")
+
+
+class ScriptsTest(unittest.TestCase):
+    def setUp(self):
+        self.scratch = Path(tempfile.mkdtemp(prefix="vmsuperio-scripts-"))
+        self.addCleanup(shutil.rmtree, self.scratch)
+        self.programs = self.scratch / "bin"
+        self.programs.mkdir()
+        for name in REAL:
+            (self.programs / name).symlink_to(shutil.which(name))
+        self.calls = self.scratch / "calls"
+        self.calls.touch()
+        self.fake("id", "echo 0")
+        # All packages are installed except the one in the file "missing".
+        self.missing = self.scratch / "missing"
+        self.missing.write_text("")
+        self.fake("dpkg-query", f'for last; do :; done; if grep -qx "$last" {self.missing}; then exit 1; fi; echo -n installed')
+
+    def fake(self, name, text):
+        path = self.programs / name
+        path.write_text(f'#!{shutil.which("bash")}\necho "{name} $*" >>{self.calls}\n{text}\n')
+        path.chmod(0o755)
+
+    def install(self, *packages):
+        return subprocess.run(["bash", "-c", f'. "{ROOT}/scripts/lib/packages.sh"; install_packages scripts/x "$@"', "bash", *packages],
+                              env={"PATH": str(self.programs), "TMPDIR": str(self.scratch)}, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, check=False)
+
+    def called(self, program):
+        return [line for line in self.calls.read_text().splitlines() if line.split()[0] == program]
+
+    def test_nothing_is_called_if_nothing_is_missing(self):
+        self.fake("apt-get", "exit 1")
+        result = self.install("cmake", "g++")
+        self.assertEqual((result.returncode, result.stdout), (0, ""))
+        self.assertEqual(self.called("apt-get"), [])
+
+    def test_only_what_is_missing_is_installed(self):
+        self.missing.write_text("lintian\n")
+        self.fake("apt-get", "exit 0")
+        result = self.install("cmake", "lintian")
+        self.assertEqual(result.returncode, 0, result.stdout)
+        self.assertEqual(len(self.called("apt-get")), 1)
+        self.assertRegex(self.called("apt-get")[0], r" install .*--no-install-recommends lintian$")
+
+    def test_an_ordinary_user_without_sudo_reads_one_line(self):
+        self.missing.write_text("lintian\nlz4\n")
+        self.fake("id", "echo 1000")
+        self.fake("apt-get", "exit 0")
+        result = self.install("cmake", "lintian", "lz4")
+        self.assertEqual(result.returncode, 1)
+        self.assertEqual(result.stdout, "scripts/x: these packages are missing, and without root or sudo cannot be installed: "
+                                        "lintian lz4\n")
+        self.assertEqual(self.called("apt-get"), [])
+
+    def test_an_ordinary_user_uses_sudo(self):
+        self.missing.write_text("lintian\n")
+        self.fake("id", "echo 1000")
+        self.fake("sudo", 'exec "$@"')
+        self.fake("apt-get", "exit 0")
+        self.assertEqual(self.install("lintian").returncode, 0)
+        self.assertRegex(self.called("sudo")[0], "apt-get .*install")
+
+    def test_old_package_lists_are_updated(self):
+        self.missing.write_text("lintian\n")
+        updated = self.scratch / "updated"
+        self.fake("apt-get", f'case "$*" in *update) echo >{updated} ;; *) [ -e {updated} ] || exit 100 ;; esac')
+        self.assertEqual(self.install("lintian").returncode, 0)
+        self.assertEqual(len(self.called("apt-get")), 3)
+
+    def test_other_sources_of_apt_are_named_as_the_reason(self):
+        self.missing.write_text("clang-19\nlintian\n")
+        self.fake("apt-get", 'case "$*" in *update) ;; *) echo "E: Unable to locate package clang-19"; exit 100 ;; esac')
+        result = self.install("cmake", "clang-19", "lintian")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("scripts/x: apt's sources lack clang-19; Debian 12 and its updates have all of these packages\n",
+                      result.stdout)
+        self.assertTrue(result.stdout.endswith("scripts/x: installing packages failed: clang-19 lintian\n"))
+
+    def test_an_installation_that_was_interrupted_is_completed(self):
+        self.missing.write_text("lintian\n")
+        configured = self.scratch / "configured"
+        self.fake("dpkg", f"echo >{configured}")
+        self.fake("apt-get", f'case "$*" in *update) exit 0 ;; esac; [ -e {configured} ] || '
+                             '{ echo "E: dpkg was interrupted, you must manually run \'dpkg --configure -a\'"; exit 100; }')
+        result = self.install("lintian")
+        self.assertEqual(result.returncode, 0, result.stdout)
+        self.assertEqual(self.called("dpkg"), ["dpkg --configure -a"])
+
+    def test_another_distribution_is_told_what_must_be_there(self):
+        (self.programs / "dpkg-query").unlink()
+        result = self.install("cmake", "lintian")
+        self.assertEqual(result.returncode, 0)
+        self.assertIn("this is not Debian; these packages' programs must be there already: cmake lintian", result.stdout)
+
+    def test_a_run_that_is_ended_leaves_nothing_behind_and_can_be_repeated(self):
+        tree = self.scratch / "tree"
+        (tree / "scripts").mkdir(parents=True)
+        shutil.copy(ROOT / "scripts/test", tree / "scripts")
+        shutil.copytree(ROOT / "scripts/lib", tree / "scripts/lib")
+        for name in ("nproc", "setsid", "mkdir", "date", "tail"):
+            (self.programs / name).symlink_to(shutil.which(name))
+        pid_file = self.scratch / "pid"
+        self.fake("cmake", f'sleep 600 & echo $! >{pid_file}; wait')
+        environment = {"PATH": str(self.programs), "TMPDIR": str(self.scratch)}
+        for ended_by in (signal.SIGTERM, signal.SIGINT):
+            with self.subTest(ended_by):
+                pid_file.unlink(missing_ok=True)
+                # Ctrl-C reaches the whole foreground process group.
+                run = subprocess.Popen([tree / "scripts/test", "tidy"], env=environment, stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL, start_new_session=True,
+                                       preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+                self.addCleanup(run.kill)
+                limit = time.monotonic() + 60
+                while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < limit:
+                    time.sleep(0.05)
+                sleeper = Path("/proc") / pid_file.read_text().strip()
+                self.assertTrue(sleeper.exists())
+                if ended_by == signal.SIGINT:
+                    os.killpg(run.pid, ended_by)
+                else:
+                    run.send_signal(ended_by)
+                run.wait(timeout=60)
+                self.assertIn(run.returncode, (-ended_by, 128 + ended_by))
+                while sleeper.exists() and time.monotonic() < limit:
+                    time.sleep(0.05)
+                self.assertFalse(sleeper.exists())
+
+    def test_quick_says_what_it_leaves_out(self):
+        text = subprocess.run([ROOT / "scripts/test", "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        self.assertRegex(text, r"--quick +the stage gcc alone: no kernel is booted, nothing is compiled with Clang")
+        result = subprocess.run([ROOT / "scripts/test", "quick"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                check=False)
+        self.assertEqual((result.returncode, result.stdout.count("\n")), (2, 1))
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main(verbosity=2))
