@@ -87,3 +87,53 @@ TEST_CASE("CPUID: the TSC deadline timer is shown if KVM has it", "[cpuid]") {
     CHECK((find(guest_cpuid(intel(), 0, 1, true), 1).ecx & (1U << 24U)) != 0);
     CHECK((find(guest_cpuid(intel(), 0, 1, false), 1).ecx & (1U << 24U)) == 0);
 }
+
+namespace {
+
+// KVM's leaves, and that of the power management, whose EDX bit 8 means an invariant TSC.
+std::vector<kvm_cpuid_entry2> under_kvm(bool invariant) {
+    auto table = intel();
+    auto signature = entry(0x4000'0000);
+    signature.eax = 0x4000'0001;
+    signature.ebx = 0x4B4D'564B;
+    auto features = entry(0x4000'0001);
+    features.eax = 0x0100'7EFB;
+    auto power = entry(0x8000'0007);
+    power.edx = invariant ? 1U << 8U : 0;
+    table.insert(table.end(), {signature, features, power});
+    return table;
+}
+
+bool has(const std::vector<kvm_cpuid_entry2>& table, std::uint32_t function) {
+    return std::ranges::any_of(table, [function](const auto& e) { return e.function == function; });
+}
+
+}  // namespace
+
+TEST_CASE("CPUID: the frequency of an invariant TSC is in the timing leaf", "[cpuid]") {
+    const auto table = guest_cpuid(under_kvm(true), 0, 1, true, 2'100'000);
+    CHECK(find(table, 0x4000'0000).eax == 0x4000'0010);
+    CHECK(find(table, 0x4000'0010).eax == 2'100'000);
+    CHECK(find(table, 0x4000'0010).ebx == 1'000'000);
+    CHECK(find(table, 0x4000'0010).ecx == 0);
+    CHECK(find(table, 0x4000'0010).edx == 0);
+}
+
+TEST_CASE("CPUID: there is no timing leaf if the frequency may change or is not known", "[cpuid]") {
+    for (const auto& table : {guest_cpuid(under_kvm(false), 0, 1, true, 2'100'000),
+                              guest_cpuid(under_kvm(true), 0, 1, true, 0), guest_cpuid(under_kvm(true), 0, 1, true),
+                              guest_cpuid(intel(), 0, 1, true, 2'100'000)}) {
+        CHECK_FALSE(has(table, 0x4000'0010));
+        CHECK((!has(table, 0x4000'0000) || find(table, 0x4000'0000).eax == 0x4000'0001));
+    }
+}
+
+TEST_CASE("CPUID: KVM's features and the x2APIC are passed on as KVM reports them", "[cpuid]") {
+    auto supported = under_kvm(true);
+    std::ranges::find(supported, 1U, &kvm_cpuid_entry2::function)->ecx = 1U << 21U;
+    const auto table = guest_cpuid(supported, 1, 2, true, 2'100'000);
+    CHECK(find(table, 0x4000'0000).ebx == 0x4B4D'564B);
+    CHECK(find(table, 0x4000'0001).eax == 0x0100'7EFB);
+    CHECK(find(table, 0x4000'0001).edx == 0);
+    CHECK((find(table, 1).ecx & (1U << 21U)) != 0);
+}

@@ -133,7 +133,7 @@ TEST_CASE("Options: --help names every option and exit code", "[options]") {
     const auto parsed = parse({"--help"});
     const std::string text = std::get<PrintAndExit>(parsed).text;
     for (const char* const word : {"--kernel", "--initrd", "--cmdline", "--memory", "--cpus", "--serial",
-                                   "--coalesce", "--help", "--version", "Exit codes", "Ctrl-A x"}) {
+                                   "--coalesce", "--huge-pages", "--help", "--version", "Exit codes", "Ctrl-A x"}) {
         INFO(word);
         CHECK(text.find(word) != std::string::npos);
     }

@@ -23,7 +23,8 @@ namespace kvm_vmm {
 class ImageFile {
 public:
     /// `role` is the user's term for the file: "kernel", "initrd". `checkpoint` is called before each 4 MiB
-    /// are read, because a file can be as large as the guest's RAM and its disk slow; it may throw to abort.
+    /// are read, because a file can be as large as the guest's RAM and its disk slow; it may throw to abort. Two threads
+    /// may call it at the same time.
     ImageFile(std::string_view role, const std::string& path, std::function<void()> checkpoint = {});
 
     void set_checkpoint(std::function<void()> checkpoint) { checkpoint_ = std::move(checkpoint); }
@@ -38,7 +39,8 @@ public:
         return offset <= size_ && length <= size_ - offset;
     }
 
-    /// Fills all of `target` from `offset`. Throws if the file is shorter, or has shrunk since it was opened.
+    /// Fills all of `target` from `offset`, a large one by two threads. Throws if the file is shorter, or has shrunk since it
+    /// was opened.
     void read(std::uint64_t offset, std::span<std::uint8_t> target) const;
 
     template <class T>
@@ -58,6 +60,8 @@ public:
     [[noreturn]] void fail(const std::string& reason) const;
 
 private:
+    void read_part(std::uint64_t offset, std::span<std::uint8_t> target) const;
+
     std::string label_;
     std::function<void()> checkpoint_;
     vmsuperio::UniqueFd fd_;

@@ -22,7 +22,9 @@ namespace kvm_vmm {
                             .resources = {ports(vmdevice::pio_range(0x80, 1))}},
             .create = [](const DeviceContext&, ObservedDevice& observed) -> DevicePointer {
                 return put_on_bus(observed, vmsuperio::DebugPort());
-            }};
+            },
+            // Guests write here for the delay that this takes on a PC, mostly.
+            .coalesced_ports = {0x80}};
 }
 
 /// The debug console of Bochs (0xE9) and of EDK II and SeaBIOS (0x402).
@@ -41,7 +43,8 @@ namespace kvm_vmm {
                 auto console = put_on_bus(observed, vmsuperio::DebugPort::console(send));
                 observed.register_name = [](std::uint64_t, bool) { return std::string("data"); };
                 return console;
-            }};
+            },
+            .coalesced_ports = {0xE9, 0x402}};
 }
 
 [[nodiscard]] inline MachineDevice exit_port() {

@@ -83,6 +83,11 @@ void KvmVcpu::set_cpuid(std::span<const kvm_cpuid_entry2> entries) {
     kvm_ioctl(fd_.get(), list.ioctl_number(KVM_SET_CPUID2), list.data(), "KVM_SET_CPUID2");
 }
 
+std::uint32_t KvmVcpu::tsc_khz() const noexcept {
+    const int khz = ::ioctl(fd_.get(), KVM_GET_TSC_KHZ, 0);
+    return khz > 0 ? static_cast<std::uint32_t>(khz) : 0;
+}
+
 void KvmVcpu::set_msrs(std::span<const kvm_msr_entry> entries) {
     CountedList list(entries);
     const int written = kvm_ioctl(fd_.get(), list.ioctl_number(KVM_SET_MSRS), list.data(), "KVM_SET_MSRS");

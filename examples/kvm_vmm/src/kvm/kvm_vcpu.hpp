@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <linux/kvm.h>
 #include <optional>
 #include <span>
@@ -51,6 +52,8 @@ public:
     [[nodiscard]] kvm_sregs sregs() const;
     void set_sregs(const kvm_sregs& sregs);
     void set_cpuid(std::span<const kvm_cpuid_entry2> entries);
+    /// The frequency of the CPU's time stamp counter; 0 if KVM does not know it.
+    [[nodiscard]] std::uint32_t tsc_khz() const noexcept;
     void set_msrs(std::span<const kvm_msr_entry> entries);
     void set_fpu(const kvm_fpu& fpu);
     [[nodiscard]] kvm_lapic_state lapic() const;

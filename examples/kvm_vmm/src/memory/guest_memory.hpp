@@ -34,8 +34,9 @@ public:
     };
 
     /// Reserves `size` bytes of zeroed RAM, a multiple of the page size and not 0. Throws VmmError if the
-    /// host refuses.
-    explicit GuestMemory(std::uint64_t size);
+    /// host refuses. With `huge_pages`, the host is asked to use pages of 2 MiB, which it does if it has them at the time
+    /// of the first access.
+    explicit GuestMemory(std::uint64_t size, bool huge_pages = true);
     ~GuestMemory();
     GuestMemory(const GuestMemory&) = delete;
     GuestMemory& operator=(const GuestMemory&) = delete;

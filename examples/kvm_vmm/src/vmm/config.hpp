@@ -48,6 +48,7 @@ struct VmmConfig {
     std::vector<virtio::NetConfig> nets;  ///< net0, net1, ...
     std::optional<virtio::BalloonConfig> balloon;
     std::vector<ShareConfig> shares;
+    bool huge_pages{true};  ///< whether the guest's RAM is in pages of 2 MiB if the host has some
     bool coalesce{true};  ///< whether KVM may keep writes to devices in its ring
     bool rng{true};       ///< whether there is a virtio entropy device
     std::optional<VsockConfig> vsock;

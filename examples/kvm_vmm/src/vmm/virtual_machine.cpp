@@ -34,14 +34,31 @@ VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, cons
       events_(host.events),
       observer_(host.observer),
       kvm_(host.kvm),
-      memory_(config.memory),
+      memory_(config.memory, config.huge_pages),
       vm_(kvm_),
       table_(machine_table(config)),
       devices_(allocator_),
-      exit_handler_(devices_.io_manager(), end_, host.observer) {
+      exit_handler_(devices_.io_manager(), end_, host.observer),
+      // In this thread, by get(), if the system allows no more threads.
+      loading_(std::async(std::launch::async | std::launch::deferred,
+                          [&] { return load_guest_files(host, checkpoint); })) {
     observer_.vm_starts();
-    // Load the kernel first, because most mistakes are found there.
-    load_guest_files(host, checkpoint);
+    try {
+        create_machine(host, battery);
+    } catch (...) {
+        guest_ = loading_.get();  // most mistakes are found there, so its error is the one that is reported
+        throw;
+    }
+    guest_ = loading_.get();
+    set_boot_registers(*vcpus_.front(), guest_->boot_cpu);
+    if (observer_.vms_started() == 1) {
+        log_set_up();  // not for a restarted guest, whose set-up is the same
+    }
+}
+
+VirtualMachine::~VirtualMachine() = default;
+
+void VirtualMachine::create_machine(const VmHost& host, const Battery& battery) {
     vm_.map_memory(memory_);
     vm_.create_interrupt_controllers();
     create_devices(table_, devices_,
@@ -64,12 +81,7 @@ VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, cons
     if (config_.coalesce) {
         coalesce_writes();
     }
-    if (observer_.vms_started() == 1) {
-        log_set_up();  // not for a restarted guest, whose set-up is the same
-    }
 }
-
-VirtualMachine::~VirtualMachine() = default;
 
 void VirtualMachine::log_set_up() const {
     log(LogLevel::info, "a VM with " + std::to_string(config_.cpus) + " CPU(s) and " +
@@ -83,12 +95,13 @@ void VirtualMachine::log_set_up() const {
     log(LogLevel::info, "devices:" + devices);
 }
 
-void VirtualMachine::load_guest_files(const VmHost& host, const std::function<void()>& checkpoint) {
+// Runs in a thread of its own: it writes nothing but guest memory.
+LoadedGuest VirtualMachine::load_guest_files(const VmHost& host, const std::function<void()>& checkpoint) {
     host.kernel.set_checkpoint(checkpoint);
     if (host.initrd != nullptr) {
         host.initrd->set_checkpoint(checkpoint);
     }
-    guest_ = load_guest(memory_, {host.kernel, host.initrd},
+    return load_guest(memory_, {host.kernel, host.initrd},
                         {.kernel_path = {},
                          .initrd_path = {},
                          .command_line = config_.cmdline,
@@ -106,7 +119,6 @@ void VirtualMachine::create_vcpus() {
         vcpus_.push_back(std::make_unique<KvmVcpu>(kvm_, vm_, id));
         set_up_cpu(*vcpus_.back(), kvm_, config_.cpus);
     }
-    set_boot_registers(*vcpus_.front(), guest_->boot_cpu);
 }
 
 void VirtualMachine::coalesce_writes() {

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <span>
@@ -108,7 +109,8 @@ public:
     [[nodiscard]] VmEnd end() const { return *end_.get(); }
 
 private:
-    void load_guest_files(const VmHost& host, const std::function<void()>& checkpoint);
+    [[nodiscard]] LoadedGuest load_guest_files(const VmHost& host, const std::function<void()>& checkpoint);
+    void create_machine(const VmHost& host, const Battery& battery);
     void log_set_up() const;
     void create_vcpus();
     void coalesce_writes();
@@ -130,6 +132,9 @@ private:
     vmdevice::DeviceManager devices_;
     ExitHandler exit_handler_;
     HostControls controls_;
+    // A thread reads the files into memory_ while devices and CPUs are created. It starts after devices_ exists, which
+    // registers for membarrier(2): with more than one thread, that takes milliseconds.
+    std::future<LoadedGuest> loading_;
     std::optional<LoadedGuest> guest_;
     std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
     std::optional<CoalescedWrites> coalesced_;  // after vcpus_, in whose memory the ring is

@@ -104,6 +104,32 @@ void ensure_extended_topology(std::vector<kvm_cpuid_entry2>& entries) {
     }
 }
 
+// The frequencies of the TSC and of the local APIC's timer, from which guests that do not use KVM's clock need not
+// measure them. The leaf is VMware's proposal of 2008 to all hypervisors ("CPUID usage for interaction between
+// Hypervisors and Linux"). FreeBSD reads it under KVM too. It is present only if it stays true, which is
+// if the host's TSC is invariant (leaf 0x8000'0007, EDX bit 8).
+void add_timing_leaf(std::vector<kvm_cpuid_entry2>& entries, std::uint32_t tsc_khz) {
+    constexpr std::uint32_t first_leaf = 0x4000'0000;
+    constexpr std::uint32_t timing_leaf = 0x4000'0010;
+    constexpr std::uint32_t local_apic_khz = 1'000'000;  // KVM's local APIC counts nanoseconds
+    const auto find = [&entries](std::uint32_t function) {
+        return std::ranges::find(entries, function, &kvm_cpuid_entry2::function);
+    };
+    const auto power = find(0x8000'0007);
+    const auto first = find(first_leaf);
+    const bool invariant = power != entries.end() && (power->edx & bit(8)) != 0;
+    if (tsc_khz == 0 || !invariant || first == entries.end() || find(timing_leaf) != entries.end()) {
+        return;
+    }
+    // KVM reports 0 in this place for its one further leaf, 0x4000'0001, in old versions.
+    first->eax = std::max(first->eax, timing_leaf);
+    kvm_cpuid_entry2 timing{};
+    timing.function = timing_leaf;
+    timing.eax = tsc_khz;
+    timing.ebx = local_apic_khz;
+    entries.push_back(timing);
+}
+
 void set_local_apic(KvmVcpu& vcpu) {
     kvm_lapic_state lapic = vcpu.lapic();
     if (vcpu.id() == 0) {
@@ -132,7 +158,7 @@ constexpr kvm_msr_entry msr(std::uint32_t index, std::uint64_t value) {
 }  // namespace
 
 std::vector<kvm_cpuid_entry2> guest_cpuid(std::vector<kvm_cpuid_entry2> supported, unsigned index,
-                                          unsigned cpus, bool tsc_deadline_timer) {
+                                          unsigned cpus, bool tsc_deadline_timer, std::uint32_t tsc_khz) {
     const auto id_bits = static_cast<unsigned>(std::bit_width(cpus - 1U));
     bool amd = false;
     bool has_extended_topology = false;
@@ -152,12 +178,14 @@ std::vector<kvm_cpuid_entry2> guest_cpuid(std::vector<kvm_cpuid_entry2> supporte
             entry.ecx |= bit(24);
         }
     }
+    add_timing_leaf(supported, tsc_khz);
     return supported;
 }
 
 void set_up_cpu(KvmVcpu& vcpu, const Kvm& kvm, unsigned cpus) {
     vcpu.set_cpuid(
-        guest_cpuid(kvm.supported_cpuid(), vcpu.id(), cpus, kvm.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0));
+        guest_cpuid(kvm.supported_cpuid(), vcpu.id(), cpus, kvm.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0,
+                    kvm.capability(KVM_CAP_GET_TSC_KHZ) > 0 ? vcpu.tsc_khz() : 0));
 
     // Architectural MSRs at their reset values, except two that firmware sets: fast string operations are
     // enabled, and memory that no MTRR names is write-back.
