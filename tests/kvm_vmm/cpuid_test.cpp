@@ -120,9 +120,9 @@ TEST_CASE("CPUID: the frequency of an invariant TSC is in the timing leaf", "[cp
 }
 
 TEST_CASE("CPUID: there is no timing leaf if the frequency may change or is not known", "[cpuid]") {
-    for (const auto& table : {guest_cpuid(under_kvm(false), 0, 1, true, 2'100'000),
-                              guest_cpuid(under_kvm(true), 0, 1, true, 0), guest_cpuid(under_kvm(true), 0, 1, true),
-                              guest_cpuid(intel(), 0, 1, true, 2'100'000)}) {
+    for (const auto& table :
+         {guest_cpuid(under_kvm(false), 0, 1, true, 2'100'000), guest_cpuid(under_kvm(true), 0, 1, true, 0),
+          guest_cpuid(under_kvm(true), 0, 1, true), guest_cpuid(intel(), 0, 1, true, 2'100'000)}) {
         CHECK_FALSE(has(table, 0x4000'0010));
         CHECK((!has(table, 0x4000'0000) || find(table, 0x4000'0000).eax == 0x4000'0001));
     }

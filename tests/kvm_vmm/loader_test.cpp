@@ -147,16 +147,16 @@ TEST_CASE("ImageFile: pseudo files are refused, and of a growing file only the i
 TEST_CASE("ImageFile: a long read calls the checkpoint regularly, and can be aborted there", "[boot][file]") {
     MemoryFile content;
     content.resize(10 * mib + 1);
-    unsigned calls = 0;
+    std::atomic<unsigned> calls = 0;
     const ImageFile file("initrd", content.path(), [&calls] { ++calls; });
     GuestMemory memory(16 * mib);
     file.read_into(memory, mib, 0, 10 * mib + 1);
-    CHECK(calls == 3);  // for steps of at most 4 MiB
+    CHECK(calls == 4);  // for two parts, in steps of at most 4 MiB
     calls = 0;
     file.read_into(memory, mib, 0, 1);
     CHECK(calls == 1);
 
-    unsigned left = 1;
+    std::atomic<unsigned> left = 1;
     const ImageFile given_up("initrd", content.path(), [&left] {
         if (left-- == 0) {
             throw VmmError(ExitCode::signal_base, "enough");
@@ -170,7 +170,7 @@ TEST_CASE("load_guest: kernel and initrd are both loaded in steps, and loading c
     const MemoryFile kernel(make_bzimage());
     MemoryFile initrd;
     initrd.resize(9 * mib);
-    unsigned calls = 0;
+    std::atomic<unsigned> calls = 0;
     const auto load = [&](unsigned give_up_at) {
         calls = 0;
         GuestMemory memory(32 * mib);
@@ -192,7 +192,9 @@ TEST_CASE("load_guest: kernel and initrd are both loaded in steps, and loading c
     for (unsigned at = 1; at <= all; ++at) {
         CAPTURE(at);
         CHECK(error_of(ExitCode::signal_base, [&] { load(at); }) == "given up");
-        CHECK(calls == at);
+        // The other thread may be between two steps.
+        CHECK(calls >= at);
+        CHECK(calls <= at + 1);
     }
 }
 

@@ -132,8 +132,9 @@ TEST_CASE("Options: log, metrics and trace", "[options]") {
 TEST_CASE("Options: --help names every option and exit code", "[options]") {
     const auto parsed = parse({"--help"});
     const std::string text = std::get<PrintAndExit>(parsed).text;
-    for (const char* const word : {"--kernel", "--initrd", "--cmdline", "--memory", "--cpus", "--serial",
-                                   "--coalesce", "--huge-pages", "--help", "--version", "Exit codes", "Ctrl-A x"}) {
+    for (const char* const word :
+         {"--kernel", "--initrd", "--cmdline", "--memory", "--cpus", "--serial", "--coalesce", "--huge-pages",
+          "--help", "--version", "Exit codes", "Ctrl-A x"}) {
         INFO(word);
         CHECK(text.find(word) != std::string::npos);
     }

@@ -23,6 +23,7 @@
 #include "machine/end.hpp"
 #include "memory/guest_memory.hpp"
 #include "vmm/exit_handler.hpp"
+#include "vmm/rest_watch.hpp"
 #include "vmm/vcpu_thread.hpp"
 
 namespace kvm_vmm::test {
@@ -43,7 +44,7 @@ public:
     static constexpr std::uint64_t real_mode_entry = 0x1000;
     static constexpr std::uint64_t long_mode_entry = 0x10'0000;
 
-    SmallGuest() : memory_(4ULL << 20U), vm_(kvm_), handler_(io_, end_, observer_) {
+    SmallGuest() : memory_(4ULL << 20U), vm_(kvm_), handler_(io_, end_, observer_, rest_) {
         vm_.map_memory(memory_);
         vm_.create_interrupt_controllers();
         vcpu_.emplace(kvm_, vm_, 0U);
@@ -99,6 +100,7 @@ private:
     EndLatch end_;
     vmdevice::IoManager io_;
     Observer observer_;
+    RestWatch rest_;
     ExitHandler handler_;
     std::optional<KvmVcpu> vcpu_;
 };

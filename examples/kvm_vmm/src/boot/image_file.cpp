@@ -2,6 +2,7 @@
 #include "boot/image_file.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cerrno>
 #include <fcntl.h>
@@ -54,21 +55,33 @@ void ImageFile::read(std::uint64_t offset, std::span<std::uint8_t> target) const
     constexpr std::size_t huge_page = std::size_t{2} << 20U;
     const std::size_t before = -std::bit_cast<std::uintptr_t>(target.data()) % huge_page;
     const std::size_t first = before + target.size() / 2 / huge_page * huge_page;
+    std::atomic<bool> failed{false};
     if (target.size() < 4 * huge_page) {
-        read_part(offset, target);
+        read_steps(offset, target, failed);
         return;
     }
     // By get() if the system allows no more threads.
-    std::future<void> second =
-        std::async(std::launch::async | std::launch::deferred,
-                   [&] { read_part(offset + first, target.subspan(first)); });
-    read_part(offset, target.first(first));
+    std::future<void> second = std::async(std::launch::async | std::launch::deferred,
+                                          [&] { read_part(offset + first, target.subspan(first), failed); });
+    read_part(offset, target.first(first), failed);
     second.get();
 }
 
-void ImageFile::read_part(std::uint64_t offset, std::span<std::uint8_t> target) const {
+// One of several parts: if it fails, the others end at their next step.
+void ImageFile::read_part(std::uint64_t offset, std::span<std::uint8_t> target,
+                          std::atomic<bool>& failed) const {
+    try {
+        read_steps(offset, target, failed);
+    } catch (...) {
+        failed = true;
+        throw;
+    }
+}
+
+void ImageFile::read_steps(std::uint64_t offset, std::span<std::uint8_t> target,
+                           const std::atomic<bool>& failed) const {
     constexpr std::size_t step = std::size_t{4} << 20U;
-    while (!target.empty()) {
+    while (!target.empty() && !failed) {
         if (checkpoint_) {
             checkpoint_();
         }

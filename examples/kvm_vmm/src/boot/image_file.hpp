@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -60,7 +61,9 @@ public:
     [[noreturn]] void fail(const std::string& reason) const;
 
 private:
-    void read_part(std::uint64_t offset, std::span<std::uint8_t> target) const;
+    void read_part(std::uint64_t offset, std::span<std::uint8_t> target, std::atomic<bool>& failed) const;
+    void read_steps(std::uint64_t offset, std::span<std::uint8_t> target,
+                    const std::atomic<bool>& failed) const;
 
     std::string label_;
     std::function<void()> checkpoint_;

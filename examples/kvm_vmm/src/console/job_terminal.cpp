@@ -10,10 +10,11 @@
 namespace kvm_vmm {
 
 JobTerminal::JobTerminal(EventManager& events, int fd, std::function<void(bool)> on_front)
-    : terminal_(fd), on_front_(std::move(on_front)), timer_(events, CLOCK_MONOTONIC, [this] { look(); }) {
-    if (::isatty(fd) != 0) {
-        look_again_later();
-    }
+    : terminal_(fd),
+      is_terminal_(::isatty(fd) != 0),
+      on_front_(std::move(on_front)),
+      timer_(events, CLOCK_MONOTONIC, [this] { look(); }) {
+    look_again_later();
 }
 
 void JobTerminal::look() {
@@ -22,8 +23,11 @@ void JobTerminal::look() {
 }
 
 void JobTerminal::look_again_later() {
+    // Only a terminal has a foreground process group, which has to be looked for because nothing reports its change.
     constexpr std::chrono::milliseconds interval{200};
-    timer_.set_after(interval);
+    if (is_terminal_) {
+        timer_.set_after(interval);
+    }
 }
 
 void stop_this_process(bool asked_by_process) {

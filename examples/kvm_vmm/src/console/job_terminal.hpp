@@ -27,6 +27,7 @@ private:
     void look_again_later();
 
     RawTerminal terminal_;
+    bool is_terminal_;
     std::function<void(bool)> on_front_;
     Timer timer_;
 };

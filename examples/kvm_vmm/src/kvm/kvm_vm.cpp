@@ -14,6 +14,14 @@ namespace {
 constexpr std::uint64_t identity_map_address = 0xFFFB'C000;
 constexpr unsigned long tss_address = 0xFFFB'D000;
 
+kvm_coalesced_mmio_zone port_zone(std::uint16_t port) {
+    kvm_coalesced_mmio_zone zone{};
+    zone.addr = port;
+    zone.size = 1;
+    zone.pio = 1;
+    return zone;
+}
+
 }  // namespace
 
 KvmVm::KvmVm(const Kvm& kvm) : fd_(kvm.create_vm()) {
@@ -60,11 +68,13 @@ void KvmVm::register_ioeventfd(int event_fd, std::uint64_t address, std::uint32_
 }
 
 bool KvmVm::coalesce_port(std::uint16_t port) noexcept {
-    kvm_coalesced_mmio_zone zone{};
-    zone.addr = port;
-    zone.size = 1;
-    zone.pio = 1;
+    kvm_coalesced_mmio_zone zone = port_zone(port);
     return ::ioctl(fd(), KVM_REGISTER_COALESCED_MMIO, &zone) == 0;
+}
+
+void KvmVm::stop_coalescing_port(std::uint16_t port) noexcept {
+    kvm_coalesced_mmio_zone zone = port_zone(port);
+    ::ioctl(fd(), KVM_UNREGISTER_COALESCED_MMIO, &zone);
 }
 
 void KvmVm::set_irq_line(std::uint32_t gsi, bool level) {

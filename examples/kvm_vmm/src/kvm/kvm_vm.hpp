@@ -35,6 +35,8 @@ public:
     /// From now on KVM keeps writes of one byte to `port` in the ring of coalesced writes, if that has room. Returns
     /// false if KVM refuses.
     [[nodiscard]] bool coalesce_port(std::uint16_t port) noexcept;
+    /// Ends that. When this returns, the ring holds all writes that KVM kept.
+    void stop_coalescing_port(std::uint16_t port) noexcept;
 
     /// Sets the level of interrupt line `gsi`.
     void set_irq_line(std::uint32_t gsi, bool level);

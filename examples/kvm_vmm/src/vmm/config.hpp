@@ -49,8 +49,8 @@ struct VmmConfig {
     std::optional<virtio::BalloonConfig> balloon;
     std::vector<ShareConfig> shares;
     bool huge_pages{true};  ///< whether the guest's RAM is in pages of 2 MiB if the host has some
-    bool coalesce{true};  ///< whether KVM may keep writes to devices in its ring
-    bool rng{true};       ///< whether there is a virtio entropy device
+    bool coalesce{true};    ///< whether KVM may keep writes to devices in its ring
+    bool rng{true};         ///< whether there is a virtio entropy device
     std::optional<VsockConfig> vsock;
     bool restart_on_reboot{false};
     std::optional<unsigned> restart_limit;  ///< restarts in a row (see RestartPace)

@@ -27,6 +27,10 @@ std::string_view suberror_name(std::uint32_t suberror) {
 
 bool ExitHandler::handle(const KvmVcpu& vcpu, VcpuExit& exit) {
     observer_.count_exit(exit.index());
+    // Not for kicks of this program.
+    if (!std::holds_alternative<exits::Resume>(exit)) {
+        rest_.on_return();
+    }
     if (coalesced_ != nullptr) {
         coalesced_->deliver();
     }

@@ -10,6 +10,7 @@
 #include "machine/end.hpp"
 #include "observe/observer.hpp"
 #include "vmm/coalesced_writes.hpp"
+#include "vmm/rest_watch.hpp"
 
 namespace kvm_vmm {
 
@@ -17,8 +18,8 @@ namespace kvm_vmm {
 class ExitHandler {
 public:
     /// All must outlive this object.
-    ExitHandler(vmdevice::IoManager& io, EndLatch& end, Observer& observer)
-        : io_(io), end_(end), observer_(observer) {}
+    ExitHandler(vmdevice::IoManager& io, EndLatch& end, Observer& observer, RestWatch& rest)
+        : io_(io), end_(end), observer_(observer), rest_(rest) {}
 
     /// Delivers coalesced writes before each exit from now on. Call it while no vCPU runs. `writes` must outlive
     /// this object.
@@ -46,6 +47,7 @@ private:
     vmdevice::IoManager& io_;
     EndLatch& end_;
     Observer& observer_;
+    RestWatch& rest_;
     CoalescedWrites* coalesced_{nullptr};
 };
 

@@ -558,7 +558,8 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->default_str("on");
     add_choice<bool>(
         app, "--huge-pages", on_or_off, [&](bool on) { config.huge_pages = on; },
-        "Ask the host for pages of 2 MiB for the guest's memory, which is faster; with off, pages of 4 KiB, of "
+        "Ask the host for pages of 2 MiB for the guest's memory, which is faster; with off, pages of 4 KiB, "
+        "of "
         "which an idle guest may occupy less")
         ->type_name("on|off")
         ->default_str("on");

@@ -17,13 +17,10 @@
 namespace kvm_vmm {
 namespace {
 
-constexpr std::chrono::milliseconds halt_check_interval{20};
-// After this time a CPU that is not busy has answered the check.
-constexpr std::chrono::milliseconds halt_answer_time{2};
 // In parts, so that a time during which this process itself is stopped counts for at most one of them.
 constexpr std::chrono::milliseconds stop_timeout{100};
 constexpr int stop_attempts = 20;
-// Much longer than the time between two checks for a halt.
+// Much longer than a look at the CPUs is late on a busy host.
 constexpr std::chrono::seconds noticeable_pause{1};
 
 }  // namespace
@@ -38,7 +35,7 @@ VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, cons
       vm_(kvm_),
       table_(machine_table(config)),
       devices_(allocator_),
-      exit_handler_(devices_.io_manager(), end_, host.observer),
+      exit_handler_(devices_.io_manager(), end_, host.observer, rest_watch_),
       // In this thread, by get(), if the system allows no more threads.
       loading_(std::async(std::launch::async | std::launch::deferred,
                           [&] { return load_guest_files(host, checkpoint); })) {
@@ -102,12 +99,12 @@ LoadedGuest VirtualMachine::load_guest_files(const VmHost& host, const std::func
         host.initrd->set_checkpoint(checkpoint);
     }
     return load_guest(memory_, {host.kernel, host.initrd},
-                        {.kernel_path = {},
-                         .initrd_path = {},
-                         .command_line = config_.cmdline,
-                         .protocol = config_.protocol,
-                         .checkpoint = checkpoint},
-                        platform_of(config_, table_));
+                      {.kernel_path = {},
+                       .initrd_path = {},
+                       .command_line = config_.cmdline,
+                       .protocol = config_.protocol,
+                       .checkpoint = checkpoint},
+                      platform_of(config_, table_));
 }
 
 void VirtualMachine::create_vcpus() {
@@ -131,7 +128,9 @@ void VirtualMachine::coalesce_writes() {
     exit_handler_.set_coalesced_writes(*coalesced_);
     for (const MachineDevice& device : table_) {
         for (const std::uint16_t port : device.coalesced_ports) {
-            if (!vm_.coalesce_port(port)) {
+            if (vm_.coalesce_port(port)) {
+                coalesced_ports_.push_back(port);
+            } else {
                 log(LogLevel::debug, device.description.name + ": KVM does not coalesce writes to it");
             }
         }
@@ -193,16 +192,15 @@ std::string VirtualMachine::status() const {
     return text;
 }
 
-// A CPU that halts with interrupts off stays halted, but KVM does not report that. The guest is checked only
-// if it was active and then became idle: a guest that idles as usual costs one kick each time.
 void VirtualMachine::look_for_halt() {
     summarize_log(false);
-    if (!write_timer_set_) {
+    if (write_timer_set_) {
+        halt_pace_.wake();  // the guest writes without returning from KVM_RUN
+    } else {
         look_for_writes();
     }
     // Also detects pauses without a signal: suspend of the host, or a debugger.
-    const BootClock::time_point now = BootClock::now();
-    if (now - std::exchange(looked_at_, now) >= noticeable_pause) {
+    if (BootClock::now() - look_due_ >= noticeable_pause) {
         declare_pause();
     }
     std::chrono::nanoseconds cpu_time{};
@@ -214,20 +212,46 @@ void VirtualMachine::look_for_halt() {
     if (all_halted) {
         end_.request(end::Halted{}, "all CPUs of the guest are halted");
     }
-    auto next = halt_check_interval;
-    if (cpu_time != cpu_time_seen_) {
-        // The check itself takes CPU time, which must not cause another check.
-        halt_check_due_ = !std::exchange(halt_checked_, false);
-    } else if (halt_check_due_) {
-        halt_check_due_ = false;
+    const HaltPace::Look look = halt_pace_.look(cpu_time);
+    if (look.check) {
         for (const std::unique_ptr<VcpuThread>& thread : threads_) {
             thread->request_halt_check();
         }
-        halt_checked_ = true;
-        next = halt_answer_time;
     }
-    cpu_time_seen_ = cpu_time;
-    halt_timer_->set_after(next);
+    set_resting(halt_pace_.resting());
+    look_after(look.next);
+}
+
+void VirtualMachine::look_after(std::chrono::nanoseconds time) {
+    look_due_ = BootClock::now() + time;
+    halt_timer_->set_after(time);
+}
+
+// While the guest is at rest, its writes return from KVM_RUN, because the event loop does not look for them: so the first
+// one after the rest is delivered at once.
+void VirtualMachine::set_resting(bool resting) {
+    if (resting == std::exchange(resting_, resting)) {
+        return;
+    }
+    for (const std::uint16_t port : coalesced_ports_) {
+        if (resting) {
+            vm_.stop_coalescing_port(port);
+        } else {
+            (void)vm_.coalesce_port(port);  // if KVM has no memory, each write returns
+        }
+    }
+    if (resting) {
+        deliver_writes();
+        rest_watch_.start();
+    } else {
+        rest_watch_.stop();
+    }
+}
+
+void VirtualMachine::on_return_from_rest() {
+    halt_pace_.wake();
+    set_resting(false);
+    look_after(HaltPace::shortest);
 }
 
 void VirtualMachine::request_end_by_signal(int signal) { end_.request_by_host(end::Signal{signal}); }
@@ -285,12 +309,13 @@ VmEnd VirtualMachine::run() {
         threads_.push_back(std::make_unique<VcpuThread>(*vcpu, exit_handler_));
     }
     started_ = std::chrono::steady_clock::now();
-    looked_at_ = BootClock::now();
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
         thread->start();
     }
     halt_timer_.emplace(events_, CLOCK_MONOTONIC, [this] { look_for_halt(); });
-    halt_timer_->set_after(halt_check_interval);
+    look_after(HaltPace::shortest);
+    const auto rest_subscription = events_.subscribe(rest_watch_.fd(), EPOLLIN, "the end of the guest's rest",
+                                                     [this](std::uint32_t) { on_return_from_rest(); });
     write_timer_.emplace(events_, CLOCK_MONOTONIC, [this] { look_for_writes(); });
     // Run it at least once, so that requests of the host are handled however fast the guest ends.
     do {
@@ -305,6 +330,7 @@ VmEnd VirtualMachine::run() {
     run_time_ = std::chrono::steady_clock::now() - started_;
     halt_timer_.reset();
     write_timer_.reset();
+    events_.remove(rest_subscription);
     events_.remove(subscription);
     return *end_.get();
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <future>
 #include <memory>
@@ -31,7 +32,9 @@
 #include "vmm/coalesced_writes.hpp"
 #include "vmm/config.hpp"
 #include "vmm/exit_handler.hpp"
+#include "vmm/halt_pace.hpp"
 #include "vmm/machine_table.hpp"
+#include "vmm/rest_watch.hpp"
 #include "vmm/vcpu_thread.hpp"
 
 namespace kvm_vmm {
@@ -117,6 +120,9 @@ private:
     void look_for_writes();
     [[nodiscard]] std::string status() const;
     void look_for_halt();
+    void look_after(std::chrono::nanoseconds time);
+    void set_resting(bool resting);
+    void on_return_from_rest();
     void stop_vcpus();
     void on_console_command(ConsoleCommand command);
 
@@ -130,6 +136,7 @@ private:
     std::vector<MachineDevice> table_;
     vmdevice::SystemAllocator allocator_{make_allocator()};
     vmdevice::DeviceManager devices_;
+    RestWatch rest_watch_;
     ExitHandler exit_handler_;
     HostControls controls_;
     // A thread reads the files into memory_ while devices and CPUs are created. It starts after devices_ exists, which
@@ -138,15 +145,15 @@ private:
     std::optional<LoadedGuest> guest_;
     std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
     std::optional<CoalescedWrites> coalesced_;  // after vcpus_, in whose memory the ring is
+    std::vector<std::uint16_t> coalesced_ports_;
     std::optional<Timer> write_timer_;
     bool write_timer_set_{false};
     std::chrono::steady_clock::time_point started_;
     std::chrono::nanoseconds run_time_{};
-    BootClock::time_point looked_at_;
+    BootClock::time_point look_due_;
     std::optional<Timer> halt_timer_;
-    std::chrono::nanoseconds cpu_time_seen_{};
-    bool halt_check_due_{true};
-    bool halt_checked_{false};
+    HaltPace halt_pace_;
+    bool resting_{false};
     // The last member, so that the threads have ended before the objects that they use are destroyed.
     std::vector<std::unique_ptr<VcpuThread>> threads_;
 };

@@ -183,9 +183,9 @@ std::vector<kvm_cpuid_entry2> guest_cpuid(std::vector<kvm_cpuid_entry2> supporte
 }
 
 void set_up_cpu(KvmVcpu& vcpu, const Kvm& kvm, unsigned cpus) {
-    vcpu.set_cpuid(
-        guest_cpuid(kvm.supported_cpuid(), vcpu.id(), cpus, kvm.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0,
-                    kvm.capability(KVM_CAP_GET_TSC_KHZ) > 0 ? vcpu.tsc_khz() : 0));
+    vcpu.set_cpuid(guest_cpuid(kvm.supported_cpuid(), vcpu.id(), cpus,
+                               kvm.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0,
+                               kvm.capability(KVM_CAP_GET_TSC_KHZ) > 0 ? vcpu.tsc_khz() : 0));
 
     // Architectural MSRs at their reset values, except two that firmware sets: fast string operations are
     // enabled, and memory that no MTRR names is write-back.
