@@ -34,6 +34,8 @@ stty -F /dev/ttyS0 raw -echo
 yes "a line of text like those that programs print, with some length" | head -c {TEXT_KIB * 1024} >/tmp/text
 for module in virtio_mmio virtio_pci virtio_console; do modprobe $module; done 2>/dev/null
 hvc=/dev/null
+# The driver creates it when the device has answered.
+for _ in $(seq 50); do [ ! -c /dev/hvc0 ] || break; usleep 100000; done
 if [ -c /dev/hvc0 ]; then hvc=/dev/hvc0; stty -F $hvc raw -echo; fi
 echo measure''-ready $hvc
 read -r line
