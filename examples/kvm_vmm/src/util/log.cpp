@@ -8,9 +8,11 @@
 #include <cstring>
 #include <ctime>
 #include <poll.h>
+#include <optional>
 #include <span>
 #include <string>
 #include <unistd.h>
+#include <utility>
 
 #include <vmsuperio/linux/fd_writer.hpp>
 
@@ -49,16 +51,25 @@ constexpr std::chrono::milliseconds stderr_patience{1000};
 // Whether a line was abandoned because stderr is not read. Later lines do not wait again.
 std::atomic<bool> stderr_is_stuck{false};
 
+vmsuperio::FdWriter open_stderr() noexcept {
+    auto writer = vmsuperio::FdWriter::create(STDERR_FILENO);
+    return writer ? std::move(*writer) : vmsuperio::FdWriter::borrow(STDERR_FILENO);
+}
+
+// Not changed while there are several threads.
+std::optional<vmsuperio::FdWriter> kept_stderr;
+
 // Never waits longer than `patience`: stderr may be a pipe or a terminal that is not read.
 void write_stderr(LogLine& line, std::chrono::milliseconds patience) {
     using std::chrono::steady_clock;
     // In raw mode a newline alone does not return to the first column.
     const std::string_view text =
         line.finish(terminal_is_raw.load(std::memory_order_relaxed) ? "\r\n" : "\n");
-    auto writer = vmsuperio::FdWriter::create(STDERR_FILENO);
-    if (!writer) {
-        return;
+    std::optional<vmsuperio::FdWriter> made;
+    if (!kept_stderr) {
+        made.emplace(open_stderr());
     }
+    vmsuperio::FdWriter* const writer = kept_stderr ? &*kept_stderr : &*made;
     std::span<const std::uint8_t> rest(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
     const auto deadline = steady_clock::now() + patience;
     for (;;) {
@@ -151,6 +162,8 @@ void open_log(const std::optional<std::string>& path, std::optional<LogLevel> le
     file.keep();
     open_log(file.take_descriptor(), level);
 }
+
+void keep_stderr_open() noexcept { kept_stderr.emplace(open_stderr()); }
 
 void close_log() noexcept {
     write_summaries(true);

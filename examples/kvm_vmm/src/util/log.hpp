@@ -22,6 +22,9 @@ enum class LogLevel : std::uint8_t { error, warning, info, debug };
 void open_log(vmsuperio::UniqueFd file, std::optional<LogLevel> level) noexcept;
 /// Likewise, with the file at a path, to which messages are appended. Throws VmmError(bad_file).
 void open_log(const std::optional<std::string>& path, std::optional<LogLevel> level);
+/// Opens stderr for writing once and for all, because a process in a sandbox cannot do that for each message.
+/// Call it while there is one thread.
+void keep_stderr_open() noexcept;
 /// Closes the file; from now on warnings are written to stderr.
 void close_log() noexcept;
 
