@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
+#include <thread>
 #include <tuple>
 #include <unistd.h>
 #include <utility>
@@ -53,6 +55,10 @@ bool unsupported(int error) noexcept {
     return error == -EOPNOTSUPP || error == -ENOSYS || error == -EINVAL || error == -ENODEV ||
            error == -ENOTTY;
 }
+
+// The kernel closes the files of an io_uring some time after the process that made it was killed. A VM that is
+// started again at once must not fail because of that.
+constexpr std::chrono::milliseconds lock_patience{1000};
 
 // A number in a file of sysfs, of the queue of a block device or of the device that it is a partition of.
 std::uint64_t queue_limit(dev_t device, std::string_view name) {
@@ -247,12 +253,18 @@ void DiskImage::lock() const {
     // The bytes that exist, not all that may come: some network file systems make a lock of the whole file
     // mandatory.
     lock.l_len = static_cast<off_t>(facts_.size);
-    int result = 0;
-    do {
-        result = ::fcntl(cached_fd_.get(), F_OFD_SETLK, &lock);
-    } while (result != 0 && errno == EINTR);
-    if (result == 0) {
-        return;
+    const auto deadline = std::chrono::steady_clock::now() + lock_patience;
+    for (;;) {
+        if (::fcntl(cached_fd_.get(), F_OFD_SETLK, &lock) == 0) {
+            return;
+        }
+        const bool held = errno == EAGAIN || errno == EACCES;
+        if (errno != EINTR && (!held || std::chrono::steady_clock::now() >= deadline)) {
+            break;
+        }
+        if (held) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        }
     }
     if (errno == EAGAIN || errno == EACCES) {
         fail(std::string("is in use by another VM or program") +
