@@ -8,6 +8,7 @@ boot_packages=(
     cmake
     g++
     libcli11-dev    # kvm_vmm's command line
+    libseccomp-dev  # kvm_vmm's sandbox
     liburing-dev    # kvm_vmm's disks
     ninja-build
     nlohmann-json3-dev  # kvm_vmm's metrics

@@ -18,7 +18,7 @@ TEST_CASE("EventThread: handlers run in the new thread, and none after stop()", 
     std::thread::id caller;
     std::binary_semaphore called{0};
     {
-        EventThread thread("test");
+        EventThread thread("test", sandbox::Role::disk);
         REQUIRE(thread.events()
                     .add(event.fd(), EPOLLIN,
                          [&](std::uint32_t) {
@@ -47,7 +47,7 @@ TEST_CASE("EventThread: the destructor waits for a handler that is running", "[e
     std::binary_semaphore entered{0};
     std::atomic<bool> left{false};
     {
-        EventThread thread("test");
+        EventThread thread("test", sandbox::Role::disk);
         REQUIRE(thread.events()
                     .add(event.fd(), EPOLLIN,
                          [&](std::uint32_t) {
@@ -67,7 +67,7 @@ TEST_CASE("EventThread: the destructor waits for a handler that is running", "[e
 TEST_CASE("EventThread: a handler that throws does not end the loop", "[event]") {
     auto event = vmsuperio::EventFdTrigger::create().value();
     std::counting_semaphore<> calls{0};
-    EventThread thread("test");
+    EventThread thread("test", sandbox::Role::disk);
     REQUIRE(thread.events()
                 .add(event.fd(), EPOLLIN,
                      [&](std::uint32_t) {
@@ -84,5 +84,5 @@ TEST_CASE("EventThread: a handler that throws does not end the loop", "[event]")
 }
 
 TEST_CASE("EventThread: a thread that was never started can be destroyed", "[event]") {
-    const EventThread thread("test");
+    const EventThread thread("test", sandbox::Role::disk);
 }

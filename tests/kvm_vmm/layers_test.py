@@ -8,7 +8,7 @@ import sys
 import unittest
 
 # From the lowest layer to the highest.
-LAYERS = ["util", "event", "memory", "machine", "acpi", "boot", "kvm", "arch/x86_64", "console", "observe",
+LAYERS = ["util", "sandbox", "event", "memory", "machine", "acpi", "boot", "kvm", "arch/x86_64", "console", "observe",
           "virtio", "devices", "vmm", "."]
 SOURCES = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else "examples/kvm_vmm/src")
 

@@ -17,6 +17,7 @@
 #include "console/raw_terminal.hpp"
 #include "event/notifier.hpp"
 #include "event/signals.hpp"
+#include "sandbox/sandbox.hpp"
 #include "util/error.hpp"
 
 namespace kvm_vmm {
@@ -62,6 +63,7 @@ private:
 
     static void pass_on(Shared& shared) {
         leave_signals_to_main_thread();
+        sandbox::enter(sandbox::Role::input, "input");
         std::array<std::uint8_t, 1024> buffer{};
         for (;;) {
             std::array<pollfd, 2> entries{pollfd{.fd = shared.source, .events = POLLIN, .revents = 0},

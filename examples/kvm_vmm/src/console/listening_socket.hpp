@@ -54,6 +54,8 @@ public:
 
     /// Creates the socket, unless it exists already.
     void listen();
+    /// The directory of the path.
+    [[nodiscard]] int directory() const noexcept { return directory_.get(); }
     /// Non-blocking; -1 before listen().
     [[nodiscard]] int fd() const noexcept { return listener_.get(); }
 

@@ -149,8 +149,12 @@ void install_handlers() {
     sigemptyset(&action.sa_mask);
     for (int signal = 1; signal <= SIGRTMAX; ++signal) {
         struct sigaction before{};
-        if (std::ranges::find(harmless_signals, signal) == harmless_signals.end() &&
-            ::sigaction(signal, nullptr, &before) == 0 && before.sa_handler != SIG_IGN) {
+        if (std::ranges::find(harmless_signals, signal) != harmless_signals.end() ||
+            ::sigaction(signal, nullptr, &before) != 0 || before.sa_handler == SIG_IGN) {
+            continue;
+        }
+        // The sandbox has a handler of its own, which restores the terminal too.
+        if (signal != SIGSYS || before.sa_handler == SIG_DFL) {
             ::sigaction(signal, &action, nullptr);
         }
     }

@@ -2,18 +2,18 @@
 #include "event/event_thread.hpp"
 
 #include <exception>
-#include <pthread.h>
 #include <sys/epoll.h>
 #include <system_error>
 #include <utility>
 
 #include "event/signals.hpp"
+#include "sandbox/sandbox.hpp"
 #include "util/error.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {
 
-EventThread::EventThread(std::string name) : name_(std::move(name)) {
+EventThread::EventThread(std::string name, sandbox::Role role) : name_(std::move(name)), role_(role) {
     // The subscription ends with the event loop.
     [[maybe_unused]] const auto subscription = events_.subscribe(stop_.fd(), EPOLLIN, "the end of a thread",
                                                                  [this](std::uint32_t) { stopping_ = true; });
@@ -27,7 +27,6 @@ void EventThread::start() {
     } catch (const std::system_error& error) {
         throw VmmError(ExitCode::vmm_error, "cannot start the thread " + name_ + ": " + error.what());
     }
-    pthread_setname_np(thread_.native_handle(), name_.c_str());
 }
 
 void EventThread::stop() noexcept {
@@ -39,6 +38,7 @@ void EventThread::stop() noexcept {
 
 void EventThread::run() {
     leave_signals_to_main_thread();
+    sandbox::enter(role_, name_.c_str());
     while (!stopping_) {
         try {
             events_.run_once(-1);

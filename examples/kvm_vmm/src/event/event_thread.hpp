@@ -6,6 +6,7 @@
 
 #include "event/event_manager.hpp"
 #include "event/notifier.hpp"
+#include "sandbox/role.hpp"
 
 namespace kvm_vmm {
 
@@ -15,8 +16,8 @@ namespace kvm_vmm {
 /// there may they use events() once start() was called.
 class EventThread {
 public:
-    /// `name` is that of the thread: at most 15 bytes. Throws VmmError if the system has no descriptor left.
-    explicit EventThread(std::string name);
+    /// `name` is that of the thread: at most 15 bytes. `role` confines it. Throws VmmError if the system has no descriptor left.
+    EventThread(std::string name, sandbox::Role role);
     /// Stops the thread.
     ~EventThread();
     EventThread(const EventThread&) = delete;
@@ -33,6 +34,7 @@ private:
     void run();
 
     std::string name_;
+    sandbox::Role role_;
     EventManager events_;
     Notifier stop_;
     bool stopping_{false};  // written and read in the thread

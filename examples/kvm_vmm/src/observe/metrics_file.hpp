@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -25,6 +26,11 @@ public:
 
     /// Throws VmmError(bad_file).
     void write(std::string_view content);
+
+    /// The directory in which the file is replaced; none if it is written in place.
+    [[nodiscard]] std::optional<int> directory() const noexcept {
+        return directory_ ? std::optional(directory_.get()) : std::nullopt;
+    }
 
 private:
     void open_directory();

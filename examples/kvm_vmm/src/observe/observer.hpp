@@ -78,6 +78,10 @@ public:
     [[nodiscard]] const IoMetrics& metrics() const noexcept { return metrics_; }
     /// The counters as JSON. `exit_status` is that of the process if it is ending.
     [[nodiscard]] std::string metrics_json(std::optional<int> exit_status = std::nullopt) const;
+    /// The directory in which the metrics file is replaced, if there is one.
+    [[nodiscard]] std::optional<int> metrics_directory() const noexcept {
+        return metrics_file_ ? metrics_file_->directory() : std::nullopt;
+    }
     /// Writes the metrics file, if there is one, and the buffered lines of the trace. Failures are logged.
     void flush(std::optional<int> exit_status = std::nullopt);
 

@@ -16,6 +16,7 @@ enum class ExitCode : int {
     usage = 2,            ///< a wrong option or value
     bad_file = 3,         ///< a file that cannot be read, or is not what it should be
     no_kvm = 4,           ///< /dev/kvm is missing, forbidden, or lacks a required feature
+    sandbox = 5,          ///< this program made a system call that its sandbox does not allow
     guest_reset = 10,     ///< the guest rebooted
     guest_panic = 11,     ///< the guest reported a panic
     triple_fault = 12,    ///< the guest shut its CPU down with a triple fault

@@ -96,7 +96,7 @@ Block::Block(std::string_view name, Counters& counters, DiskFile& file, Options 
       io_errors_(counters["io_errors"]),
       rejected_(counters["rejected"]),
       throttles_(counters["throttled"]),
-      thread_(std::string(name)) {
+      thread_(std::string(name), sandbox::Role::disk) {
     engine_subscription_ = thread_.events().subscribe(engine_->fd(), EPOLLIN, "the requests of a disk",
                                                       [this](std::uint32_t) { on_engine_ready(); });
     limit_timer_.emplace(thread_.events(), CLOCK_MONOTONIC, [this] { on_limit_passed(); });

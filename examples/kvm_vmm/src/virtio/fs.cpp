@@ -11,7 +11,7 @@ FileSystem::FileSystem(std::string_view name, Counters& counters, const SharedRo
                        std::string_view tag, SharedDirectory::Limits limits)
     : Device(name, counters),
       server_(name, root, writable, limits, counters),
-      thread_(std::string(name.substr(0, 15))) {
+      thread_(std::string(name.substr(0, 15)), sandbox::Role::share) {
     std::ranges::copy(tag.substr(0, max_tag), config_.tag.begin());
     config_.num_request_queues = 1;
 }

@@ -13,7 +13,7 @@ namespace kvm_vmm::virtio {
 namespace {
 
 // Enough to keep a fast SSD busy with requests that do not hit the host's cache.
-constexpr std::size_t max_threads = 4;
+constexpr std::size_t threads = 4;
 
 }  // namespace
 
@@ -30,7 +30,7 @@ std::unique_ptr<DiskEngine> make_disk_engine(DiskEngineKind kind, std::string_vi
         }
         log(LogLevel::debug, reason + "; threads perform the requests");
     }
-    return std::make_unique<ThreadEngine>(name, file, max_threads);
+    return std::make_unique<ThreadEngine>(name, file, threads);
 }
 
 }  // namespace kvm_vmm::virtio

@@ -84,7 +84,7 @@ Net::Net(std::string_view name, Counters& counters, NetBackend& backend, const S
       throttled_(counters["throttled"]),
       overflow_(max_frame) {
     if (events_ == nullptr) {
-        events_ = &thread_.emplace(std::string(name)).events();
+        events_ = &thread_.emplace(std::string(name), sandbox::Role::net).events();
     }
     if (settings_.rate) {
         const TokenBucket bucket(*settings_.rate, std::max(*settings_.rate / 10, min_burst), now());

@@ -19,6 +19,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include "sandbox/sandbox.hpp"
 #include "util/error.hpp"
 #include "util/log.hpp"
 
@@ -125,6 +126,9 @@ PasstProcess::~PasstProcess() {
 
 std::expected<vmsuperio::UniqueFd, std::string> PasstProcess::connect() {
     end();
+    if (sandbox::is_closed()) {
+        return std::unexpected(program_ + " cannot be started again in the sandbox");
+    }
     std::array<int, 2> sockets{};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.data()) != 0) {
         return std::unexpected(errno_message("cannot create a socket", errno));
@@ -272,6 +276,14 @@ std::optional<int> PasstProcess::end() noexcept {
             child_ = -1;
         } else if (result < 0 && errno != EINTR) {
             child_ = -1;
+        } else if (sandbox::is_closed()) {
+            // This process may not send signals any more. The child ends because its socket was closed, and at
+            // the latest with this process.
+            if (std::chrono::steady_clock::now() >= deadline) {
+                child_ = -1;
+            } else {
+                std::this_thread::sleep_for(1ms);
+            }
         } else if (std::chrono::steady_clock::now() >= deadline) {
             ::kill(child_, SIGKILL);
             ::waitpid(child_, nullptr, 0);

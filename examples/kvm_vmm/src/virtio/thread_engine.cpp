@@ -3,22 +3,28 @@
 
 #include <cerrno>
 #include <new>
-#include <pthread.h>
 #include <system_error>
 #include <utility>
 
 #include "event/signals.hpp"
+#include "sandbox/sandbox.hpp"
 #include "util/error.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm::virtio {
 
-ThreadEngine::ThreadEngine(std::string_view name, DiskFile& file, std::size_t max_threads)
-    : name_(std::string(name) + "-io"), file_(file), max_threads_(max_threads) {
+ThreadEngine::ThreadEngine(std::string_view name, DiskFile& file, std::size_t threads)
+    : name_(std::string(name) + "-io"), file_(file) {
     try {
-        add_thread();
+        while (threads_.size() < threads) {
+            add_thread();
+        }
     } catch (const std::system_error& error) {
-        throw VmmError(ExitCode::vmm_error, "cannot start the thread " + name_ + ": " + error.what());
+        if (threads_.empty()) {
+            throw VmmError(ExitCode::vmm_error, "cannot start the thread " + name_ + ": " + error.what());
+        }
+        // Those that there are do all the work.
+        log(LogLevel::warning, name_ + ": cannot start another thread: " + error.what());
     }
 }
 
@@ -35,23 +41,12 @@ ThreadEngine::~ThreadEngine() {
 
 void ThreadEngine::add_thread() {
     threads_.emplace_back([this] { run(); });
-    pthread_setname_np(threads_.back().native_handle(), name_.c_str());
 }
 
 void ThreadEngine::submit(DiskIo& io) {
-    bool all_busy = false;
     {
         const std::lock_guard lock(mutex_);
         waiting_.push_back(&io);
-        all_busy = waiting_.size() + running_ > threads_.size();
-    }
-    if (all_busy && threads_.size() < max_threads_) {
-        try {
-            add_thread();
-        } catch (const std::system_error& error) {
-            max_threads_ = threads_.size();  // those that there are do all the work
-            log(LogLevel::warning, name_ + ": cannot start another thread: " + error.what());
-        }
     }
     work_.notify_one();
 }
@@ -80,6 +75,7 @@ void ThreadEngine::cancel_all() {
 
 void ThreadEngine::run() {
     leave_signals_to_main_thread();
+    sandbox::enter(sandbox::Role::disk, name_.c_str());
     std::unique_lock lock(mutex_);
     for (;;) {
         work_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });

@@ -13,13 +13,13 @@
 
 namespace kvm_vmm::virtio {
 
-/// Performs requests in threads, with ordinary system calls. A thread is started when a request would have to
-/// wait for another one, up to `max_threads`.
+/// Performs requests in threads, with ordinary system calls. All threads are started at once: the sandbox of the
+/// thread that uses this object allows no others later.
 class ThreadEngine final : public DiskEngine {
 public:
     /// `name` (at most 11 bytes) is that of the threads, with "-io" appended. `file` must outlive the engine.
     /// Throws VmmError if the system has no descriptor or thread left.
-    ThreadEngine(std::string_view name, DiskFile& file, std::size_t max_threads);
+    ThreadEngine(std::string_view name, DiskFile& file, std::size_t threads);
     ~ThreadEngine() override;
 
     [[nodiscard]] std::string_view name() const noexcept override { return "threads"; }
@@ -36,7 +36,6 @@ private:
 
     std::string name_;
     DiskFile& file_;
-    std::size_t max_threads_;
     Notifier ended_event_;
     std::vector<std::thread> threads_;
 

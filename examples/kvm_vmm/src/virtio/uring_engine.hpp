@@ -42,7 +42,6 @@ private:
     void take_completions(bool continue_them);
     void take_completion(const io_uring_cqe& entry, bool continue_it);
 
-    std::string name_;
     DiskFile& file_;
     io_uring ring_;
     std::deque<DiskIo*> waiting_;  // for room in the submission queue

@@ -12,6 +12,7 @@
 #include "arch/x86_64/kernel_image.hpp"
 #include "console/serial_config.hpp"
 #include "observe/config.hpp"
+#include "sandbox/sandbox.hpp"
 #include "virtio/balloon_config.hpp"
 #include "virtio/disk_config.hpp"
 #include "virtio/net_config.hpp"
@@ -55,6 +56,9 @@ struct VmmConfig {
     bool restart_on_reboot{false};
     std::optional<unsigned> restart_limit;  ///< restarts in a row (see RestartPace)
     bool core_dumps{false};
+    sandbox::Mode sandbox{sandbox::default_mode};
+    std::optional<std::string> chroot;    ///< becomes the root directory
+    std::optional<sandbox::UserId> user;  ///< whom this process becomes
     bool exit_port{false};  ///< the exit port (0x501): the first byte that the guest writes is the exit code
     ObserveConfig observe;
 };

@@ -40,6 +40,7 @@ Exit codes:
     2  wrong usage
     3  a file that cannot be used
     4  /dev/kvm cannot be used
+    5  the sandbox stopped this program
    10  the guest rebooted
    11  the guest panicked
    12  triple fault
@@ -81,6 +82,12 @@ constexpr std::array i8042_profiles{
 constexpr std::array overflow_policies{
     Choice{"wait", vmsuperio::TransmitPolicy::back_pressure, "the guest's driver waits, nothing is lost"},
     Choice{"drop", vmsuperio::TransmitPolicy::drop_and_count},
+};
+constexpr std::array sandbox_modes{
+    Choice{"on", sandbox::Mode::on, "all that the kernel offers"},
+    Choice{"required", sandbox::Mode::required, "an error if the kernel lacks a part"},
+    Choice{"log", sandbox::Mode::log, "confines nothing, and reports what would be stopped"},
+    Choice{"off", sandbox::Mode::off},
 };
 const std::array log_levels{
     Choice{log_level_name(LogLevel::error), LogLevel::error},
@@ -628,6 +635,23 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->check(check_debug_console);
     app.add_flag("--exit-port", config.exit_port,
                  "Port 0x501 ends this program with the byte written as its exit code");
+    add_choice<sandbox::Mode>(
+        app, "--sandbox", sandbox_modes, [&](sandbox::Mode mode) { config.sandbox = mode; },
+        "What confines this program once everything is opened (docs/threat-model.md)")
+        ->type_name("MODE")
+        ->default_str("on");
+    app.add_flag_callback(
+        "--no-sandbox", [&] { config.sandbox = sandbox::Mode::off; }, "The same as --sandbox off");
+    app.add_option_function<std::string>(
+           "--user", [&](const std::string& text) { config.user = *sandbox::parse_user(text); },
+           "If started by root: the user and group to become when everything is opened")
+        ->type_name("UID[:GID]")
+        ->check(check<sandbox::parse_user>);
+    app.add_option_function<std::string>(
+           "--chroot", [&](const std::string& text) { config.chroot = text; },
+           "If started by root: the directory that becomes the root directory when everything is opened; it "
+           "may be empty")
+        ->type_name("DIR");
     app.add_flag("--core-dumps", config.core_dumps,
                  "For developers: allow core dumps of this program (without guest RAM) and debuggers");
     add_path(app, "--log", config.observe.log, "Append log messages to this file instead of stderr");

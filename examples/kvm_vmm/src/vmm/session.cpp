@@ -12,12 +12,16 @@
 #include <vector>
 
 #include "console/job_terminal.hpp"
+#include "console/raw_terminal.hpp"
 #include "console/serial_backend.hpp"
 #include "event/event_manager.hpp"
 #include "event/signals.hpp"
 #include "kvm/kvm.hpp"
+#include "sandbox/sandbox.hpp"
+#include "sandbox/violation.hpp"
 #include "util/log.hpp"
 #include "vmm/restart_pace.hpp"
+#include "vmm/sandbox_plan.hpp"
 #include "vmm/virtual_machine.hpp"
 
 namespace kvm_vmm {
@@ -110,12 +114,17 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
     }
     EventManager events;
     Kvm kvm;
+    keep_stderr_open();
+    sandbox::set_terminal_restorer(&RawTerminal::suspend);
+    sandbox::prepare(sandbox_plan(config, files, observer));
     const auto serials = open_backends(files.serials, events);
     const auto consoles = open_backends(files.consoles, events);
     std::unique_ptr<SerialBackend> debug_console;
     if (files.debug_console) {
         debug_console = open_serial_backend(std::move(*files.debug_console), events);
     }
+    // All that needs rights is open. From here on, first the kernel's file and then the guest decide what is done.
+    sandbox::close();
     const VmHost host{.events = events,
                       .observer = observer,
                       .kvm = kvm,

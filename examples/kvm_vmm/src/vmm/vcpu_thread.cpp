@@ -10,6 +10,7 @@
 
 #include "console/raw_terminal.hpp"
 #include "event/signals.hpp"
+#include "sandbox/sandbox.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {
@@ -73,8 +74,6 @@ VcpuThread::~VcpuThread() {
 
 void VcpuThread::start() {
     thread_ = std::thread([this] { run(); });
-    const std::string name = "vcpu" + std::to_string(vcpu_.id());
-    pthread_setname_np(thread_.native_handle(), name.c_str());
     started_.release();
 }
 
@@ -144,6 +143,7 @@ void VcpuThread::join() {
 void VcpuThread::run() {
     started_.acquire();
     leave_signals_to_main_thread();
+    sandbox::enter(sandbox::Role::vcpu, ("vcpu" + std::to_string(vcpu_.id())).c_str());
     sigset_t kick{};
     sigemptyset(&kick);
     sigaddset(&kick, kick_signal);

@@ -12,6 +12,7 @@
 #include "arch/x86_64/cpu_setup.hpp"
 #include "console/raw_terminal.hpp"
 #include "console/reader_patience.hpp"
+#include "sandbox/sandbox.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {
@@ -311,6 +312,10 @@ VmEnd VirtualMachine::run() {
     started_ = std::chrono::steady_clock::now();
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
         thread->start();
+    }
+    // To make another VM, the main thread has to be able to do again what it did for this one.
+    if (!config_.restart_on_reboot) {
+        sandbox::enter(sandbox::Role::main);
     }
     halt_timer_.emplace(events_, CLOCK_MONOTONIC, [this] { look_for_halt(); });
     look_after(HaltPace::shortest);

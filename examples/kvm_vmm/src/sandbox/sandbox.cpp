@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#include "sandbox/sandbox.hpp"
+
+#include <array>
+#include <atomic>
+#include <cstdlib>
+#include <malloc.h>
+#include <string>
+#include <sys/prctl.h>
+#include <unistd.h>
+#include <utility>
+
+#include "sandbox/allow_list.hpp"
+#include "sandbox/seccomp_filter.hpp"
+#include "sandbox/violation.hpp"
+#include "util/error.hpp"
+#include "util/log.hpp"
+
+namespace kvm_vmm::sandbox {
+namespace {
+
+/// What prepare() made. Not changed while there are other threads.
+struct Prepared {
+    Plan plan;
+    Landlock landlock;
+    std::array<std::optional<SeccompFilter>, role_names.size()> filters;
+};
+std::optional<Prepared> prepared;
+std::atomic<bool> closed{false};
+
+bool is_needed(Role role, FeatureSet features) {
+    switch (role) {
+        case Role::disk:
+            return features.has(Feature::disk);
+        case Role::net:
+            return features.has_any({Feature::tap, Feature::stream_net});
+        case Role::share:
+            return features.has_any({Feature::share, Feature::writable_share});
+        case Role::vsock:
+            return features.has(Feature::vsock);
+        case Role::set_up:
+        case Role::main:
+        case Role::vcpu:
+        case Role::input:
+            return true;
+    }
+    return true;
+}
+
+bool confines(Mode mode) noexcept { return mode == Mode::on || mode == Mode::required; }
+
+// Of the calling thread.
+std::optional<std::string> confine_thread(const Prepared& sandbox) {
+    if (confines(sandbox.plan.mode)) {
+        drop_capabilities();
+        if (const int error = sandbox.landlock.enter(); error != 0) {
+            return errno_message("Landlock refuses a thread", error);
+        }
+    }
+    return std::nullopt;
+}
+
+[[noreturn]] void fail_thread(const std::string& reason) {
+    report("sandbox: " + reason);
+    std::_Exit(static_cast<int>(ExitCode::sandbox));
+}
+
+}  // namespace
+
+void prepare(const Plan& plan) {
+    if (plan.mode == Mode::off) {
+        return;
+    }
+    // With more heaps than one, glibc opens a file in /proc when a thread's heap shrinks.
+    ::mallopt(M_ARENA_MAX, 1);
+    load_call_names();
+    const bool confined = confines(plan.mode);
+    Prepared sandbox{.plan = plan, .landlock = Landlock(plan.paths), .filters = {}};
+    if (plan.mode == Mode::required && sandbox.landlock.version() == 0) {
+        throw VmmError(ExitCode::vmm_error,
+                       "sandbox: this kernel has no Landlock, which --sandbox required asks for");
+    }
+    for (std::size_t i = 0; i < sandbox.filters.size(); ++i) {
+        const auto role = static_cast<Role>(i);
+        if (is_needed(role, plan.features)) {
+            sandbox.filters.at(i).emplace(
+                calls_of(role, plan.features, static_cast<std::uint32_t>(::getpid())),
+                confined ? 0 : exempt_instruction());
+        }
+    }
+    forbid_new_privileges();
+    handle_violations(confined ? OnViolation::end : OnViolation::log_call);
+    prepared.emplace(std::move(sandbox));
+}
+
+void close() {
+    if (!prepared) {
+        return;
+    }
+    const Plan& plan = prepared->plan;
+    if (plan.root) {
+        change_root(*plan.root);
+    }
+    if (plan.user) {
+        become_user(*plan.user);
+    }
+    if (confines(plan.mode)) {
+        limit_resources(plan.descriptors, plan.core_dumps);
+        if (prepared->landlock.version() == 0) {
+            log(LogLevel::warning,
+                "sandbox: this kernel has no Landlock (Linux 5.13), so system call filters alone limit which "
+                "files are reached");
+        }
+    }
+    if (const auto reason = confine_thread(*prepared)) {
+        throw VmmError(ExitCode::vmm_error, "sandbox: " + *reason);
+    }
+    name_thread("main");
+    if (const int error = prepared->filters.at(static_cast<std::size_t>(Role::set_up))->install();
+        error != 0) {
+        throw VmmError(
+            ExitCode::vmm_error,
+            errno_message("sandbox: seccomp filters are not available (--no-sandbox runs without)", error));
+    }
+    closed.store(confines(plan.mode));
+}
+
+void enter(Role role, const char* name) {
+    ::prctl(PR_SET_NAME, name);
+    name_thread(name);
+    enter(role);
+}
+
+void enter(Role role) {
+    if (!prepared) {
+        return;
+    }
+    // A thread that was started before close() has not inherited that.
+    if (!closed.load()) {
+        if (const auto reason = confine_thread(*prepared)) {
+            fail_thread(*reason);
+        }
+    }
+    const auto& filter = prepared->filters.at(static_cast<std::size_t>(role));
+    if (const int error = filter ? filter->install() : EINVAL; error != 0) {
+        fail_thread(errno_message("a thread cannot be confined", error));
+    }
+}
+
+bool is_closed() noexcept { return closed.load(std::memory_order_relaxed); }
+
+}  // namespace kvm_vmm::sandbox
