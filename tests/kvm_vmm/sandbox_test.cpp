@@ -567,6 +567,109 @@ TEST_CASE("Sandbox: a user is two numbers above 0", "[sandbox]") {
     }
 }
 
+namespace {
+
+std::string_view feature_name(Feature feature) {
+    switch (feature) {
+        case Feature::pty:
+            return "pty console";
+        case Feature::unix_console:
+            return "unix console";
+        case Feature::disk:
+            return "disk";
+        case Feature::tap:
+            return "tap";
+        case Feature::stream_net:
+            return "net on a socket";
+        case Feature::reconnect:
+            return "passt=SOCKET";
+        case Feature::helper:
+            return "passt";
+        case Feature::share:
+            return "share";
+        case Feature::writable_share:
+            return "writable share";
+        case Feature::vsock:
+            return "vsock";
+        case Feature::metrics:
+            return "metrics";
+    }
+    return "";
+}
+
+// "a, b".
+void append(std::string& list, std::string_view item) {
+    list += (list.empty() ? "" : ", ") + std::string(item);
+}
+
+std::string thread_names(sandbox::RoleSet set) {
+    std::string names;
+    for (const Role role : roles) {
+        if (set.has(role)) {
+            append(names, sandbox::role_name(role));
+        }
+    }
+    return set == sandbox::RoleSet{Role::set_up, Role::main,  Role::vcpu,  Role::disk,
+                                   Role::net,    Role::share, Role::vsock, Role::input}
+               ? "all"
+               : names;
+}
+
+/// The table in docs/threat-model.md.
+std::string table_of_calls() {
+    sandbox::load_call_names();
+    std::string text = "| Call | Arguments | Threads | Only with | Why |\n|---|---|---|---|---|\n";
+    for (const sandbox::AllowedCall& call : sandbox::allowed_calls(1)) {
+        std::string arguments;
+        for (const sandbox::ArgumentCheck& check : call.checks) {
+            append(arguments, check.meaning);
+        }
+        std::string features;
+        for (unsigned i = 0; i <= static_cast<unsigned>(Feature::metrics); ++i) {
+            if (call.features.has(static_cast<Feature>(i))) {
+                append(features, feature_name(static_cast<Feature>(i)));
+            }
+        }
+        text += "| " + std::string(sandbox::call_name(call.number)) + " | " + arguments + " | " +
+                thread_names(call.roles) + " | " + features + " | " + std::string(call.why) + " |\n";
+    }
+    return text;
+}
+
+/// The table of how many calls each role has.
+std::string table_of_numbers() {
+    std::string text =
+        "| Thread | System calls | of these, `ioctl` requests | with every device |\n|---|---|---|---|\n";
+    for (const Role role : roles) {
+        const auto count = [&](FeatureSet features, bool requests) {
+            std::set<std::pair<int, std::uint64_t>> found;
+            for (const sandbox::AllowedCall& call : sandbox::calls_of(role, features, 1)) {
+                if (requests) {
+                    if (call.number == SYS_ioctl) {
+                        found.emplace(call.number, call.checks.front().value);
+                    }
+                } else {
+                    found.emplace(call.number, 0);
+                }
+            }
+            return std::to_string(found.size());
+        };
+        text += "| " + std::string(sandbox::role_name(role)) + " | " + count({}, false) + " | " +
+                count({}, true) + " | " + count(every_feature, false) + " |\n";
+    }
+    return text;
+}
+
+}  // namespace
+
+TEST_CASE("Sandbox: docs/threat-model.md has the tables of system calls", "[sandbox][docs]") {
+    const std::string document = slurp(VMSUPERIO_SOURCE_DIR "/docs/threat-model.md");
+    for (const std::string& table : {table_of_numbers(), table_of_calls()}) {
+        INFO("The document must contain this:\n" << table);
+        CHECK(document.find(table) != std::string::npos);
+    }
+}
+
 // mov dx, 0x3F8; mov al, '!'; out dx, al; jmp to itself
 const std::vector<std::uint8_t> say_and_spin{0x66, 0xBA, 0xF8, 0x03, 0xB0, '!', 0xEE, 0xEB, 0xFE};
 

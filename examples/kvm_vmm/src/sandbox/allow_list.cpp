@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <asm/ioctls.h>
 #include <asm/termbits.h>
+#include <csignal>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/if_tun.h>
@@ -255,6 +256,15 @@ private:
         add(SYS_writev, {Role::net}, tap, "frames");
         add_ioctl(TUNSETOFFLOAD, "TUNSETOFFLOAD", {Role::net, Role::vcpu, Role::main}, tap,
                   "what the guest's driver takes off the host");
+        for (const auto& [signal, name] : {std::pair(SIGTERM, "SIGTERM"), std::pair(SIGKILL, "SIGKILL")}) {
+            // Only of passt: no thread can get a descriptor of another process.
+            add(SYS_pidfd_send_signal, {Role::set_up, Role::main, Role::net}, {Feature::helper},
+                "the end of passt",
+                {{.argument = 1,
+                  .mask = whole,
+                  .value = static_cast<std::uint32_t>(signal),
+                  .meaning = name}});
+        }
         add(SYS_wait4, {Role::set_up, Role::main, Role::net}, {Feature::helper}, "the end of passt");
     }
 

@@ -75,7 +75,8 @@ void prepare(const Plan& plan) {
     ::mallopt(M_ARENA_MAX, 1);
     load_call_names();
     const bool confined = confines(plan.mode);
-    Prepared sandbox{.plan = plan, .landlock = Landlock(plan.paths), .filters = {}};
+    Prepared sandbox{
+        .plan = plan, .landlock = Landlock(plan.paths, plan.features.has(Feature::helper)), .filters = {}};
     if (plan.mode == Mode::required && sandbox.landlock.version() == 0) {
         throw VmmError(ExitCode::vmm_error,
                        "sandbox: this kernel has no Landlock, which --sandbox required asks for");

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <thread>
+#include <tuple>
 #include <unistd.h>
 #include <utility>
 
@@ -172,6 +173,7 @@ std::expected<vmsuperio::UniqueFd, std::string> PasstProcess::connect() {
         return std::unexpected(not_started(program_, plan.error));
     }
     child_ = child;
+    child_descriptor_ = vmsuperio::UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0U)));
     messages_ = std::move(messages->first);
     last_message_.clear();
     watch_messages();
@@ -260,6 +262,13 @@ std::string PasstProcess::on_lost() {
                   : std::string{};
 }
 
+// By a descriptor, because in the sandbox this process can signal no other by its number.
+bool PasstProcess::signal_child(int signal) const noexcept {
+    return child_descriptor_
+               ? ::syscall(SYS_pidfd_send_signal, child_descriptor_.get(), signal, nullptr, 0U) == 0
+               : !sandbox::is_closed() && ::kill(child_, signal) == 0;  // Linux before 5.3
+}
+
 // Returns how the child has ended, if it did so by itself.
 std::optional<int> PasstProcess::end() noexcept {
     if (child_ < 0) {
@@ -276,21 +285,15 @@ std::optional<int> PasstProcess::end() noexcept {
             child_ = -1;
         } else if (result < 0 && errno != EINTR) {
             child_ = -1;
-        } else if (sandbox::is_closed()) {
-            // This process may not send signals any more. The child ends because its socket was closed, and at
-            // the latest with this process.
-            if (std::chrono::steady_clock::now() >= deadline) {
-                child_ = -1;
-            } else {
-                std::this_thread::sleep_for(1ms);
-            }
         } else if (std::chrono::steady_clock::now() >= deadline) {
-            ::kill(child_, SIGKILL);
-            ::waitpid(child_, nullptr, 0);
+            // Without the capability to do so, a process of another user (passt started by root) is not reached.
+            if (signal_child(SIGKILL)) {
+                ::waitpid(child_, nullptr, 0);
+            }
             child_ = -1;
         } else {
             if (std::chrono::steady_clock::now() >= deadline - end_limit + 20ms && !asked) {
-                ::kill(child_, SIGTERM);
+                std::ignore = signal_child(SIGTERM);
                 asked = true;
             }
             std::this_thread::sleep_for(1ms);

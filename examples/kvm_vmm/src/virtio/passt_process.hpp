@@ -33,11 +33,13 @@ private:
     [[nodiscard]] std::optional<std::string> wait_until_ready(int fd);
     void read_messages();
     void watch_messages();
+    [[nodiscard]] bool signal_child(int signal) const noexcept;
     [[maybe_unused]] std::optional<int> end() noexcept;
 
     std::vector<std::string> arguments_;
     std::string program_;
     pid_t child_{-1};
+    vmsuperio::UniqueFd child_descriptor_;
     bool started_before_{false};
     vmsuperio::UniqueFd messages_;
     std::string last_message_;
