@@ -74,6 +74,22 @@ class DiskTest(MachineTest):
         run.send(CTRL_A + b"x")
         self.assertEqual(run.wait(PATIENCE), 0)
 
+    def test_a_block_device_of_the_host(self):
+        path = self.make_image("behind-loop", "dd if=/dev/urandom of=$1 bs=1M count=16; modprobe -q loop; losetup -o 1048576 /dev/loop0 $1")
+        try:
+            before = self.on_machine(f"(head -c 1M; tail -c 1M) <{path} | sha256sum")
+            done = self.in_guest(
+                "cat /sys/block/vda/size; dd if=/dev/urandom of=/tmp/f bs=1M count=4; dd if=/tmp/f of=/dev/vda bs=1M seek=2 oflag=direct;"
+                "blkdiscard -o 8388608 -l 4194304 /dev/vda; sync; sha256sum </tmp/f", "--disk", "/dev/loop0,cache=direct")
+            size, of_guest = done.stdout.decode().split()[:2]
+            self.assertEqual((done.status, size), (0, str(15 * 2048)), done.stderr)
+            self.assertEqual(self.on_machine(f"dd if={path} bs=1M skip=3 count=4 2>/dev/null | sha256sum").decode().split()[0], of_guest)
+            # What was discarded is a hole of the file, and nothing else has changed.
+            self.assertEqual(self.on_machine(f"dd if={path} bs=1M skip=9 count=4 2>/dev/null | tr -d '\\0' | wc -c"), b"0\n")
+            self.assertEqual(self.on_machine(f"(head -c 1M; tail -c 1M) <{path} | sha256sum"), before)
+        finally:
+            self.on_machine("losetup -d /dev/loop0")
+
     def test_a_read_only_disk_refuses_writes(self):
         path = self.make_image("ro", "dd if=/dev/urandom of=$1 bs=1M count=4; chmod 444 $1")
         before = self.on_machine(f"sha256sum {path}")

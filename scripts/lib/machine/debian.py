@@ -26,7 +26,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 # The modules that a nested host needs to run a KVM guest, for its disks and network, and to communicate with us. kvm-intel is left out,
 # because QEMU emulates only AMD's SVM.
-LEVEL1_MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "tun", "bridge", "kvm-amd")
+LEVEL1_MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "tun", "bridge", "loop",
+                  "kvm-amd")
 # Modules that may be useful in a guest: every virtio driver that a VMM of this kind can serve, the usual file
 # system of a disk, and the one that reports a panic.
 GUEST_MODULES = ("virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_balloon", "virtio-rng",
