@@ -3,14 +3,14 @@
 
 /// Strong guest addresses: a port number cannot be used where a memory address is meant.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <compare>
 #include <concepts>
 #include <cstdint>
 #include <limits>
 #include <optional>
 #include <type_traits>
-
-#include <vmdevice/detail/config.hpp>
 
 namespace vmdevice::inline v0_2 {
 

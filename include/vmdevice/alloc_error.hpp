@@ -3,10 +3,10 @@
 
 /// The errors of allocating addresses and numbers, and the policies for choosing them.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <cstdint>
 #include <string_view>
-
-#include <vmdevice/detail/config.hpp>
 
 namespace vmdevice::inline v0_2 {
 

@@ -3,6 +3,8 @@
 
 /// Assigns ports, memory, interrupts and numbers to devices.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <expected>

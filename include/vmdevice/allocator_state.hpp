@@ -3,6 +3,8 @@
 
 /// The configuration and the saved state of a SystemAllocator, as plain data and as bytes.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <expected>

@@ -5,6 +5,8 @@
 ///
 /// Thread safety: none; IoManager is the bus that threads share.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <cstddef>
 #include <expected>
 #include <memory>

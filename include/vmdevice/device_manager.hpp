@@ -4,6 +4,8 @@
 /// The devices of a machine as a tree: assigns each device its resources, registers it on the buses, and
 /// removes it again.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <concepts>
 #include <cstddef>
 #include <cstdint>

@@ -3,10 +3,10 @@
 
 /// The errors of a bus.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <cstdint>
 #include <string_view>
-
-#include <vmdevice/detail/config.hpp>
 
 namespace vmdevice::inline v0_2 {
 

@@ -4,6 +4,8 @@
 /// The buses that vCPUs share: dispatches port and memory accesses to devices while devices are added and
 /// removed.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <concepts>
 #include <cstddef>
 #include <cstdint>

@@ -3,6 +3,8 @@
 
 /// Ranges of addresses that cannot be empty and cannot wrap.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <compare>
 #include <cstddef>
 #include <cstdint>

@@ -3,6 +3,8 @@
 
 /// Allocates ranges of an address space, or of any other space of numbers.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <expected>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <concepts>
 #include <cstdint>
 #include <limits>
@@ -9,7 +11,6 @@
 #include <utility>
 
 #include <vmsuperio/detail/chrono.hpp>
-#include <vmsuperio/detail/config.hpp>
 
 namespace vmsuperio::inline v0_2 {
 

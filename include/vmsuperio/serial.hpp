@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <expected>
@@ -10,7 +12,6 @@
 #include <utility>
 
 #include <vmsuperio/detail/chrono.hpp>
-#include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/detail/copy_bytes.hpp>
 #include <vmsuperio/device_shell.hpp>
 #include <vmsuperio/host_errors.hpp>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,7 +11,6 @@
 #include <type_traits>
 #include <utility>
 
-#include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/state_error.hpp>
 
 namespace vmsuperio::inline v0_2 {

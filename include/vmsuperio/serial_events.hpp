@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <cstddef>
 #include <cstdint>
 
-#include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/host_errors.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <array>
 #include <bit>
 #include <concepts>
@@ -12,8 +14,6 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
-
-#include <vmsuperio/detail/config.hpp>
 
 /// Saving device state as bytes.
 ///

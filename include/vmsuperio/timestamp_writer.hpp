@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <array>
 #include <concepts>
 #include <cstddef>
@@ -11,7 +13,6 @@
 
 #include <vmsuperio/clock.hpp>
 #include <vmsuperio/detail/chrono.hpp>
-#include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/rtc/civil_date.hpp>
 #include <vmsuperio/writer.hpp>
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <concepts>
 #include <expected>
-
-#include <vmsuperio/detail/config.hpp>
 
 namespace vmsuperio::inline v0_2 {
 

@@ -280,6 +280,23 @@ class PackageTest(unittest.TestCase):
                 self.assertIn(str(used).replace(" ", "\\ ") if str(used) not in commands else str(used), commands)
                 self.assertNotIn(unused.name, commands)
 
+    def test_an_old_standard_library_is_refused_in_one_line(self):
+        # That of GCC 11: C++23, but no <expected>.
+        old = self.scratch / "old library"
+        old.mkdir()
+        (old / "version").write_text("")
+        (old / "expected").write_text("#error there is no <expected>\n")
+        for path in sorted((self.prefix / "include").rglob("*.hpp")):
+            if "#include <expected>" not in path.read_text() or path.name.endswith("json.hpp"):
+                continue
+            header = path.relative_to(self.prefix / "include")
+            with self.subTest(header):
+                result = run(COMPILER, "-std=c++23", "-fsyntax-only", "-isystem", old, f"-I{self.prefix}/include", "-x", "c++",
+                             "-", input=f"#include <{header}>\n")
+                errors = [line for line in result.stdout.splitlines() if "error:" in line]
+                self.assertEqual(len(errors), 2, result.stdout)
+                self.assertRegex(errors[0], r"needs std::expected: use GCC 12 or later, or Clang 19 or later with libstdc\+\+ 12")
+
     def test_an_old_standard_is_refused_in_one_line(self):
         for folder, header in (("include", "vmsuperio/vmsuperio.hpp"), ("include", "vmdevice/bus.hpp"),
                                ("share/vmsuperio/single_include", "vmdevice.hpp")):

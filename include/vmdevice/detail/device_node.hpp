@@ -3,6 +3,8 @@
 
 /// One device in the tree of a DeviceManager.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <expected>

@@ -3,12 +3,12 @@
 
 /// Memory for the tables, and the handling of its exhaustion.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <cstddef>
 #include <cstdlib>
 #include <new>
 #include <utility>
-
-#include <vmdevice/detail/config.hpp>
 
 namespace vmdevice::inline v0_2::detail {
 

@@ -3,12 +3,12 @@
 
 /// Common parts of the adapters that connect device models to the buses.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
-
-#include <vmdevice/detail/config.hpp>
 
 namespace vmdevice::inline v0_2::detail {
 

@@ -3,9 +3,10 @@
 
 /// std::mutex and its guard with thread-safety annotations, which libstdc++ lacks.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <mutex>
 
-#include <vmdevice/detail/config.hpp>
 #include <vmdevice/detail/thread_annotations.hpp>
 
 namespace vmdevice::inline v0_2::detail {

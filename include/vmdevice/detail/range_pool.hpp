@@ -3,6 +3,8 @@
 
 /// The allocator behind RangeAllocator. It manages spaces of every width as ranges of 64-bit numbers.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <bit>
 #include <cstddef>
 #include <cstdint>

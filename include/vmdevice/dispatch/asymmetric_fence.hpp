@@ -9,12 +9,13 @@
 /// this process, and the frequent side only has to prevent reordering by the compiler. On other systems,
 /// and under ThreadSanitizer, which cannot see membarrier, both sides use sequentially consistent operations.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <thread>
 
-#include <vmdevice/detail/config.hpp>
 #include <vmdevice/detail/visibility.hpp>
 
 #if defined(__has_feature)

@@ -3,12 +3,13 @@
 
 /// The ordered index behind Bus: nodes sorted by the base of their range.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <array>
 #include <cstddef>
 #include <utility>
 #include <vector>
 
-#include <vmdevice/detail/config.hpp>
 #include <vmdevice/detail/memory.hpp>
 
 namespace vmdevice::inline v0_2::detail {

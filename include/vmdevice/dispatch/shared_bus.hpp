@@ -3,6 +3,8 @@
 
 /// One bus of IoManager: the ordered registrations, guarded by a mutex, and the table that dispatch reads.
 
+#include <vmdevice/detail/config.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <expected>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
-#include <cstdint>
-
 #include <vmsuperio/detail/config.hpp>
+
+#include <cstdint>
 
 namespace vmsuperio::inline v0_2::detail {
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-
-#include <vmsuperio/detail/config.hpp>
 
 namespace vmsuperio::inline v0_2::detail {
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <cstddef>
 
-#include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/interrupt_line.hpp>
 
 namespace vmsuperio::inline v0_2::detail {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <cerrno>
 #include <expected>
 #include <fcntl.h>
 #include <system_error>
 #include <unistd.h>
 #include <utility>
-
-#include <vmsuperio/detail/config.hpp>
 
 namespace vmsuperio::inline v0_2 {
 namespace detail {

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <span>
 
-#include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/keys.hpp>
 
 /// Scan codes of a 105-key PC keyboard in sets 1, 2 and 3.

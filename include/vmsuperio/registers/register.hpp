@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <array>
 #include <concepts>
 #include <cstdint>
 #include <limits>
 #include <string_view>
-
-#include <vmsuperio/detail/config.hpp>
 
 namespace vmsuperio::inline v0_2 {
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>

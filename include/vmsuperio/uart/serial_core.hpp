@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <vmsuperio/detail/config.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
 #include <vmsuperio/detail/chrono.hpp>
-#include <vmsuperio/detail/config.hpp>
 #include <vmsuperio/interrupt_line.hpp>
 #include <vmsuperio/registers/uart16550.hpp>
 #include <vmsuperio/serial_events.hpp>
