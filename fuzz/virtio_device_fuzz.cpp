@@ -15,7 +15,8 @@
 //   5  the event loop runs   6  the driver resets and starts the device   7  it notifies the device (a byte)
 // From 0xC0 on, a request of the device's type, with differences: a byte of how (bits 3:0 the number of patches, 5:4 how
 // many queues further, 6 with another length, 7 with more room for the answer), a byte of length if bit 6 is set, then
-// a byte of offset and a byte of value for each patch. From 0xE0 on, a program on the host acts, if the device is the
+// a byte of offset and a byte of value for each patch. From 0xD0 on, the device is saved and restored, with a change of
+// its state (2 bytes of where, a byte of which bits). From 0xE0 on, a program on the host acts, if the device is the
 // socket device: a byte (bits 2:0 what, see HostPrograms).
 // The share is read-only, because an input must not depend on those before it.
 #include <algorithm>
@@ -243,6 +244,26 @@ public:
               "in RAM");
         write(mmio::queue_notify, queue);
     }
+    // Another process continues with the state of this one, perhaps after a change of the device's part.
+    void restore(std::size_t where, std::uint8_t change) {
+        MmioState state = transport_->state();
+        if (!state.device.empty()) {
+            state.device.at(where % state.device.size()) ^= change;
+        }
+        transport_.reset();
+        transport_ = std::make_unique<MmioTransport>(memory, host_.make(counters_, events_, memory),
+                                                     vmsuperio::EventFdTrigger::create().value());
+        if (const auto restored = transport_->restore(state)) {
+            check_equal(read(mmio::status) & ~status::needs_reset, state.status & ~status::needs_reset,
+                        "the status is the saved one");
+        } else {
+            check(!restored.error().empty(), "there is a reason");
+            check(change != 0 || kind() == DeviceHost::Kind::file_system ||
+                      (state.status & status::needs_reset) != 0 || restored.error() == "queues",
+                  "only a mounted share, or a driver that has broken its rings, is refused");
+            check_equal(read(mmio::status), 0, "nothing has changed");
+        }
+    }
     [[nodiscard]] DeviceHost::Kind kind() const noexcept { return host_.kind(); }
 
     GuestMemory memory{ram};
@@ -315,6 +336,13 @@ void operate(Machine& machine, HostPrograms& programs, Input& input, const Trace
         if (machine.kind() == DeviceHost::Kind::socket) {
             programs.act(what, trace);
         }
+        return;
+    }
+    if (operation >= 0xD0) {
+        const std::uint16_t where = input.u16();
+        const std::uint8_t change = input.byte();
+        trace("the device is saved and restored, byte ", where, " with ", Hex{change});
+        machine.restore(where, change);
         return;
     }
     if (operation >= 0xC0) {
