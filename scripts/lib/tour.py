@@ -278,7 +278,7 @@ class Controller:
                     return f"data=0x{value:02X}", "The second byte: a keyboard" + (
                         ", translated by the controller (0x83 without)." if value == 0x41 else ".")
                 if value == 0x00:
-                    return f"data=0x{value:02X}", "Identity 0: a mouse without a wheel, for now. Its driver asks for more later."
+                    return f"data=0x{value:02X}", "Identity 0: a mouse with three buttons. A driver that knows wheels asks further."
         if value == 0xFA:
             return "data=0xFA acknowledge", "The device has understood."
         return f"data=0x{value:02X}", "Takes the byte that waits." if value else None

@@ -120,7 +120,12 @@ def boot(root):
     import tour  # pylint: disable=import-outside-toplevel
 
     accesses = tour.read_trace(root / tour.TRACE)
-    steps = [(step.title, accesses[step.first].seconds, accesses[step.last].seconds) for step in tour.steps(accesses)]
+    steps = []
+    for step in tour.steps(accesses):
+        times = [access.seconds for access, _, _ in step.lines]
+        # Interrupts that come later, while the device is in use, are not part of what the step does.
+        last = next((before for before, after in zip(times, times[1:]) if after - before > 0.5), times[-1])
+        steps.append((step.title, times[0], last))
     end = accesses[-1].seconds
     left, width = 16, 668
     x_of = lambda seconds: left + width * seconds / end
