@@ -17,6 +17,7 @@ from machine import cpio, machine, peers
 
 GUEST_MEMORY_MIB = 256
 TEXT_KIB = 64
+IDLE_SECONDS = 10
 FIRMWARE = ("bios-microvm.bin", "bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin")
 TRACING = "/sys/kernel/tracing"
 LOG, QUIET = "log", "quiet"
@@ -149,6 +150,14 @@ class Bench:
                 kib += int(rss)
         return kib
 
+    def _idle_switches(self, vmm):
+        """Of all threads. Those of a CPU's thread are the guest's own timers."""
+        name = shlex.quote(pathlib.Path(vmm.template[0]).name)
+        count = f"cat /proc/$(pidof {name})/task/*/status | grep '^voluntary_ctxt'"
+        text = self.shell(f"sleep 3; {count}; echo then; sleep {IDLE_SECONDS}; {count}", 120)
+        before, after = (sum(int(number) for number in re.findall(r"\d+", part)) for part in text.split("then"))
+        return after - before
+
     def boot(self, vmm, kind):
         """Starts a guest; its figures: name -> number."""
         words = WORDS + (" quiet" if kind == QUIET else "")
@@ -163,6 +172,7 @@ class Bench:
             if kind == QUIET:
                 figures["start: time to the first KVM_RUN"] = self._time_to_first_run(vmm)
                 figures["resident memory beside the guest's RAM"] = self._resident(vmm)
+                figures[f"idle guest: context switches in {IDLE_SECONDS} s"] = self._idle_switches(vmm)
                 self._output(run, figures)
             return figures
         finally:

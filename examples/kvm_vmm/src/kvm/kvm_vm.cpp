@@ -67,6 +67,15 @@ void KvmVm::register_ioeventfd(int event_fd, std::uint64_t address, std::uint32_
     kvm_ioctl(fd(), KVM_IOEVENTFD, &ioeventfd, "KVM_IOEVENTFD");
 }
 
+bool KvmVm::signal_port_writes(int event_fd, std::uint16_t port) noexcept {
+    kvm_ioeventfd ioeventfd{};
+    ioeventfd.addr = port;
+    ioeventfd.len = sizeof(std::uint32_t);
+    ioeventfd.fd = event_fd;
+    ioeventfd.flags = KVM_IOEVENTFD_FLAG_PIO;
+    return ::ioctl(fd(), KVM_IOEVENTFD, &ioeventfd) == 0;
+}
+
 bool KvmVm::coalesce_port(std::uint16_t port) noexcept {
     kvm_coalesced_mmio_zone zone = port_zone(port);
     return ::ioctl(fd(), KVM_REGISTER_COALESCED_MMIO, &zone) == 0;

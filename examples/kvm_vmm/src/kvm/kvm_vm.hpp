@@ -32,6 +32,10 @@ public:
     /// from now on, and does not return to this program.
     void register_ioeventfd(int event_fd, std::uint64_t address, std::uint32_t value);
 
+    /// From now on writes of four bytes to `port` only signal `event_fd`, and do not return from KVM_RUN. Returns false
+    /// if KVM refuses.
+    [[nodiscard]] bool signal_port_writes(int event_fd, std::uint16_t port) noexcept;
+
     /// From now on KVM keeps writes of one byte to `port` in the ring of coalesced writes, if that has room. Returns
     /// false if KVM refuses.
     [[nodiscard]] bool coalesce_port(std::uint16_t port) noexcept;

@@ -21,6 +21,7 @@
 #include "devices/machine_device.hpp"
 #include "devices/oscillator.hpp"
 #include "event/event_manager.hpp"
+#include "event/notifier.hpp"
 #include "event/timer.hpp"
 #include "kvm/kvm.hpp"
 #include "kvm/kvm_vcpu.hpp"
@@ -116,6 +117,7 @@ private:
     void create_machine(const VmHost& host, const Battery& battery);
     void log_set_up() const;
     void create_vcpus();
+    void discard_pci_addresses();
     void coalesce_writes();
     void look_for_writes();
     [[nodiscard]] std::string status() const;
@@ -145,6 +147,7 @@ private:
     std::optional<LoadedGuest> guest_;
     std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
     std::optional<CoalescedWrites> coalesced_;  // after vcpus_, in whose memory the ring is
+    std::optional<Notifier> pci_addresses_;     // of which nobody is notified
     std::vector<std::uint16_t> coalesced_ports_;
     std::optional<Timer> write_timer_;
     bool write_timer_set_{false};
