@@ -230,8 +230,12 @@ private:
         add_ioctl(KVM_SET_FPU, "KVM_SET_FPU", making, always, "CPUs");
         add_ioctl(KVM_GET_LAPIC, "KVM_GET_LAPIC", making, always, "CPUs");
         add_ioctl(KVM_SET_LAPIC, "KVM_SET_LAPIC", making, always, "CPUs");
-        add_ioctl(KVM_REGISTER_COALESCED_MMIO, "KVM_REGISTER_COALESCED_MMIO", making, always,
-                  "writes that KVM keeps in its ring");
+        add_ioctl(KVM_GET_TSC_KHZ, "KVM_GET_TSC_KHZ", making, always, "CPUs");
+        // Also while the guest runs: not while it is at rest.
+        add_ioctl(KVM_REGISTER_COALESCED_MMIO, "KVM_REGISTER_COALESCED_MMIO", {Role::set_up, Role::main},
+                  always, "writes that KVM keeps in its ring");
+        add_ioctl(KVM_UNREGISTER_COALESCED_MMIO, "KVM_UNREGISTER_COALESCED_MMIO", {Role::set_up, Role::main},
+                  always, "writes that KVM keeps in its ring");
     }
 
     void add_disk() {
