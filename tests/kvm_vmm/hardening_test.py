@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """The program kvm_vmm is built with what compiler, linker and C library offer against attacks.
 
-Usage: hardening_test.py KVM_VMM [LIBRARY]: the program, and libkvm_vmm_lib.a, whose objects are checked for CET.
+Usage: hardening_test.py [--static] KVM_VMM [LIBRARY]: the program, which --static says to be one file that needs no
+other, and libkvm_vmm_lib.a, whose objects are checked for CET.
 """
 
 import re
@@ -10,6 +11,9 @@ import subprocess
 import sys
 import unittest
 
+STATIC = sys.argv[1] == "--static"
+if STATIC:
+    del sys.argv[1]
 PROGRAM = sys.argv[1]
 LIBRARY = sys.argv[2] if len(sys.argv) > 2 else None
 del sys.argv[1:]
@@ -30,6 +34,10 @@ class HardeningTest(unittest.TestCase):
     def test_it_can_be_loaded_at_any_address(self):
         self.assertRegex(readelf("--file-header", PROGRAM), r"Type:\s+DYN")
         self.assertRegex(readelf("--dynamic", PROGRAM), r"FLAGS_1.*\bPIE\b")
+
+    def test_only_a_static_program_needs_no_loader_and_no_library(self):
+        self.assertNotEqual("INTERP" in readelf("--program-headers", PROGRAM), STATIC)
+        self.assertNotEqual("(NEEDED)" in readelf("--dynamic", PROGRAM), STATIC)
 
     def test_addresses_of_functions_are_read_only_after_the_start(self):
         self.assertIn("GNU_RELRO", readelf("--program-headers", PROGRAM))
