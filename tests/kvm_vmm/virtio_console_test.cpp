@@ -64,6 +64,18 @@ public:
 
     DeviceRig* operator->() { return &rig; }
 
+    /// Another device takes the place of the console, with its state, the same memory and the same back end.
+    void save_and_restore() {
+        const MmioState saved = rig.transport->state();
+        console.reset();
+        rig.transport.reset();
+        console = std::make_shared<Console>("console0", rig.counters, rig.events, *backend,
+                                            [this](ConsoleCommand command) { commands.push_back(command); });
+        rig.transport =
+            std::make_unique<MmioTransport>(rig.memory, console, vmsuperio::EventFdTrigger::create().value());
+        REQUIRE(rig.transport->restore(saved));
+    }
+
     /// Offers a buffer for input.
     void offer_room(std::uint32_t size) {
         const std::array<std::uint32_t, 1> sizes{size};
@@ -255,6 +267,40 @@ TEST_CASE("virtio console: the guest continues after the end of the input", "[vi
     rig.send("on");
     rig->run_events();
     CHECK(read_all(output.read_end.get()) == "on");
+}
+
+TEST_CASE("virtio console: a saved state has the bytes of a buffer that were sent, and the terminal's size",
+          "[virtio][hvc][state]") {
+    SECTION("output continues within the buffer") {
+        const Pipe output = make_pipe();
+        ConsoleRig rig(-1, output.write_end.get());
+        rig->start();
+        const std::string text = random_text(256 * 1024);
+        std::string all;
+        for (int i = 0; i < 7; ++i) {
+            rig.send(text);
+            all += text;
+            rig->run_events();
+        }
+        rig.save_and_restore();
+        std::string got;
+        CHECK(rig->run_until([&] { return (got += read_all(output.read_end.get())).size() >= all.size(); }));
+        rig->run_events();
+        CHECK(got + read_all(output.read_end.get()) == all);
+    }
+    SECTION("a size that has changed since is announced") {
+        const bool changed = GENERATE(false, true);
+        const Terminal terminal;
+        ConsoleRig rig(-1, terminal.slave.get());
+        rig->start();
+        if (changed) {
+            terminal.resize(100, 40);
+        }
+        rig.save_and_restore();
+        CHECK(rig->config<std::uint16_t>(0) == (changed ? 100 : 80));
+        CHECK(rig->config<std::uint16_t>(2) == (changed ? 40 : 25));
+        CHECK(rig->read(mmio::interrupt_status) == (changed ? interrupt_status::configuration_change : 0U));
+    }
 }
 
 TEST_CASE("virtio console: a reader that pauses stops the driver only after 1 MiB, and nothing is lost",
