@@ -3966,7 +3966,11 @@ struct ThreadExit {
         ReaderRecord* const record = state.record;
         state = ThreadState{};
         state.exits = Nth + 1;
-        record->claimed.store(false, std::memory_order_release);
+        // MinGW-w64 frees a thread's variables before it calls this; the state is then a new one, and the
+        // thread keeps its record.
+        if (record != nullptr) {
+            record->claimed.store(false, std::memory_order_release);
+        }
     }
     /// Makes the destructor run at the end of the calling thread.
     static void arm() {
