@@ -192,6 +192,7 @@ private:
         add(SYS_sendmsg, {Role::net, Role::vsock}, {Feature::stream_net, Feature::vsock}, "frames, packets");
         add(SYS_recvmsg, {Role::vsock}, {Feature::vsock}, "packets");
         add(SYS_shutdown, {Role::vsock}, {Feature::vsock}, "half-closed connections");
+        add_ioctl(SIOCOUTQ, "SIOCOUTQ", {Role::vsock}, {Feature::vsock}, "whether a slow program reads");
         const std::vector<ArgumentCheck> local{
             {.argument = 0, .mask = whole, .value = AF_UNIX, .meaning = "AF_UNIX"}};
         add(SYS_socket, {Role::vsock}, {Feature::vsock}, "connections of the guest to PATH_port", local);
