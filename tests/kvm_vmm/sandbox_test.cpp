@@ -9,12 +9,15 @@
 #include <fcntl.h>
 #include <fstream>
 #include <functional>
+#include <linux/filter.h>
 #include <linux/kvm.h>
+#include <linux/seccomp.h>
 #include <map>
 #include <netinet/in.h>
 #include <set>
 #include <string>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -754,4 +757,101 @@ TEST_CASE("kvm_vmm: an ordinary user needs no right for the sandbox", "[sandbox]
     CHECK(result.exit_code == 10);
     CHECK(result.output == "!");
     CHECK(result.errors.empty());
+}
+
+namespace {
+
+/// As a container does: this process and what it executes get `error` from a system call.
+void refuse_call(unsigned number, unsigned error) {
+    std::array<sock_filter, 4> filter{
+        sock_filter{.code = BPF_LD | BPF_W | BPF_ABS, .jt = 0, .jf = 0, .k = offsetof(seccomp_data, nr)},
+        sock_filter{.code = BPF_JMP | BPF_JEQ | BPF_K, .jt = 0, .jf = 1, .k = number},
+        sock_filter{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = SECCOMP_RET_ERRNO | error},
+        sock_filter{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = SECCOMP_RET_ALLOW}};
+    const sock_fprog program{.len = filter.size(), .filter = filter.data()};
+    ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+}  // namespace
+
+TEST_CASE("kvm_vmm: it runs where the kernel has no Landlock, and says so", "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const auto arguments = with_kernel(directory, reset_code);
+    for (const unsigned error : {ENOSYS, EOPNOTSUPP}) {
+        const auto without = [error] { refuse_call(SYS_landlock_create_ruleset, error); };
+        const Result result = run(directory, arguments, "/dev/null", without);
+        CHECK(result.exit_code == 10);
+        CHECK(result.output == "!");
+        CHECK_THAT(result.errors,
+                   Catch::Matchers::StartsWith("kvm_vmm: warning: sandbox: this kernel has no Landlock"));
+        CHECK(line_count(result.errors) == 1);
+        const Result required = run(directory, with_kernel(directory, reset_code, {"--sandbox", "required"}),
+                                    "/dev/null", without);
+        CHECK(required.exit_code == 1);
+        CHECK(required.output.empty());
+        CHECK_THAT(required.errors, Catch::Matchers::Contains("no Landlock"));
+        CHECK(line_count(required.errors) == 1);
+    }
+}
+
+TEST_CASE("kvm_vmm: where filters are refused it ends with a line, unless it needs none",
+          "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const auto without = [] { refuse_call(SYS_seccomp, EPERM); };
+    const Result result = run(directory, with_kernel(directory, reset_code), "/dev/null", without);
+    CHECK(result.exit_code == 1);
+    CHECK(result.output.empty());
+    CHECK_THAT(result.errors, Catch::Matchers::Contains("--no-sandbox"));
+    CHECK(line_count(result.errors) == 1);
+    const Result off =
+        run(directory, with_kernel(directory, reset_code, {"--no-sandbox"}), "/dev/null", without);
+    CHECK(off.exit_code == 10);
+    CHECK(off.errors.empty());
+}
+
+TEST_CASE("kvm_vmm: the sandbox works inside another filter, and without /proc", "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const auto arguments = with_kernel(directory, reset_code, {"--cpus", "2"});
+    const Result inside = run(directory, arguments, "/dev/null", [] { refuse_call(SYS_keyctl, EPERM); });
+    CHECK(inside.exit_code == 10);
+    CHECK(inside.errors.empty());
+    if (::geteuid() != 0) {
+        WARN("only root can hide /proc");
+        return;
+    }
+    const Result without_proc = run(directory, arguments, "/dev/null", [] {
+        if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+            ::mount("none", "/proc", "tmpfs", 0, nullptr) != 0) {
+            ::_exit(126);
+        }
+    });
+    CHECK(without_proc.exit_code == 10);
+    CHECK(without_proc.output == "!");
+    CHECK(without_proc.errors.empty());
+}
+
+TEST_CASE("kvm_vmm: a process that it did not start gets no signal, and its log can be moved",
+          "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const std::string log = (directory / "log").string();
+    const std::string moved = (directory / "moved").string();
+    const std::string metrics = (directory / "metrics").string();
+    Job job(with_kernel(directory, say_and_spin, {"--log", log, "--metrics", metrics}));
+    CHECK(job.next_byte() == '!');
+    std::filesystem::rename(log, moved);
+    job.send(SIGUSR1);
+    for (int i = 0; i < 500 && slurp(metrics).empty(); ++i) {
+        ::usleep(10'000);
+    }
+    CHECK_THAT(slurp(metrics), Catch::Matchers::Contains("\"exit_code\": null"));
+    job.send(SIGTERM);
+    CHECK(job.wait() == 128 + SIGTERM);
+    CHECK_THAT(slurp(moved), Catch::Matchers::Contains("ended with exit code 143"));
+    CHECK_FALSE(std::filesystem::exists(log));
+    CHECK_THAT(slurp(metrics), Catch::Matchers::Contains("\"exit_code\": 143"));
 }

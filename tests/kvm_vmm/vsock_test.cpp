@@ -798,7 +798,8 @@ TEST_CASE("Vsock: in a thread of its own, reset by another thread", "[vsock]") {
     guest.rig->transport.reset();
     guest.rig->transport = std::make_unique<MmioTransport>(
         guest.rig->memory,
-        std::make_shared<Vsock>("vsock0", guest.rig->counters, std::make_unique<EventThread>("vsock0", sandbox::Role::vsock),
+        std::make_shared<Vsock>("vsock0", guest.rig->counters,
+                                std::make_unique<EventThread>("vsock0", sandbox::Role::vsock),
                                 VsockGuest::cid, guest.socket),
         vmsuperio::EventFdTrigger::create().value());
     const UniqueFd listener = listen_unix(host_path(guest, 99));

@@ -20,7 +20,8 @@ namespace kvm_vmm {
             .create = [cid](const DeviceContext& context, std::string_view name,
                             Counters& counters) -> std::shared_ptr<virtio::Device> {
                 return std::make_shared<virtio::Vsock>(
-                    name, counters, std::make_unique<EventThread>(std::string(name), sandbox::Role::vsock), cid, *context.vsock);
+                    name, counters, std::make_unique<EventThread>(std::string(name), sandbox::Role::vsock),
+                    cid, *context.vsock);
             }};
 }
 

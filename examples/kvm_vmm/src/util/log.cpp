@@ -7,8 +7,8 @@
 #include <chrono>
 #include <cstring>
 #include <ctime>
-#include <poll.h>
 #include <optional>
+#include <poll.h>
 #include <span>
 #include <string>
 #include <unistd.h>
