@@ -125,10 +125,10 @@ sandbox::Plan plan_of(std::vector<sandbox::PathRule> paths = {}) {
     return {.mode = Mode::on,
             .features = every_feature,
             .paths = std::move(paths),
-            .descriptors = 256,
+            .limits = {.descriptors = 256, .file_size = {}, .core_dumps = false},
             .root = {},
             .user = {},
-            .core_dumps = false};
+            .isolate = false};
 }
 
 struct Attack {
@@ -477,7 +477,7 @@ TEST_CASE("Sandbox: no capability is left, and no open file above the limit", "[
         const int status = ::open("/proc/self/status", O_RDONLY);
         const bool root = ::geteuid() == 0;
         sandbox::Plan plan = plan_of();
-        plan.descriptors = 32;
+        plan.limits.descriptors = 32;
         sandbox::prepare(plan);
         sandbox::close();
         std::array<char, 8192> text{};
@@ -779,7 +779,7 @@ TEST_CASE("kvm_vmm: it runs where the kernel has no Landlock, and says so", "[sa
     REQUIRE_KVM();
     const ScratchDirectory directory;
     const auto arguments = with_kernel(directory, reset_code);
-    for (const unsigned error : {ENOSYS, EOPNOTSUPP}) {
+    for (const unsigned error : {unsigned{ENOSYS}, unsigned{EOPNOTSUPP}}) {
         const auto without = [error] { refuse_call(SYS_landlock_create_ruleset, error); };
         const Result result = run(directory, arguments, "/dev/null", without);
         CHECK(result.exit_code == 10);
@@ -854,4 +854,64 @@ TEST_CASE("kvm_vmm: a process that it did not start gets no signal, and its log 
     CHECK_THAT(slurp(moved), Catch::Matchers::Contains("ended with exit code 143"));
     CHECK_FALSE(std::filesystem::exists(log));
     CHECK_THAT(slurp(metrics), Catch::Matchers::Contains("\"exit_code\": 143"));
+}
+
+TEST_CASE("kvm_vmm: with --isolate it has namespaces of its own and an empty root", "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    std::filesystem::create_directory(directory / "shared");
+    std::ofstream(directory / "shared" / "file") << "x";
+    const std::string disk = directory.write("disk", std::string(65536, '\0')).string();
+    const std::string metrics = (directory / "metrics").string();
+    const auto namespaces = [](pid_t process) {
+        std::map<std::string, std::string> links;
+        for (const char* const name : {"mnt", "net", "ipc", "uts"}) {
+            links[name] =
+                std::filesystem::read_symlink("/proc/" + std::to_string(process) + "/ns/" + name).string();
+        }
+        return links;
+    };
+    Job job(with_kernel(directory, say_and_spin,
+                        {"--isolate", "--disk", disk, "--share", (directory / "shared").string(), "--metrics",
+                         metrics, "--console", "pty"}));
+    CHECK(job.next_byte() == '!');
+    const auto ours = namespaces(::getpid());
+    for (const auto& [name, link] : namespaces(job.pid())) {
+        CAPTURE(name);
+        CHECK(link != ours.at(name));
+    }
+    const std::filesystem::path root = "/proc/" + std::to_string(job.pid()) + "/root";
+    CHECK(std::filesystem::directory_iterator(root) == std::filesystem::directory_iterator());
+    job.send(SIGTERM);
+    CHECK(job.wait() == 128 + SIGTERM);
+    CHECK_THAT(slurp(metrics), Catch::Matchers::Contains("\"exit_code\": 143"));
+}
+
+TEST_CASE("kvm_vmm: where no namespaces are allowed, --isolate ends with a line", "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const Result result = run(directory, with_kernel(directory, reset_code, {"--isolate"}), "/dev/null",
+                              [] { refuse_call(SYS_unshare, EPERM); });
+    CHECK(result.exit_code == 1);
+    CHECK(result.output.empty());
+    CHECK_THAT(result.errors, Catch::Matchers::StartsWith("kvm_vmm: --isolate: "));
+    CHECK(line_count(result.errors) == 1);
+}
+
+TEST_CASE("kvm_vmm: it can make no file larger than its largest disk", "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const std::string disk = directory.write("disk", std::string(65536, '\0')).string();
+    const auto file_limit = [](pid_t process) {
+        const std::string limits = slurp("/proc/" + std::to_string(process) + "/limits");
+        const std::string name = "Max file size";
+        const std::size_t start = limits.find_first_not_of(' ', limits.find(name) + name.size());
+        return limits.substr(start, limits.find(' ', start) - start);
+    };
+    const Job with_disk(with_kernel(directory, say_and_spin, {"--disk", disk}));
+    CHECK(with_disk.next_byte() == '!');
+    CHECK(file_limit(with_disk.pid()) == "65536");
+    const Job with_log(with_kernel(directory, say_and_spin, {"--log", (directory / "log").string()}));
+    CHECK(with_log.next_byte() == '!');
+    CHECK(file_limit(with_log.pid()) == "unlimited");
 }

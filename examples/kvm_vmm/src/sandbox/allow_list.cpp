@@ -283,17 +283,13 @@ private:
         add(SYS_openat, server, share, "an opened file again, with other rights");
         add(SYS_newfstatat, server, share, "attributes",
             {{.argument = 3, .mask = whole, .value = AT_SYMLINK_NOFOLLOW, .meaning = "AT_SYMLINK_NOFOLLOW"}});
-        add(SYS_statfs, server, share, "size of the file system");
         add(SYS_fstatfs, server, share, "size of the file system");
         add(SYS_readlinkat, server, share, "symbolic links");
         add(SYS_getdents64, server, share, "directories");
         add(SYS_lseek, server, share, "directories, holes");
         add(SYS_preadv, server, share, "reads");
-        add(SYS_pread64, server, share, "reads");
         add(SYS_faccessat2, server, share, "access");
-        add(SYS_faccessat, server, share, "access");
         add(SYS_pwritev, server, writable, "writes");
-        add(SYS_pwrite64, server, writable, "writes");
         add(SYS_mkdirat, server, writable, "new directories");
         add(SYS_mknodat, server, writable, "new FIFOs and sockets");
         add(SYS_symlinkat, server, writable, "new symbolic links");
@@ -311,7 +307,6 @@ private:
         add(SYS_fsync, server, writable, "synchronization");
         add(SYS_fdatasync, server, writable, "synchronization");
         add(SYS_syncfs, server, writable, "synchronization");
-        add(SYS_umask, server, writable, "modes of new files");
     }
 
     void add_files() {

@@ -9,7 +9,9 @@
 #include <linux/capability.h>
 #include <linux/securebits.h>
 #include <optional>
+#include <sched.h>
 #include <string_view>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -49,6 +51,28 @@ void change_root(const std::string& directory) {
     }
 }
 
+void unshare_namespaces() {
+    constexpr int wanted = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+    if (::unshare(wanted) != 0 && ::unshare(CLONE_NEWUSER | wanted) != 0) {
+        throw VmmError(ExitCode::vmm_error,
+                       errno_message("--isolate: this host allows no namespaces without privileges", errno));
+    }
+}
+
+void empty_file_system() {
+    // Any directory serves as the place of the new root.
+    constexpr const char* place = "/tmp";
+    if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount("none", place, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, "size=4k") != 0 ||
+        ::chdir(place) != 0 || ::syscall(SYS_pivot_root, ".", ".") != 0 || ::umount2(".", MNT_DETACH) != 0 ||
+        ::chdir("/") != 0) {
+        throw VmmError(ExitCode::vmm_error,
+                       errno_message("--isolate: the file system cannot be left, which some hosts forbid "
+                                     "(kernel.apparmor_restrict_unprivileged_userns)",
+                                     errno));
+    }
+}
+
 void become_user(UserId id) {
     if (::setgroups(0, nullptr) != 0 || ::setresgid(id.group, id.group, id.group) != 0 ||
         ::setresuid(id.user, id.user, id.user) != 0) {
@@ -76,16 +100,21 @@ void forbid_new_privileges() {
     }
 }
 
-void limit_resources(std::uint64_t descriptors, bool core_dumps) noexcept {
-    if (!core_dumps) {
-        const rlimit no_core{.rlim_cur = 0, .rlim_max = 0};
-        ::setrlimit(RLIMIT_CORE, &no_core);
+void limit_resources(const Limits& limits) noexcept {
+    const auto lower = [](auto resource, rlim_t most) {
+        rlimit limit{};
+        if (::getrlimit(resource, &limit) == 0) {
+            limit.rlim_cur = std::min(limit.rlim_cur, most);
+            limit.rlim_max = limit.rlim_cur;
+            ::setrlimit(resource, &limit);
+        }
+    };
+    if (!limits.core_dumps) {
+        lower(RLIMIT_CORE, 0);
     }
-    rlimit files{};
-    if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = std::min<rlim_t>(files.rlim_cur, descriptors);
-        files.rlim_max = files.rlim_cur;
-        ::setrlimit(RLIMIT_NOFILE, &files);
+    lower(RLIMIT_NOFILE, limits.descriptors);
+    if (limits.file_size) {
+        lower(RLIMIT_FSIZE, *limits.file_size);
     }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <string>
 #include <sys/types.h>
 
@@ -21,6 +22,15 @@ struct UserId {
 /// Makes `directory` the root of the file system. Throws VmmError(bad_file).
 void change_root(const std::string& directory);
 
+/// Moves this process, which has one thread, into namespaces of its own: of users (unless it may do without), mounts,
+/// networks, System V IPC and host names. Needs no privileges where the host allows user namespaces. Throws
+/// VmmError(vmm_error).
+void unshare_namespaces();
+
+/// After unshare_namespaces(): leaves nothing in the file system but an empty root directory. Descriptors that are
+/// open keep working. Throws VmmError(vmm_error).
+void empty_file_system();
+
 /// Becomes `id` for good, without supplementary groups. Throws VmmError(vmm_error) if that is not permitted.
 void become_user(UserId id);
 
@@ -31,7 +41,14 @@ void drop_capabilities() noexcept;
 /// Sets no_new_privs, which seccomp and Landlock need. Throws VmmError(vmm_error).
 void forbid_new_privileges();
 
-/// No core file unless `core_dumps`, and no more than `descriptors` open descriptors.
-void limit_resources(std::uint64_t descriptors, bool core_dumps) noexcept;
+/// The limits of a process in the sandbox.
+struct Limits {
+    std::uint64_t descriptors{0};            ///< the most that may be open
+    std::optional<std::uint64_t> file_size;  ///< the size to which files can grow, in bytes; none: no limit
+    bool core_dumps{false};
+};
+
+/// Sets the limits, which this process cannot raise again. A lower limit that is there already stays.
+void limit_resources(const Limits& limits) noexcept;
 
 }  // namespace kvm_vmm::sandbox

@@ -90,6 +90,9 @@ void prepare(const Plan& plan) {
         }
     }
     forbid_new_privileges();
+    if (plan.isolate) {
+        unshare_namespaces();  // now, because only a process with one thread may
+    }
     handle_violations(confined ? OnViolation::end : OnViolation::log_call);
     prepared.emplace(std::move(sandbox));
 }
@@ -101,12 +104,17 @@ void close() {
     const Plan& plan = prepared->plan;
     if (plan.root) {
         change_root(*plan.root);
+    } else if (plan.isolate && plan.features.has_any({Feature::vsock, Feature::reconnect})) {
+        log(LogLevel::info,
+            "sandbox: the file system is kept, because sockets are connected to by their paths");
+    } else if (plan.isolate) {
+        empty_file_system();
     }
     if (plan.user) {
         become_user(*plan.user);
     }
     if (confines(plan.mode)) {
-        limit_resources(plan.descriptors, plan.core_dumps);
+        limit_resources(plan.limits);
         if (prepared->landlock.version() == 0) {
             log(LogLevel::warning,
                 "sandbox: this kernel has no Landlock (Linux 5.13), so system call filters alone limit which "

@@ -41,11 +41,11 @@ inline constexpr Mode default_mode = Mode::on;
 struct Plan {
     Mode mode{default_mode};
     FeatureSet features;
-    std::vector<PathRule> paths;      ///< what stays reachable in the file system
-    std::uint64_t descriptors{0};     ///< the most that may be open
+    std::vector<PathRule> paths;  ///< what stays reachable in the file system
+    Limits limits;
     std::optional<std::string> root;  ///< the new root directory
     std::optional<UserId> user;       ///< the user to become
-    bool core_dumps{false};
+    bool isolate{false};              ///< namespaces of its own
 };
 
 /// First step, while this process has one thread: makes the filters, and installs the handler of SIGSYS. Threads

@@ -57,6 +57,7 @@ struct VmmConfig {
     std::optional<unsigned> restart_limit;  ///< restarts in a row (see RestartPace)
     bool core_dumps{false};
     sandbox::Mode sandbox{sandbox::default_mode};
+    bool isolate{false};                  ///< in namespaces of its own
     std::optional<std::string> chroot;    ///< becomes the root directory
     std::optional<sandbox::UserId> user;  ///< whom this process becomes
     bool exit_port{false};  ///< the exit port (0x501): the first byte that the guest writes is the exit code

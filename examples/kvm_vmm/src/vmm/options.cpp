@@ -652,6 +652,10 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
            "If started by root: the directory that becomes the root directory when everything is opened; it "
            "may be empty")
         ->type_name("DIR");
+    app.add_flag("--isolate", config.isolate,
+                 "Put this program into namespaces of its own (users, mounts with an empty root directory, "
+                 "networks, IPC, host "
+                 "names), without privileges where the host allows that");
     app.add_flag("--core-dumps", config.core_dumps,
                  "For developers: allow core dumps of this program (without guest RAM) and debuggers");
     add_path(app, "--log", config.observe.log, "Append log messages to this file instead of stderr");

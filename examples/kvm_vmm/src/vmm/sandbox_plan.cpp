@@ -3,7 +3,11 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
+#include <optional>
 #include <span>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <vector>
 
 namespace kvm_vmm {
@@ -67,6 +71,31 @@ FeatureSet features_of(const VmmConfig& config, bool metrics) {
     return features;
 }
 
+bool is_regular(int fd) {
+    struct stat status{};
+    return ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+/// The size beyond which this process writes no file: that of its largest disk. None if it also writes files that
+/// grow.
+std::optional<std::uint64_t> largest_file(const VmmConfig& config, const OpenedFiles& files, bool metrics) {
+    const auto to_file = [](const SerialConfig& console) { return console.kind == SerialConfig::Kind::file; };
+    const bool grows = metrics || config.observe.log || config.observe.metrics || config.observe.trace_io ||
+                       std::ranges::any_of(config.serials, to_file) ||
+                       std::ranges::any_of(config.consoles, to_file) ||
+                       (config.debug_console && to_file(*config.debug_console)) ||
+                       std::ranges::any_of(config.shares, &ShareConfig::writable) ||
+                       is_regular(STDOUT_FILENO) || is_regular(STDERR_FILENO);
+    if (grows) {
+        return std::nullopt;
+    }
+    std::uint64_t size = 0;
+    for (const std::unique_ptr<virtio::DiskImage>& disk : files.disks) {
+        size = std::max(size, disk->facts().size);
+    }
+    return size;
+}
+
 void add_sockets(std::vector<sandbox::PathRule>& paths, std::span<const SerialTarget> targets) {
     for (const SerialTarget& target : targets) {
         if (target.socket) {
@@ -79,14 +108,17 @@ void add_sockets(std::vector<sandbox::PathRule>& paths, std::span<const SerialTa
 
 sandbox::Plan sandbox_plan(const VmmConfig& config, const OpenedFiles& files, const Observer& observer) {
     const std::optional<int> metrics = observer.metrics_directory();
-    sandbox::Plan plan{.mode = config.sandbox,
-                       .features = features_of(config, metrics.has_value()),
-                       .paths = {},
-                       .descriptors = config.shares.empty() ? descriptors_of_machine
-                                                            : std::numeric_limits<std::uint64_t>::max(),
-                       .root = config.chroot,
-                       .user = config.user,
-                       .core_dumps = config.core_dumps};
+    sandbox::Plan plan{
+        .mode = config.sandbox,
+        .features = features_of(config, metrics.has_value()),
+        .paths = {},
+        .limits = {.descriptors = config.shares.empty() ? descriptors_of_machine
+                                                        : std::numeric_limits<std::uint64_t>::max(),
+                   .file_size = largest_file(config, files, metrics.has_value()),
+                   .core_dumps = config.core_dumps},
+        .root = config.chroot,
+        .user = config.user,
+        .isolate = config.isolate};
     for (std::size_t i = 0; i < files.shares.size(); ++i) {
         plan.paths.push_back({.directory = files.shares[i].directory(),
                               .use = config.shares[i].writable ? PathUse::write : PathUse::read});
