@@ -124,9 +124,10 @@ class BackendsTest(MachineTest):
             machine_accesses = sum(port["reads"] + port["writes"] for number, port in ports.items()
                                    if port["device"] not in serial_ports and int(number, 16) != 0x70)
             self.assertLess(machine_accesses, 480)
-            # One for each byte that printk sends (it reads LSR), less for those of a program, which writes a line of four
-            # bytes at a time (0.6 to 0.7), and the set-up. If the bytes themselves returned, there would be one more for each.
-            self.assertLess(exits["total"], 1.1 * serial_ports["COM1"] + 1.0 * serial_ports["COM2"] + 1500)
+            # One for each byte that printk sends (it reads LSR), and the set-up. For a program that writes a line of four
+            # bytes at a time, 0.6 to 1.5: each interrupt costs some, and a busy computer has more of them. If the bytes
+            # themselves returned, there would be one more for each.
+            self.assertLess(exits["total"], 1.1 * serial_ports["COM1"] + 1.9 * serial_ports["COM2"] + 1500, exits)
             self.assertGreater(metrics["coalesced_writes"], 0.95 * sum(serial_ports.values()))
         with self.subTest("the serial ports' bytes"):
             self.assertEqual(metrics["serial"]["COM3"]["bytes_out"], len(b"to a file\r\n"))
