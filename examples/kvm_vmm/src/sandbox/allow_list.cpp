@@ -27,6 +27,9 @@ constexpr RoleSet every{Role::set_up, Role::main,  Role::vcpu,  Role::disk,
                         Role::net,    Role::share, Role::vsock, Role::input};
 // Those that have an event loop.
 constexpr RoleSet loops{Role::main, Role::disk, Role::net, Role::share, Role::vsock};
+// Those that call code of devices.
+constexpr RoleSet working{Role::set_up, Role::main,  Role::vcpu, Role::disk,
+                          Role::net,    Role::share, Role::vsock};
 // Those that call code of small devices.
 constexpr RoleSet devices{Role::main, Role::vcpu};
 constexpr FeatureSet always{};
@@ -129,7 +132,7 @@ private:
         add(SYS_clock_nanosleep, every, always, "short waits");
         add(SYS_nanosleep, every, always, "waits until the terminal may be restored");
         add(SYS_timerfd_create, {Role::set_up, Role::main, Role::vsock}, always, "timers");
-        add(SYS_timerfd_settime, every, always, "timers");
+        add(SYS_timerfd_settime, working, always, "timers");
     }
 
     void add_signals() {
@@ -150,10 +153,9 @@ private:
         add(SYS_write, every, always, "consoles, log, trace, eventfds");
         add(SYS_close, every, always, "descriptors");
         add(SYS_poll, every, always, "whether a console can be written");
-        add(SYS_ppoll, every, always, "whether a console can be written");
         add(SYS_epoll_wait, loops, always, "event loops");
         add(SYS_epoll_pwait, loops, always, "event loops");
-        add(SYS_epoll_ctl, every, always, "sources of the event loops");
+        add(SYS_epoll_ctl, working, always, "sources of the event loops");
         add(SYS_epoll_create1, {Role::set_up, Role::vsock}, always, "event loops");
         add(SYS_eventfd2, {Role::set_up, Role::main, Role::vcpu}, always,
             "notifications between threads and KVM");
@@ -247,8 +249,6 @@ private:
         add(SYS_io_uring_enter, disks, disk, "requests");
         add(SYS_preadv2, disks, disk, "requests where io_uring is not available");
         add(SYS_pwritev2, disks, disk, "requests where io_uring is not available");
-        add(SYS_preadv, disks, disk, "requests where io_uring is not available");
-        add(SYS_pwritev, disks, disk, "requests where io_uring is not available");
         add(SYS_fdatasync, disks, disk, "flush");
         add(SYS_fallocate, disks, disk, "discard, write zeroes");
         add_ioctl(BLKDISCARD, "BLKDISCARD", disks, disk, "discard");
