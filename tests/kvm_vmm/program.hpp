@@ -41,9 +41,9 @@ inline int exit_code_of(int status) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-[[noreturn]] inline void exec(const std::vector<std::string>& arguments) {
+[[noreturn]] inline void exec(const std::vector<std::string>& arguments,
+                              std::string program = KVM_VMM_PROGRAM) {
     std::vector<char*> argv;
-    std::string program = KVM_VMM_PROGRAM;
     argv.push_back(program.data());
     std::vector<std::string> copy = arguments;
     for (std::string& argument : copy) {

@@ -915,3 +915,50 @@ TEST_CASE("kvm_vmm: it can make no file larger than its largest disk", "[sandbox
     CHECK(with_log.next_byte() == '!');
     CHECK(file_limit(with_log.pid()) == "unlimited");
 }
+
+TEST_CASE("kvm_vmm: an exploit in a device reaches no file, no network and no code", "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const std::string secret = directory.write("secret", "text").string();
+    const vmsuperio::UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    REQUIRE(::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), size) == 0);
+    REQUIRE(::listen(listener.get(), 1) == 0);
+    REQUIRE(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0);
+    const std::string port = std::to_string(ntohs(address.sin_port));
+
+    const auto run_planted = [&](char attack, const std::vector<std::string>& options) {
+        // mov dx, 0x3F8; mov al, attack; out dx, al; mov al, 0xFE; out 0x64, al; hlt
+        const std::vector<std::uint8_t> code{0x66, 0xBA, 0xF8, 0x03, 0xB0, static_cast<std::uint8_t>(attack),
+                                             0xEE, 0xB0, 0xFE, 0xE6, 0x64, 0xF4};
+        const std::vector<std::string> arguments = with_kernel(directory, code, options);
+        return run(directory, arguments, "/dev/null", [&] {
+            ::setenv("PLANTED_FILE", secret.c_str(), 1);
+            ::setenv("PLANTED_PORT", port.c_str(), 1);
+            exec(arguments, KVM_VMM_PLANTED);
+        });
+    };
+    constexpr std::array calls{"openat(", "openat(", "socket(", "execve(", "mprotect("};
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+        const auto attack = static_cast<char>('0' + i);
+        // In the thread of the CPU, and with the writes that KVM collects.
+        for (const char* const coalesce : {"off", "on"}) {
+            const Result result = run_planted(attack, {"--coalesce", coalesce});
+            CAPTURE(calls.at(i), coalesce, result.errors);
+            CHECK(result.exit_code == 5);
+            CHECK_THAT(result.errors, Catch::Matchers::StartsWith("kvm_vmm: the sandbox stopped " +
+                                                                  std::string(calls.at(i))));
+            CHECK(line_count(result.errors) == 1);
+            CHECK_FALSE(std::filesystem::exists(secret + ".new"));
+            CHECK(::accept(listener.get(), nullptr, nullptr) == -1);
+        }
+    }
+    // Without the sandbox the same exploit works: the test would notice.
+    CHECK(run_planted('1', {"--no-sandbox"}).exit_code == 10);
+    CHECK(std::filesystem::exists(secret + ".new"));
+    (void)run_planted('2', {"--no-sandbox"});
+    CHECK(vmsuperio::UniqueFd(::accept(listener.get(), nullptr, nullptr)).get() >= 0);
+}
