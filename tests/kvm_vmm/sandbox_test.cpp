@@ -962,3 +962,40 @@ TEST_CASE("kvm_vmm: an exploit in a device reaches no file, no network and no co
     (void)run_planted('2', {"--no-sandbox"});
     CHECK(vmsuperio::UniqueFd(::accept(listener.get(), nullptr, nullptr)).get() >= 0);
 }
+
+TEST_CASE("kvm_vmm: a reader gets what the guest sent before the sandbox ends it", "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    constexpr std::size_t sent = 200'000;  // more than a pipe holds
+    // mov dx, 0x3F8; mov ecx, sent; again: out dx, al; loop again; mov dx, 0x2F8; mov al, '2'; out dx, al; jmp to itself
+    const std::vector<std::uint8_t> code{
+        0xB0,        'x',  0x66, 0xBA, 0xF8, 0x03, 0xB9, sent & 0xFFU, sent >> 8U & 0xFFU,
+        sent >> 16U, 0x00, 0xEE, 0xE2, 0xFD, 0x66, 0xBA, 0xF8,         0x02,
+        0xB0,        '2',  0xEE, 0xEB, 0xFE};
+    const std::string metrics = (directory / "metrics").string();
+    const auto arguments =
+        with_kernel(directory, code,
+                    {"--serial", "stdio", "--serial", "file=" + (directory / "com2").string(), "--metrics",
+                     metrics, "--coalesce", "off"});
+    Job job(arguments, [&] { exec(arguments, KVM_VMM_PLANTED); });
+    ::usleep(1'000'000);  // the reader is slow
+    CHECK(job.rest() == std::string(sent, 'x'));
+    CHECK(job.wait() == 5);
+    CHECK_THAT(slurp(metrics), Catch::Matchers::Contains("\"exit_code\": 5"));
+}
+
+TEST_CASE("kvm_vmm: a reader that takes nothing does not keep a violation from ending it",
+          "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    constexpr std::size_t sent = 200'000;
+    const std::vector<std::uint8_t> code{
+        0xB0,        'x',  0x66, 0xBA, 0xF8, 0x03, 0xB9, sent & 0xFFU, sent >> 8U & 0xFFU,
+        sent >> 16U, 0x00, 0xEE, 0xE2, 0xFD, 0x66, 0xBA, 0xF8,         0x02,
+        0xB0,        '2',  0xEE, 0xEB, 0xFE};
+    const auto arguments = with_kernel(
+        directory, code,
+        {"--serial", "stdio", "--serial", "file=" + (directory / "com2").string(), "--coalesce", "off"});
+    Job job(arguments, [&] { exec(arguments, KVM_VMM_PLANTED); });
+    CHECK(job.wait() == 5);
+}

@@ -81,7 +81,7 @@ class DebianTest(unittest.TestCase):
         self.assertRegex(run(program, "--version").stdout, r"^kvm_vmm \d+\.\d+\.\d+\n$")
         # What it needs and the distribution must provide.
         depends = run("dpkg-deb", "--field", self.packages["kvm-vmm"], "Depends").stdout
-        for library in ("libc6", "libstdc++6", "liburing2"):
+        for library in ("libc6", "libseccomp2", "libstdc++6", "liburing2"):
             self.assertIn(library, depends)
         manual = run("man", "--warnings", "-l", root / "usr/share/man/man1/kvm_vmm.1.gz",
                      env=dict(os.environ, MANWIDTH="100", LC_ALL="C")) if shutil.which("man") else None

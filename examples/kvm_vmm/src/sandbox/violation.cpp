@@ -7,8 +7,10 @@
 #include <cerrno>
 #include <csignal>
 #include <cstddef>
+#include <ctime>
 #include <fcntl.h>
 #include <string_view>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -150,7 +152,24 @@ bool makes_task(int number) noexcept {
     return number == SYS_clone || number == SYS_clone3 || number == SYS_fork || number == SYS_vfork;
 }
 
+// The descriptor's owner is the process.
+std::atomic<int> violation_event{-1};
+std::atomic<bool> violated{false};
+
+// Long enough to pass a console's output on, and short enough for a user who waits.
+constexpr timespec time_for_main_thread{.tv_sec = 5, .tv_nsec = 0};
+
 [[noreturn]] void end_process() noexcept {
+    const int event = violation_event.load();
+    if (event >= 0 && ::syscall(SYS_gettid) != ::getpid()) {
+        if (!violated.exchange(true)) {
+            const std::uint64_t one = 1;
+            [[maybe_unused]] const ssize_t written = ::write(event, &one, sizeof(one));
+        }
+        timespec left = time_for_main_thread;
+        while (::clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left) == EINTR) {
+        }
+    }
     for (;;) {
         ::_exit(static_cast<int>(ExitCode::sandbox));
     }
@@ -200,6 +219,15 @@ void handle_violations(OnViolation action) {
 }
 
 void set_terminal_restorer(void (*restore)() noexcept) noexcept { restore_terminal.store(restore); }
+
+int watch_violations() noexcept {
+    if (violation_event.load() < 0) {
+        violation_event.store(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    }
+    return violation_event.load();
+}
+
+bool is_violated() noexcept { return violated.load(); }
 
 void name_thread(const char* name) noexcept {
     const std::string_view text(name);

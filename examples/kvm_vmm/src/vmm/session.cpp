@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <sys/epoll.h>
 #include <unistd.h>
 #include <utility>
 #include <variant>
@@ -62,7 +63,12 @@ public:
         : observer_(observer),
           vmm_(vmm),
           signals_(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1, SIGWINCH},
-                   [this](int signal) { on_signal(signal); }) {}
+                   [this](int signal) { on_signal(signal); }) {
+        if (const int violation = sandbox::watch_violations(); violation >= 0) {
+            [[maybe_unused]] const auto subscription = events.subscribe(
+                violation, EPOLLIN, "the sandbox", [this](std::uint32_t) { vmm_->request_end_by_sandbox(); });
+        }
+    }
 
     void open_terminal(EventManager& events, SerialBackend& console) {
         const auto follow = [&console](bool in_front) { console.set_in_front(in_front); };

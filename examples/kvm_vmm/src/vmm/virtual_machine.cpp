@@ -13,6 +13,7 @@
 #include "console/raw_terminal.hpp"
 #include "console/reader_patience.hpp"
 #include "sandbox/sandbox.hpp"
+#include "sandbox/violation.hpp"
 #include "util/log.hpp"
 
 namespace kvm_vmm {
@@ -314,6 +315,19 @@ void VirtualMachine::stop_vcpus() {
     threads_.clear();
 }
 
+// The thread that was stopped waits in its signal handler, and ends the process if this takes long: it may hold a lock
+// that is needed here. Its state cannot be trusted, so nothing is destroyed.
+void VirtualMachine::leave_after_violation() {
+    for (const std::unique_ptr<VcpuThread>& thread : threads_) {
+        thread->request_stop();
+    }
+    const int status = static_cast<int>(ExitCode::sandbox);
+    observer_.flush(status);  // takes no lock of a device
+    deliver_writes();
+    finish_output();
+    std::_Exit(status);
+}
+
 VmEnd VirtualMachine::run() {
     const auto subscription =
         events_.subscribe(end_.fd(), EPOLLIN, "the end of the VM", [](std::uint32_t) {});
@@ -337,6 +351,9 @@ VmEnd VirtualMachine::run() {
     do {
         events_.run_once(-1);
     } while (!end_.requested());
+    if (sandbox::is_violated()) {
+        leave_after_violation();
+    }
     stop_vcpus();
     deliver_writes();  // those of CPUs that did not return from KVM_RUN by themselves
     // Now, because finish_output() returns guest memory to the host: a disk must not be written from that.

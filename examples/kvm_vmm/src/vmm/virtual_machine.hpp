@@ -99,6 +99,9 @@ public:
     /// Ends the VM because this process received a signal that requests it.
     void request_end_by_signal(int signal);
 
+    /// Ends the VM because the sandbox has stopped one of its threads; run() does not return then.
+    void request_end_by_sandbox() { end_.request(end::Failed{ExitCode::sandbox}); }
+
     /// The size of the terminal that this process runs in has changed. Called from the event loop's thread.
     void terminal_resized();
 
@@ -126,6 +129,7 @@ private:
     void set_resting(bool resting);
     void on_return_from_rest();
     void stop_vcpus();
+    [[noreturn]] void leave_after_violation();
     void on_console_command(ConsoleCommand command);
 
     VmmConfig config_;
