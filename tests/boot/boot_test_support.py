@@ -106,6 +106,18 @@ class MachineTest(unittest.TestCase):
         cls.machine = machine.open_machine(cls.machine_kind, print, cls._log.name, cls.memory_mib, cls.disks, cls.network)
 
     @classmethod
+    def add_guest_tool(cls, **session):
+        """Makes guest_tool, whose path here is cls.guest_tool, /session/guest_tool of each guest. `session` are the
+        empty files that switch parts of the guest's init on."""
+        cls.guest_tool = os.environ["VMSUPERIO_GUEST_TOOL"]
+        with tempfile.NamedTemporaryFile(prefix="vmsuperio-initramfs-", delete=False) as file:
+            file.write(cls.image.initramfs.read_bytes()
+                       + guest.session_archive({"guest_tool": pathlib.Path(cls.guest_tool).read_bytes()}))
+        cls.addClassCleanup(os.unlink, file.name)
+        cls.image = dataclasses.replace(cls.image, initramfs=pathlib.Path(file.name),
+                                        session=session or cls.image.session)
+
+    @classmethod
     def close_machine(cls):
         if cls.machine is not None:
             cls.machine.close()

@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """The devices, as an unmodified Debian kernel finds and uses them."""
 
-import dataclasses
 import os
-import pathlib
 import re
-import tempfile
 import unittest
 
 from boot_test_support import PATIENCE, PROMPT, MachineTest
-from machine import guest
 
 CTRL_A = b"\x01"
 # How many commands are typed while the kernel's log floods the console.
@@ -22,11 +18,7 @@ class DeviceTest(MachineTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        tool = pathlib.Path(os.environ["VMSUPERIO_GUEST_TOOL"]).read_bytes()
-        with tempfile.NamedTemporaryFile(prefix="vmsuperio-initramfs-", delete=False) as file:
-            file.write(cls.image.initramfs.read_bytes() + guest.session_archive({"guest_tool": tool}))
-        cls.addClassCleanup(os.unlink, file.name)
-        cls.image = dataclasses.replace(cls.image, initramfs=pathlib.Path(file.name))
+        cls.add_guest_tool()
 
     def tool(self, *commands):
         """Runs guest_tool with each of these arguments in one guest; returns its output."""

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """The network of an unmodified Debian kernel: passt, run by a user without privileges, and a tap interface."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -9,7 +8,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 import unittest
 
 from boot_test_support import PATIENCE, MachineTest
@@ -61,12 +59,7 @@ class NetTest(MachineTest):
         super().setUpClass()
         if shutil.which("passt") is None:
             raise unittest.SkipTest("passt is not installed")
-        cls.tool = os.environ["VMSUPERIO_GUEST_TOOL"]
-        with tempfile.NamedTemporaryFile(prefix="vmsuperio-initramfs-", delete=False) as file:
-            file.write(cls.image.initramfs.read_bytes()
-                       + guest.session_archive({"guest_tool": pathlib.Path(cls.tool).read_bytes()}))
-        cls.addClassCleanup(os.unlink, file.name)
-        cls.image = dataclasses.replace(cls.image, initramfs=pathlib.Path(file.name), session={"devices": b"", "network": b""})
+        cls.add_guest_tool(devices=b"", network=b"")
 
     def on_host(self, script):
         status, output = self.machine.shell(script, PATIENCE)
@@ -99,7 +92,7 @@ class NetTest(MachineTest):
         if nested:
             self.prepare_host()
             arguments[2:2] = ["--net", f"tap={TAP}"]
-        tool = self.machine.put(self.tool)
+        tool = self.machine.put(self.guest_tool)
         # The servers of the host. passt leads the address of the guest's gateway to the host itself.
         self.on_host(f"mkdir -p /tmp/net; for port in 5001 5002; do {tool} tcp-echo $port 1 >/tmp/net/$port 2>&1 </dev/null & done")
         commands = [

@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """The virtio console of an unmodified Debian kernel, and a reboot in place with a share and sockets in use."""
 
-import dataclasses
 import hashlib
 import json
-import os
-import pathlib
 import random
 import re
 import shlex
-import tempfile
 import unittest
 
 from boot_test_support import PATIENCE, MachineTest
@@ -35,12 +31,7 @@ class VirtioConsoleTest(MachineTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.tool = os.environ["VMSUPERIO_GUEST_TOOL"]
-        with tempfile.NamedTemporaryFile(prefix="vmsuperio-initramfs-", delete=False) as file:
-            file.write(cls.image.initramfs.read_bytes()
-                       + guest.session_archive({"guest_tool": pathlib.Path(cls.tool).read_bytes()}))
-        cls.addClassCleanup(os.unlink, file.name)
-        cls.image = dataclasses.replace(cls.image, initramfs=pathlib.Path(file.name), session={"devices": b""})
+        cls.add_guest_tool(devices=b"")
 
     def on_host(self, script):
         status, output = self.machine.shell(script, PATIENCE)
@@ -64,7 +55,7 @@ class VirtioConsoleTest(MachineTest):
     def exchange(self):
         """The socket device connects a program of the host to the one in the guest."""
         self.assertIn(b"exchanged 65536 bytes",
-                      self.on_host(shlex.join([self.machine.put(self.tool), "unix-exchange", SOCKET, "7000", "65536"])))
+                      self.on_host(shlex.join([self.machine.put(self.guest_tool), "unix-exchange", SOCKET, "7000", "65536"])))
 
     def test_text_input_and_a_reboot_with_a_share_and_sockets(self):
         self.on_host(f"rm -rf {SHARE}; mkdir {SHARE}")

@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """Sockets between the host and a guest, with an unmodified Debian kernel."""
 
-import dataclasses
 import json
-import os
-import pathlib
 import shlex
-import tempfile
 import unittest
 
 from boot_test_support import PATIENCE, MachineTest
@@ -23,12 +19,7 @@ class VsockTest(MachineTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.tool = os.environ["VMSUPERIO_GUEST_TOOL"]
-        with tempfile.NamedTemporaryFile(prefix="vmsuperio-initramfs-", delete=False) as file:
-            file.write(cls.image.initramfs.read_bytes()
-                       + guest.session_archive({"guest_tool": pathlib.Path(cls.tool).read_bytes()}))
-        cls.addClassCleanup(os.unlink, file.name)
-        cls.image = dataclasses.replace(cls.image, initramfs=pathlib.Path(file.name))
+        cls.add_guest_tool()
 
     def start(self, *commands):
         """A guest with a socket device that runs these commands."""
@@ -40,7 +31,7 @@ class VsockTest(MachineTest):
 
     def on_host(self, *words):
         """guest_tool beside kvm_vmm."""
-        status, output = self.machine.shell(shlex.join([self.machine.put(self.tool), *words]), PATIENCE)
+        status, output = self.machine.shell(shlex.join([self.machine.put(self.guest_tool), *words]), PATIENCE)
         self.assertEqual(status, 0, output.decode(errors="replace")[-3000:])
         return output.decode()
 
