@@ -505,10 +505,12 @@ TEST_CASE("Sandbox: a role has no call that the set-up lacks, and each row says 
         CHECK_FALSE(call.roles.empty());
     }
     // Whatever a thread may do, it could not do more than the process: filters add up.
-    const auto number_of = [](Role role) { return sandbox::calls_of(role, every_feature, 1).size(); };
+    const auto number_of = [](Role role) {
+        return sandbox::calls_of(role, every_feature, sandbox::allowed_calls(1)).size();
+    };
     for (const Role role : roles) {
         CHECK(number_of(role) <= number_of(Role::set_up));
-        CHECK(sandbox::calls_of(role, {}, 1).size() <= number_of(role));
+        CHECK(sandbox::calls_of(role, {}, sandbox::allowed_calls(1)).size() <= number_of(role));
     }
     CHECK(number_of(Role::input) < number_of(Role::vcpu));
 }
@@ -646,7 +648,8 @@ std::string table_of_numbers() {
     for (const Role role : roles) {
         const auto count = [&](FeatureSet features, bool requests) {
             std::set<std::pair<int, std::uint64_t>> found;
-            for (const sandbox::AllowedCall& call : sandbox::calls_of(role, features, 1)) {
+            for (const sandbox::AllowedCall& call :
+                 sandbox::calls_of(role, features, sandbox::allowed_calls(1))) {
                 if (requests) {
                     if (call.number == SYS_ioctl) {
                         found.emplace(call.number, call.checks.front().value);
@@ -963,39 +966,41 @@ TEST_CASE("kvm_vmm: an exploit in a device reaches no file, no network and no co
     CHECK(vmsuperio::UniqueFd(::accept(listener.get(), nullptr, nullptr)).get() >= 0);
 }
 
-TEST_CASE("kvm_vmm: a reader gets what the guest sent before the sandbox ends it", "[sandbox][program]") {
-    REQUIRE_KVM();
-    const ScratchDirectory directory;
-    constexpr std::size_t sent = 200'000;  // more than a pipe holds
+namespace {
+
+constexpr std::size_t sent_before_attack = 200'000;  // more than a pipe holds
+
+/// Sends so many bytes to COM1, and then the attack to COM2.
+std::vector<std::string> sender_and_attacker(const ScratchDirectory& directory) {
+    constexpr std::size_t sent = sent_before_attack;
     // mov dx, 0x3F8; mov ecx, sent; again: out dx, al; loop again; mov dx, 0x2F8; mov al, '2'; out dx, al; jmp to itself
     const std::vector<std::uint8_t> code{
         0xB0,        'x',  0x66, 0xBA, 0xF8, 0x03, 0xB9, sent & 0xFFU, sent >> 8U & 0xFFU,
         sent >> 16U, 0x00, 0xEE, 0xE2, 0xFD, 0x66, 0xBA, 0xF8,         0x02,
         0xB0,        '2',  0xEE, 0xEB, 0xFE};
-    const std::string metrics = (directory / "metrics").string();
-    const auto arguments =
-        with_kernel(directory, code,
-                    {"--serial", "stdio", "--serial", "file=" + (directory / "com2").string(), "--metrics",
-                     metrics, "--coalesce", "off"});
+    return with_kernel(directory, code,
+                       {"--serial", "stdio", "--serial", "file=" + (directory / "com2").string(), "--metrics",
+                        (directory / "metrics").string(), "--coalesce", "off"});
+}
+
+}  // namespace
+
+TEST_CASE("kvm_vmm: a reader gets what the guest sent before the sandbox ends it", "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const auto arguments = sender_and_attacker(directory);
     Job job(arguments, [&] { exec(arguments, KVM_VMM_PLANTED); });
     ::usleep(1'000'000);  // the reader is slow
-    CHECK(job.rest() == std::string(sent, 'x'));
+    CHECK(job.rest() == std::string(sent_before_attack, 'x'));
     CHECK(job.wait() == 5);
-    CHECK_THAT(slurp(metrics), Catch::Matchers::Contains("\"exit_code\": 5"));
+    CHECK_THAT(slurp(directory / "metrics"), Catch::Matchers::Contains("\"exit_code\": 5"));
 }
 
 TEST_CASE("kvm_vmm: a reader that takes nothing does not keep a violation from ending it",
           "[sandbox][program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
-    constexpr std::size_t sent = 200'000;
-    const std::vector<std::uint8_t> code{
-        0xB0,        'x',  0x66, 0xBA, 0xF8, 0x03, 0xB9, sent & 0xFFU, sent >> 8U & 0xFFU,
-        sent >> 16U, 0x00, 0xEE, 0xE2, 0xFD, 0x66, 0xBA, 0xF8,         0x02,
-        0xB0,        '2',  0xEE, 0xEB, 0xFE};
-    const auto arguments = with_kernel(
-        directory, code,
-        {"--serial", "stdio", "--serial", "file=" + (directory / "com2").string(), "--coalesce", "off"});
+    const auto arguments = sender_and_attacker(directory);
     Job job(arguments, [&] { exec(arguments, KVM_VMM_PLANTED); });
     CHECK(job.wait() == 5);
 }

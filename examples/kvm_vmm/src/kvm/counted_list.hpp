@@ -4,24 +4,25 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <linux/ioctl.h>
 #include <span>
 #include <vector>
+
+#include "util/list_request.hpp"
 
 namespace kvm_vmm {
 
 /// The argument of ioctls that take a count and that many entries: kvm_cpuid2 and kvm_msrs.
 ///
-/// Their C structures end in a flexible array, whose declaration in the kernel's headers (6.1 among them)
-/// adds bytes to it in C++. So neither the structures nor the ioctl numbers made from their size are used.
+/// The kernel's declarations of their C structures have another size in C++, so they are not used; the number of the
+/// ioctl is that of list_request().
 template <class Entry>
 class CountedList {
 public:
-    explicit CountedList(std::size_t count) : bytes_(header_size + (count * sizeof(Entry))) {
+    explicit CountedList(std::size_t count) : bytes_(list_header_size + (count * sizeof(Entry))) {
         set_count(count);
     }
     explicit CountedList(std::span<const Entry> entries) : CountedList(entries.size()) {
-        std::memcpy(bytes_.data() + header_size, entries.data(), entries.size_bytes());
+        std::memcpy(bytes_.data() + list_header_size, entries.data(), entries.size_bytes());
     }
 
     [[nodiscard]] void* data() noexcept { return bytes_.data(); }
@@ -31,19 +32,11 @@ public:
         std::uint32_t count = 0;
         std::memcpy(&count, bytes_.data(), sizeof(count));
         std::vector<Entry> entries(count);
-        std::memcpy(entries.data(), bytes_.data() + header_size, count * sizeof(Entry));
+        std::memcpy(entries.data(), bytes_.data() + list_header_size, count * sizeof(Entry));
         return entries;
     }
 
-    /// `request` with the size of the structure in C.
-    [[nodiscard]] static constexpr unsigned long ioctl_number(unsigned long request) noexcept {
-        return (request & ~(static_cast<unsigned long>(_IOC_SIZEMASK) << _IOC_SIZESHIFT)) |
-               (header_size << _IOC_SIZESHIFT);
-    }
-
 private:
-    static constexpr std::size_t header_size = 8;  // count and padding
-
     void set_count(std::size_t count) noexcept {
         const auto number = static_cast<std::uint32_t>(count);
         std::memcpy(bytes_.data(), &number, sizeof(number));

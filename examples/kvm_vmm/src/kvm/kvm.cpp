@@ -87,7 +87,7 @@ std::vector<kvm_cpuid_entry2> Kvm::supported_cpuid() const {
     using List = CountedList<kvm_cpuid_entry2>;
     for (std::size_t room = 128;; room *= 2) {
         List list(room);
-        if (::ioctl(fd_.get(), List::ioctl_number(KVM_GET_SUPPORTED_CPUID), list.data()) == 0) {
+        if (::ioctl(fd_.get(), list_request(KVM_GET_SUPPORTED_CPUID), list.data()) == 0) {
             return list.entries();
         }
         if (errno != E2BIG || room > 4096) {

@@ -80,7 +80,7 @@ void KvmVcpu::set_sregs(const kvm_sregs& sregs) {
 
 void KvmVcpu::set_cpuid(std::span<const kvm_cpuid_entry2> entries) {
     CountedList list(entries);
-    kvm_ioctl(fd_.get(), list.ioctl_number(KVM_SET_CPUID2), list.data(), "KVM_SET_CPUID2");
+    kvm_ioctl(fd_.get(), list_request(KVM_SET_CPUID2), list.data(), "KVM_SET_CPUID2");
 }
 
 std::uint32_t KvmVcpu::tsc_khz() const noexcept {
@@ -90,7 +90,7 @@ std::uint32_t KvmVcpu::tsc_khz() const noexcept {
 
 void KvmVcpu::set_msrs(std::span<const kvm_msr_entry> entries) {
     CountedList list(entries);
-    const int written = kvm_ioctl(fd_.get(), list.ioctl_number(KVM_SET_MSRS), list.data(), "KVM_SET_MSRS");
+    const int written = kvm_ioctl(fd_.get(), list_request(KVM_SET_MSRS), list.data(), "KVM_SET_MSRS");
     // KVM stops at the first MSR that it refuses and returns the number of those before it.
     if (static_cast<std::size_t>(written) != entries.size()) {
         std::array<char, 64> text{};

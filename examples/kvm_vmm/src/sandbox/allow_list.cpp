@@ -18,6 +18,8 @@
 #include <sys/syscall.h>
 #include <utility>
 
+#include "util/list_request.hpp"
+
 namespace kvm_vmm::sandbox {
 namespace {
 
@@ -37,13 +39,6 @@ constexpr FeatureSet always{};
 // The requests of glibc 2.42 and later, which linux/termios.h of older systems has under the same numbers.
 constexpr std::uint32_t tcgets2 = 0x802C542A;
 constexpr std::uint32_t tcsets2 = 0x402C542B;
-
-// A request with a list: its number has the size of the structure in C, which is that of its count and padding.
-// In C++ the header of Debian 12 makes the structure larger.
-constexpr std::uint64_t list_request(std::uint64_t request) {
-    constexpr std::uint64_t header_size = 8;
-    return (request & ~(std::uint64_t{_IOC_SIZEMASK} << _IOC_SIZESHIFT)) | header_size << _IOC_SIZESHIFT;
-}
 
 class Table {
 public:
@@ -336,8 +331,7 @@ private:
 
 std::vector<AllowedCall> allowed_calls(std::uint32_t process) { return Table(process).take(); }
 
-std::vector<AllowedCall> calls_of(Role role, FeatureSet features, std::uint32_t process) {
-    std::vector<AllowedCall> calls = allowed_calls(process);
+std::vector<AllowedCall> calls_of(Role role, FeatureSet features, std::vector<AllowedCall> calls) {
     std::erase_if(calls, [&](const AllowedCall& call) {
         const bool present = call.features.empty() || call.features.has_any(features);
         return !present || (role != Role::set_up && !call.roles.has(role));

@@ -32,8 +32,9 @@ struct AllowedCall {
 /// this process, which may send signals to itself only.
 [[nodiscard]] std::vector<AllowedCall> allowed_calls(std::uint32_t process);
 
-/// The calls of that table that `role` needs with `features`. For Role::set_up: those of every role, because a
+/// Those of `calls` that `role` needs with `features`. For Role::set_up: those of every role, because a
 /// filter also applies to the threads that are started under it.
-[[nodiscard]] std::vector<AllowedCall> calls_of(Role role, FeatureSet features, std::uint32_t process);
+[[nodiscard]] std::vector<AllowedCall> calls_of(Role role, FeatureSet features,
+                                                std::vector<AllowedCall> calls);
 
 }  // namespace kvm_vmm::sandbox

@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 #include <utility>
+#include <vector>
 
 #include "sandbox/allow_list.hpp"
 #include "sandbox/seccomp_filter.hpp"
@@ -81,12 +82,12 @@ void prepare(const Plan& plan) {
         throw VmmError(ExitCode::vmm_error,
                        "sandbox: this kernel has no Landlock, which --sandbox required asks for");
     }
+    const std::vector<AllowedCall> calls = allowed_calls(static_cast<std::uint32_t>(::getpid()));
     for (std::size_t i = 0; i < sandbox.filters.size(); ++i) {
         const auto role = static_cast<Role>(i);
         if (is_needed(role, plan.features)) {
-            sandbox.filters.at(i).emplace(
-                calls_of(role, plan.features, static_cast<std::uint32_t>(::getpid())),
-                confined ? 0 : exempt_instruction());
+            sandbox.filters.at(i).emplace(calls_of(role, plan.features, calls),
+                                          confined ? 0 : exempt_instruction());
         }
     }
     forbid_new_privileges();
