@@ -246,7 +246,9 @@ TEST_CASE("Options: options of other programs result in a hint", "[options]") {
                                                           {"-i", "did you mean --initrd?"},
                                                           {"-c", "did you mean --cpus?"},
                                                           {"-k", "did you mean --kernel?"},
-                                                          {"--seccomp", "sandbox"},
+                                                          {"--seccomp", "did you mean --sandbox?"},
+                                                          {"--landlock", "the sandbox is on by default"},
+                                                          {"-runas", "did you mean --user?"},
                                                           {"-v", "--version"},
                                                           {"--verbose", "did you mean --log-level?"},
                                                           {"--tty", "did you mean --serial?"},
@@ -563,5 +565,41 @@ TEST_CASE("Options: a wrong --vsock is refused by the word that is wrong", "[opt
         const auto result = kvm_vmm::parse_vsock(text);
         REQUIRE_FALSE(result);
         CHECK_THAT(result.error(), Catch::Matchers::Contains(reason));
+    }
+}
+
+TEST_CASE("Options: an option that another one would make meaningless is refused", "[options]") {
+    const auto reason = [](std::vector<const char*> words) {
+        words.insert(words.begin(), {"--kernel", "k"});
+        return usage_error(words);
+    };
+    using Words = std::vector<const char*>;
+    for (const Words& off : {Words{"--no-sandbox"}, Words{"--sandbox", "off"}}) {
+        for (const Words& part :
+             {Words{"--user", "1000"}, Words{"--chroot", "/var/empty"}, Words{"--isolate"}}) {
+            // In any order.
+            for (const auto& [first, second] : {std::pair(off, part), std::pair(part, off)}) {
+                Words words = first;
+                words.insert(words.end(), second.begin(), second.end());
+                const std::string text = reason(words);
+                CAPTURE(text);
+                CHECK_THAT(text, Catch::Matchers::StartsWith(part.front()));
+                CHECK_THAT(text, Catch::Matchers::Contains("which is off (--"));
+            }
+        }
+    }
+    CHECK_THAT(reason({"--sandbox", "on", "--no-sandbox"}),
+               Catch::Matchers::StartsWith("--no-sandbox and --sandbox"));
+    CHECK_THAT(reason({"--restart-limit", "3"}), Catch::Matchers::Contains("--on-reboot restart"));
+    CHECK_THAT(reason({"--restart-limit", "3", "--on-reboot", "exit"}),
+               Catch::Matchers::Contains("--on-reboot restart"));
+    CHECK(config_of({"--kernel", "k", "--on-reboot", "restart", "--restart-limit", "3"}).restart_limit == 3);
+    for (const char* const mode : {"on", "required", "log"}) {
+        const VmmConfig config = config_of(
+            {"--kernel", "k", "--sandbox", mode, "--user", "1000:20", "--chroot", "/var/empty", "--isolate"});
+        CHECK(config.isolate);
+        CHECK(config.chroot == "/var/empty");
+        REQUIRE(config.user);
+        CHECK(config.user.value_or(kvm_vmm::sandbox::UserId{}).group == 20);
     }
 }

@@ -35,7 +35,8 @@ constexpr std::string_view no_monitor =
 constexpr std::string_view no_api = "there is no API server: options say all";
 constexpr std::string_view no_debugger = "there is no debugger stub";
 constexpr std::string_view exits_on_reboot = "leave it out: --on-reboot exit is the default";
-constexpr std::string_view no_sandbox = "leave it out: there is no sandbox";
+constexpr std::string_view own_sandbox =
+    "leave it out: the sandbox is on by default (--sandbox), and its filters belong to the program";
 constexpr std::string_view foreground = "leave it out: this program stays in the foreground";
 
 // If a row has an option and a note, the note is used only while the program lacks the option.
@@ -117,8 +118,7 @@ constexpr auto habits = std::to_array<Habit>({
     {"id", "", "leave it out: a guest has no name here"},
     {"daemonize", "", foreground},
     {"pidfile", "", foreground},
-    {"runas", "", "leave it out: it runs as the user who starts it"},
-    {"sandbox", "", no_sandbox},
+    {"runas", "--user"},
     {"?", "--help"},
     // Firecracker
     {"kernel-image-path", "--kernel"},
@@ -135,8 +135,11 @@ constexpr auto habits = std::to_array<Habit>({
     {"config", "", no_api},
     {"metadata", "", no_api},
     {"boot-timer", "--log"},
-    {"no-seccomp", "--no-sandbox", no_sandbox},
-    {"seccomp-filter", "", no_sandbox},
+    {"no-seccomp", "--no-sandbox"},
+    {"seccomp-filter", "", own_sandbox},
+    {"uid", "--user"},
+    {"gid", "--user"},
+    {"chroot-base-dir", "--chroot"},
     // cloud-hypervisor
     {"initramfs", "--initrd"},
     {"log-file", "--log"},
@@ -145,8 +148,8 @@ constexpr auto habits = std::to_array<Habit>({
     {"tty", "--serial"},
     {"api-socket", "", no_api},
     {"event-monitor", "--metrics"},
-    {"seccomp", "--no-sandbox", no_sandbox},
-    {"landlock", "", no_sandbox},
+    {"seccomp", "--sandbox"},
+    {"landlock", "", own_sandbox},
     {"platform", "", one_machine},
     {"restore", "", "a VM cannot be saved or restored"},
     {"loadvm", "", "a VM cannot be saved or restored"},
@@ -158,7 +161,7 @@ constexpr auto habits = std::to_array<Habit>({
     {"c", "--cpus"},
     {"b", "--disk", no_disk},
     {"mem", "--memory"},
-    {"disable-sandbox", "--no-sandbox", no_sandbox},
+    {"disable-sandbox", "--no-sandbox"},
     {"socket", "", no_api},
     {"shared-dir", "--share"},
     // Names that a user might guess

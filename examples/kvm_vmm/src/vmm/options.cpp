@@ -85,8 +85,8 @@ constexpr std::array overflow_policies{
 };
 constexpr std::array sandbox_modes{
     Choice{"on", sandbox::Mode::on, "all that the kernel offers"},
-    Choice{"required", sandbox::Mode::required, "an error if the kernel lacks a part"},
-    Choice{"log", sandbox::Mode::log, "confines nothing, and reports what would be stopped"},
+    Choice{"required", sandbox::Mode::required, "an error if the kernel has no Landlock"},
+    Choice{"log", sandbox::Mode::log, "stops no system call, and reports those that it would stop"},
     Choice{"off", sandbox::Mode::off},
 };
 const std::array log_levels{
@@ -443,6 +443,25 @@ void check_balloon_target(const VmmConfig& config) {
     }
 }
 
+/// Refuses options that would have no effect because of another one, which the user might not notice.
+void check_effect(const CLI::App& app, const VmmConfig& config) {
+    const bool no_sandbox = app.count("--no-sandbox") != 0;
+    if (no_sandbox && app.count("--sandbox") != 0) {
+        refuse("--no-sandbox and --sandbox are two answers to one question: leave one of them out");
+    }
+    if (config.sandbox == sandbox::Mode::off) {
+        for (const std::string option : {"--user", "--chroot", "--isolate"}) {
+            if (app.count(option) != 0) {
+                refuse(option + " is a part of the sandbox, which is off (" +
+                       (no_sandbox ? "--no-sandbox" : "--sandbox off") + ")");
+            }
+        }
+    }
+    if (config.restart_limit && !config.restart_on_reboot) {
+        refuse("--restart-limit has no effect without --on-reboot restart");
+    }
+}
+
 // The serial ports that there are by default. If the user wants a virtio console on this terminal, it has the
 // input; but Linux has messages before it loads the driver of that console.
 void complete_serials(VmmConfig& config) {
@@ -686,6 +705,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
     }
     complete_serials(config);
     check_balloon_target(config);
+    check_effect(app, config);
     return config;
 }
 
