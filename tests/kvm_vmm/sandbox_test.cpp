@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <fcntl.h>
 #include <fstream>
 #include <functional>
@@ -13,7 +15,9 @@
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
 #include <map>
+#include <memory>
 #include <netinet/in.h>
+#include <seccomp.h>
 #include <set>
 #include <string>
 #include <sys/mman.h>
@@ -35,6 +39,7 @@
 #include "console/raw_terminal.hpp"
 #include "program.hpp"
 #include "sandbox/allow_list.hpp"
+#include "sandbox/call_names.hpp"
 #include "sandbox/landlock.hpp"
 #include "sandbox/seccomp_filter.hpp"
 #include "sandbox/violation.hpp"
@@ -361,6 +366,39 @@ TEST_CASE("Sandbox: SIGSYS from another process has its default action", "[sandb
     CHECK(end.errors.empty());
 }
 
+TEST_CASE("Sandbox: a thread that was started with SIGSYS blocked is stopped with the line too",
+          "[sandbox]") {
+    for (const Role role : roles) {
+        const Ended end = in_process([&] {
+            sigset_t all{};
+            sigfillset(&all);
+            sigprocmask(SIG_BLOCK, &all, nullptr);
+            std::signal(SIGSYS, SIG_IGN);
+            keep_stderr_open();
+            sandbox::prepare(plan_of());
+            sandbox::close();
+            const auto act = [] { ::socket(AF_INET, SOCK_STREAM, 0); };
+            if (role == Role::set_up) {
+                act();
+                return;
+            }
+            if (role == Role::main) {
+                sandbox::enter(role);
+                act();
+                return;
+            }
+            std::thread([&] {
+                sigprocmask(SIG_BLOCK, &all, nullptr);
+                sandbox::enter(role, std::string(sandbox::role_name(role)).c_str());
+                act();
+            }).join();
+        });
+        CAPTURE(sandbox::role_name(role), end.errors);
+        CHECK(end.status == static_cast<int>(ExitCode::sandbox));
+        CHECK_THAT(end.errors, Catch::Matchers::StartsWith("kvm_vmm: the sandbox stopped socket("));
+    }
+}
+
 TEST_CASE("Sandbox: in the mode log a call is reported once, and made", "[sandbox]") {
     sandbox::Plan plan = plan_of();
     plan.mode = Mode::log;
@@ -561,6 +599,26 @@ TEST_CASE("Sandbox: calls that gain rights are in no list", "[sandbox]") {
     }
 }
 
+TEST_CASE("Sandbox: each system call has the name that libseccomp knows", "[sandbox]") {
+    int known = 0;
+    for (int number = -1; number < 1024; ++number) {
+        const std::unique_ptr<char, void (*)(void*)> name(
+            ::seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, number), std::free);
+        const std::string_view ours = sandbox::call_name(number);
+        CAPTURE(number, std::string(ours));
+        if (name) {
+            CHECK(ours == name.get());
+            ++known;
+        }
+        CHECK(ours.find(' ') == std::string_view::npos);
+    }
+    CHECK(known > 350);
+    CHECK(sandbox::call_name(SYS_execve) == "execve");
+    for (const int unknown : {-1, 336, 400, 423, 470, 100'000, INT32_MAX}) {
+        CHECK(sandbox::call_name(unknown).empty());
+    }
+}
+
 TEST_CASE("Sandbox: a user is two numbers above 0", "[sandbox]") {
     CHECK(sandbox::parse_user("1000")->user == 1000);
     CHECK(sandbox::parse_user("1000")->group == 1000);
@@ -622,7 +680,6 @@ std::string thread_names(sandbox::RoleSet set) {
 
 /// The table in docs/threat-model.md.
 std::string table_of_calls() {
-    sandbox::load_call_names();
     std::string text = "| Call | Arguments | Threads | Only with | Why |\n|---|---|---|---|---|\n";
     for (const sandbox::AllowedCall& call : sandbox::allowed_calls(1)) {
         std::string arguments;
@@ -970,37 +1027,173 @@ namespace {
 
 constexpr std::size_t sent_before_attack = 200'000;  // more than a pipe holds
 
-/// Sends so many bytes to COM1, and then the attack to COM2.
-std::vector<std::string> sender_and_attacker(const ScratchDirectory& directory) {
+// The guest sends so many bytes to `to`, then the attack to `attacked`, and spins.
+std::vector<std::uint8_t> send_and_attack(std::uint16_t to, std::uint16_t attacked) {
+    const auto low = [](std::size_t value) { return static_cast<std::uint8_t>(value & 0xFFU); };
     constexpr std::size_t sent = sent_before_attack;
-    // mov dx, 0x3F8; mov ecx, sent; again: out dx, al; loop again; mov dx, 0x2F8; mov al, '2'; out dx, al; jmp to itself
-    const std::vector<std::uint8_t> code{
-        0xB0,        'x',  0x66, 0xBA, 0xF8, 0x03, 0xB9, sent & 0xFFU, sent >> 8U & 0xFFU,
-        sent >> 16U, 0x00, 0xEE, 0xE2, 0xFD, 0x66, 0xBA, 0xF8,         0x02,
-        0xB0,        '2',  0xEE, 0xEB, 0xFE};
-    return with_kernel(directory, code,
-                       {"--serial", "stdio", "--serial", "file=" + (directory / "com2").string(), "--metrics",
-                        (directory / "metrics").string(), "--coalesce", "off"});
+    // mov al, 'x'; mov dx, to; mov ecx, sent; again: out dx, al; loop again;
+    // mov dx, attacked; mov al, '2'; out dx, al; jmp to itself
+    return {0xB0,
+            'x',
+            0x66,
+            0xBA,
+            low(to),
+            low(to >> 8U),
+            0xB9,
+            low(sent),
+            low(sent >> 8U),
+            low(sent >> 16U),
+            0x00,
+            0xEE,
+            0xE2,
+            0xFD,
+            0x66,
+            0xBA,
+            low(attacked),
+            low(attacked >> 8U),
+            0xB0,
+            '2',
+            0xEE,
+            0xEB,
+            0xFE};
 }
+
+constexpr std::uint16_t com1 = 0x3F8;
+constexpr std::uint16_t com2 = 0x2F8;
 
 }  // namespace
 
 TEST_CASE("kvm_vmm: a reader gets what the guest sent before the sandbox ends it", "[sandbox][program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
-    const auto arguments = sender_and_attacker(directory);
-    Job job(arguments, [&] { exec(arguments, KVM_VMM_PLANTED); });
-    ::usleep(1'000'000);  // the reader is slow
-    CHECK(job.rest() == std::string(sent_before_attack, 'x'));
-    CHECK(job.wait() == 5);
-    CHECK_THAT(slurp(directory / "metrics"), Catch::Matchers::Contains("\"exit_code\": 5"));
+    const std::string metrics = (directory / "metrics").string();
+    const std::string file = "file=" + (directory / "other").string();
+    // The console of the attack, whose locks the stopped thread holds, is before or after the one that is read.
+    for (const bool attacked_first : {false, true}) {
+        // With writes that KVM collects, the main thread delivers the last ones, and is the one that is stopped.
+        for (const char* const coalesce : {"off", "on"}) {
+            CAPTURE(attacked_first, coalesce);
+            const auto code = attacked_first ? send_and_attack(com2, com1) : send_and_attack(com1, com2);
+            std::vector<std::string> arguments =
+                with_kernel(directory, code, {"--metrics", metrics, "--coalesce", coalesce});
+            for (const bool read : {!attacked_first, attacked_first}) {
+                arguments.insert(arguments.end(), {"--serial", read ? "stdio" : file});
+            }
+            const vmsuperio::UniqueFd errors(
+                ::open((directory / "errors").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+            Job job(arguments, [&] { exec(arguments, KVM_VMM_PLANTED); }, errors.get());
+            ::usleep(1'000'000);  // the reader is slow
+            const auto start = std::chrono::steady_clock::now();
+            CHECK(job.rest() == std::string(sent_before_attack, 'x'));
+            CHECK(job.wait() == 5);
+            // Not only when the time is up.
+            CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(3));
+            const bool by_main = slurp(directory / "errors").find("in the thread main") != std::string::npos;
+            const bool by_cpu = slurp(directory / "errors").find("in the thread vcpu0") != std::string::npos;
+            CHECK(by_main != by_cpu);
+            if (by_cpu) {
+                CHECK_THAT(slurp(metrics), Catch::Matchers::Contains("\"exit_code\": 5"));
+            }
+        }
+    }
 }
 
 TEST_CASE("kvm_vmm: a reader that takes nothing does not keep a violation from ending it",
           "[sandbox][program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;
-    const auto arguments = sender_and_attacker(directory);
+    const auto arguments = with_kernel(
+        directory, send_and_attack(com1, com2),
+        {"--serial", "stdio", "--serial", "file=" + (directory / "com2").string(), "--coalesce", "off"});
+    const auto start = std::chrono::steady_clock::now();
     Job job(arguments, [&] { exec(arguments, KVM_VMM_PLANTED); });
     CHECK(job.wait() == 5);
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(10));
+}
+
+TEST_CASE("kvm_vmm: a parent that blocks or ignores SIGSYS does not hide a violation", "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    // mov dx, 0x3F8; mov al, '2'; out dx, al; jmp to itself
+    const std::vector<std::uint8_t> code{0x66, 0xBA, 0xF8, 0x03, 0xB0, '2', 0xEE, 0xEB, 0xFE};
+    for (const char* const coalesce : {"off", "on"}) {  // in a CPU's thread, and in the main thread
+        for (const bool ignored : {false, true}) {
+            const auto arguments = with_kernel(directory, code, {"--coalesce", coalesce});
+            const Result result = run(directory, arguments, "/dev/null", [&] {
+                sigset_t set{};
+                sigemptyset(&set);
+                sigaddset(&set, SIGSYS);
+                sigprocmask(SIG_BLOCK, &set, nullptr);
+                if (ignored) {
+                    std::signal(SIGSYS, SIG_IGN);
+                }
+                exec(arguments, KVM_VMM_PLANTED);
+            });
+            CAPTURE(coalesce, ignored);
+            CHECK(result.exit_code == 5);
+            CHECK_THAT(result.errors, Catch::Matchers::StartsWith("kvm_vmm: the sandbox stopped socket("));
+            CHECK(line_count(result.errors) == 1);
+        }
+    }
+}
+
+TEST_CASE("kvm_vmm: a thread that was started before the sandbox is closed changes its user too",
+          "[sandbox][program]") {
+    REQUIRE_KVM();
+    if (::geteuid() != 0) {
+        WARN("only root can change to another user");
+        return;
+    }
+    const ScratchDirectory directory;
+    // The master of a pseudo-terminal cannot be opened again, so a thread reads it.
+    int master = -1;
+    int slave = -1;
+    REQUIRE(::openpty(&master, &slave, nullptr, nullptr, nullptr) == 0);
+    const std::array ends{vmsuperio::UniqueFd(master), vmsuperio::UniqueFd(slave)};
+    for (const char* const mode : {"on", "log"}) {
+        for (const bool core_dumps : {false, true}) {
+            std::vector<std::string> options{"--sandbox", mode, "--user", "12345"};
+            if (core_dumps) {
+                options.emplace_back("--core-dumps");
+            }
+            const Job job(with_kernel(directory, say_and_spin, options),
+                          [&] { ::dup2(master, STDIN_FILENO); });
+            CAPTURE(mode, core_dumps);
+            CHECK(job.next_byte() == '!');
+            const auto threads = threads_of(job.pid());
+            CHECK(threads.count("input") == 1);
+            for (const auto& [name, status] : threads) {
+                CAPTURE(name);
+                CHECK(status_field(status, "Uid") == "12345\t12345\t12345\t12345");
+                CHECK(status_field(status, "CapEff") == "0000000000000000");
+                if (std::string(mode) == "on") {
+                    CHECK(status_field(status, "CapBnd") == "0000000000000000");
+                }
+            }
+            // The files of a process that is not dumpable belong to root.
+            struct stat file{};
+            REQUIRE(::stat(("/proc/" + std::to_string(job.pid()) + "/maps").c_str(), &file) == 0);
+            CHECK(file.st_uid == (core_dumps ? 12345U : 0U));
+        }
+    }
+}
+
+TEST_CASE("kvm_vmm: with --sandbox log, --user, --chroot and --isolate have their effect",
+          "[sandbox][program]") {
+    REQUIRE_KVM();
+    if (::geteuid() != 0) {
+        WARN("only root can change to another user");
+        return;
+    }
+    const ScratchDirectory directory;
+    std::filesystem::create_directory(directory / "empty");
+    const std::string root = (directory / "empty").string();
+    const Job job(with_kernel(directory, say_and_spin,
+                              {"--sandbox", "log", "--user", "12345", "--chroot", root, "--isolate"}));
+    CHECK(job.next_byte() == '!');
+    const std::string process = "/proc/" + std::to_string(job.pid());
+    CHECK(status_field(slurp(process + "/status"), "Uid") == "12345\t12345\t12345\t12345");
+    CHECK(std::filesystem::read_symlink(process + "/root").filename() == "empty");
+    CHECK(std::filesystem::read_symlink(process + "/ns/net") !=
+          std::filesystem::read_symlink("/proc/self/ns/net"));
 }

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <poll.h>
+#include <semaphore>
 #include <string>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -45,6 +46,8 @@ public:
     Thread(int source, vmsuperio::UniqueFd sink)
         : shared_(std::make_shared<Shared>(source, std::move(sink))) {
         std::thread([shared = shared_] { pass_on(*shared); }).detach();
+        // The sandbox may be closed next, and confines only threads that have entered their role by then.
+        shared_->entered.acquire();
     }
     ~Thread() { shared_->stop.notify(); }
     Thread(const Thread&) = delete;
@@ -59,11 +62,13 @@ private:
         int source;
         vmsuperio::UniqueFd sink;
         Notifier stop;
+        std::binary_semaphore entered{0};
     };
 
     static void pass_on(Shared& shared) {
         leave_signals_to_main_thread();
         sandbox::enter(sandbox::Role::input, "input");
+        shared.entered.release();
         std::array<std::uint8_t, 1024> buffer{};
         for (;;) {
             std::array<pollfd, 2> entries{pollfd{.fd = shared.source, .events = POLLIN, .revents = 0},

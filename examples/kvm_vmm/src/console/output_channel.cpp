@@ -2,9 +2,34 @@
 #include "console/output_channel.hpp"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <utility>
 
 namespace kvm_vmm {
+namespace {
+
+// All channels, for flush_all(). More than a VM has; a channel that finds no place is left out.
+constexpr std::size_t most_channels = 64;
+std::array<std::atomic<OutputChannel*>, most_channels> channels{};
+
+void replace_channel(OutputChannel* from, OutputChannel* to) noexcept {
+    for (std::atomic<OutputChannel*>& place : channels) {
+        OutputChannel* expected = from;
+        if (place.compare_exchange_strong(expected, to)) {
+            return;
+        }
+    }
+}
+
+}  // namespace
+
+OutputChannel::OutputChannel(Readers readers)
+    : forgets_failed_reader_(readers == Readers::come_and_go), history_(history_size_of(readers)) {
+    replace_channel(nullptr, this);
+}
+
+OutputChannel::~OutputChannel() { replace_channel(this, nullptr); }
 
 void OutputChannel::attach(vmsuperio::FdWriter reader) {
     const LockGuard lock(mutex_);
@@ -58,9 +83,37 @@ std::expected<std::size_t, std::error_code> OutputChannel::write(std::span<const
 }
 
 void OutputChannel::flush() {
+    const LockGuard lock(mutex_);
+    flush_locked();
+}
+
+OutputLeft OutputChannel::flush_all() noexcept {
+    OutputLeft left = OutputLeft::none;
+    for (const std::atomic<OutputChannel*>& place : channels) {
+        if (OutputChannel* const channel = place.load(); channel != nullptr) {
+            left = std::max(left, channel->try_flush());
+        }
+    }
+    return left;
+}
+
+OutputLeft OutputChannel::try_flush() noexcept {
+    // If this thread itself holds the lock, POSIX has it refused like any other lock that is held.
+    if (!mutex_.try_lock()) {
+        return OutputLeft::locked;
+    }
+    const LockGuard lock(mutex_, std::adopt_lock);
+    std::size_t before = 0;
+    do {
+        before = queue_.size();
+        flush_locked();
+    } while (queue_.size() < before);
+    return queue_.empty() || !reader_ ? OutputLeft::none : OutputLeft::some;
+}
+
+void OutputChannel::flush_locked() {
     // A vCPU may wait for the lock, so write at most this many bytes at a time.
     constexpr std::size_t at_a_time = 64UL * 1024;
-    const LockGuard lock(mutex_);
     if (queue_.empty() || !reader_) {
         return;
     }

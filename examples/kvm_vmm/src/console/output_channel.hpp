@@ -12,9 +12,12 @@
 #include <vmsuperio/writer.hpp>
 
 #include "console/output_queue.hpp"
+#include "sandbox/violation.hpp"
 #include "util/mutex.hpp"
 
 namespace kvm_vmm {
+
+using sandbox::OutputLeft;
 
 /// Carries a port's output from the guest to its reader. It may be used from any thread and never blocks.
 ///
@@ -37,8 +40,10 @@ public:
         bool waiting;       ///< whether flush() has something to do once the reader takes more
     };
 
-    explicit OutputChannel(Readers readers)
-        : forgets_failed_reader_(readers == Readers::come_and_go), history_(history_size_of(readers)) {}
+    explicit OutputChannel(Readers readers);
+    ~OutputChannel();
+    OutputChannel(const OutputChannel&) = delete;
+    OutputChannel& operator=(const OutputChannel&) = delete;
     explicit OutputChannel(vmsuperio::FdWriter reader) : OutputChannel(Readers::one) {
         reader_ = std::move(reader);
     }
@@ -55,6 +60,11 @@ public:
     /// Offers queued output to the reader again, a limited amount at a time. If that fails, it is dropped.
     void flush();
 
+    /// Offers the queued output of all channels of this process to their readers. For a process that ends because one of
+    /// its threads was stopped, whatever that thread was doing: waits for no lock, takes no memory, and may be called in
+    /// the handler of that signal. Returns what is left.
+    [[nodiscard]] static OutputLeft flush_all() noexcept;
+
     /// Whether anything is queued for the reader.
     [[nodiscard]] bool waiting() const { return unsent() != 0; }
     [[nodiscard]] std::size_t unsent() const {
@@ -70,6 +80,8 @@ private:
         return readers == Readers::come_and_go ? history_size : 0;
     }
     void drop_queue() noexcept KVM_VMM_REQUIRES(mutex_);
+    void flush_locked() KVM_VMM_REQUIRES(mutex_);
+    [[nodiscard]] OutputLeft try_flush() noexcept;
     [[nodiscard]] std::expected<std::size_t, std::error_code> write_locked(
         std::span<const std::uint8_t> bytes) KVM_VMM_REQUIRES(mutex_);
 

@@ -5,7 +5,6 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <grp.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
 #include <optional>
@@ -74,13 +73,16 @@ void empty_file_system() {
 }
 
 void become_user(UserId id) {
-    if (::setgroups(0, nullptr) != 0 || ::setresgid(id.group, id.group, id.group) != 0 ||
-        ::setresuid(id.user, id.user, id.user) != 0) {
+    if (::syscall(SYS_setgroups, 0, nullptr) != 0 ||
+        ::syscall(SYS_setresgid, id.group, id.group, id.group) != 0 ||
+        ::syscall(SYS_setresuid, id.user, id.user, id.user) != 0) {
         throw VmmError(ExitCode::vmm_error, errno_message("--user: the user cannot be changed", errno));
     }
 }
 
-void drop_capabilities() noexcept {
+void set_dumpable(bool dumpable) noexcept { ::prctl(PR_SET_DUMPABLE, dumpable ? 1 : 0); }
+
+void limit_capabilities() noexcept {
     // A process with user ID 0 gets no capabilities from that, also not when it executes a program.
     constexpr unsigned long no_root = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
                                       SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
@@ -89,6 +91,9 @@ void drop_capabilities() noexcept {
     ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     for (unsigned long capability = 0; ::prctl(PR_CAPBSET_DROP, capability) == 0; ++capability) {
     }
+}
+
+void drop_capabilities() noexcept {
     __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
     const std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> none{};
     ::syscall(SYS_capset, &header, none.data());

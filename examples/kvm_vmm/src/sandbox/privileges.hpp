@@ -31,11 +31,19 @@ void unshare_namespaces();
 /// open keep working. Throws VmmError(vmm_error).
 void empty_file_system();
 
-/// Becomes `id` for good, without supplementary groups. Throws VmmError(vmm_error) if that is not permitted.
+/// The calling thread becomes `id` for good, without supplementary groups. Throws VmmError(vmm_error) if that is not
+/// permitted. (The functions of the C library would interrupt the other threads to do the same, which these cannot any
+/// more if they are confined.)
 void become_user(UserId id);
 
-/// Gives up all capabilities of the calling thread for good, and with no_new_privs the possibility to gain
-/// others by executing a program. A process without capabilities is left as it is.
+/// Whether this process leaves core files and may be attached to. The kernel forgets it when a thread changes its user.
+void set_dumpable(bool dumpable) noexcept;
+
+/// Takes the calling thread the possibility to gain capabilities, whatever it becomes or executes. Call it before
+/// become_user(), which gives up what this needs. A process without capabilities is left as it is.
+void limit_capabilities() noexcept;
+
+/// Gives up all capabilities of the calling thread for good.
 void drop_capabilities() noexcept;
 
 /// Sets no_new_privs, which seccomp and Landlock need. Throws VmmError(vmm_error).

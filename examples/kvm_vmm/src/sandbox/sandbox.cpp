@@ -27,6 +27,7 @@ struct Prepared {
     std::array<std::optional<SeccompFilter>, role_names.size()> filters;
 };
 std::optional<Prepared> prepared;
+// Whether close() is done, and with it what confine_thread() does, which later threads inherit.
 std::atomic<bool> closed{false};
 
 bool is_needed(Role role, FeatureSet features) {
@@ -53,6 +54,13 @@ bool confines(Mode mode) noexcept { return mode == Mode::on || mode == Mode::req
 // Of the calling thread.
 std::optional<std::string> confine_thread(const Prepared& sandbox) {
     if (confines(sandbox.plan.mode)) {
+        limit_capabilities();
+    }
+    if (sandbox.plan.user) {
+        become_user(*sandbox.plan.user);
+        set_dumpable(sandbox.plan.limits.core_dumps);
+    }
+    if (confines(sandbox.plan.mode)) {
         drop_capabilities();
         if (const int error = sandbox.landlock.enter(); error != 0) {
             return errno_message("Landlock refuses a thread", error);
@@ -74,7 +82,6 @@ void prepare(const Plan& plan) {
     }
     // With more heaps than one, glibc opens a file in /proc when a thread's heap shrinks.
     ::mallopt(M_ARENA_MAX, 1);
-    load_call_names();
     const bool confined = confines(plan.mode);
     Prepared sandbox{
         .plan = plan, .landlock = Landlock(plan.paths, plan.features.has(Feature::helper)), .filters = {}};
@@ -111,9 +118,6 @@ void close() {
     } else if (plan.isolate) {
         empty_file_system();
     }
-    if (plan.user) {
-        become_user(*plan.user);
-    }
     if (confines(plan.mode)) {
         limit_resources(plan.limits);
         if (prepared->landlock.version() == 0) {
@@ -125,6 +129,7 @@ void close() {
     if (const auto reason = confine_thread(*prepared)) {
         throw VmmError(ExitCode::vmm_error, "sandbox: " + *reason);
     }
+    accept_violations();
     name_thread("main");
     if (const int error = prepared->filters.at(static_cast<std::size_t>(Role::set_up))->install();
         error != 0) {
@@ -132,7 +137,7 @@ void close() {
             ExitCode::vmm_error,
             errno_message("sandbox: seccomp filters are not available (--no-sandbox runs without)", error));
     }
-    closed.store(confines(plan.mode));
+    closed.store(true);
 }
 
 void enter(Role role, const char* name) {
@@ -145,18 +150,22 @@ void enter(Role role) {
     if (!prepared) {
         return;
     }
-    // A thread that was started before close() has not inherited that.
     if (!closed.load()) {
-        if (const auto reason = confine_thread(*prepared)) {
-            fail_thread(*reason);
+        try {
+            if (const auto reason = confine_thread(*prepared)) {
+                fail_thread(*reason);
+            }
+        } catch (const VmmError& error) {
+            fail_thread(error.what());
         }
     }
+    accept_violations();
     const auto& filter = prepared->filters.at(static_cast<std::size_t>(role));
     if (const int error = filter ? filter->install() : EINVAL; error != 0) {
         fail_thread(errno_message("a thread cannot be confined", error));
     }
 }
 
-bool is_closed() noexcept { return closed.load(std::memory_order_relaxed); }
+bool is_closed() noexcept { return closed.load() && confines(prepared->plan.mode); }
 
 }  // namespace kvm_vmm::sandbox

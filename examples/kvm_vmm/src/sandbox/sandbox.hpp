@@ -20,7 +20,7 @@ namespace kvm_vmm::sandbox {
 enum class Mode : std::uint8_t {
     on,        ///< what the kernel offers; seccomp is required
     required,  ///< all of it is required
-    log,       ///< reports system calls that would be stopped, and makes them; nothing is confined
+    log,  ///< reports system calls that would be stopped, and makes them; no Landlock, and capabilities are kept
     off,
 };
 
@@ -49,7 +49,8 @@ struct Plan {
 };
 
 /// First step, while this process has one thread: makes the filters, and installs the handler of SIGSYS. Threads
-/// that are started after this can enter() their role. Throws VmmError.
+/// that are started after this can enter() their role, and must have done so before close() is called: otherwise they
+/// would keep what close() gives up. Throws VmmError.
 void prepare(const Plan& plan);
 
 /// Second step, by the main thread, after everything has been opened: gives up privileges, and enters Landlock and

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "sandbox/seccomp_filter.hpp"
 
-#include <array>
 #include <cerrno>
 #include <cstddef>
-#include <cstdlib>
 #include <linux/seccomp.h>
 #include <memory>
 #include <seccomp.h>
@@ -24,10 +22,6 @@ struct Release {
     void operator()(void* filter) const noexcept { seccomp_release(filter); }
 };
 using Filter = std::unique_ptr<void, Release>;
-
-// More than Linux has, so that new ones are known when the library is.
-constexpr std::size_t call_numbers = 512;
-std::array<std::string, call_numbers> call_names;
 
 [[noreturn]] void fail(const std::string& what, int error_number) {
     throw VmmError(ExitCode::vmm_error, errno_message("sandbox: " + what, error_number));
@@ -111,22 +105,6 @@ int SeccompFilter::install() const noexcept {
         .len = static_cast<unsigned short>(program_.size()),
         .filter = const_cast<sock_filter*>(program_.data())};  // the kernel only reads it
     return ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0U, &program) == 0 ? 0 : errno;
-}
-
-std::string_view call_name(int number) noexcept {
-    return number >= 0 && static_cast<std::size_t>(number) < call_names.size()
-               ? std::string_view(call_names[static_cast<std::size_t>(number)])
-               : std::string_view();
-}
-
-void load_call_names() {
-    for (std::size_t number = 0; number < call_names.size(); ++number) {
-        const std::unique_ptr<char, void (*)(void*)> name(
-            seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, static_cast<int>(number)), std::free);
-        if (name) {
-            call_names[number] = name.get();
-        }
-    }
 }
 
 }  // namespace kvm_vmm::sandbox

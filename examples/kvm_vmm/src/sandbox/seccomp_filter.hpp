@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <linux/filter.h>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "sandbox/allow_list.hpp"
@@ -30,10 +29,5 @@ public:
 private:
     std::vector<sock_filter> program_;
 };
-
-/// The name of a system call of x86-64, or an empty view. Signal handlers may call this after
-/// load_call_names().
-[[nodiscard]] std::string_view call_name(int number) noexcept;
-void load_call_names();
 
 }  // namespace kvm_vmm::sandbox

@@ -16,7 +16,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#include "sandbox/seccomp_filter.hpp"
+#include "sandbox/call_names.hpp"
 #include "util/error.hpp"
 #include "util/file_identity.hpp"
 #include "util/log.hpp"
@@ -61,6 +61,7 @@ constexpr int sys_seccomp = 1;
 using Arguments = std::array<long, 6>;
 
 std::atomic<void (*)() noexcept> restore_terminal{nullptr};
+std::atomic<OutputLeft (*)() noexcept> flush_output{nullptr};
 std::atomic<OnViolation> on_violation{OnViolation::end};
 thread_local std::array<char, 16> thread_name{};
 
@@ -155,21 +156,54 @@ bool makes_task(int number) noexcept {
 // The descriptor's owner is the process.
 std::atomic<int> violation_event{-1};
 std::atomic<bool> violated{false};
+std::atomic<bool> main_thread_done{false};
 
 // Long enough to pass a console's output on, and short enough for a user who waits.
-constexpr timespec time_for_main_thread{.tv_sec = 5, .tv_nsec = 0};
+constexpr timespec patience{.tv_sec = 5, .tv_nsec = 0};
+constexpr timespec pause_between_rounds{.tv_sec = 0, .tv_nsec = 10'000'000};
+// A lock that a running thread holds is free within so many rounds.
+constexpr int rounds_for_locks = 10;
+
+bool is_past(const timespec& end) noexcept {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec > end.tv_sec || (now.tv_sec == end.tv_sec && now.tv_nsec >= end.tv_nsec);
+}
+
+// Has the main thread called, unless this is it. Returns whether it will do something.
+bool call_main_thread() noexcept {
+    const int event = violation_event.load();
+    if (event < 0 || ::syscall(SYS_gettid) == ::getpid()) {
+        return false;
+    }
+    if (!violated.exchange(true)) {
+        const std::uint64_t one = 1;
+        [[maybe_unused]] const ssize_t written = ::write(event, &one, sizeof(one));
+    }
+    return true;
+}
+
+// In the thread that was stopped, because it depends on no lock: the main thread may wait for one that this thread holds.
+void pass_output_on() noexcept {
+    timespec end{};
+    ::clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += patience.tv_sec;
+    const bool main_thread_acts = call_main_thread();
+    const auto flush = flush_output.load();
+    int locked = 0;
+    do {
+        const OutputLeft left = flush != nullptr ? flush() : OutputLeft::none;
+        locked = left == OutputLeft::locked ? locked + 1 : 0;
+        const bool passed_on = left == OutputLeft::none || locked > rounds_for_locks;
+        if (passed_on && (!main_thread_acts || main_thread_done.load())) {
+            return;
+        }
+        ::clock_nanosleep(CLOCK_MONOTONIC, 0, &pause_between_rounds, nullptr);
+    } while (!is_past(end));
+}
 
 [[noreturn]] void end_process() noexcept {
-    const int event = violation_event.load();
-    if (event >= 0 && ::syscall(SYS_gettid) != ::getpid()) {
-        if (!violated.exchange(true)) {
-            const std::uint64_t one = 1;
-            [[maybe_unused]] const ssize_t written = ::write(event, &one, sizeof(one));
-        }
-        timespec left = time_for_main_thread;
-        while (::clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left) == EINTR) {
-        }
-    }
+    pass_output_on();
     for (;;) {
         ::_exit(static_cast<int>(ExitCode::sandbox));
     }
@@ -220,6 +254,8 @@ void handle_violations(OnViolation action) {
 
 void set_terminal_restorer(void (*restore)() noexcept) noexcept { restore_terminal.store(restore); }
 
+void set_output_flusher(OutputLeft (*flush)() noexcept) noexcept { flush_output.store(flush); }
+
 int watch_violations() noexcept {
     if (violation_event.load() < 0) {
         violation_event.store(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -228,6 +264,20 @@ int watch_violations() noexcept {
 }
 
 bool is_violated() noexcept { return violated.load(); }
+
+void wait_for_end() noexcept {
+    main_thread_done.store(true);
+    for (;;) {
+        ::clock_nanosleep(CLOCK_MONOTONIC, 0, &patience, nullptr);
+    }
+}
+
+void accept_violations() noexcept {
+    sigset_t set{};
+    sigemptyset(&set);
+    sigaddset(&set, SIGSYS);
+    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+}
 
 void name_thread(const char* name) noexcept {
     const std::string_view text(name);

@@ -25,6 +25,9 @@ class KVM_VMM_THREAD_ATTRIBUTE(capability("mutex")) AnnotatedMutex {
 public:
     void lock() KVM_VMM_THREAD_ATTRIBUTE(acquire_capability()) { mutex_.lock(); }
     void unlock() KVM_VMM_THREAD_ATTRIBUTE(release_capability()) { mutex_.unlock(); }
+    [[nodiscard]] bool try_lock() KVM_VMM_THREAD_ATTRIBUTE(try_acquire_capability(true)) {
+        return mutex_.try_lock();
+    }
     template <class Duration>
     [[nodiscard]] bool try_lock_for(Duration time) KVM_VMM_THREAD_ATTRIBUTE(try_acquire_capability(true)) {
         return mutex_.try_lock_for(time);

@@ -18,6 +18,17 @@ void CoalescedWrites::deliver_found(bool by_cpu) {
     // Another thread may deliver these writes now: this one must wait for that, because its CPU's next access
     // must not overtake them.
     const LockGuard lock(mutex_);
+    deliver_locked(by_cpu);
+}
+
+void CoalescedWrites::try_to_deliver() {
+    if (mutex_.try_lock()) {
+        const LockGuard lock(mutex_, std::adopt_lock);
+        deliver_locked(false);
+    }
+}
+
+void CoalescedWrites::deliver_locked(bool by_cpu) {
     if (broken_ || ring_.empty()) {
         return;
     }

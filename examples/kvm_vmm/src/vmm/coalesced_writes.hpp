@@ -46,12 +46,16 @@ public:
         }
     }
 
+    /// The same, unless another thread holds the lock, which it may hold for good.
+    void try_to_deliver();
+
     /// For the event loop: delivers the writes of CPUs that do not do it themselves. Returns the time until the next
     /// look, or nothing if there need be none for DrainPace::longest.
     [[nodiscard]] std::optional<std::chrono::microseconds> look();
 
 private:
     void deliver_found(bool by_cpu);
+    void deliver_locked(bool by_cpu) KVM_VMM_REQUIRES(mutex_);
     void deliver_run(const CoalescedRun& run) const;
 
     Mutex mutex_;

@@ -122,6 +122,7 @@ VmEnd run_session(const VmmConfig& config, OpenedFiles& files, Observer& observe
     Kvm kvm;
     keep_stderr_open();
     sandbox::set_terminal_restorer(&RawTerminal::suspend);
+    sandbox::set_output_flusher(&OutputChannel::flush_all);
     sandbox::prepare(sandbox_plan(config, files, observer));
     const auto serials = open_backends(files.serials, events);
     const auto consoles = open_backends(files.consoles, events);

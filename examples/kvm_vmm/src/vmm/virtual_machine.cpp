@@ -315,17 +315,17 @@ void VirtualMachine::stop_vcpus() {
     threads_.clear();
 }
 
-// The thread that was stopped waits in its signal handler, and ends the process if this takes long: it may hold a lock
-// that is needed here. Its state cannot be trusted, so nothing is destroyed.
+// The thread that was stopped passes output on and ends the process, at the latest when this has taken too long: it may
+// hold a lock that is needed here. Its state cannot be trusted, so nothing is destroyed.
 void VirtualMachine::leave_after_violation() {
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
         thread->request_stop();
     }
-    const int status = static_cast<int>(ExitCode::sandbox);
-    observer_.flush(status);  // takes no lock of a device
-    deliver_writes();
-    finish_output();
-    std::_Exit(status);
+    observer_.flush(static_cast<int>(ExitCode::sandbox));  // takes no lock of a device
+    if (coalesced_) {
+        coalesced_->try_to_deliver();
+    }
+    sandbox::wait_for_end();
 }
 
 VmEnd VirtualMachine::run() {
