@@ -85,7 +85,8 @@ while_running() {
     wait "$pid"
 }
 
-# install_packages PROGRAM PACKAGE...: installs the missing packages. Needs no network if none is missing.
+# install_packages PROGRAM PACKAGE...: installs the missing packages. Needs no network if none is missing. Ctrl-C ends a
+# download; packages that are being unpacked are completed first, so that none is left half installed.
 install_packages() {
     local program=$1 package missing=() as_root=()
     shift
@@ -105,38 +106,72 @@ install_packages() {
         as_root=(sudo)
     fi
     echo "$program: installing ${missing[*]}" >&2
-    local log
-    log=$(mktemp)
-    local say_so=(echo "$program: still installing")
-    # The package lists may be missing (a fresh container) or older than the mirror: then update and try
-    # again. An earlier installation may have been interrupted half-way.
-    if ! install_now "$log" "${missing[@]}"; then
-        if grep -q 'dpkg was interrupted' "$log"; then
-            "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive dpkg --configure -a </dev/null >"$log" 2>&1
-        fi
-        "${as_root[@]}" apt-get -q update </dev/null >"$log" 2>&1 &
-        if ! while_running $! "${say_so[@]}" >&2 || ! install_now "$log" "${missing[@]}"; then
-            cat "$log" >&2
-            local unknown
-            unknown=$(sed -nE -e "s/^E: Unable to locate package (.*)/\\1/p" \
-                -e "s/^E: Package '([^']+)' has no installation candidate/\\1/p" "$log" | tr '\n' ' ')
-            rm -f "$log"
-            if [ -n "$unknown" ]; then
-                echo "$program: apt's sources lack ${unknown% }; Debian 12 and its updates have all of these packages" >&2
-            fi
-            echo "$program: installing packages failed: ${missing[*]}" >&2
-            return 1
-        fi
+    # The password is asked for here, in the foreground, unless apt-get needs none.
+    if [ ${#as_root[@]} -gt 0 ] && ! { sudo -n -v || sudo -n apt-get --version; } >/dev/null 2>&1 && ! sudo -v; then
+        echo "$program: sudo refused, so that these packages cannot be installed: ${missing[*]}" >&2
+        return 1
     fi
-    rm -f "$log"
+    local log updated status=0 say_so=(echo "$program: still installing")
+    local apt_get=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600)
+    log=$(mktemp) && updated=$(mktemp) || return 1
+    trap 'rm -f "$log" "$updated"' EXIT
+    install_missing || status=1
+    trap - EXIT
+    rm -f "$log" "$updated"
+    return $status
+}
+
+# The rest of install_packages, with its variables.
+install_missing() {
+    # The package lists may be missing (a fresh container) or older than the mirror: then update and try
+    # again. An earlier installation may have been interrupted half-way. If one of apt's sources cannot be used, the
+    # others may have all that is needed.
+    install_now && return
+    if grep -q 'dpkg was interrupted' "$log"; then
+        env --ignore-signal=INT "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive dpkg --configure -a </dev/null >"$log" 2>&1
+    fi
+    update_lists
+    install_now && return
+    local unknown hosts
+    unknown=$(sed -nE -e "s/^E: Unable to locate package (.*)/\\1/p" \
+        -e "s/^E: Package '([^']+)' has no installation candidate/\\1/p" "$log" | tr '\n' ' ')
+    hosts=$(cat "$updated" "$log" | sed -nE -e "s/.*(Could not resolve|Temporary failure resolving) '([^']+)'.*/\\2/p" \
+        -e 's/.*(Could not connect to|Cannot initiate the connection to|Unable to connect to) ([^ :]+).*/\2/p' | sort -u | tr '\n' ' ')
+    if [ -n "$hosts" ]; then
+        echo "$program: apt cannot reach ${hosts% } (is there a network?), and these packages are missing: ${missing[*]}" >&2
+    elif [ -n "$unknown" ]; then
+        echo "$program: apt's sources lack ${unknown% }; Debian 12 and its updates have all of these packages" >&2
+    else
+        cat "$log" >&2
+        echo "$program: installing packages failed: ${missing[*]}" >&2
+    fi
+    return 1
 }
 
 install_now() {
-    local log=$1
-    shift
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 install \
-        --no-install-recommends "$@" </dev/null >"$log" 2>&1 &
+    # Said explicitly, because whether a program in the background of a script ignores Ctrl-C depends on the traps.
+    env --default-signal=INT "${apt_get[@]}" --download-only install --no-install-recommends "${missing[@]}" \
+        </dev/null >"$log" 2>&1 &
+    while_running $! "${say_so[@]}" >&2 || return
+    local interrupted=
+    trap 'interrupted=yes; echo "$program: the installation is completed first" >&2' INT
+    env --ignore-signal=INT "${apt_get[@]}" install --no-install-recommends "${missing[@]}" </dev/null >"$log" 2>&1 &
     while_running $! "${say_so[@]}" >&2
+    local status=$?
+    trap - INT
+    [ -z "$interrupted" ] || exit 130
+    return $status
+}
+
+# Other programs may be updating the lists as well, such as the system itself after its start.
+update_lists() {
+    local limit=$((SECONDS + 600))
+    while :; do
+        env --default-signal=INT "${as_root[@]}" apt-get -q update </dev/null >"$updated" 2>&1 &
+        while_running $! "${say_so[@]}" >&2
+        grep -q 'Could not get lock' "$updated" && [ "$SECONDS" -lt "$limit" ] || return 0
+        sleep 2
+    done
 }
 
 # why_nested: prints why kvm_vmm cannot run a kernel directly on this computer, or nothing if it can.
@@ -150,20 +185,39 @@ why_nested() {
     fi
 }
 
+# static_folder ROOT: prints where the static kvm_vmm is built: in the tree, or, if this user cannot write there, in the
+# folder of the cache that belongs to this tree.
+static_folder() {
+    local folder=$1/build/static
+    if mkdir -p "$folder" 2>/dev/null && [ -w "$folder" ]; then
+        echo "$folder"
+    else
+        echo "${VMSUPERIO_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vmsuperio}/build/$(printf %s "$1" | cksum | cut -d ' ' -f 1)"
+    fi
+}
+
 # build_static PROGRAM ROOT: builds the static kvm_vmm and puts its path in $kvm_vmm.
 build_static() {
-    local program=$1 root=$2 log status=0
-    local build=$root/build/static
+    local program=$1 root=$2 build log status=0
+    build=$(static_folder "$root")
     kvm_vmm=$build/examples/kvm_vmm/src/kvm_vmm
-    mkdir -p "$build" || return 1
+    if ! mkdir -p "$build" 2>/dev/null || ! { : >>"$build/.lock"; } 2>/dev/null; then
+        echo "$program: cannot write to $build (VMSUPERIO_CACHE names another place)" >&2
+        return 1
+    fi
     log=$build/build.log
     # One at a time: two runs of a script may share the tree.
     exec 9>"$build/.lock"
     flock 9
+    # The tree was copied or moved with what was built in it: that would build the other tree.
+    if [ -f "$build/CMakeCache.txt" ] &&
+        ! [ "$(sed -n 's/^CMAKE_HOME_DIRECTORY:INTERNAL=//p' "$build/CMakeCache.txt")" -ef "$root" ]; then
+        rm -rf "$build/CMakeCache.txt" "$build/CMakeFiles" "$build/build.ninja" "$kvm_vmm"
+    fi
     [ -x "$kvm_vmm" ] || echo "$program: building kvm_vmm" >&2
     {
         if [ ! -f "$build/build.ninja" ]; then
-            cmake -S "$root" --preset static $(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+            cmake -S "$root" -B "$build" --preset static $(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
         fi && cmake --build "$build" --target kvm_vmm
     } </dev/null >"$log" 2>&1 || status=$?
     exec 9>&-

@@ -124,7 +124,7 @@ def _download_kernel(store, report):
         if package is None or not _apt_download(package, scratch, report):
             # The package lists are missing or older than the mirror.
             report("updating the package lists")
-            run(_as_root("apt-get", "-q", "update"))
+            run(_as_root(package, "apt-get", "-q", "update"))
             package = _kernel_package()
             if package is None:
                 raise PrepareError(f"apt knows no {META_PACKAGE}: is this Debian on x86-64?")
@@ -163,8 +163,13 @@ def _apt_download(package, directory, report):
     return result.returncode == 0
 
 
-def _as_root(*command):
-    return list(command) if os.geteuid() == 0 else ["sudo", *command]
+def _as_root(package, *command):
+    if os.geteuid() == 0:
+        return list(command)
+    if not shutil.which("sudo"):
+        raise PrepareError(f"apt's package lists lack {package or META_PACKAGE}, or are older than the mirror, and without root"
+                           f" or sudo cannot be updated: run `{' '.join(command)}` as root")
+    return ["sudo", *command]
 
 
 def run(command, environment=None):
