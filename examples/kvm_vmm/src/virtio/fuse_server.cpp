@@ -857,10 +857,13 @@ FuseServer::Answer FuseServer::create(const Request& request) {
         files_.forget(entry->id, 1);
         return error_of(number.error());
     }
+    // The last member has another name in the headers of newer kernels.
     struct {
-        fuse_entry_out entry;
-        fuse_open_out open;
-    } const out{.entry = entry_of(*entry), .open = {.fh = *number, .open_flags = 0, .padding = 0}};
+        fuse_entry_out entry{};
+        fuse_open_out open{};
+    } out;
+    out.entry = entry_of(*entry);
+    out.open.fh = *number;
     return request.answer(out);
 }
 
