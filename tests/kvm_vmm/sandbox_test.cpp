@@ -1197,3 +1197,98 @@ TEST_CASE("kvm_vmm: with --sandbox log, --user, --chroot and --isolate have thei
     CHECK(std::filesystem::read_symlink(process + "/ns/net") !=
           std::filesystem::read_symlink("/proc/self/ns/net"));
 }
+
+namespace {
+
+/// A program in the place of passt, which is first in PATH: writes its process ID into a file, and reads what it is
+/// sent.
+class FakePasst {
+public:
+    FakePasst() {
+        std::ofstream(directory_ / "passt")
+            << "#!/bin/sh\nexec >/dev/null\necho $$ >>" << (directory_ / "pids").string()
+            << "\nexec head -c 1000000 <&3\n";
+        std::filesystem::permissions(directory_ / "passt", std::filesystem::perms::owner_all);
+    }
+    void put_into_path() const {
+        ::setenv("PATH", ((directory_ / "passt").parent_path().string() + ":/bin:/usr/bin").c_str(), 1);
+    }
+    /// The process IDs of those that were started, once there are `count`.
+    [[nodiscard]] std::vector<pid_t> started(std::size_t count) const {
+        std::vector<pid_t> pids;
+        for (int i = 0; i < 1000 && pids.size() < count; ++i) {
+            ::usleep(10'000);
+            pids.clear();
+            std::ifstream file(directory_ / "pids");
+            for (pid_t pid = 0; file >> pid;) {
+                pids.push_back(pid);
+            }
+        }
+        return pids;
+    }
+
+private:
+    ScratchDirectory directory_;
+};
+
+bool has_ended(pid_t process) {
+    for (int i = 0; i < 500; ++i) {
+        const std::string status = slurp("/proc/" + std::to_string(process) + "/status");
+        if (status.empty() || status_field(status, "State").starts_with("Z")) {
+            return true;
+        }
+        ::usleep(10'000);
+    }
+    return false;
+}
+
+}  // namespace
+
+TEST_CASE("kvm_vmm: a passt that ends is started again, inside the sandbox", "[sandbox][program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const std::string log = (directory / "log").string();
+    // As process 1 would not, this one waits for orphans, whose end is seen then.
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+    for (const char* const mode : {"on", "off"}) {
+        for (const bool killed : {false, true}) {
+            CAPTURE(mode, killed);
+            const FakePasst passt;
+            Job job(with_kernel(directory, say_and_spin, {"--net", "passt", "--sandbox", mode, "--log", log}),
+                    [&] { passt.put_into_path(); });
+            CHECK(job.next_byte() == '!');
+            auto pids = passt.started(1);
+            REQUIRE(pids.size() == 1);
+            const pid_t launcher =
+                std::stoi(status_field(slurp("/proc/" + std::to_string(pids.back()) + "/status"), "PPid"));
+            for (std::size_t more = 2; more <= 3; ++more) {
+                REQUIRE(::kill(pids.back(), SIGKILL) == 0);
+                pids = passt.started(more);
+                REQUIRE(pids.size() == more);
+            }
+            const std::string status = slurp("/proc/" + std::to_string(launcher) + "/status");
+            CHECK(status.starts_with("Name:\tpasst-launcher\n"));
+            CHECK(status_field(status, "PPid") == std::to_string(job.pid()));
+            CHECK(status_field(status, "NoNewPrivs") == "1");
+            CHECK(status_field(status, "Seccomp") == "2");
+            CHECK(status_field(slurp("/proc/" + std::to_string(pids.back()) + "/status"), "Seccomp") == "2");
+            // It has nothing but the request socket and /dev/null.
+            for (const auto& entry :
+                 std::filesystem::directory_iterator("/proc/" + std::to_string(launcher) + "/fd")) {
+                const std::string target = std::filesystem::read_symlink(entry.path()).string();
+                CAPTURE(entry.path().string(), target);
+                CHECK(
+                    (entry.path().filename() == "3" ? target.starts_with("socket:") : target == "/dev/null"));
+            }
+            job.send(killed ? SIGKILL : SIGTERM);
+            CHECK(job.wait() == 128 + (killed ? SIGKILL : SIGTERM));
+            CHECK(has_ended(launcher));
+            CHECK(has_ended(pids.back()));
+            CHECK(pids.size() == 3);
+        }
+    }
+    CHECK_THAT(slurp(log), Catch::Matchers::Contains("there is a new connection"));
+    ::prctl(PR_SET_CHILD_SUBREAPER, 0);
+    while (::waitpid(-1, nullptr, WNOHANG) > 0) {
+    }
+}

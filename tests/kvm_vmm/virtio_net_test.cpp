@@ -23,6 +23,7 @@
 #include <string>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
 #include <vector>
@@ -32,6 +33,7 @@
 #include "catch.hpp"
 #include "scratch_directory.hpp"
 #include "util/error.hpp"
+#include "virtio/helper_launcher.hpp"
 #include "virtio/mac_address.hpp"
 #include "virtio/net.hpp"
 #include "virtio/net_backend.hpp"
@@ -752,6 +754,41 @@ TEST_CASE("Net passt: one that hangs delays neither the driver nor the end", "[n
     }
     CHECK_FALSE(passt.runs());
     CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(10));
+}
+
+TEST_CASE("Net passt: its launcher starts one at a time, and kills what does not end", "[net]") {
+    const HangingPasst passt(0);
+    auto launcher = HelperLauncher::create({passt.path(), "--fd", "3"});
+    REQUIRE(launcher);
+    const auto first = launcher->start();
+    REQUIRE(first);
+    const auto runs = [&] {
+        for (int i = 0; i < 500 && !passt.runs(); ++i) {
+            ::usleep(10'000);
+        }
+        return passt.runs();
+    };
+    CHECK(runs());
+    // The first does not react to the end of its connection or to SIGTERM: it is killed.
+    const auto start = std::chrono::steady_clock::now();
+    const auto second = launcher->start();
+    REQUIRE(second);
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(2));
+    pollfd entry{.fd = first->socket.get(), .events = POLLIN, .revents = 0};
+    CHECK(::poll(&entry, 1, 0) == 1);
+    CHECK((entry.revents & POLLHUP) != 0);
+    CHECK(runs());
+    CHECK_FALSE(launcher->end().has_value());  // it was asked to end
+    CHECK_FALSE(passt.runs());
+    CHECK_FALSE(launcher->end().has_value());
+    // A program that ends by itself has a status.
+    auto failing = HelperLauncher::create({"false"});
+    REQUIRE(failing);
+    REQUIRE(failing->start());
+    const std::optional<int> status = failing->end();
+    REQUIRE(status);
+    CHECK(WEXITSTATUS(*status) == 1);
+    CHECK(HelperLauncher::create({"no-such-program"})->start().error() == ENOENT);
 }
 
 TEST_CASE("Net passt: one that does not even begin is one reason, after 5 s", "[net][slow]") {

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <asm/ioctls.h>
 #include <asm/termbits.h>
-#include <csignal>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/if_tun.h>
@@ -196,7 +195,9 @@ private:
         add(SYS_connect, {Role::vsock}, {Feature::vsock}, "connections of the guest to PATH_port");
         add(SYS_socket, {Role::net}, {Feature::reconnect}, "a new connection to passt", local);
         add(SYS_connect, {Role::net}, {Feature::reconnect}, "a new connection to passt");
-        add(SYS_setsockopt, {Role::net}, {Feature::reconnect}, "buffers of a new connection");
+        add(SYS_setsockopt, {Role::net}, {Feature::reconnect, Feature::helper}, "buffers of a new connection",
+            {{.argument = 1, .mask = whole, .value = SOL_SOCKET, .meaning = "SOL_SOCKET"},
+             {.argument = 2, .mask = whole, .value = SO_SNDBUF, .meaning = "SO_SNDBUF"}});
     }
 
     void add_kvm() {
@@ -256,16 +257,8 @@ private:
         add(SYS_writev, {Role::net}, tap, "frames");
         add_ioctl(TUNSETOFFLOAD, "TUNSETOFFLOAD", {Role::net, Role::vcpu, Role::main}, tap,
                   "what the guest's driver takes off the host");
-        for (const auto& [signal, name] : {std::pair(SIGTERM, "SIGTERM"), std::pair(SIGKILL, "SIGKILL")}) {
-            // Only of passt: no thread can get a descriptor of another process.
-            add(SYS_pidfd_send_signal, {Role::set_up, Role::main, Role::net}, {Feature::helper},
-                "the end of passt",
-                {{.argument = 1,
-                  .mask = whole,
-                  .value = static_cast<std::uint32_t>(signal),
-                  .meaning = name}});
-        }
-        add(SYS_wait4, {Role::set_up, Role::main, Role::net}, {Feature::helper}, "the end of passt");
+        add(SYS_recvmsg, {Role::set_up, Role::main, Role::net}, {Feature::helper},
+            "passt, from its launcher");
     }
 
     void add_share() {

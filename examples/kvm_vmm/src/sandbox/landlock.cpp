@@ -93,14 +93,14 @@ int landlock_version() noexcept {
     return version < 0 ? 0 : static_cast<int>(version);
 }
 
-Landlock::Landlock(std::span<const PathRule> rules, bool signals) : version_(landlock_version()) {
+Landlock::Landlock(std::span<const PathRule> rules) : version_(landlock_version()) {
     if (version_ == 0) {
         return;
     }
     const std::uint64_t controlled = controlled_rights(version_);
     const RulesetAttributes attributes{.handled_access_fs = controlled,
                                        .handled_access_net = bind_tcp | connect_tcp,
-                                       .scoped = abstract_unix_socket | (signals ? 0 : other_signals)};
+                                       .scoped = abstract_unix_socket | other_signals};
     ruleset_ = vmsuperio::UniqueFd(
         static_cast<int>(::syscall(SYS_landlock_create_ruleset, &attributes, attributes_size(version_), 0U)));
     if (!ruleset_) {

@@ -33,8 +33,7 @@ struct PathRule {
 class Landlock {
 public:
     /// Without Landlock in the kernel, the object does nothing. Throws VmmError(vmm_error) if a rule is refused.
-    /// `signals`: other processes may be signalled (a child).
-    Landlock(std::span<const PathRule> rules, bool signals);
+    explicit Landlock(std::span<const PathRule> rules);
 
     [[nodiscard]] int version() const noexcept { return version_; }
     /// Applies the rules to the calling thread, for good, and to threads that it starts. Needs no_new_privs.

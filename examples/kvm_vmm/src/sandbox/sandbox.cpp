@@ -83,8 +83,7 @@ void prepare(const Plan& plan) {
     // With more heaps than one, glibc opens a file in /proc when a thread's heap shrinks.
     ::mallopt(M_ARENA_MAX, 1);
     const bool confined = confines(plan.mode);
-    Prepared sandbox{
-        .plan = plan, .landlock = Landlock(plan.paths, plan.features.has(Feature::helper)), .filters = {}};
+    Prepared sandbox{.plan = plan, .landlock = Landlock(plan.paths), .filters = {}};
     if (plan.mode == Mode::required && sandbox.landlock.version() == 0) {
         throw VmmError(ExitCode::vmm_error,
                        "sandbox: this kernel has no Landlock, which --sandbox required asks for");
@@ -165,7 +164,5 @@ void enter(Role role) {
         fail_thread(errno_message("a thread cannot be confined", error));
     }
 }
-
-bool is_closed() noexcept { return closed.load() && confines(prepared->plan.mode); }
 
 }  // namespace kvm_vmm::sandbox

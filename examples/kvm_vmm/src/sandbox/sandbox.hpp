@@ -63,7 +63,4 @@ void enter(Role role);
 /// The same, called first in a new thread, whose name (up to 15 bytes) it sets.
 void enter(Role role, const char* name);
 
-/// Whether close() has confined this process, which then can start no process and open no path.
-[[nodiscard]] bool is_closed() noexcept;
-
 }  // namespace kvm_vmm::sandbox

@@ -100,6 +100,20 @@ SeccompFilter::SeccompFilter(std::span<const AllowedCall> calls, std::uintptr_t 
     program_.insert(program_.end(), checks.begin(), checks.end());
 }
 
+SeccompFilter::SeccompFilter(std::span<const int> refused) {
+    const Filter filter(seccomp_init(SCMP_ACT_ALLOW));
+    if (!filter) {
+        fail("seccomp_init", ENOMEM);
+    }
+    expect(seccomp_attr_set(filter.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ERRNO(EPERM)),
+           "seccomp_attr_set");
+    for (const int number : refused) {
+        expect(seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), number, 0),
+               "a system call cannot be added to a filter");
+    }
+    program_ = program_of(filter);
+}
+
 int SeccompFilter::install() const noexcept {
     const sock_fprog program{
         .len = static_cast<unsigned short>(program_.size()),

@@ -19,6 +19,9 @@ public:
     /// before `exempt` is always allowed (for Mode::log); 0: there is no such instruction.
     explicit SeccompFilter(std::span<const AllowedCall> calls, std::uintptr_t exempt = 0);
 
+    /// A filter that refuses the system calls `refused`, and those of other architectures, with EPERM, and allows the others.
+    explicit SeccompFilter(std::span<const int> refused);
+
     /// Applies the filter to the calling thread, in addition to those that it has, and to the threads that it
     /// starts. Needs no_new_privs. Returns 0 or an error number.
     [[nodiscard]] int install() const noexcept;

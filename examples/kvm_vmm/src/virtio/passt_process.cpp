@@ -5,22 +5,17 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
-#include <fcntl.h>
 #include <linux/sockios.h>
+#include <poll.h>
 #include <string_view>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <thread>
-#include <tuple>
 #include <unistd.h>
 #include <utility>
 
-#include "sandbox/sandbox.hpp"
 #include "util/error.hpp"
 #include "util/log.hpp"
 
@@ -29,9 +24,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr int socket_in_child = 3;
 constexpr auto start_limit = 5s;
-constexpr auto end_limit = 500ms;
 
 std::string not_started(const std::string& program, int error_number) {
     if (error_number == ENOENT) {
@@ -45,65 +38,6 @@ std::string how_it_ended(int status) {
         return "it was ended by signal " + std::to_string(WTERMSIG(status));
     }
     return "it has ended with exit code " + std::to_string(WEXITSTATUS(status));
-}
-
-struct ChildPlan {
-    int socket;
-    int messages;
-    int null;
-    const char* program;
-    char* const* arguments;
-    bool die_with_thread;
-    volatile int error{0};  // out: why the program was not started
-};
-
-// Between vfork() and exec(): this process shares the memory of its parent, so it only makes system calls.
-[[noreturn]] void become(ChildPlan& plan) noexcept {
-    // Not a job of the terminal: Ctrl-C and a hangup are for the VM, which then ends this process.
-    ::setsid();
-    if (plan.die_with_thread) {
-        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    }
-    for (const int signal : {SIGPIPE, SIGXFSZ, SIGTTIN, SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGTTOU}) {
-        std::signal(signal, SIG_DFL);
-    }
-    sigset_t none{};
-    sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    // The numbers of the descriptors are above those that they are copied to.
-    if (::dup2(plan.null, STDIN_FILENO) >= 0 && ::dup2(plan.null, STDOUT_FILENO) >= 0 &&
-        ::dup2(plan.messages, STDERR_FILENO) >= 0 && ::dup2(plan.socket, socket_in_child) >= 0) {
-        // All other descriptors, if the kernel is older than this call, are closed by exec().
-        ::syscall(SYS_close_range, socket_in_child + 1, ~0U, 0U);
-        ::execvp(plan.program, plan.arguments);
-    }
-    plan.error = errno;
-    ::_exit(127);
-}
-
-// fork() would copy the page tables of the guest's memory, and have each page of it copied when it is next
-// written. A function of its own, because the child may change local variables.
-// NOLINTBEGIN(clang-analyzer-security.insecureAPI.vfork,clang-analyzer-unix.Vfork,bugprone-unsafe-functions)
-[[gnu::noinline]] pid_t start(ChildPlan& plan) noexcept {
-    const pid_t child = ::vfork();
-    if (child == 0) {
-        become(plan);
-    }
-    return child;
-}
-// NOLINTEND(clang-analyzer-security.insecureAPI.vfork,clang-analyzer-unix.Vfork,bugprone-unsafe-functions)
-
-// A copy with a number that the child does not use.
-vmsuperio::UniqueFd above_child_range(int fd) {
-    return vmsuperio::UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, socket_in_child + 2));
-}
-
-std::optional<std::pair<vmsuperio::UniqueFd, vmsuperio::UniqueFd>> make_pipe() {
-    std::array<int, 2> ends{};
-    if (::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0) {
-        return std::nullopt;
-    }
-    return std::pair(vmsuperio::UniqueFd(ends[0]), vmsuperio::UniqueFd(ends[1]));
 }
 
 // What passt writes to stderr when there is no system logger.
@@ -120,86 +54,51 @@ constexpr std::array<std::uint8_t, 4 + 14> probe{0, 0, 0, 14, 2, 0, 0, 0, 0, 1, 
 PasstProcess::PasstProcess(std::vector<std::string> arguments, std::string program)
     : arguments_(std::move(arguments)), program_(std::move(program)) {}
 
-PasstProcess::~PasstProcess() {
-    PasstProcess::detach();
-    end();
-}
+PasstProcess::~PasstProcess() { PasstProcess::detach(); }
 
 std::expected<vmsuperio::UniqueFd, std::string> PasstProcess::connect() {
-    end();
-    if (sandbox::is_closed()) {
-        return std::unexpected(program_ + " cannot be started again in the sandbox");
+    if (!launcher_) {
+        std::vector<std::string> words{program_,  "--foreground",
+                                       "--quiet", "--stderr",
+                                       "--fd",    std::to_string(HelperLauncher::socket_of_helper)};
+        words.insert(words.end(), arguments_.begin(), arguments_.end());
+        auto launcher = HelperLauncher::create(std::move(words));
+        if (!launcher) {
+            return std::unexpected(errno_message("cannot start a process", launcher.error()));
+        }
+        launcher_.emplace(*std::move(launcher));
     }
-    std::array<int, 2> sockets{};
-    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.data()) != 0) {
-        return std::unexpected(errno_message("cannot create a socket", errno));
+    stop_watching();
+    auto started = launcher_->start();
+    if (!started) {
+        return std::unexpected(not_started(program_, started.error()));
     }
-    vmsuperio::UniqueFd ours(sockets[0]);
-    const vmsuperio::UniqueFd theirs(sockets[1]);
-    constexpr int buffer = 1 << 20U;
-    ::setsockopt(theirs.get(), SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
-    auto messages = make_pipe();
-    const vmsuperio::UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-    if (!messages || !null) {
-        return std::unexpected(errno_message("cannot start a process", errno));
-    }
-    const vmsuperio::UniqueFd child_socket = above_child_range(theirs.get());
-    const vmsuperio::UniqueFd child_messages = above_child_range(messages->second.get());
-    const vmsuperio::UniqueFd child_null = above_child_range(null.get());
-    if (!child_socket || !child_messages || !child_null) {
-        return std::unexpected(errno_message("cannot start a process", errno));
-    }
-    std::vector<std::string> words{program_,   "--foreground", "--quiet",
-                                   "--stderr", "--fd",         std::to_string(socket_in_child)};
-    words.insert(words.end(), arguments_.begin(), arguments_.end());
-    std::vector<char*> pointers;
-    std::ranges::transform(words, std::back_inserter(pointers),
-                           [](std::string& word) { return word.data(); });
-    pointers.push_back(nullptr);
-    // PR_SET_PDEATHSIG refers to the thread that starts the process, and only the main thread lasts as long as
-    // this process. The end of the socket has the same effect, unless the child does not run.
-    ChildPlan plan{.socket = child_socket.get(),
-                   .messages = child_messages.get(),
-                   .null = child_null.get(),
-                   .program = program_.c_str(),
-                   .arguments = pointers.data(),
-                   .die_with_thread = ::syscall(SYS_gettid) == ::getpid()};
-    const pid_t child = start(plan);
-    if (child < 0) {
-        return std::unexpected(errno_message("cannot start a process", errno));
-    }
-    if (plan.error != 0) {
-        ::waitpid(child, nullptr, 0);
-        return std::unexpected(not_started(program_, plan.error));
-    }
-    child_ = child;
-    child_descriptor_ = vmsuperio::UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0U)));
-    messages_ = std::move(messages->first);
+    messages_ = std::move(started->messages);
     last_message_.clear();
     watch_messages();
     if (!std::exchange(started_before_, true)) {
-        if (auto reason = wait_until_ready(ours.get())) {
-            end();
+        if (auto reason = wait_until_ready(started->socket.get())) {
             return std::unexpected(*std::move(reason));
         }
     }
-    return ours;
+    return std::move(started->socket);
 }
 
 std::optional<std::string> PasstProcess::wait_until_ready(int fd) {
-    if (::send(fd, probe.data(), probe.size(), MSG_NOSIGNAL) < 0) {
+    if (::send(fd, probe.data(), probe.size(), MSG_NOSIGNAL) < 0 && errno != EPIPE) {
         return errno_message("cannot send to " + program_, errno);
     }
     const auto deadline = std::chrono::steady_clock::now() + start_limit;
     for (;;) {
         int unread = 0;
-        int status = 0;
-        if (::waitpid(child_, &status, WNOHANG) == child_) {
-            child_ = -1;
-            read_messages();
-            return program_ + ": " + (last_message_.empty() ? how_it_ended(status) : last_message_);
+        const bool taken = ::ioctl(fd, SIOCOUTQ, &unread) == 0 && unread == 0;
+        // What it has not read is gone when it has ended.
+        pollfd entry{.fd = fd, .events = 0, .revents = 0};
+        if (::poll(&entry, 1, 0) == 1) {
+            const std::string reason = end_of_helper();
+            return program_ + ": " + (reason.empty() ? "it has closed its connection" : reason);
         }
-        if (::ioctl(fd, SIOCOUTQ, &unread) == 0 && unread == 0) {
+        if (taken) {
             return std::nullopt;
         }
         if (std::chrono::steady_clock::now() >= deadline) {
@@ -216,10 +115,14 @@ void PasstProcess::attach(EventManager& events) {
 }
 
 void PasstProcess::detach() noexcept {
+    stop_watching();
+    events_ = nullptr;
+}
+
+void PasstProcess::stop_watching() noexcept {
     if (subscription_) {
         events_->remove(*std::exchange(subscription_, std::nullopt));
     }
-    events_ = nullptr;
 }
 
 void PasstProcess::watch_messages() {
@@ -235,8 +138,8 @@ void PasstProcess::read_messages() {
     for (;;) {
         const ssize_t got = messages_ ? ::read(messages_.get(), text.data(), text.size()) : -1;
         if (got <= 0) {
-            if (got == 0 && subscription_) {
-                events_->remove(*std::exchange(subscription_, std::nullopt));
+            if (got == 0) {
+                stop_watching();
             }
             return;
         }
@@ -253,53 +156,15 @@ void PasstProcess::read_messages() {
 }
 
 std::string PasstProcess::on_lost() {
-    if (child_ < 0) {
-        return {};
-    }
-    const std::optional<int> status = end();
+    const std::string reason = end_of_helper();
+    return reason.empty() ? reason : program_ + ": " + reason;
+}
+
+// Why it has ended; an empty text if it did not do so by itself.
+std::string PasstProcess::end_of_helper() {
+    const std::optional<int> status = launcher_ ? launcher_->end() : std::nullopt;
     read_messages();
-    return status ? program_ + ": " + (last_message_.empty() ? how_it_ended(*status) : last_message_)
-                  : std::string{};
-}
-
-// By a descriptor, because in the sandbox this process can signal no other by its number.
-bool PasstProcess::signal_child(int signal) const noexcept {
-    return child_descriptor_
-               ? ::syscall(SYS_pidfd_send_signal, child_descriptor_.get(), signal, nullptr, 0U) == 0
-               : !sandbox::is_closed() && ::kill(child_, signal) == 0;  // Linux before 5.3
-}
-
-// Returns how the child has ended, if it did so by itself.
-std::optional<int> PasstProcess::end() noexcept {
-    if (child_ < 0) {
-        return std::nullopt;
-    }
-    // Its socket is closed, which it reacts to.
-    std::optional<int> ended;
-    const auto deadline = std::chrono::steady_clock::now() + end_limit;
-    bool asked = false;
-    for (int status = 0; child_ >= 0;) {
-        const pid_t result = ::waitpid(child_, &status, WNOHANG);
-        if (result == child_) {
-            ended = asked ? std::nullopt : std::optional(status);
-            child_ = -1;
-        } else if (result < 0 && errno != EINTR) {
-            child_ = -1;
-        } else if (std::chrono::steady_clock::now() >= deadline) {
-            // Without the capability to do so, a process of another user (passt started by root) is not reached.
-            if (signal_child(SIGKILL)) {
-                ::waitpid(child_, nullptr, 0);
-            }
-            child_ = -1;
-        } else {
-            if (std::chrono::steady_clock::now() >= deadline - end_limit + 20ms && !asked) {
-                std::ignore = signal_child(SIGTERM);
-                asked = true;
-            }
-            std::this_thread::sleep_for(1ms);
-        }
-    }
-    return ended;
+    return !status ? std::string{} : !last_message_.empty() ? last_message_ : how_it_ended(*status);
 }
 
 }  // namespace kvm_vmm::virtio

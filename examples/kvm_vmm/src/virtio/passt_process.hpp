@@ -4,18 +4,19 @@
 #include <expected>
 #include <optional>
 #include <string>
-#include <sys/types.h>
 #include <vector>
 
 #include <vmsuperio/linux/unique_fd.hpp>
 
+#include "virtio/helper_launcher.hpp"
 #include "virtio/stream_backend.hpp"
 
 namespace kvm_vmm::virtio {
 
-/// passt(1) as a child process, which gives the guest a network without privileges: it translates the guest's
-/// connections to sockets of the host. It ends with this process, because its socket is then closed, and with
-/// this object. Its messages are logged.
+/// passt(1) as a process of its own, which gives the guest a network without privileges: it translates the guest's
+/// connections to sockets of the host. It is started, and started again if it ends, by a launcher that is made with the
+/// first connection, so also when this process is in its sandbox. It ends with this process, and with this object. Its
+/// messages are logged.
 class PasstProcess final : public StreamPeer {
 public:
     /// `arguments` are appended to those that the connection needs. `program` is looked up in PATH.
@@ -33,13 +34,12 @@ private:
     [[nodiscard]] std::optional<std::string> wait_until_ready(int fd);
     void read_messages();
     void watch_messages();
-    [[nodiscard]] bool signal_child(int signal) const noexcept;
-    [[maybe_unused]] std::optional<int> end() noexcept;
+    void stop_watching() noexcept;
+    [[nodiscard]] std::string end_of_helper();
 
     std::vector<std::string> arguments_;
     std::string program_;
-    pid_t child_{-1};
-    vmsuperio::UniqueFd child_descriptor_;
+    std::optional<HelperLauncher> launcher_;
     bool started_before_{false};
     vmsuperio::UniqueFd messages_;
     std::string last_message_;
