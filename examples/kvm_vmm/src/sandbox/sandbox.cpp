@@ -109,11 +109,17 @@ void close() {
         return;
     }
     const Plan& plan = prepared->plan;
+    const bool connects_by_path = plan.features.has_any({Feature::vsock, Feature::reconnect});
     if (plan.root) {
         change_root(*plan.root);
-    } else if (plan.isolate && plan.features.has_any({Feature::vsock, Feature::reconnect})) {
-        log(LogLevel::info,
-            "sandbox: the file system is kept, because sockets are connected to by their paths");
+        if (connects_by_path) {
+            log(LogLevel::warning,
+                "sandbox: sockets are connected to by their paths, which begin at the directory of --chroot "
+                "now");
+        }
+    } else if (plan.isolate && connects_by_path) {
+        log(LogLevel::warning,
+            "sandbox: --isolate keeps the file system, because sockets are connected to by their paths");
     } else if (plan.isolate) {
         empty_file_system();
     }
