@@ -6,6 +6,7 @@ module;
 #include <array>
 #include <atomic>
 #include <bit>
+#include <cassert>
 #include <chrono>
 #include <compare>
 #include <concepts>
@@ -27,6 +28,9 @@ module;
 #include <utility>
 #include <variant>
 #include <vector>
+#if __has_include(<cxxabi.h>)
+#include <cxxabi.h>
+#endif
 #if __has_include(<pthread.h>)
 #include <pthread.h>
 #endif

@@ -22,6 +22,7 @@
 #include <array>
 #include <atomic>
 #include <bit>
+#include <cassert>
 #include <chrono>
 #include <compare>
 #include <concepts>
@@ -3794,18 +3795,57 @@ namespace vmdevice::inline v0_2::detail {
 /// may_wait_for_readers()).
 VMDEVICE_SHARED inline constinit thread_local unsigned held_device_locks = 0;
 
+#if !defined(NDEBUG)
+/// The mutexes that the calling thread holds, for an assertion; those beyond this many are not checked.
+VMDEVICE_SHARED inline constinit thread_local std::array<const Mutex*, 16> held_mutexes{};
+
+/// Locks the mutex. A thread that has locked it already would wait for itself for ever, which an assertion reports.
+inline void lock_checked(Mutex& mutex) VMDEVICE_ACQUIRE(mutex) VMDEVICE_NO_ANALYSIS {
+    // Only if the mutex is in use, the list decides: parts of a program that are compiled with NDEBUG leave marks in it.
+    if (!mutex.try_lock()) {
+        for ([[maybe_unused]] const Mutex* const held : held_mutexes) {
+            assert(held != &mutex &&
+                   "this thread is inside the device, or has a guard of lock(): it would wait for itself");
+        }
+        mutex.lock();
+    }
+    for (const Mutex*& free : held_mutexes) {
+        if (free == nullptr) {
+            free = &mutex;
+            break;
+        }
+    }
+}
+inline void unlock_checked(Mutex& mutex) VMDEVICE_RELEASE(mutex) VMDEVICE_NO_ANALYSIS {
+    for (const Mutex*& held : held_mutexes) {
+        if (held == &mutex) {
+            held = nullptr;
+        }
+    }
+    mutex.unlock();
+}
+#endif
+
 /// Holds a device's mutex.
 class VMDEVICE_SCOPED_CAPABILITY DeviceLock {
 public:
     explicit DeviceLock(Mutex& mutex) VMDEVICE_ACQUIRE(mutex) : mutex_(mutex) {
+#if defined(NDEBUG)
         mutex_.lock();
+#else
+        lock_checked(mutex_);
+#endif
         ++held_device_locks;
     }
     DeviceLock(const DeviceLock&) = delete;
     DeviceLock& operator=(const DeviceLock&) = delete;
     ~DeviceLock() VMDEVICE_RELEASE() {
         --held_device_locks;
+#if defined(NDEBUG)
         mutex_.unlock();
+#else
+        unlock_checked(mutex_);
+#endif
     }
 
 private:
@@ -3847,6 +3887,10 @@ private:
 /// A slot that goes bus -> 0 -> bus between two polls of R4 is indistinguishable from one long search. The
 /// waiter therefore sets the lowest bit of the slot, its tag; the search has ended once the tagged value is
 /// gone.
+
+#if defined(__MINGW32__)
+#include <cxxabi.h>
+#endif
 
 namespace vmdevice::inline v0_2::detail {
 
@@ -3953,6 +3997,31 @@ inline ReaderRecord* claim_record() {
     return fresh;
 }
 
+#if defined(__MINGW32__)
+// The address of this variable identifies the program or library that registers a destructor.
+extern "C" char __dso_handle;  // NOLINT(bugprone-reserved-identifier)
+
+#if defined(__i386__)
+#define VMDEVICE_DESTRUCTOR __thiscall
+#else
+#define VMDEVICE_DESTRUCTOR
+#endif
+/// Makes the thread's record be released when the thread ends. MinGW-w64 frees a thread's variables before it
+/// calls the destructors of some of them, so a destructor of ours would not find the record. This is how the compiler
+/// registers a destructor (Itanium C++ ABI, 3.3.5.3), with the record as the object. It may be called again for a
+/// record that the destructor of another variable has claimed.
+inline void release_at_exit(ReaderRecord* record, unsigned /*exits*/) {
+    struct Release {
+        static void VMDEVICE_DESTRUCTOR run(void* object) noexcept {
+            thread_state = ThreadState{};
+            static_cast<ReaderRecord*>(object)->claimed.store(false, std::memory_order_release);
+        }
+    };
+    // Without memory for it the thread keeps its record.
+    (void)abi::__cxa_thread_atexit(&Release::run, record, &__dso_handle);
+}
+#undef VMDEVICE_DESTRUCTOR
+#else
 /// Releases the thread's record when the thread ends. The destructor of another thread-local object may
 /// dispatch after that; the thread then claims a record again and arms the next one of these. A thread that
 /// does so a fourth time keeps its record.
@@ -3966,8 +4035,7 @@ struct ThreadExit {
         ReaderRecord* const record = state.record;
         state = ThreadState{};
         state.exits = Nth + 1;
-        // MinGW-w64 frees a thread's variables before it calls this; the state is then a new one, and the
-        // thread keeps its record.
+        // Null if the platform emulates thread-local variables and has freed them; the thread keeps its record.
         if (record != nullptr) {
             record->claimed.store(false, std::memory_order_release);
         }
@@ -3978,6 +4046,23 @@ struct ThreadExit {
         static_cast<void>(&at_exit);
     }
 };
+/// Makes the thread's record be released when the thread ends.
+inline void release_at_exit(ReaderRecord* /*record*/, unsigned exits) {
+    switch (exits) {
+        case 0:
+            ThreadExit<0>::arm();
+            break;
+        case 1:
+            ThreadExit<1>::arm();
+            break;
+        case 2:
+            ThreadExit<2>::arm();
+            break;
+        default:
+            break;
+    }
+}
+#endif
 
 /// Claims a record for the calling thread. Returns false if the thread has one and all of its slots are in
 /// use.
@@ -3995,19 +4080,7 @@ inline bool register_reader() {
     state.top = state.fenced ? slots : slots + 1;
     state.limit = slots + record->slots.size();
     // Arm the exit handler only now, when there is a record for it to release.
-    switch (state.exits) {
-        case 0:
-            ThreadExit<0>::arm();
-            break;
-        case 1:
-            ThreadExit<1>::arm();
-            break;
-        case 2:
-            ThreadExit<2>::arm();
-            break;
-        default:
-            break;
-    }
+    release_at_exit(record, state.exits);
     return true;
 }
 
@@ -6029,7 +6102,8 @@ private:
 /// `share()` creates a device for an IoManager from a model in one call.
 ///
 /// Thread safety: every function may be called from any thread. The mutex is not recursive: a device must not
-/// access itself from inside its own access, whether through the bus, with_lock() or lock().
+/// access itself from inside its own access, whether through the bus, with_lock() or lock(). Without `NDEBUG`, an
+/// assertion stops a thread that would wait for itself; with it, nothing is checked.
 template <class D>
 class Locked
     : public std::conditional_t<detail::PioDeviceLike<D>, detail::LockedPio<Locked<D>>, detail::NotOnPioBus>,
@@ -6052,7 +6126,7 @@ public:
 
     /// The model, with the mutex held until the guard is destroyed: without a name, at the end of the
     /// statement. Two calls in one statement, such as `a->lock()->x() && a->lock()->y()`, wait for each other
-    /// forever; keep the first guard in a variable instead.
+    /// forever; keep the first guard in a variable instead. Without `NDEBUG`, an assertion reports such a wait.
     [[nodiscard]] LockedModel<Locked> lock() VMDEVICE_NO_ANALYSIS { return {mutex_, device_}; }
     [[nodiscard]] LockedModel<const Locked> lock() const VMDEVICE_NO_ANALYSIS { return {mutex_, device_}; }
 

@@ -152,7 +152,8 @@ private:
 /// `share()` creates a device for an IoManager from a model in one call.
 ///
 /// Thread safety: every function may be called from any thread. The mutex is not recursive: a device must not
-/// access itself from inside its own access, whether through the bus, with_lock() or lock().
+/// access itself from inside its own access, whether through the bus, with_lock() or lock(). Without `NDEBUG`, an
+/// assertion stops a thread that would wait for itself; with it, nothing is checked.
 template <class D>
 class Locked
     : public std::conditional_t<detail::PioDeviceLike<D>, detail::LockedPio<Locked<D>>, detail::NotOnPioBus>,
@@ -175,7 +176,7 @@ public:
 
     /// The model, with the mutex held until the guard is destroyed: without a name, at the end of the
     /// statement. Two calls in one statement, such as `a->lock()->x() && a->lock()->y()`, wait for each other
-    /// forever; keep the first guard in a variable instead.
+    /// forever; keep the first guard in a variable instead. Without `NDEBUG`, an assertion reports such a wait.
     [[nodiscard]] LockedModel<Locked> lock() VMDEVICE_NO_ANALYSIS { return {mutex_, device_}; }
     [[nodiscard]] LockedModel<const Locked> lock() const VMDEVICE_NO_ANALYSIS { return {mutex_, device_}; }
 

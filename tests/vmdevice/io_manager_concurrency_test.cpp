@@ -429,25 +429,6 @@ TEST_CASE("IoManager: hundreds of threads may be inside devices at the same time
     deregister(manager, 1);
 }
 
-TEST_CASE("IoManager: later threads reuse the records of threads that have ended", "[vmdevice][io_manager]") {
-    IoManager manager;
-    REQUIRE(manager.register_pio(pio(1, 1), hook([] {})));
-    const auto records = [] {
-        std::size_t count = 0;
-        for (const detail::ReaderRecord* record = detail::reader_records.head; record != nullptr;
-             record = record->next) {
-            ++count;
-        }
-        return count;
-    };
-    std::thread([&] { read(manager, 1); }).join();
-    const std::size_t before = records();
-    for (int i = 0; i < 1000; ++i) {
-        std::thread([&] { read(manager, 1); }).join();
-    }
-    CHECK(records() == before);
-}
-
 TEST_CASE("IoManager: a thread may outlive the managers that it used", "[vmdevice][io_manager]") {
     Expectations expect;
     std::optional<IoManager> manager;

@@ -40,6 +40,9 @@
 #include <cstdint>
 #include <new>
 #include <thread>
+#if defined(__MINGW32__)
+#include <cxxabi.h>
+#endif
 
 #include <vmdevice/detail/device_lock.hpp>
 #include <vmdevice/detail/memory.hpp>
@@ -151,6 +154,31 @@ inline ReaderRecord* claim_record() {
     return fresh;
 }
 
+#if defined(__MINGW32__)
+// The address of this variable identifies the program or library that registers a destructor.
+extern "C" char __dso_handle;  // NOLINT(bugprone-reserved-identifier)
+
+#if defined(__i386__)
+#define VMDEVICE_DESTRUCTOR __thiscall
+#else
+#define VMDEVICE_DESTRUCTOR
+#endif
+/// Makes the thread's record be released when the thread ends. MinGW-w64 frees a thread's variables before it
+/// calls the destructors of some of them, so a destructor of ours would not find the record. This is how the compiler
+/// registers a destructor (Itanium C++ ABI, 3.3.5.3), with the record as the object. It may be called again for a
+/// record that the destructor of another variable has claimed.
+inline void release_at_exit(ReaderRecord* record, unsigned /*exits*/) {
+    struct Release {
+        static void VMDEVICE_DESTRUCTOR run(void* object) noexcept {
+            thread_state = ThreadState{};
+            static_cast<ReaderRecord*>(object)->claimed.store(false, std::memory_order_release);
+        }
+    };
+    // Without memory for it the thread keeps its record.
+    (void)abi::__cxa_thread_atexit(&Release::run, record, &__dso_handle);
+}
+#undef VMDEVICE_DESTRUCTOR
+#else
 /// Releases the thread's record when the thread ends. The destructor of another thread-local object may
 /// dispatch after that; the thread then claims a record again and arms the next one of these. A thread that
 /// does so a fourth time keeps its record.
@@ -164,8 +192,7 @@ struct ThreadExit {
         ReaderRecord* const record = state.record;
         state = ThreadState{};
         state.exits = Nth + 1;
-        // MinGW-w64 frees a thread's variables before it calls this; the state is then a new one, and the
-        // thread keeps its record.
+        // Null if the platform emulates thread-local variables and has freed them; the thread keeps its record.
         if (record != nullptr) {
             record->claimed.store(false, std::memory_order_release);
         }
@@ -176,6 +203,23 @@ struct ThreadExit {
         static_cast<void>(&at_exit);
     }
 };
+/// Makes the thread's record be released when the thread ends.
+inline void release_at_exit(ReaderRecord* /*record*/, unsigned exits) {
+    switch (exits) {
+        case 0:
+            ThreadExit<0>::arm();
+            break;
+        case 1:
+            ThreadExit<1>::arm();
+            break;
+        case 2:
+            ThreadExit<2>::arm();
+            break;
+        default:
+            break;
+    }
+}
+#endif
 
 /// Claims a record for the calling thread. Returns false if the thread has one and all of its slots are in
 /// use.
@@ -193,19 +237,7 @@ inline bool register_reader() {
     state.top = state.fenced ? slots : slots + 1;
     state.limit = slots + record->slots.size();
     // Arm the exit handler only now, when there is a record for it to release.
-    switch (state.exits) {
-        case 0:
-            ThreadExit<0>::arm();
-            break;
-        case 1:
-            ThreadExit<1>::arm();
-            break;
-        case 2:
-            ThreadExit<2>::arm();
-            break;
-        default:
-            break;
-    }
+    release_at_exit(record, state.exits);
     return true;
 }
 
