@@ -8,6 +8,7 @@ incomplete entry of an interrupted run for a complete one.
 import contextlib
 import fcntl
 import hashlib
+import lzma
 import os
 import pathlib
 import re
@@ -77,6 +78,12 @@ class Kernel:
             self._modules = {file.stem.replace("-", "_"): file for file in files}
         return self._modules
 
+    def unpack_modules(self):
+        """Newer kernels have compressed modules, which BusyBox cannot load."""
+        for file in (self.path / "modules").rglob("*.ko.xz"):
+            file.with_suffix("").write_bytes(lzma.decompress(file.read_bytes()))
+            file.unlink()
+
     def with_dependencies(self, names):
         """The named modules and their dependencies, each after its dependencies. Built-in modules are skipped."""
         ordered = []
@@ -143,6 +150,7 @@ def _download_kernel(store, report):
         image.rename(entry / "vmlinuz")
         modules.rename(entry / "modules")
         (entry / "release").write_text(release + "\n", encoding="ascii")
+        Kernel(entry).unpack_modules()
         final = store / archive.stem
         entry.rename(final)
         return final
