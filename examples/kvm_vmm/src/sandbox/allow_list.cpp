@@ -28,11 +28,6 @@ constexpr RoleSet every{Role::set_up, Role::main,  Role::vcpu,  Role::disk,
                         Role::net,    Role::share, Role::vsock, Role::input};
 // Those that have an event loop.
 constexpr RoleSet loops{Role::main, Role::disk, Role::net, Role::share, Role::vsock};
-// Those that call code of devices.
-constexpr RoleSet working{Role::set_up, Role::main,  Role::vcpu, Role::disk,
-                          Role::net,    Role::share, Role::vsock};
-// Those that call code of small devices.
-constexpr RoleSet devices{Role::main, Role::vcpu};
 constexpr FeatureSet always{};
 
 // The requests of glibc 2.42 and later, which linux/termios.h of older systems has under the same numbers.
@@ -125,8 +120,9 @@ private:
         add(SYS_clock_gettime, every, always, "clocks that the vDSO does not serve");
         add(SYS_clock_nanosleep, every, always, "short waits");
         add(SYS_nanosleep, every, always, "waits until the terminal may be restored");
-        add(SYS_timerfd_create, {Role::set_up, Role::main, Role::vsock}, always, "timers");
-        add(SYS_timerfd_settime, working, always, "timers");
+        add(SYS_timerfd_create, {Role::set_up, Role::main}, always, "timers");
+        add(SYS_timerfd_settime, {Role::set_up, Role::main, Role::vcpu, Role::disk, Role::net, Role::vsock},
+            always, "timers");
     }
 
     void add_signals() {
@@ -149,18 +145,17 @@ private:
         add(SYS_poll, every, always, "whether a console can be written");
         add(SYS_epoll_wait, loops, always, "event loops");
         add(SYS_epoll_pwait, loops, always, "event loops");
-        add(SYS_epoll_ctl, working, always, "sources of the event loops");
-        add(SYS_epoll_create1, {Role::set_up, Role::vsock}, always, "event loops");
-        add(SYS_eventfd2, {Role::set_up, Role::main, Role::vcpu}, always,
-            "notifications between threads and KVM");
+        add(SYS_epoll_ctl, {Role::set_up, Role::main, Role::vcpu, Role::net, Role::vsock}, always,
+            "sources of the event loops");
+        add(SYS_epoll_create1, {Role::set_up}, always, "event loops");
+        add(SYS_eventfd2, {Role::set_up}, always, "notifications between threads and KVM");
         add(SYS_fstat, every, always, "what kind of file a descriptor is");
         add(SYS_newfstatat, every, always, "what kind of file a descriptor is (fstat of glibc)",
             {{.argument = 3, .mask = whole, .value = AT_EMPTY_PATH, .meaning = "AT_EMPTY_PATH"}});
         add_fcntl(F_GETFL, "F_GETFL", every, always, "whether a descriptor blocks");
         add_fcntl(F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC", {Role::set_up, Role::main, Role::share}, always,
                   "copies of descriptors");
-        add(SYS_getrandom, {Role::set_up, Role::main, Role::vcpu}, always,
-            "the entropy device, names of files");
+        add(SYS_getrandom, {Role::set_up, Role::main}, always, "the entropy device, names of files");
     }
 
     void add_terminals() {
@@ -173,17 +168,16 @@ private:
         add_ioctl(TIOCGPGRP, "TIOCGPGRP", every, always, "whether this process is in the foreground");
         add_ioctl(TIOCGPTN, "TIOCGPTN", every, always, "whether a terminal is a master");
         add(SYS_getpgrp, every, always, "whether this process is in the foreground");
-        add_ioctl(TIOCGWINSZ, "TIOCGWINSZ", {Role::set_up, Role::main, Role::vcpu}, always,
-                  "size of a virtio console");
-        add_ioctl(TCFLSH, "TCFLSH", devices, {Feature::pty}, "output that the last program did not read");
-        add_ioctl(TIOCGPTPEER, "TIOCGPTPEER", devices, {Feature::pty},
+        add_ioctl(TIOCGWINSZ, "TIOCGWINSZ", {Role::set_up, Role::main}, always, "size of a virtio console");
+        add_ioctl(TCFLSH, "TCFLSH", {Role::main}, {Feature::pty},
+                  "output that the last program did not read");
+        add_ioctl(TIOCGPTPEER, "TIOCGPTPEER", {Role::main}, {Feature::pty},
                   "output that the last program did not read");
     }
 
     void add_sockets() {
         add(SYS_sendto, every, always, "consoles that are sockets, network");
-        add(SYS_recvfrom, {Role::main, Role::vcpu, Role::net, Role::vsock}, always,
-            "consoles that are sockets, network");
+        add(SYS_recvfrom, {Role::main, Role::net, Role::vsock}, always, "consoles that are sockets, network");
         add(SYS_accept4, {Role::main, Role::vsock}, {Feature::unix_console, Feature::vsock}, "clients");
         add(SYS_sendmsg, {Role::net, Role::vsock}, {Feature::stream_net, Feature::vsock}, "frames, packets");
         add(SYS_recvmsg, {Role::vsock}, {Feature::vsock}, "packets");
@@ -208,9 +202,8 @@ private:
         add_ioctl(KVM_GET_REGS, "KVM_GET_REGS", {Role::set_up, Role::vcpu}, always,
                   "whether a CPU is halted for good; where it failed");
         add_ioctl(KVM_IRQ_LINE, "KVM_IRQ_LINE", {Role::set_up, Role::main, Role::vcpu}, always, "interrupts");
-        add_ioctl(KVM_IRQFD, "KVM_IRQFD", {Role::set_up, Role::main, Role::vcpu}, always, "interrupts");
-        add_ioctl(KVM_IOEVENTFD, "KVM_IOEVENTFD", {Role::set_up, Role::main, Role::vcpu}, always,
-                  "notifications of virtio queues");
+        add_ioctl(KVM_IRQFD, "KVM_IRQFD", making, always, "interrupts");
+        add_ioctl(KVM_IOEVENTFD, "KVM_IOEVENTFD", making, always, "notifications of virtio queues");
         add_ioctl(KVM_CREATE_VM, "KVM_CREATE_VM", making, always, "the VM");
         add_ioctl(KVM_CREATE_VCPU, "KVM_CREATE_VCPU", making, always, "CPUs");
         add_ioctl(KVM_CREATE_IRQCHIP, "KVM_CREATE_IRQCHIP", making, always, "interrupt controllers");
