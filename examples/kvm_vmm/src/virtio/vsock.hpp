@@ -91,6 +91,7 @@ private:
 
     using Clock = std::chrono::steady_clock;
     using Id = std::uint64_t;
+    static constexpr Id listener_id = 0;  // in epoll_, beside the streams
 
     /// A connection, or a socket of the host on the way to or from being one.
     struct Stream {
