@@ -41,6 +41,7 @@
 #include "sandbox/allow_list.hpp"
 #include "sandbox/call_names.hpp"
 #include "sandbox/landlock.hpp"
+#include "sandbox/launcher_filter.hpp"
 #include "sandbox/seccomp_filter.hpp"
 #include "sandbox/violation.hpp"
 #include "scratch_directory.hpp"
@@ -597,6 +598,44 @@ TEST_CASE("Sandbox: calls that gain rights are in no list", "[sandbox]") {
             CHECK_FALSE(call.checks.empty());
         }
     }
+}
+
+TEST_CASE("Sandbox: the launcher of a helper can start programs, but not reach other processes",
+          "[sandbox]") {
+    const sandbox::SeccompFilter filter = sandbox::launcher_filter();
+    const Ended end = in_process([&] {
+        ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        if (filter.install() != 0) {
+            ::_exit(1);
+        }
+        // With these arguments, the kernel would find another mistake than EPERM.
+        const auto refused = [](long result, const char* call) {
+            if (result != -1 || errno != EPERM) {
+                report(std::string(call) + ": error " + std::to_string(errno));
+            }
+        };
+        refused(::syscall(SYS_io_uring_setup, 1, nullptr), "io_uring_setup");
+        refused(::syscall(SYS_ptrace, PTRACE_CONT, other_process, nullptr, nullptr), "ptrace");
+        refused(::syscall(SYS_process_vm_readv, ::getpid(), nullptr, 0, nullptr, 0, 1), "process_vm_readv");
+        refused(::syscall(SYS_pidfd_getfd, -1, 0, 0), "pidfd_getfd");
+        refused(::syscall(SYS_keyctl, -1), "keyctl");
+        refused(::syscall(SYS_bpf, -1, nullptr, 0), "bpf");
+        refused(::syscall(SYS_finit_module, -1, nullptr, 0), "finit_module");
+        const pid_t child = ::fork();
+        if (child == 0) {
+            ::execl("/bin/sh", "sh", "-c", "exit 3", nullptr);
+            ::_exit(127);
+        }
+        int status = 0;
+        if (::waitpid(child, &status, 0) != child || exit_code_of(status) != 3) {
+            report("a program: " + std::to_string(status));
+        }
+        if (::unshare(CLONE_NEWNS) != 0 && ::geteuid() == 0) {
+            report("a namespace: error " + std::to_string(errno));  // which passt makes
+        }
+    });
+    CHECK(end.errors.empty());
+    CHECK(end.status == survived);
 }
 
 TEST_CASE("Sandbox: each system call has the name that libseccomp knows", "[sandbox]") {

@@ -205,7 +205,8 @@ private:
     sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
     // This signal comes with the end of the thread that has forked, and only the main thread lasts as long as its process.
-    // The end of the socket has the same effect, unless the program that was started does not react.
+    // The end of the socket has the same effect, also if the process was not permitted to signal this one when it ended,
+    // because it had become another user or had a Landlock domain.
     if (die_with_thread) {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (::getppid() != parent) {
