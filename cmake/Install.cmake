@@ -9,7 +9,9 @@ set(package_dir "${VMSUPERIO_INSTALL_CMAKEDIR}")
 set(fuzz_dir "${CMAKE_INSTALL_DATADIR}/vmsuperio/fuzz")
 
 foreach(library IN ITEMS vmdevice vmsuperio)
-  install(TARGETS ${library} EXPORT ${library}-targets FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+  # CMake before 3.23 ignores the file set of an installed package.
+  install(TARGETS ${library} EXPORT ${library}-targets INCLUDES DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+          FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
   install(
     EXPORT ${library}-targets
     NAMESPACE vmsuperio::

@@ -280,6 +280,29 @@ class PackageTest(unittest.TestCase):
                 self.assertIn(str(used).replace(" ", "\\ ") if str(used) not in commands else str(used), commands)
                 self.assertNotIn(unused.name, commands)
 
+    def test_an_old_cmake(self):
+        # What the package's files see there.
+        for version, works in (("3.19.8", False), ("3.20.0", True)):
+            with self.subTest(version):
+                build = self.scratch / f"cmake {version}"
+                build.mkdir()
+                old = build / "old.cmake"
+                old.write_text(f"set(CMAKE_VERSION {version})\n")
+                result = run("cmake", "-S", HERE / "consumer", "-B", build / "build", "-G", "Ninja",
+                             f"-DCMAKE_CXX_COMPILER={COMPILER}", f"-DCMAKE_PREFIX_PATH={self.prefix}", "-DVERSION=0.2",
+                             f"-DCMAKE_PROJECT_INCLUDE={old}", "-DCOMPONENTS=vmsuperio;vmdevice", "-DSOURCE=both.cpp")
+                if works:
+                    self.assertEqual(result.returncode, 0, result.stdout)
+                    self.assertEqual(self.build_and_run(build / "build").stdout, "ok")
+                else:
+                    self.assertNotEqual(result.returncode, 0)
+                    text = " ".join(result.stdout.split())
+                    self.assertIn("vmsuperio needs CMake 3.20 or newer, which knows C++23; this is 3.19.8.", text)
+                    self.assertEqual(text.count("CMake Error"), 1, result.stdout)
+        # In the tree of a project, and to build or install: CMake itself says so.
+        for path in ("CMakeLists.txt", "packaging/conan/test_package/CMakeLists.txt"):
+            self.assertIn("cmake_minimum_required(VERSION 3.25)", (ROOT / path).read_text().splitlines()[1])
+
     def test_an_old_standard_library_is_refused_in_one_line(self):
         # That of GCC 11: C++23, but no <expected>.
         old = self.scratch / "old library"
