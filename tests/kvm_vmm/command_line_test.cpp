@@ -35,14 +35,32 @@ TEST_CASE("write_command_line: text that the kernel would misread is refused wit
     CHECK(refusal("dyndbg=\"file a.c +p\" -- \"quoted word\"") == "(no error)");
 }
 
-TEST_CASE("has_parameter: only a whole word of the kernel's part counts", "[boot][command_line]") {
-    CHECK(has_parameter("acpi=off", "acpi=off"));
-    CHECK(has_parameter("console=ttyS0 acpi=off quiet", "acpi=off"));
-    CHECK(has_parameter("quiet  acpi=off", "acpi=off"));
-    CHECK_FALSE(has_parameter("", "acpi=off"));
-    CHECK_FALSE(has_parameter("xacpi=off acpi=offx acpi=on", "acpi=off"));
-    CHECK_FALSE(has_parameter("quiet -- acpi=off", "acpi=off"));
-    CHECK(has_parameter("quiet --x acpi=off", "acpi=off"));
+TEST_CASE("has_parameter: words, quotes and the end are those of the kernel's parser",
+          "[boot][command_line]") {
+    CHECK(has_parameter("acpi=off", "acpi", "off"));
+    CHECK(has_parameter("console=ttyS0 acpi=off quiet", "acpi", "off"));
+    CHECK(has_parameter("quiet  acpi=off", "acpi", "off"));
+    CHECK(has_parameter("quiet\tacpi=off\tro", "acpi", "off"));
+    CHECK(has_parameter("acpi=on acpi=off", "acpi", "off"));
+    CHECK_FALSE(has_parameter("", "acpi", "off"));
+    CHECK_FALSE(has_parameter("xacpi=off acpi=offx acpi=on", "acpi", "off"));
+
+    CHECK(has_parameter("quiet acpi=on", "acpi"));
+    CHECK(has_parameter("acpi=", "acpi"));
+    CHECK_FALSE(has_parameter("acpi acpi_osi=Linux =acpi", "acpi"));
+
+    CHECK(has_parameter("\"acpi=off\"", "acpi", "off"));
+    CHECK(has_parameter("acpi=\"off\"", "acpi", "off"));
+    CHECK(has_parameter("acpi=\"a b\" x", "acpi", "a b"));
+    CHECK(has_parameter("\"acpi=a b\" x", "acpi", "a b"));
+    CHECK_FALSE(has_parameter("x=\"a acpi=off b\"", "acpi"));
+    CHECK_FALSE(has_parameter("\"x acpi=off\"", "acpi"));
+    CHECK_FALSE(has_parameter("\"acpi\"=off", "acpi"));
+
+    CHECK_FALSE(has_parameter("quiet -- acpi=off", "acpi"));
+    CHECK_FALSE(has_parameter("quiet\t--\tacpi=off", "acpi"));
+    CHECK_FALSE(has_parameter("quiet \"--\" acpi=off", "acpi"));
+    CHECK(has_parameter("quiet --x --=1 x=\"a -- b\" acpi=off", "acpi"));
 }
 
 TEST_CASE("with_parameters: what is added comes before the arguments of the first process",
@@ -54,6 +72,29 @@ TEST_CASE("with_parameters: what is added comes before the arguments of the firs
     CHECK(with_parameters("quiet --", "a=1") == "quiet a=1 --");
     CHECK(with_parameters("x=\"a -- b\"", "a=1") == "x=\"a -- b\" a=1");
     CHECK(with_parameters("quiet -- single", "") == "quiet -- single");
+}
+
+TEST_CASE("without_pci: Linux is informed that there is no PCI, unless the user says something about it",
+          "[boot][command_line]") {
+    CHECK(without_pci("", 7) == "pci=off");
+    CHECK(without_pci("quiet", 2047) == "quiet pci=off");
+    CHECK(without_pci("quiet ", 2047) == "quiet pci=off");
+    CHECK(without_pci("quiet -- single", 2047) == "quiet pci=off -- single");
+    CHECK(without_pci("quiet -- pci=x", 2047) == "quiet pci=off -- pci=x");
+    CHECK(without_pci("-- single", 2047) == "pci=off -- single");
+    CHECK(without_pci("x=\"pci=conf1\" pci", 2047) == "x=\"pci=conf1\" pci pci=off");
+    CHECK(without_pci("xpci=off pcie_aspm=off", 2047) == "xpci=off pcie_aspm=off pci=off");
+    for (const std::string text :
+         {"pci=off", "pci=conf1 quiet", "quiet \"pci=conf1\"", "pci=\"conf1\"", "pci="}) {
+        CHECK(without_pci(text, 2047) == text);
+    }
+    // No room: the user's text remains.
+    CHECK(without_pci("0123456789", 18) == "0123456789 pci=off");
+    CHECK(without_pci("0123456789", 17) == "0123456789");
+    CHECK(without_pci("", 6).empty());
+    CHECK_THAT(error_of(ExitCode::usage, [] { (void)without_pci("a=\"b", 2047); }),
+               Contains("never closed: a=\"b"));
+    CHECK_THAT(error_of(ExitCode::usage, [] { (void)without_pci("a\nb", 2047); }), Contains("line break"));
 }
 
 TEST_CASE("write_command_line: the text and its NUL are in guest memory, up to the kernel's limit",

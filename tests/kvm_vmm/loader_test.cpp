@@ -89,9 +89,10 @@ TEST_CASE("load_guest: virtio devices are named on the command line only if the 
                                                               machine);
         return text_at(memory, zero_page(memory).hdr.cmd_line_ptr);
     };
-    CHECK(line_for("quiet") == "quiet");
+    CHECK(line_for("quiet") == "quiet pci=off");
     CHECK(line_for("acpi=off -- single") ==
-          "acpi=off virtio_mmio.device=0x1000@0xd0000000:5 virtio_mmio.device=0x200@0xd0001000:16 -- single");
+          "acpi=off virtio_mmio.device=0x1000@0xd0000000:5 virtio_mmio.device=0x200@0xd0001000:16 pci=off "
+          "-- single");
 }
 
 TEST_CASE("ImageFile: a read past the end, or of a file that has shrunk, is an error that says so",
@@ -309,7 +310,7 @@ TEST_CASE("load_guest: the zero page of a bzImage with initrd describes all of i
     CHECK(page.hdr.loadflags == LOADED_HIGH);
     CHECK(std::uint32_t{page.hdr.code32_start} == 2 * mib);
     CHECK(std::uint64_t{page.hdr.setup_data} == 0);
-    CHECK(text_at(memory, page.hdr.cmd_line_ptr) == "console=ttyS0");
+    CHECK(text_at(memory, page.hdr.cmd_line_ptr) == "console=ttyS0 pci=off");
     REQUIRE(guest.initrd);
     CHECK(std::uint32_t{page.hdr.ramdisk_image} == guest.initrd->address);
     CHECK(std::uint32_t{page.hdr.ramdisk_size} == 5000);
@@ -366,7 +367,8 @@ TEST_CASE("load_guest: for a vmlinux the header in the zero page is made by the 
     CHECK(std::uint32_t{page.hdr.header} == 0x53726448U);
     CHECK(std::uint16_t{page.hdr.boot_flag} == 0xAA55);
     CHECK(page.hdr.type_of_loader == 0xFF);
-    CHECK(text_at(memory, page.hdr.cmd_line_ptr) == "quiet");
+    CHECK(text_at(memory, page.hdr.cmd_line_ptr) == "quiet pci=off");
+    CHECK(guest.command_line == "quiet pci=off");
     CHECK(page.e820_entries == 4);
 }
 
@@ -393,7 +395,7 @@ TEST_CASE("load_guest: a PVH kernel gets start info, module list and memory map"
     CHECK(u64(module) == guest.initrd->address);
     CHECK(u64(module + 8) == 5000);
     CHECK(u64(module + 16) == 0);
-    CHECK(text_at(memory, u64(layout::pvh_info + 24)) == "console=ttyS0");
+    CHECK(text_at(memory, u64(layout::pvh_info + 24)) == "console=ttyS0 pci=off");
     CHECK(u64(u64(layout::pvh_info + 32)) == 0x2052'5450'2044'5352U);
     const auto map = memory_map(memory);
     REQUIRE(u32(48) == map.size());

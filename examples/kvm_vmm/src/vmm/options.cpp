@@ -537,7 +537,9 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
     app.set_version_flag("--version", "kvm_vmm " VMSUPERIO_VERSION_STRING);
     app.add_option("--kernel", config.kernel, "Kernel image; required")->type_name("IMAGE");
     add_path(app, "--initrd", config.initrd, "Initial RAM disk");
-    app.add_option("--cmdline", config.cmdline, "Kernel command line")
+    app.add_option(
+           "--cmdline", config.cmdline,
+           "Kernel command line. pci=off is added unless it has a parameter pci=VALUE: there is no PCI")
         ->type_name("STRING")
         ->capture_default_str();
     app.add_option_function<std::string>(

@@ -87,7 +87,7 @@ void VirtualMachine::log_set_up() const {
     log(LogLevel::info, "a VM with " + std::to_string(config_.cpus) + " CPU(s) and " +
                             std::to_string(memory_.size() >> 20U) + " MiB, kernel " + config_.kernel +
                             " (entered by " + std::string(to_string(guest_->entry.protocol)) + "), initrd " +
-                            config_.initrd.value_or("none") + ", command line: " + config_.cmdline);
+                            config_.initrd.value_or("none") + ", command line: " + guest_->command_line);
     std::string devices;
     for (const ObservedDevice& device : observer_.devices().devices()) {
         devices += ' ' + device.name;

@@ -67,11 +67,14 @@ LoadedGuest load_guest(GuestMemory& memory, const BootImages& images, const Boot
     if (images.initrd != nullptr) {
         guest.initrd = load_initrd(memory, *images.initrd, guest.kernel);
     }
-    const std::string text = has_parameter(options.command_line, "acpi=off")
-                                 ? with_parameters(options.command_line, device_parameters(machine))
-                                 : options.command_line;
+    const std::uint32_t limit = guest.kernel.command_line_limit;
+    guest.command_line = has_parameter(options.command_line, "acpi", "off")
+                             ? with_parameters(options.command_line, device_parameters(machine))
+                             : options.command_line;
+    guest.command_line =
+        without_pci(guest.command_line, longest_command_line(layout::command_line_space, limit));
     const std::uint64_t command_line =
-        write_command_line(memory, layout::command_line_space, text, guest.kernel.command_line_limit);
+        write_command_line(memory, layout::command_line_space, guest.command_line, limit);
     const std::uint64_t rsdp = write_acpi_tables(memory, layout::acpi_tables, machine);
     write_mptable(memory, machine);
     guest.entry.protocol = guest.kernel.protocol;

@@ -30,6 +30,7 @@ struct LoadedGuest {
     BootCpu boot_cpu;
     KernelImage kernel;
     std::optional<Initrd> initrd;
+    std::string command_line;  ///< that of the options, with what this machine adds
 };
 
 /// The opened files of a guest.
