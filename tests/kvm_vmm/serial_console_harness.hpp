@@ -94,8 +94,10 @@ public:
         device_->pio_write(base, offset, {&value, 1});
     }
     std::size_t loop(int timeout_ms = 0) { return events_.run_once(timeout_ms); }
-    /// Runs the event loop until it has nothing to do. The test fails if that never happens.
+    /// Runs the event loop until it has nothing to do, as if the time for which bytes wait for others had passed. The test
+    /// fails if that never happens.
     void settle() {
+        console_.end_join();
         for (int i = 0; loop() != 0; ++i) {
             REQUIRE(i < 100'000);
         }

@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <optional>
 #include <random>
+#include <span>
 #include <string>
+#include <string_view>
 #include <sys/epoll.h>
 #include <thread>
 #include <unistd.h>
@@ -192,6 +194,226 @@ TEST_CASE("SerialConsole: bytes kept for a reader that went away are counted as 
     CHECK(harness.console().unsent() == 0);
     CHECK(harness.counts().bytes_lost == waiting);
     CHECK((harness.read(line_status) & thr_empty) != 0);
+}
+
+namespace {
+
+std::span<const std::uint8_t> bytes_of(std::string_view text) {
+    return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+}
+
+// A channel whose reader sees where each write ended.
+struct Packets {
+    // Returns whether the channel wants to be called at the end of the time.
+    bool send(std::string_view text) {
+        const auto sent = channel.send(bytes_of(text), true);
+        REQUIRE(sent);
+        CHECK(sent->taken == text.size());
+        return sent->joins;
+    }
+    // What one write passed on; empty for none.
+    [[nodiscard]] std::string packet() const {
+        std::array<char, 4096> bytes{};
+        const ssize_t count = ::read(pipe.read_end.get(), bytes.data(), bytes.size());
+        return {bytes.data(), static_cast<std::size_t>(std::max<ssize_t>(count, 0))};
+    }
+
+    Pipe pipe = make_pipe(O_NONBLOCK | O_DIRECT);
+    OutputChannel channel{vmsuperio::FdWriter::borrow(pipe.write_end.get())};
+};
+
+}  // namespace
+
+TEST_CASE("OutputChannel: bytes that come one by one are written together, the first one at once",
+          "[console]") {
+    Packets output;
+    CHECK(output.send("a"));
+    CHECK(output.packet() == "a");
+    // No further request for the same time.
+    CHECK_FALSE(output.send("b"));
+    CHECK_FALSE(output.send("c"));
+    CHECK(output.packet().empty());
+    CHECK(output.channel.unsent() == 2);
+    CHECK_FALSE(output.channel.waiting());  // for the reader
+    SECTION("up to the end of the line") {
+        CHECK_FALSE(output.send("\n"));
+        CHECK(output.packet() == "bc\n");
+        CHECK(output.channel.unsent() == 0);
+        CHECK_FALSE(output.send("d"));
+        CHECK(output.packet().empty());
+    }
+    SECTION("up to several bytes at once, which come in order") {
+        CHECK_FALSE(output.send("de"));
+        CHECK(output.packet() == "bcde");
+    }
+    SECTION("up to the end of the time, which continues while bytes come") {
+        CHECK(output.channel.end_join());
+        CHECK(output.packet() == "bc");
+        CHECK_FALSE(output.send("d"));
+        CHECK(output.packet().empty());
+        CHECK(output.channel.end_join());
+        CHECK(output.packet() == "d");
+        CHECK_FALSE(output.channel.end_join());
+        CHECK(output.send("e"));
+        CHECK(output.packet() == "e");
+    }
+    SECTION("up to a limit") {
+        for (std::size_t i = 2; i < OutputChannel::join_limit; ++i) {
+            CHECK_FALSE(output.send("x"));
+        }
+        CHECK(output.packet().empty());
+        CHECK_FALSE(output.send("y"));
+        CHECK(output.packet() == "bc" + std::string(OutputChannel::join_limit - 2, 'x') + 'y');
+    }
+    SECTION("up to a flush, which ends the time") {
+        output.channel.flush();
+        CHECK(output.packet() == "bc");
+        CHECK(output.send("d"));
+        CHECK(output.packet() == "d");
+    }
+    SECTION("not for a reader that has gone: they are counted") {
+        output.channel.detach();
+        CHECK(output.channel.unsent() == 0);
+        CHECK(output.channel.take_dropped() == 2);
+        CHECK_FALSE(output.send("d"));
+        CHECK_FALSE(output.channel.end_join());
+    }
+}
+
+TEST_CASE("OutputChannel: bytes that wait when the peer leaves are for the next one", "[console]") {
+    std::signal(SIGPIPE, SIG_IGN);
+    Packets first;
+    Packets next;
+    OutputChannel channel(OutputChannel::Readers::come_and_go);
+    const auto send = [&channel](std::string_view text) {
+        const auto sent = channel.send(bytes_of(text), true);
+        REQUIRE(sent);
+        CHECK(sent->taken == text.size());
+        return sent->joins;
+    };
+    CHECK_FALSE(send("before"));
+    channel.attach(vmsuperio::FdWriter::borrow(first.pipe.write_end.get()));
+    channel.flush();
+    CHECK(first.packet() == "before");
+    CHECK(send("a"));
+    CHECK_FALSE(send("b"));
+    SECTION("which is noticed") { channel.detach(); }
+    SECTION("which the next line finds out") {
+        first.pipe.read_end.reset();
+        CHECK_FALSE(send("\n"));
+    }
+    SECTION("which the end of the time finds out") {
+        first.pipe.read_end.reset();
+        CHECK(channel.end_join());
+        CHECK_FALSE(channel.end_join());
+    }
+    CHECK(channel.unsent() == 0);
+    CHECK_FALSE(send("c"));
+    channel.attach(vmsuperio::FdWriter::borrow(next.pipe.write_end.get()));
+    channel.flush();
+    const std::string text = next.packet();
+    CHECK((text == "bc" || text == "b\nc"));
+    CHECK(channel.take_dropped() == 0);
+    std::signal(SIGPIPE, SIG_DFL);
+}
+
+TEST_CASE("OutputChannel: lines, several bytes at once and other writers' bytes are not held back",
+          "[console]") {
+    Packets output;
+    for (const std::string_view text : {"\n", "ab", "\n", "cd\n"}) {
+        CHECK_FALSE(output.send(text));
+        CHECK(output.packet() == text);
+    }
+    for (const std::string_view text : {"e", "f"}) {  // without `join`
+        const auto sent = output.channel.send(bytes_of(text));
+        REQUIRE(sent);
+        CHECK_FALSE(sent->joins);
+        CHECK(output.packet() == text);
+    }
+}
+
+TEST_CASE(
+    "OutputChannel: bytes that wait are counted if their write fails, and the error is that of the last one",
+    "[console]") {
+    std::signal(SIGPIPE, SIG_IGN);
+    Packets output;
+    CHECK(output.send("a"));
+    CHECK_FALSE(output.send("b"));
+    output.pipe.read_end.reset();
+    SECTION("by the end of a line") {
+        CHECK_FALSE(output.channel.send(bytes_of("\n"), true));
+        CHECK(output.channel.take_dropped() == 1);
+    }
+    SECTION("by the end of the time") {
+        CHECK(output.channel.end_join());
+        CHECK(output.channel.take_dropped() == 1);
+        CHECK_FALSE(output.channel.end_join());
+    }
+    CHECK(output.channel.unsent() == 0);
+    std::signal(SIGPIPE, SIG_DFL);
+}
+
+TEST_CASE("OutputChannel: bytes that wait become those of a slow reader", "[console]") {
+    Packets output;
+    CHECK(output.send("a"));
+    CHECK_FALSE(output.send("b"));
+    const std::string filling(1 << 20, 'x');
+    while (::write(output.pipe.write_end.get(), filling.data(), 4096) > 0) {
+    }
+    const auto sent = output.channel.send(bytes_of("\n"), true);
+    REQUIRE(sent);
+    CHECK(sent->taken == 1);
+    CHECK(sent->waiting);
+    CHECK(output.channel.waiting());
+    CHECK_FALSE(output.send("c"));
+    std::string last;
+    for (std::string packet; !(packet = output.packet()).empty(); last = packet) {
+    }
+    output.channel.flush();
+    CHECK(output.packet() == "b\nc");
+}
+
+TEST_CASE("SerialConsole: the event loop writes bytes that wait for others, and rests after that",
+          "[console]") {
+    const Pipe output = make_pipe();
+    Harness harness(-1, output.write_end.get());
+    harness.settle();
+    for (const char c : std::string("login: ")) {
+        harness.write(data_register, static_cast<std::uint8_t>(c));
+    }
+    CHECK(read_all(output.read_end.get()) == "l");
+    CHECK(harness.console().unsent() == 6);
+    const auto started = std::chrono::steady_clock::now();
+    REQUIRE(harness.loop(10'000) == 1);
+    CHECK(std::chrono::steady_clock::now() - started < std::chrono::seconds(5));
+    CHECK(read_all(output.read_end.get()) == "ogin: ");
+    CHECK(harness.console().unsent() == 0);
+    REQUIRE(harness.loop(10'000) == 1);  // nothing came within the time
+    CHECK(harness.loop(50) == 0);
+    harness.write(data_register, '#');
+    harness.write(data_register, ' ');
+    harness.console().end_join();  // as at the end of the VM
+    CHECK(read_all(output.read_end.get()) == "# ");
+    CHECK(harness.counts().bytes_lost == 0);
+}
+
+TEST_CASE("SerialConsole: the next guest on the same back end sends what waited, and its own bytes",
+          "[console]") {
+    const Pipe output = make_pipe();
+    EventManager events;
+    const auto backend = use_descriptors(-1, output.write_end.get());
+    for (const std::string text : {"ab", "cd"}) {
+        const auto interrupt = vmsuperio::EventFdTrigger::create();
+        REQUIRE(interrupt);
+        SerialConsole console(events, *backend, *interrupt->duplicate(),
+                              vmsuperio::TransmitPolicy::back_pressure, [](ConsoleCommand) {});
+        for (const char c : text) {
+            const auto byte = static_cast<std::uint8_t>(c);
+            console.device()->pio_write(base, data_register, {&byte, 1});
+        }
+    }
+    CHECK(read_all(output.read_end.get()) == "abc");
+    CHECK(backend->output().unsent() == 1);
 }
 
 TEST_CASE("OutputQueue: bytes come out in order, however they are added and removed, and it never overflows",

@@ -175,12 +175,14 @@ TEST_CASE("Serial peers: if a peer reads nothing and leaves, the output that wai
     CHECK(sent >= OutputQueue::capacity);  // the kernel keeps some as well
     REQUIRE(sent < text.size());
     REQUIRE(port.harness.console().unsent() > OutputQueue::capacity);
-    port.harness.settle();
+    port.harness.settle();  // the kernel may take some more
+    const std::size_t waiting = port.harness.console().unsent();
+    CHECK(waiting > OutputQueue::capacity / 2);
     // The guest does not listen, so nothing is read; even so, the peer's end is noticed, once.
     first.reset();
     port.notice(false);
     CHECK(port.harness.console().unsent() == 0);
-    CHECK(port.harness.counts().bytes_lost >= OutputQueue::capacity);
+    CHECK(port.harness.counts().bytes_lost >= waiting - 1);  // the UART's own byte is sent later
     for (int i = 0; i < 20; ++i) {
         CHECK(port.harness.loop() == 0);
     }
@@ -351,6 +353,7 @@ TEST_CASE("Serial peers: a client that leaves with unread output causes an error
     vmsuperio::UniqueFd client = port.come_and_be_noticed();
     REQUIRE(::write(client.get(), "typed", 5) == 5);
     port.send("unread");
+    port.harness.settle();
     client.reset();  // resets the connection, as the client had not read
     // The guest's write detects it first.
     port.send("for the next one");

@@ -9,24 +9,29 @@
 
 #include "console/output_channel.hpp"
 #include "event/notifier.hpp"
+#include "event/timer.hpp"
 
 namespace kvm_vmm {
 
-/// The writer of a UART (vmsuperio::Writer): sends to a channel, and wakes the event loop when output begins
-/// to wait there. It is called with the UART's lock held, in the thread that accesses the UART.
+/// The writer of a UART (vmsuperio::Writer): sends to a channel, wakes the event loop when output begins
+/// to wait there, and sets `join` when bytes may begin to wait for others (OutputChannel::end_join). It is called with the UART's lock held, in the thread that accesses the UART.
 class ChannelWriter {
 public:
-    /// Both must outlive the writer.
-    ChannelWriter(OutputChannel& channel, Notifier& wake) noexcept : channel_(&channel), wake_(&wake) {}
+    /// All must outlive the writer.
+    ChannelWriter(OutputChannel& channel, Notifier& wake, Timer& join) noexcept
+        : channel_(&channel), wake_(&wake), join_(&join) {}
 
     [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes) {
-        const auto sent = channel_->send(bytes);
+        const auto sent = channel_->send(bytes, true);
         if (!sent) {
             return std::unexpected(sent.error());
         }
         if (sent->waiting && !waiting_) {
             waiting_ = true;
             wake_->notify();
+        }
+        if (sent->joins) {
+            join_->set_after(OutputChannel::join_time);
         }
         return sent->taken;
     }
@@ -40,6 +45,7 @@ public:
 private:
     OutputChannel* channel_;
     Notifier* wake_;
+    Timer* join_;
     bool waiting_{false};  // output waits, and the event loop knows it
 };
 

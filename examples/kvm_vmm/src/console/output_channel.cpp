@@ -45,8 +45,13 @@ void OutputChannel::detach() {
     reader_.reset();
 }
 
+// The reader has gone. What it was not offered yet is for the next one.
 void OutputChannel::drop_queue() noexcept {
-    dropped_ += queue_.size();
+    if (std::exchange(held_, false) && forgets_failed_reader_) {
+        (void)history_.write(queue_.bytes());
+    } else {
+        dropped_ += queue_.size();
+    }
     queue_.clear();
 }
 
@@ -63,18 +68,59 @@ std::expected<std::size_t, std::error_code> OutputChannel::write_locked(std::spa
     return bytes.size();
 }
 
-std::expected<OutputChannel::Sent, std::error_code> OutputChannel::send(std::span<const std::uint8_t> bytes) {
+std::expected<OutputChannel::Sent, std::error_code> OutputChannel::send(std::span<const std::uint8_t> bytes,
+                                                                        bool join) {
     const LockGuard lock(mutex_);
+    const bool alone = join && bytes.size() == 1 && bytes.front() != '\n';
+    if (alone && joining_ && reader_ && (held_ || queue_.empty()) && queue_.size() < join_limit) {
+        held_ = true;
+        (void)queue_.push(bytes);
+        return Sent{.taken = 1, .waiting = false, .joins = false};
+    }
+    if (held_) {
+        return send_held(bytes);
+    }
     std::size_t taken = 0;
+    bool joins = false;
     if (queue_.empty()) {
         const auto written = write_locked(bytes);
         if (!written) {
             return std::unexpected(written.error());
         }
         taken = *written;
+        joins = alone && taken == 1 && !joining_ && reader_.has_value();
+        joining_ = joining_ || joins;
     }
     taken += queue_.push(bytes.subspan(taken));
-    return Sent{.taken = taken, .waiting = !queue_.empty()};
+    return Sent{.taken = taken, .waiting = !queue_.empty(), .joins = joins};
+}
+
+// With the bytes that wait for these.
+std::expected<OutputChannel::Sent, std::error_code> OutputChannel::send_held(
+    std::span<const std::uint8_t> bytes) {
+    const std::size_t taken = queue_.push(bytes);
+    const auto written = reader_->write(queue_.bytes());
+    if (written) {
+        held_ = false;
+        queue_.drop_front(*written);
+        return Sent{.taken = taken, .waiting = !queue_.empty(), .joins = false};
+    }
+    drop_queue();
+    if (!forgets_failed_reader_) {
+        dropped_ -= taken;
+        return std::unexpected(written.error());
+    }
+    reader_.reset();
+    return Sent{.taken = taken, .waiting = false, .joins = false};
+}
+
+bool OutputChannel::end_join() {
+    const LockGuard lock(mutex_);
+    joining_ = held_;
+    if (held_) {
+        flush_locked();
+    }
+    return joining_;
 }
 
 std::expected<std::size_t, std::error_code> OutputChannel::write(std::span<const std::uint8_t> bytes) {
@@ -84,6 +130,7 @@ std::expected<std::size_t, std::error_code> OutputChannel::write(std::span<const
 
 void OutputChannel::flush() {
     const LockGuard lock(mutex_);
+    joining_ = false;
     flush_locked();
 }
 
@@ -120,6 +167,7 @@ void OutputChannel::flush_locked() {
     const auto bytes = queue_.bytes();
     const auto written = reader_->write(bytes.first(std::min(bytes.size(), at_a_time)));
     if (written) {
+        held_ = false;
         queue_.drop_front(*written);
         return;
     }

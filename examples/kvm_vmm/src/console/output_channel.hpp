@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
@@ -30,6 +31,12 @@ using sandbox::OutputLeft;
 ///   reader receives them first, once. A write that fails means that the reader has disconnected.
 ///
 /// Output that is queued for a reader that disconnects is dropped, because it is for no other reader.
+///
+/// Linux prints its own messages byte by byte, and a write for each of them would wake the reader as often. So with
+/// `join`, a byte that follows another one within `join_time` waits for the end of the line, for more than one byte
+/// at once, as programs' output arrives, or for the end of that time, whatever is first. A byte after a pause, such as
+/// the echo of a key, is written at once. If the reader disconnects meanwhile, bytes that wait are for the next one, or
+/// counted as dropped with `Readers::one`.
 class OutputChannel {
 public:
     enum class Readers : std::uint8_t { one, come_and_go };
@@ -38,7 +45,11 @@ public:
     struct Sent {
         std::size_t taken;  ///< fewer than offered if the queue is full
         bool waiting;       ///< whether flush() has something to do once the reader takes more
+        bool joins;         ///< call end_join() after `join_time`: bytes may wait for that from now on
     };
+    static constexpr std::chrono::milliseconds join_time{4};
+    /// At most this many bytes wait.
+    static constexpr std::size_t join_limit = 256;
 
     explicit OutputChannel(Readers readers);
     ~OutputChannel();
@@ -54,7 +65,10 @@ public:
     void detach();
 
     /// Sends output of the guest. Bytes that the reader does not take are queued.
-    [[nodiscard]] std::expected<Sent, std::error_code> send(std::span<const std::uint8_t> bytes);
+    [[nodiscard]] std::expected<Sent, std::error_code> send(std::span<const std::uint8_t> bytes,
+                                                            bool join = false);
+    /// Writes the bytes that wait for others. Returns whether to call this again after `join_time`.
+    [[nodiscard]] bool end_join();
     /// The same without a queue: bytes that the reader does not take are not taken.
     [[nodiscard]] std::expected<std::size_t, std::error_code> write(std::span<const std::uint8_t> bytes);
     /// Offers queued output to the reader again, a limited amount at a time. If that fails, it is dropped.
@@ -65,8 +79,11 @@ public:
     /// the handler of that signal. Returns what is left.
     [[nodiscard]] static OutputLeft flush_all() noexcept;
 
-    /// Whether anything is queued for the reader.
-    [[nodiscard]] bool waiting() const { return unsent() != 0; }
+    /// Whether anything is queued because the reader did not take it.
+    [[nodiscard]] bool waiting() const {
+        const LockGuard lock(mutex_);
+        return !queue_.empty() && !held_;
+    }
     [[nodiscard]] std::size_t unsent() const {
         const LockGuard lock(mutex_);
         return queue_.size();
@@ -84,6 +101,8 @@ private:
     [[nodiscard]] OutputLeft try_flush() noexcept;
     [[nodiscard]] std::expected<std::size_t, std::error_code> write_locked(
         std::span<const std::uint8_t> bytes) KVM_VMM_REQUIRES(mutex_);
+    [[nodiscard]] std::expected<Sent, std::error_code> send_held(std::span<const std::uint8_t> bytes)
+        KVM_VMM_REQUIRES(mutex_);
 
     bool forgets_failed_reader_;
     mutable Mutex mutex_;
@@ -91,6 +110,9 @@ private:
     OutputQueue queue_ KVM_VMM_GUARDED_BY(mutex_);
     vmsuperio::RingWriter history_ KVM_VMM_GUARDED_BY(mutex_);
     std::size_t dropped_ KVM_VMM_GUARDED_BY(mutex_){0};
+    bool joining_ KVM_VMM_GUARDED_BY(mutex_){false};  // end_join() will be called
+    bool held_ KVM_VMM_GUARDED_BY(mutex_){
+        false};  // while joining_: the queue waits for bytes, not for the reader
 };
 
 }  // namespace kvm_vmm

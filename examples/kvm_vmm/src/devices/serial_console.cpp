@@ -21,8 +21,9 @@ SerialConsole::SerialConsole(EventManager& events, SerialBackend& backend,
                     patience_limited_ = false;
                     line_.deliver();
                 }),
+      join_(events, CLOCK_MONOTONIC, [this] { end_join(); }),
       device_(std::make_shared<Uart>(ConsoleUart<Serial>(
-          Serial(std::move(interrupt), Events(*metrics_), ChannelWriter(backend_.output(), wake_)),
+          Serial(std::move(interrupt), Events(*metrics_), ChannelWriter(backend_.output(), wake_, join_)),
           input_patience, [this] { wake_.notify(); }))),
       line_(events, backend, *this, std::move(on_command)) {
     with_uart([transmit_policy](auto& uart) {
@@ -43,6 +44,19 @@ void SerialConsole::on_wake() {
 }
 
 // --- Output
+
+void SerialConsole::end_join() {
+    OutputChannel& output = backend_.output();
+    if (output.end_join()) {
+        join_.set_after(OutputChannel::join_time);
+    }
+    if (const std::size_t lost = output.take_dropped(); lost != 0) {
+        resume_output(lost);
+    }
+    if (output.waiting()) {
+        line_.update_watches();
+    }
+}
 
 std::shared_ptr<vmdevice::DevicePio> SerialConsole::device() const { return device_; }
 

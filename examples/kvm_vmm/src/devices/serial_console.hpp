@@ -68,6 +68,9 @@ public:
     /// there is no reader.
     [[nodiscard]] std::size_t unsent();
 
+    /// Sends output that waits for more of it (OutputChannel).
+    void end_join();
+
     /// Reports failures of the guest's accesses on the host's side to `log`.
     void log_errors(const DeviceErrorLog& log) {
         device_->with_lock([&log](auto& device) { device.set_error_handler(log); });
@@ -101,6 +104,7 @@ private:
     std::optional<EventManager::SubscriptionId> wake_subscription_;
     Timer patience_;
     bool patience_limited_{false};  // the timer is set
+    Timer join_;
 
     std::shared_ptr<Uart> device_;
     ConsoleLine line_;

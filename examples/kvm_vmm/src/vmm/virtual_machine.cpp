@@ -369,6 +369,9 @@ VmEnd VirtualMachine::run() {
 }
 
 void VirtualMachine::finish_output() {
+    for (const std::unique_ptr<SerialConsole>& console : controls_.consoles) {
+        console->end_join();
+    }
     const auto unsent = [this] {
         std::size_t bytes = 0;
         for (const std::unique_ptr<SerialConsole>& console : controls_.consoles) {
