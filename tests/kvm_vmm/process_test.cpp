@@ -3,10 +3,12 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <sstream>
 #include <string>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <vector>
 
 #include <vmsuperio/linux/unique_fd.hpp>
@@ -393,4 +395,27 @@ TEST_CASE("kvm_vmm: signals are handled during the delay before a restart", "[pr
     job.send(SIGINT);
     CHECK(job.wait() == 128 + SIGINT);
     CHECK(std::chrono::steady_clock::now() - before < std::chrono::milliseconds(1400));
+}
+
+TEST_CASE("kvm_vmm: the memory of the program that only the start needed is returned, except for debuggers",
+          "[program]") {
+    REQUIRE_KVM();
+    // Pages of files that are mapped, after the start.
+    const auto file_pages = [](const std::vector<std::string>& options) {
+        const ScratchDirectory directory;
+        const Job vmm(with_kernel(directory, say_and_spin, options));
+        CHECK(vmm.next_byte() == '!');
+        ::usleep(300'000);
+        std::istringstream statm(slurp("/proc/" + std::to_string(vmm.pid()) + "/statm"));
+        std::uint64_t size = 0;
+        std::uint64_t resident = 0;
+        std::uint64_t of_files = 0;
+        statm >> size >> resident >> of_files;
+        return of_files;
+    };
+    const std::uint64_t kept = file_pages({"--core-dumps"});
+    const std::uint64_t returned = file_pages({});
+    CAPTURE(kept, returned);
+    CHECK(returned > 0);
+    CHECK(returned < kept * 9 / 10);
 }

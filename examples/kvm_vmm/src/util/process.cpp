@@ -3,14 +3,20 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
 #include <csignal>
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <dirent.h>
 #include <fcntl.h>
+#include <link.h>
 #include <memory>
 #include <pthread.h>
+#include <span>
 #include <string_view>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -151,6 +157,21 @@ void take_over_process(std::span<const char* const> arguments) {
 }
 
 void allow_core_dumps() noexcept { ::prctl(PR_SET_DUMPABLE, 1); }
+
+void return_program_pages() noexcept {
+    const auto return_read_only = [](dl_phdr_info* object, std::size_t, void*) {
+        static const auto page_size = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+        for (const ElfW(Phdr) & part : std::span(object->dlpi_phdr, object->dlpi_phnum)) {
+            if (part.p_type == PT_LOAD && (part.p_flags & PF_W) == 0) {
+                const std::uintptr_t start = (object->dlpi_addr + part.p_vaddr) & ~(page_size - 1);
+                const std::uintptr_t end = object->dlpi_addr + part.p_vaddr + part.p_memsz;
+                ::madvise(std::bit_cast<void*>(start), end - start, MADV_DONTNEED);
+            }
+        }
+        return 0;
+    };
+    ::dl_iterate_phdr(return_read_only, nullptr);
+}
 
 void end_by_signal(int signal) noexcept {
     std::signal(signal, SIG_DFL);

@@ -25,6 +25,11 @@ void take_over_process(std::span<const char* const> arguments);
 /// For developers: core dumps are written again, and debuggers may attach. Guest RAM is left out of dumps.
 void allow_core_dumps() noexcept;
 
+/// Returns the memory of those parts of the program and its libraries that hold what their files hold: most of that was
+/// needed by the start-up alone. What is needed again is mapped again when it is accessed, from the page cache. A
+/// debugger's breakpoints are lost by it.
+void return_program_pages() noexcept;
+
 /// Ends this process by `signal`, so that its parent can see the signal. Returns only if that fails.
 void end_by_signal(int signal) noexcept;
 

@@ -15,6 +15,7 @@
 #include "sandbox/sandbox.hpp"
 #include "sandbox/violation.hpp"
 #include "util/log.hpp"
+#include "util/process.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -206,6 +207,9 @@ std::string VirtualMachine::status() const {
 }
 
 void VirtualMachine::look_for_halt() {
+    if (!std::exchange(settled_, true) && !config_.core_dumps) {
+        return_program_pages();  // now, when the CPUs run: it takes no time of the start
+    }
     summarize_log(false);
     if (write_timer_set_) {
         halt_pace_.wake();  // the guest writes without returning from KVM_RUN

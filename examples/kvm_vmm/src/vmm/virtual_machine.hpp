@@ -161,6 +161,7 @@ private:
     std::optional<Timer> halt_timer_;
     HaltPace halt_pace_;
     bool resting_{false};
+    bool settled_{false};  // the first look at the CPUs has taken place
     // The last member, so that the threads have ended before the objects that they use are destroyed.
     std::vector<std::unique_ptr<VcpuThread>> threads_;
 };
