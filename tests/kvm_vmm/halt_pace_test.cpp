@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "vmm/halt_pace.hpp"
 
+#include <algorithm>
 #include <chrono>
+#include <utility>
+#include <vector>
 
 #include "catch.hpp"
 
@@ -121,4 +124,63 @@ TEST_CASE("Halt pace: a guest that runs while it is checked is checked again", "
     REQUIRE(guest.look(0).check);
     CHECK_FALSE(guest.look(0.9).check);
     CHECK(guest.look(0).check);
+}
+
+TEST_CASE(
+    "Halt pace: the guest is at rest from the interval of 320 ms on, and looks are never more than 10.24 s "
+    "apart",
+    "[halt]") {
+    HaltPace pace;
+    HaltPace::Time now{};
+    HaltPace::Time next = HaltPace::shortest;
+    std::vector<HaltPace::Time> intervals;
+    bool rested = false;
+    for (int i = 0; i < 20; ++i) {
+        now += next;
+        const HaltPace::Look look = pace.look({});
+        next = look.next;
+        if (look.check) {
+            continue;
+        }
+        // At rest exactly if the interval says so.
+        CHECK(pace.resting() == (look.next >= HaltPace::rest_after));
+        if (pace.resting() && !rested) {
+            rested = true;
+            CHECK(look.next == HaltPace::rest_after);
+            CHECK(now <= 700ms);  // 20 + 40 + ... + 320 ms, and the check
+        }
+        intervals.push_back(look.next);
+    }
+    CHECK(rested);
+    CHECK(std::ranges::is_sorted(intervals));
+    CHECK(intervals.back() == HaltPace::longest);
+    CHECK(intervals.back() == 10'240ms);
+}
+
+TEST_CASE("Halt pace: an eighth of the time is busy, a little less is not", "[halt]") {
+    for (const bool busy : {false, true}) {
+        HaltPace pace;
+        HaltPace::Time used{};
+        HaltPace::Time next = HaltPace::shortest;
+        for (int i = 0; i < 100; ++i) {
+            used += next / 8 - (busy ? 0ns : 1ns);
+            const HaltPace::Look look = pace.look(used);
+            CHECK_FALSE(look.check);
+            next = look.next;
+            if (busy) {
+                REQUIRE(next == HaltPace::shortest);
+            }
+        }
+        CHECK(pace.resting() == !busy);
+    }
+}
+
+TEST_CASE("Halt pace: the time that a check takes causes no other one, but more than that does", "[halt]") {
+    for (const auto& [used_by_check, again] : {std::pair{499us, false}, std::pair{500us, true}}) {
+        HaltPace pace;
+        (void)pace.look(20ms);
+        REQUIRE(pace.look(20ms).check);
+        CHECK_FALSE(pace.look(20ms + used_by_check).check);
+        CHECK(pace.look(20ms + used_by_check).check == again);
+    }
 }
