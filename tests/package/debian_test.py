@@ -16,6 +16,27 @@ ROOT = HERE.parent.parent
 COMPILER = os.environ["CXX"]
 BUILD = Path(os.environ["VMSUPERIO_BUILD_DIR"])
 NEEDED = ("dpkg-buildpackage", "dh", "lintian", "fakeroot")
+# In a fresh Debian, as root; the packages and the consumer are in /tmp.
+IN_FRESH_SYSTEM = r"""
+set -eu
+files() {
+    find / -xdev '(' -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/cache -o -path /var/log \
+        -o -path /var/lib/apt -o -path '/var/lib/dpkg/*-old' ')' -prune -o -print | LC_ALL=C sort
+}
+files >/tmp/before
+apt-get -q install -y --no-install-recommends /tmp/*.deb
+kvm_vmm --version
+status=0
+kvm_vmm --kernel /bin/true 2>/tmp/refusal || status=$?
+[ $status = 4 ] && [ "$(wc -l </tmp/refusal)" = 1 ] && grep -q '^kvm_vmm: cannot open /dev/kvm: ' /tmp/refusal
+cmake -S /tmp/consumer -B /tmp/build
+cmake --build /tmp/build
+/tmp/build/consumer
+apt-get -q purge -y kvm-vmm libvmsuperio-dev
+files >/tmp/after
+diff /tmp/before /tmp/after
+echo "nothing is left"
+"""
 
 
 def run(*command, **options):
@@ -74,6 +95,19 @@ class DebianTest(unittest.TestCase):
         environment = dict(os.environ, PKG_CONFIG_LIBDIR=str(prefix / "share/pkgconfig"))
         self.assertEqual(run("pkg-config", "--variable=includedir", "vmdevice", env=environment).stdout.strip().rstrip("/"),
                          str(prefix / "share/pkgconfig/../../include"))
+
+    @unittest.skipUnless(os.environ.get("VMSUPERIO_FRESH_DEBIAN"), "takes minutes and the network: see scripts/release-check")
+    def test_installed_in_a_fresh_system_and_purged_without_a_trace(self):
+        copied = self.scratch / "copied"
+        shutil.copytree(ROOT / "packaging/conan/test_package", copied / "consumer")
+        for name in ("libvmsuperio-dev", "kvm-vmm"):
+            shutil.copy(self.packages[name], copied)
+        (copied / "script").write_text(IN_FRESH_SYSTEM)
+        result = run("mmdebstrap", "--variant=apt", "--include=g++,cmake,make,liburing2,libseccomp2",
+                     f"--customize-hook=cp -r '{copied}'/* \"$1\"/tmp", '--customize-hook=chroot "$1" sh /tmp/script', "bookworm",
+                     "/dev/null", stdin=subprocess.DEVNULL)
+        self.assertEqual(result.returncode, 0, "\n".join(result.stdout.splitlines()[-60:]))
+        self.assertIn("nothing is left", result.stdout)
 
     def test_the_program(self):
         root = self.install("kvm-vmm", "libvmsuperio-dev")
