@@ -34,17 +34,16 @@ def targets():
     return found
 
 
-def kvm_vmm_options():
-    """The long options of kvm_vmm, or None if it is not built here."""
+def kvm_vmm_help():
+    """What kvm_vmm --help prints, or None if it is not built here."""
     program = os.environ.get("KVM_VMM")
     if not program:
         return None
-    text = subprocess.run([program, "--help"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          check=True).stdout
-    return set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
+    return subprocess.run([program, "--help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
 
 
-PRESETS, TARGETS, KVM_VMM_OPTIONS = presets(), targets(), kvm_vmm_options()
+PRESETS, TARGETS, KVM_VMM_HELP = presets(), targets(), kvm_vmm_help()
+KVM_VMM_OPTIONS = None if KVM_VMM_HELP is None else set(re.findall(r"(?<![\w-])--[a-z][\w-]*", KVM_VMM_HELP))
 
 
 def long_options(words):
@@ -137,6 +136,15 @@ class CommandsTest(unittest.TestCase):
         named = {option for code in re.findall(r"`(--[^`]*)`", text) for option in long_options(code.split())}
         self.assertGreater(len(named), 15)
         self.assertEqual(named - KVM_VMM_OPTIONS, FOREIGN_OPTIONS)
+
+    @unittest.skipIf(KVM_VMM_HELP is None, "kvm_vmm is not built here")
+    def test_the_table_of_options_has_those_of_help_with_their_values_and_defaults(self):
+        text = (ROOT / "examples/kvm_vmm/README.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| `(--[^`]*)` \| (?:`([^`]*)`)? *\|", text, re.MULTILINE)
+        listed = sorted((option + (f"={default}" if default else "")).replace("\\|", "|") for option, default in rows)
+        self.assertGreater(len(listed), 20)
+        helped = sorted(re.findall(r"^  (?:-h,)?(--[\w-]+(?: \S+)?)", KVM_VMM_HELP, re.MULTILINE))
+        self.assertEqual(listed, helped)
 
     def test_what_does_not_exist_is_found(self):
         for line, fault in (

@@ -685,7 +685,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         "How much to log, by default info in a file and warning on stderr")
         ->type_name("LEVEL");
     add_path(app, "--metrics", config.observe.metrics,
-             "Write counters as JSON here, in the end and on SIGUSR1");
+             "Write counters as JSON here, at the start, at the end and on SIGUSR1");
     add_path(app, "--trace-io", config.observe.trace_io,
              "Write a line for each access of the guest to a device here");
     for (CLI::Option* const option :
