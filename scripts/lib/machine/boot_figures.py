@@ -234,6 +234,9 @@ def table(results, chosen):
     return "\n".join(lines)
 
 
+# Readable in both themes of a browser.
+_STYLE = ("<style>.page { fill: #ffffff } text { fill: #1f2328 }\n"
+          "@media (prefers-color-scheme: dark) { .page { fill: #0d1117 } text { fill: #e6edf3 } }</style>")
 _COLORS = ("#1b6ca8", "#c06c2b", "#8a8a8a", "#5a9a4a", "#8e5ea2")
 
 
@@ -248,7 +251,7 @@ def chart(results, chosen):
     height = top + group * len(shown) + 12
     width = left + int(unit * most) + 150
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
-             f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+             _STYLE, f'<rect class="page" width="{width}" height="{height}"/>',
              f'<text x="12" y="20" font-size="14" font-weight="bold">Relative to {reference} (shorter is better)</text>']
     x = 12
     for color, vmm in zip(_COLORS, chosen):
@@ -270,6 +273,6 @@ def chart(results, chosen):
                              f' ({_text(name, value)})</text>')
             y += bar
         y += 14
-    parts.append(f'<line x1="{left + unit}" y1="{top - 6}" x2="{left + unit}" y2="{height - 12}" stroke="#444" stroke-dasharray="3 3"/>')
+    parts.append(f'<line x1="{left + unit}" y1="{top - 6}" x2="{left + unit}" y2="{height - 12}" stroke="#8b949e" stroke-dasharray="3 3"/>')
     parts.append("</svg>")
     return "\n".join(parts) + "\n"
