@@ -74,9 +74,9 @@ public:
     /// Offers queued output to the reader again, a limited amount at a time. If that fails, it is dropped.
     void flush();
 
-    /// Offers the queued output of all channels of this process to their readers. For a process that ends because one of
-    /// its threads was stopped, whatever that thread was doing: waits for no lock, takes no memory, and may be called in
-    /// the handler of that signal. Returns what is left.
+    /// Offers the queued output of all channels of this process to their readers. For a process that ends
+    /// because one of its threads was stopped, whatever that thread was doing: waits for no lock, takes no
+    /// memory, and may be called in the handler of that signal. Returns what is left.
     [[nodiscard]] static OutputLeft flush_all() noexcept;
 
     /// Whether anything is queued because the reader did not take it.

@@ -97,8 +97,8 @@ private:
         add(SYS_exit, every, always, "the end of a thread");
         add(SYS_exit_group, every, always, "the end of the process");
         add(SYS_membarrier, {Role::set_up, Role::main}, always, "removal of devices from a bus");
-        // What pthread_create() of glibc and musl asks for; clone3() is answered with ENOSYS, because its flags
-        // are in memory.
+        // What pthread_create() of glibc and musl asks for; clone3() is answered with ENOSYS, because its
+        // flags are in memory.
         add(SYS_clone, {Role::set_up}, always, "threads, no processes",
             {{.argument = 0,
               .mask = CLONE_THREAD | CLONE_VM | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |

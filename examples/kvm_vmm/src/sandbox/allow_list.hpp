@@ -10,8 +10,8 @@
 
 namespace kvm_vmm::sandbox {
 
-/// A condition on an argument of a system call. Of most arguments the kernel uses only the low 32 bits, and only
-/// these are compared then.
+/// A condition on an argument of a system call. Of most arguments the kernel uses only the low 32 bits, and
+/// only these are compared then.
 struct ArgumentCheck {
     unsigned argument;  ///< 0 is the first
     std::uint64_t mask;

@@ -7,15 +7,15 @@
 namespace kvm_vmm::sandbox {
 namespace {
 
-/// Names of calls with successive numbers, each followed by a space. One text needs no work of the dynamic loader,
-/// unlike an array of views.
+/// Names of calls with successive numbers, separated by spaces. One text needs no work of the dynamic
+/// loader, unlike an array of views.
 struct Names {
     int first;  ///< the number of the first one
     std::string_view text;
 };
 
-// arch/x86/entry/syscalls/syscall_64.tbl of Linux 6.17. There are no calls between the two parts, and those of the x32
-// ABI (512 and above) are refused as a foreign architecture.
+// arch/x86/entry/syscalls/syscall_64.tbl of Linux 6.17. There are no calls between the two parts, and those
+// of the x32 ABI (512 and above) are refused as a foreign architecture.
 constexpr std::array<Names, 2> parts{
     Names{
         .first = 0,

@@ -22,17 +22,18 @@ struct PathRule {
     PathUse use;
 };
 
-/// The version of Landlock's interface that the kernel offers; 0 if there is none (Linux before 5.13, or it is
-/// not enabled).
+/// The version of Landlock's interface that the kernel offers; 0 if there is none (Linux before 5.13, or it
+/// is not enabled).
 [[nodiscard]] int landlock_version() noexcept;
 
-/// A Landlock ruleset: after enter() a thread can open, create, remove or execute nothing in the file system but
-/// what the rules allow, however a path is written; where the kernel can control that, it can also use no TCP
-/// socket (version 4) and no abstract socket of, and send no signal to, other processes (version 6). Descriptors
-/// that are already open keep their rights.
+/// A Landlock ruleset: after enter() a thread can open, create, remove or execute nothing in the file system
+/// but what the rules allow, however a path is written; where the kernel can control that, it can also use no
+/// TCP socket (version 4) and no abstract socket of, and send no signal to, other processes (version 6).
+/// Descriptors that are already open keep their rights.
 class Landlock {
 public:
-    /// Without Landlock in the kernel, the object does nothing. Throws VmmError(vmm_error) if a rule is refused.
+    /// Without Landlock in the kernel, the object does nothing. Throws VmmError(vmm_error) if a rule is
+    /// refused.
     explicit Landlock(std::span<const PathRule> rules);
 
     [[nodiscard]] int version() const noexcept { return version_; }

@@ -15,32 +15,33 @@ struct UserId {
     gid_t group;
 };
 
-/// Parses "UID[:GID]", two numbers above 0; the GID is the UID by default. Names are not looked up, because that
-/// would load the system's name service into this process.
+/// Parses "UID[:GID]", two numbers above 0; the GID is the UID by default. Names are not looked up, because
+/// that would load the system's name service into this process.
 [[nodiscard]] std::expected<UserId, std::string> parse_user(const std::string& text);
 
 /// Makes `directory` the root of the file system. Throws VmmError(bad_file).
 void change_root(const std::string& directory);
 
-/// Moves this process, which has one thread, into namespaces of its own: of users (unless it may do without), mounts,
-/// networks, System V IPC and host names. Needs no privileges where the host allows user namespaces. Throws
-/// VmmError(vmm_error).
+/// Moves this process, which has one thread, into namespaces of its own: of users (unless it may do without),
+/// mounts, networks, System V IPC and host names. Needs no privileges where the host allows user namespaces.
+/// Throws VmmError(vmm_error).
 void unshare_namespaces();
 
-/// After unshare_namespaces(): leaves nothing in the file system but an empty root directory. Descriptors that are
-/// open keep working. Throws VmmError(vmm_error).
+/// After unshare_namespaces(): leaves nothing in the file system but an empty root directory. Descriptors
+/// that are open keep working. Throws VmmError(vmm_error).
 void empty_file_system();
 
-/// The calling thread becomes `id` for good, without supplementary groups. Throws VmmError(vmm_error) if that is not
-/// permitted. (The functions of the C library would interrupt the other threads to do the same, which these cannot any
-/// more if they are confined.)
+/// The calling thread becomes `id` for good, without supplementary groups. Throws VmmError(vmm_error) if that
+/// is not permitted. (The functions of the C library would interrupt the other threads to do the same, which
+/// these cannot any more if they are confined.)
 void become_user(UserId id);
 
-/// Whether this process leaves core files and may be attached to. The kernel forgets it when a thread changes its user.
+/// Whether this process leaves core files and may be attached to. The kernel forgets it when a thread changes
+/// its user.
 void set_dumpable(bool dumpable) noexcept;
 
-/// Takes the calling thread the possibility to gain capabilities, whatever it becomes or executes. Call it before
-/// become_user(), which gives up what this needs. A process without capabilities is left as it is.
+/// Takes the calling thread the possibility to gain capabilities, whatever it becomes or executes. Call it
+/// before become_user(), which gives up what this needs. A process without capabilities is left as it is.
 void limit_capabilities() noexcept;
 
 /// Gives up all capabilities of the calling thread for good.

@@ -10,11 +10,12 @@
 #include "sandbox/privileges.hpp"
 #include "sandbox/role.hpp"
 
-/// The sandbox of this process, in two phases. First everything that needs rights is opened; then the sandbox is
-/// closed, for good, and only then are the kernel's file and all that the guest does looked at.
+/// The sandbox of this process, in two phases. First everything that needs rights is opened; then the sandbox
+/// is closed, for good, and only then are the kernel's file and all that the guest does looked at.
 ///
-/// The sandbox belongs to the process, like its terminal and its signals, so these are functions and no class.
-/// Where it was not prepared (in programs that use single devices, as tests do) all of them do nothing.
+/// The sandbox belongs to the process, like its terminal and its signals, so these are functions and no
+/// class. Where it was not prepared (in programs that use single devices, as tests do) all of them do
+/// nothing.
 namespace kvm_vmm::sandbox {
 
 enum class Mode : std::uint8_t {
@@ -48,17 +49,17 @@ struct Plan {
     bool isolate{false};              ///< namespaces of its own
 };
 
-/// First step, while this process has one thread: makes the filters, and installs the handler of SIGSYS. Threads
-/// that are started after this can enter() their role, and must have done so before close() is called: otherwise they
-/// would keep what close() gives up. Throws VmmError.
+/// First step, while this process has one thread: makes the filters, and installs the handler of SIGSYS.
+/// Threads that are started after this can enter() their role, and must have done so before close() is
+/// called: otherwise they would keep what close() gives up. Throws VmmError.
 void prepare(const Plan& plan);
 
-/// Second step, by the main thread, after everything has been opened: gives up privileges, and enters Landlock and
-/// the filter of Role::set_up. Throws VmmError. Logs which layers the kernel lacks.
+/// Second step, by the main thread, after everything has been opened: gives up privileges, and enters
+/// Landlock and the filter of Role::set_up. Throws VmmError. Logs which layers the kernel lacks.
 void close();
 
-/// Confines the calling thread to `role` for good. If the kernel refuses, the process ends: the thread must not
-/// run unconfined.
+/// Confines the calling thread to `role` for good. If the kernel refuses, the process ends: the thread must
+/// not run unconfined.
 void enter(Role role);
 /// The same, called first in a new thread, whose name (up to 15 bytes) it sets.
 void enter(Role role, const char* name);

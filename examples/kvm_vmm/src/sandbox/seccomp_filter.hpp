@@ -11,15 +11,16 @@
 namespace kvm_vmm::sandbox {
 
 /// A seccomp filter: a system call that is not in its list is not executed; the thread that made it gets a
-/// SIGSYS (SECCOMP_RET_TRAP) instead. clone3(2) returns ENOSYS, so that the C library uses clone(2), whose flags
-/// a filter can check.
+/// SIGSYS (SECCOMP_RET_TRAP) instead. clone3(2) returns ENOSYS, so that the C library uses clone(2), whose
+/// flags a filter can check.
 class SeccompFilter {
 public:
     /// Throws VmmError(vmm_error) if the filter cannot be made. A system call that is made by the instruction
     /// before `exempt` is always allowed (for Mode::log); 0: there is no such instruction.
     explicit SeccompFilter(std::span<const AllowedCall> calls, std::uintptr_t exempt = 0);
 
-    /// A filter that refuses the system calls `refused`, and those of other architectures, with EPERM, and allows the others.
+    /// A filter that refuses the system calls `refused`, and those of other architectures, with EPERM, and
+    /// allows the others.
     explicit SeccompFilter(std::span<const int> refused);
 
     /// Applies the filter to the calling thread, in addition to those that it has, and to the threads that it

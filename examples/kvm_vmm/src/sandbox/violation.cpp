@@ -183,7 +183,8 @@ bool call_main_thread() noexcept {
     return true;
 }
 
-// In the thread that was stopped, because it depends on no lock: the main thread may wait for one that this thread holds.
+// In the thread that was stopped, because it depends on no lock: the main thread may wait for one that this
+// thread holds.
 void pass_output_on() noexcept {
     timespec end{};
     ::clock_gettime(CLOCK_MONOTONIC, &end);

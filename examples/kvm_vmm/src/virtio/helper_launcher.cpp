@@ -48,7 +48,8 @@ void sleep_ms(long milliseconds) noexcept {
     ::nanosleep(&time, nullptr);
 }
 
-/// The launcher's own code. After fork(2) of a process that may have had several threads, so it takes no memory.
+/// The launcher's own code. After fork(2) of a process that may have had several threads, so it takes no
+/// memory.
 class Launcher {
 public:
     Launcher(char* const* words, int null) noexcept : words_(words), null_(null) {}
@@ -138,8 +139,8 @@ private:
         return 0;
     }
 
-    // vfork(), because the caller has to know whether the program was executed. A function of its own, because the child
-    // may change local variables.
+    // vfork(), because the caller has to know whether the program was executed. A function of its own,
+    // because the child may change local variables.
     // NOLINTBEGIN(clang-analyzer-security.insecureAPI.vfork,clang-analyzer-unix.Vfork,bugprone-unsafe-functions)
     [[gnu::noinline]] pid_t spawn(int socket, int messages) noexcept {
         const pid_t child = ::vfork();
@@ -150,8 +151,8 @@ private:
     }
     // NOLINTEND(clang-analyzer-security.insecureAPI.vfork,clang-analyzer-unix.Vfork,bugprone-unsafe-functions)
 
-    // The child shares the memory of its parent, so it only makes system calls. All its descriptors above the standard
-    // ones are closed by exec().
+    // The child shares the memory of its parent, so it only makes system calls. All its descriptors above the
+    // standard ones are closed by exec().
     [[noreturn]] void become_helper(int socket, int messages) noexcept {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (::dup2(null_, STDIN_FILENO) >= 0 && ::dup2(null_, STDOUT_FILENO) >= 0 &&
@@ -191,7 +192,8 @@ private:
     volatile int error_{0};  // why the program was not executed
 };
 
-// In the new process: leaves nothing of the old one but `control` and `null`, which have numbers above those here.
+// In the new process: leaves nothing of the old one but `control` and `null`, which have numbers above those
+// here.
 [[noreturn]] void become_launcher(int control, int null, char* const* words, pid_t parent,
                                   bool die_with_thread, const sandbox::SeccompFilter& filter) noexcept {
     constexpr int null_here = Launcher::control + 1;
@@ -204,9 +206,9 @@ private:
     sigset_t none{};
     sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    // This signal comes with the end of the thread that has forked, and only the main thread lasts as long as its process.
-    // The end of the socket has the same effect, also if the process was not permitted to signal this one when it ended,
-    // because it had become another user or had a Landlock domain.
+    // This signal comes with the end of the thread that has forked, and only the main thread lasts as long as
+    // its process. The end of the socket has the same effect, also if the process was not permitted to signal
+    // this one when it ended, because it had become another user or had a Landlock domain.
     if (die_with_thread) {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (::getppid() != parent) {
@@ -270,7 +272,8 @@ HelperLauncher::~HelperLauncher() { end(); }
 
 namespace {
 
-// Sends a request; returns its answer, with the descriptors in `received`, or nothing if there is none in time.
+// Sends a request; returns its answer, with the descriptors in `received`, or nothing if there is none in
+// time.
 std::optional<Answer> ask(int control, char request, std::array<UniqueFd, 2>& received) noexcept {
     if (::send(control, &request, 1, MSG_NOSIGNAL) != 1) {
         return std::nullopt;

@@ -13,10 +13,10 @@
 
 namespace kvm_vmm::virtio {
 
-/// passt(1) as a process of its own, which gives the guest a network without privileges: it translates the guest's
-/// connections to sockets of the host. It is started, and started again if it ends, by a launcher that is made with the
-/// first connection, so also when this process is in its sandbox. It ends with this process, and with this object. Its
-/// messages are logged.
+/// passt(1) as a process of its own, which gives the guest a network without privileges: it translates the
+/// guest's connections to sockets of the host. It is started, and started again if it ends, by a launcher
+/// that is made with the first connection, so also when this process is in its sandbox. It ends with this
+/// process, and with this object. Its messages are logged.
 class PasstProcess final : public StreamPeer {
 public:
     /// `arguments` are appended to those that the connection needs. `program` is looked up in PATH.
