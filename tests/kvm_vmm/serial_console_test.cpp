@@ -283,7 +283,7 @@ TEST_CASE("OutputChannel: bytes that come one by one are written together, the f
 TEST_CASE("OutputChannel: bytes that wait when the peer leaves are for the next one", "[console]") {
     std::signal(SIGPIPE, SIG_IGN);
     Packets first;
-    Packets next;
+    const Packets next;
     OutputChannel channel(OutputChannel::Readers::come_and_go);
     const auto send = [&channel](std::string_view text) {
         const auto sent = channel.send(bytes_of(text), true);
@@ -405,8 +405,8 @@ TEST_CASE("SerialConsole: the next guest on the same back end sends what waited,
     for (const std::string text : {"ab", "cd"}) {
         const auto interrupt = vmsuperio::EventFdTrigger::create();
         REQUIRE(interrupt);
-        SerialConsole console(events, *backend, *interrupt->duplicate(),
-                              vmsuperio::TransmitPolicy::back_pressure, [](ConsoleCommand) {});
+        const SerialConsole console(events, *backend, *interrupt->duplicate(),
+                                    vmsuperio::TransmitPolicy::back_pressure, [](ConsoleCommand) {});
         for (const char c : text) {
             const auto byte = static_cast<std::uint8_t>(c);
             console.device()->pio_write(base, data_register, {&byte, 1});
