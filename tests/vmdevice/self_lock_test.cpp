@@ -2,6 +2,7 @@
 // This program is compiled without NDEBUG.
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <memory>
@@ -135,6 +136,24 @@ TEST_CASE("Locked: the assertion accepts locks that do not wait for themselves",
         }
         other.join();
         CHECK(one->lock()->value == 8);
+    }
+    SECTION("an entry of a lock that a part of the program with NDEBUG has released") {
+        detail::Mutex mutex;
+        detail::lock_checked(mutex);
+        mutex.unlock();
+        std::atomic<bool> locked = false;
+        std::thread other([&] {
+            const detail::DeviceLock lock(mutex);
+            locked = true;
+            std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        });
+        while (!locked) {
+            std::this_thread::yield();
+        }
+        {
+            const detail::DeviceLock lock(mutex);
+        }
+        other.join();
     }
     SECTION("more devices than it counts") {
         std::vector<std::unique_ptr<detail::DeviceLock>> guards;

@@ -23,7 +23,11 @@ VMDEVICE_SHARED inline constinit thread_local std::array<const Mutex*, 16> held_
 
 /// Locks the mutex. A thread that has locked it already would wait for itself for ever, which an assertion reports.
 inline void lock_checked(Mutex& mutex) VMDEVICE_ACQUIRE(mutex) VMDEVICE_NO_ANALYSIS {
-    // Only if the mutex is in use, the list decides: parts of a program that are compiled with NDEBUG leave marks in it.
+    // Parts of a program that are compiled with NDEBUG lock and unlock as well, and leave entries behind. So the list decides
+    // only if the mutex is in use, and is cleared before the first lock that the thread takes.
+    if (held_device_locks == 0) {
+        held_mutexes.fill(nullptr);
+    }
     if (!mutex.try_lock()) {
         for ([[maybe_unused]] const Mutex* const held : held_mutexes) {
             assert(held != &mutex &&
