@@ -246,6 +246,20 @@ class ScriptsTest(unittest.TestCase):
                     time.sleep(0.05)
                 self.assertFalse(sleeper.exists())
 
+    def test_a_tree_that_cannot_be_written_is_one_line_before_anything_is_installed(self):
+        self.missing.write_text("lintian\n")
+        self.fake("apt-get", "exit 0")
+        tree = self.scratch / "tree"
+        (tree / "scripts").mkdir(parents=True)
+        shutil.copy(ROOT / "scripts/test", tree / "scripts")
+        shutil.copytree(ROOT / "scripts/lib", tree / "scripts/lib")
+        (tree / "build").touch()  # where a folder is expected there is a file; root could write to a folder in any mode
+        result = subprocess.run([tree / "scripts/test", "gcc"], env={"PATH": str(self.programs)}, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, check=False)
+        self.assertEqual((result.returncode, result.stdout.count("\n")), (1, 1), result.stdout)
+        self.assertIn(f"scripts/test: cannot write to {tree}/build/logs; ", result.stdout)
+        self.assertEqual(self.called("apt-get"), [])
+
     def test_quick_says_what_it_leaves_out(self):
         text = subprocess.run([ROOT / "scripts/test", "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
         self.assertRegex(text, r"--quick +the stage gcc alone: no kernel is booted, nothing is compiled with Clang")
