@@ -60,8 +60,8 @@ TEST_CASE("RestWatch: several CPUs that return at once notify, in each rest", "[
     for (int cpu = 0; cpu < 3; ++cpu) {
         cpus.emplace_back([&] {
             while (!done) {
-                watch.on_return();
                 ++returns;
+                watch.on_return();
                 std::this_thread::yield();
             }
         });
