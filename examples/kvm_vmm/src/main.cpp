@@ -43,7 +43,7 @@ int main(int argc, char** argv) {
         }
         const auto& config = std::get<kvm_vmm::VmmConfig>(parsed);
         if (config.core_dumps) {
-            kvm_vmm::allow_core_dumps();
+            kvm_vmm::set_dumpable(true);
         }
         kvm_vmm::OpenedFiles files = kvm_vmm::open_files(config);
         kvm_vmm::Observer observer(std::move(files.observe), config.observe.log_level);

@@ -13,8 +13,9 @@
 
 namespace kvm_vmm {
 
-/// The writer of a UART (vmsuperio::Writer): sends to a channel, wakes the event loop when output begins
-/// to wait there, and sets `join` when bytes may begin to wait for others (OutputChannel::end_join). It is called with the UART's lock held, in the thread that accesses the UART.
+/// The writer of a UART (vmsuperio::Writer): sends to a channel, wakes the event loop when output begins to wait
+/// there, and sets `join` when bytes may begin to wait for others (OutputChannel::end_join). It is called with the
+/// UART's lock held, in the thread that accesses the UART.
 class ChannelWriter {
 public:
     /// All must outlive the writer.

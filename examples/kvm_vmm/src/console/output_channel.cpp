@@ -55,14 +55,20 @@ void OutputChannel::drop_queue() noexcept {
     queue_.clear();
 }
 
+void OutputChannel::forget_failed_reader() noexcept {
+    drop_queue();
+    if (forgets_failed_reader_) {
+        reader_.reset();
+    }
+}
+
 std::expected<std::size_t, std::error_code> OutputChannel::write_locked(std::span<const std::uint8_t> bytes) {
     if (reader_) {
         const auto written = reader_->write(bytes);
         if (written || !forgets_failed_reader_) {
             return written;
         }
-        drop_queue();
-        reader_.reset();
+        forget_failed_reader();
     }
     (void)history_.write(bytes);
     return bytes.size();
@@ -105,12 +111,11 @@ std::expected<OutputChannel::Sent, std::error_code> OutputChannel::send_held(
         queue_.drop_front(*written);
         return Sent{.taken = taken, .waiting = !queue_.empty(), .joins = false};
     }
-    drop_queue();
+    forget_failed_reader();
     if (!forgets_failed_reader_) {
         dropped_ -= taken;
         return std::unexpected(written.error());
     }
-    reader_.reset();
     return Sent{.taken = taken, .waiting = false, .joins = false};
 }
 
@@ -171,10 +176,7 @@ void OutputChannel::flush_locked() {
         queue_.drop_front(*written);
         return;
     }
-    drop_queue();
-    if (forgets_failed_reader_) {
-        reader_.reset();
-    }
+    forget_failed_reader();
 }
 
 std::size_t OutputChannel::take_dropped() {

@@ -97,6 +97,8 @@ private:
         return readers == Readers::come_and_go ? history_size : 0;
     }
     void drop_queue() noexcept KVM_VMM_REQUIRES(mutex_);
+    /// After a write that failed: the reader too, if others may follow.
+    void forget_failed_reader() noexcept KVM_VMM_REQUIRES(mutex_);
     void flush_locked() KVM_VMM_REQUIRES(mutex_);
     [[nodiscard]] OutputLeft try_flush() noexcept;
     [[nodiscard]] std::expected<std::size_t, std::error_code> write_locked(
@@ -110,9 +112,10 @@ private:
     OutputQueue queue_ KVM_VMM_GUARDED_BY(mutex_);
     vmsuperio::RingWriter history_ KVM_VMM_GUARDED_BY(mutex_);
     std::size_t dropped_ KVM_VMM_GUARDED_BY(mutex_){0};
-    bool joining_ KVM_VMM_GUARDED_BY(mutex_){false};  // end_join() will be called
-    bool held_ KVM_VMM_GUARDED_BY(mutex_){
-        false};  // while joining_: the queue waits for bytes, not for the reader
+    // Whether end_join() will be called.
+    bool joining_ KVM_VMM_GUARDED_BY(mutex_){false};
+    // While joining_: whether the queue waits for bytes, and not for the reader.
+    bool held_ KVM_VMM_GUARDED_BY(mutex_){false};
 };
 
 }  // namespace kvm_vmm

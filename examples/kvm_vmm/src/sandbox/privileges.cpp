@@ -80,8 +80,6 @@ void become_user(UserId id) {
     }
 }
 
-void set_dumpable(bool dumpable) noexcept { ::prctl(PR_SET_DUMPABLE, dumpable ? 1 : 0); }
-
 void limit_capabilities() noexcept {
     // A process with user ID 0 gets no capabilities from that, also not when it executes a program.
     constexpr unsigned long no_root = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |

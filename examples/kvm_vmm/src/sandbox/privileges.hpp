@@ -36,10 +36,6 @@ void empty_file_system();
 /// these cannot any more if they are confined.)
 void become_user(UserId id);
 
-/// Whether this process leaves core files and may be attached to. The kernel forgets it when a thread changes
-/// its user.
-void set_dumpable(bool dumpable) noexcept;
-
 /// Takes the calling thread the possibility to gain capabilities, whatever it becomes or executes. Call it
 /// before become_user(), which gives up what this needs. A process without capabilities is left as it is.
 void limit_capabilities() noexcept;

@@ -16,6 +16,7 @@
 #include "sandbox/violation.hpp"
 #include "util/error.hpp"
 #include "util/log.hpp"
+#include "util/process.hpp"
 
 namespace kvm_vmm::sandbox {
 namespace {

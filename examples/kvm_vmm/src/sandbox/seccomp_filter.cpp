@@ -34,6 +34,16 @@ void expect(int result, const char* what) {
     }
 }
 
+// `otherwise`: for a call without a rule. `foreign`: for one of another architecture (int 0x80) or of the x32 ABI.
+Filter make_filter(std::uint32_t otherwise, std::uint32_t foreign) {
+    Filter filter(seccomp_init(otherwise));
+    if (!filter) {
+        fail("seccomp_init", ENOMEM);
+    }
+    expect(seccomp_attr_set(filter.get(), SCMP_FLTATR_ACT_BADARCH, foreign), "seccomp_attr_set");
+    return filter;
+}
+
 void add_rule(const Filter& filter, const AllowedCall& call) {
     std::vector<scmp_arg_cmp> conditions;
     for (const ArgumentCheck& check : call.checks) {
@@ -81,12 +91,7 @@ std::vector<sock_filter> exemption(std::uintptr_t address) {
 }  // namespace
 
 SeccompFilter::SeccompFilter(std::span<const AllowedCall> calls, std::uintptr_t exempt) {
-    const Filter filter(seccomp_init(SCMP_ACT_TRAP));
-    if (!filter) {
-        fail("seccomp_init", ENOMEM);
-    }
-    // Calls of another architecture (int 0x80) or of the x32 ABI.
-    expect(seccomp_attr_set(filter.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_TRAP), "seccomp_attr_set");
+    const Filter filter = make_filter(SCMP_ACT_TRAP, SCMP_ACT_TRAP);
     for (const AllowedCall& call : calls) {
         add_rule(filter, call);
     }
@@ -101,12 +106,7 @@ SeccompFilter::SeccompFilter(std::span<const AllowedCall> calls, std::uintptr_t 
 }
 
 SeccompFilter::SeccompFilter(std::span<const int> refused) {
-    const Filter filter(seccomp_init(SCMP_ACT_ALLOW));
-    if (!filter) {
-        fail("seccomp_init", ENOMEM);
-    }
-    expect(seccomp_attr_set(filter.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ERRNO(EPERM)),
-           "seccomp_attr_set");
+    const Filter filter = make_filter(SCMP_ACT_ALLOW, SCMP_ACT_ERRNO(EPERM));
     for (const int number : refused) {
         expect(seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), number, 0),
                "a system call cannot be added to a filter");

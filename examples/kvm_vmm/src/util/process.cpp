@@ -153,10 +153,10 @@ void take_over_process(std::span<const char* const> arguments) {
     own_signals();
     own_limits();
     ::umask(077);
-    ::prctl(PR_SET_DUMPABLE, 0);
+    set_dumpable(false);
 }
 
-void allow_core_dumps() noexcept { ::prctl(PR_SET_DUMPABLE, 1); }
+void set_dumpable(bool dumpable) noexcept { ::prctl(PR_SET_DUMPABLE, dumpable ? 1 : 0); }
 
 void return_program_pages() noexcept {
     const auto return_read_only = [](dl_phdr_info* object, std::size_t, void*) {

@@ -17,13 +17,14 @@ namespace kvm_vmm {
 /// - Limits: the soft limit of open files is raised to the hard one, the stack is 8 MiB for each thread.
 /// - umask: 077, because output may contain what the user typed.
 /// - The process is not dumpable: it leaves no core file, and other processes of the same user cannot attach
-///   to it (see allow_core_dumps()).
+///   to it (see set_dumpable()).
 ///
 /// Timers are not changed: an alarm(2) before exec(3) is the usual way to limit a program's time.
 void take_over_process(std::span<const char* const> arguments);
 
-/// For developers: core dumps are written again, and debuggers may attach. Guest RAM is left out of dumps.
-void allow_core_dumps() noexcept;
+/// Whether this process leaves core files, without guest RAM, and debuggers may attach: for developers. The kernel
+/// forgets it when a thread changes its user.
+void set_dumpable(bool dumpable) noexcept;
 
 /// Returns the memory of those parts of the program and its libraries that hold what their files hold: most of that was
 /// needed by the start-up alone. What is needed again is mapped again when it is accessed, from the page cache. A
