@@ -37,3 +37,28 @@ if(VMSUPERIO_COVERAGE)
   target_compile_options(vmsuperio_developer_flags INTERFACE --coverage -fprofile-update=atomic)
   target_link_options(vmsuperio_developer_flags INTERFACE --coverage)
 endif()
+# What most of our own programs include of the standard library (VMSUPERIO_PRECOMPILE).
+set(vmsuperio_precompiled_headers
+    <algorithm>
+    <array>
+    <atomic>
+    <chrono>
+    <cstddef>
+    <cstdint>
+    <expected>
+    <filesystem>
+    <fstream>
+    <functional>
+    <limits>
+    <map>
+    <memory>
+    <mutex>
+    <optional>
+    <random>
+    <set>
+    <span>
+    <string>
+    <string_view>
+    <thread>
+    <utility>
+    <vector>)

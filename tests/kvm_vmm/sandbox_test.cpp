@@ -48,6 +48,14 @@
 #include "util/error.hpp"
 #include "util/log.hpp"
 
+/// Skips the test case, before its first check, for an ordinary user.
+#define REQUIRE_ROOT()                                              \
+    do {                                                            \
+        if (::geteuid() != 0) {                                     \
+            VMSUPERIO_SKIP("only root can change to another user"); \
+        }                                                           \
+    } while (false)
+
 using namespace kvm_vmm;
 using namespace kvm_vmm::test;
 using sandbox::Feature;
@@ -826,10 +834,7 @@ TEST_CASE("kvm_vmm: each of its threads is in the sandbox while the guest runs",
 
 TEST_CASE("kvm_vmm: with --user and --chroot it has another user and an empty root", "[sandbox][program]") {
     REQUIRE_KVM();
-    if (::geteuid() != 0) {
-        WARN("only root can change to another user");
-        return;
-    }
+    REQUIRE_ROOT();
     const ScratchDirectory directory;
     std::filesystem::create_directory(directory / "empty");
     const std::string root = (directory / "empty").string();
@@ -1207,10 +1212,7 @@ TEST_CASE("kvm_vmm: a parent that blocks or ignores SIGSYS does not hide a viola
 TEST_CASE("kvm_vmm: a thread that was started before the sandbox is closed changes its user too",
           "[sandbox][program]") {
     REQUIRE_KVM();
-    if (::geteuid() != 0) {
-        WARN("only root can change to another user");
-        return;
-    }
+    REQUIRE_ROOT();
     const ScratchDirectory directory;
     // The master of a pseudo-terminal cannot be opened again, so a thread reads it.
     int master = -1;
@@ -1248,10 +1250,7 @@ TEST_CASE("kvm_vmm: a thread that was started before the sandbox is closed chang
 TEST_CASE("kvm_vmm: with --sandbox log, --user, --chroot and --isolate have their effect",
           "[sandbox][program]") {
     REQUIRE_KVM();
-    if (::geteuid() != 0) {
-        WARN("only root can change to another user");
-        return;
-    }
+    REQUIRE_ROOT();
     const ScratchDirectory directory;
     std::filesystem::create_directory(directory / "empty");
     const std::string root = (directory / "empty").string();

@@ -1,2 +1,2 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#include "precompiled.hpp"
+// Compiled for its precompiled headers only (VMSUPERIO_PRECOMPILE).
