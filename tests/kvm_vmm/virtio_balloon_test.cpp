@@ -88,10 +88,12 @@ TEST_CASE("virtio balloon: pages of the array return to the host, others do not;
 
 TEST_CASE("virtio balloon: reported pages return to the host; the queue follows the negotiated features",
           "[virtio][balloon]") {
-    const bool with_stats = GENERATE(true, false);
+    // The number of 5.5.2, and those of Linux, which counts only the queues whose features were negotiated.
+    const auto [with_stats, queue] =
+        GENERATE(table<bool, std::uint32_t>({{true, 3}, {true, 4}, {false, 2}, {false, 4}}));
+    CAPTURE(with_stats, queue);
     DeviceRig rig = make_rig();
     rig.start(with_stats ? everything : everything & ~Balloon::feature_stats);
-    const std::uint32_t queue = with_stats ? 3 : 2;
     const std::array<std::uint32_t, 1> size{64 * 1024};
     rig.offer(queue, {}, size);
     const GuestRange range = rig.last_writable.front();
@@ -101,18 +103,20 @@ TEST_CASE("virtio balloon: reported pages return to the host; the queue follows 
     rig.run_events();
     CHECK(rig.queues.at(queue)->take_used().has_value());
     CHECK(rig.counters["reported_bytes"].value() == 64 * 1024);
+    CHECK(rig.counters["driver_errors"].value() == 0);
     CHECK(std::ranges::all_of(host, [](std::uint8_t byte) { return byte == 0; }));
 }
 
 TEST_CASE("virtio balloon: without the feature, the queue of reports is served to nobody",
           "[virtio][balloon]") {
+    const std::uint32_t queue = GENERATE(3U, 4U);
     DeviceRig rig = make_rig();
     rig.start(everything & ~Balloon::feature_reporting);
     const std::array<std::uint32_t, 1> size{64 * 1024};
-    rig.offer(3, {}, size);
-    rig.notify(3);
+    rig.offer(queue, {}, size);
+    rig.notify(queue);
     rig.run_events();
-    CHECK_FALSE(rig.queues.at(3)->take_used().has_value());
+    CHECK_FALSE(rig.queues.at(queue)->take_used().has_value());
     CHECK(rig.counters["reported_bytes"].value() == 0);
     CHECK_FALSE(rig.needs_reset());
 }
@@ -214,4 +218,69 @@ TEST_CASE("virtio balloon: a long array is served in parts, and beyond its limit
     rig.run_events();
     CHECK(rig.counters["inflated_bytes"].value() == 16'384 * page);
     CHECK(rig.queues.at(Balloon::inflate_queue)->take_used().has_value());
+}
+
+TEST_CASE("virtio balloon: an array of another size is served as far as it has whole numbers",
+          "[virtio][balloon]") {
+    struct Case {
+        const char* name;
+        std::vector<std::uint8_t> array;
+        std::uint64_t pages;
+    };
+    const std::vector<std::uint32_t> pages{2000, 2001};
+    const auto both = bytes_of(pages);
+    const std::array cases{
+        Case{"3 bytes", {0, 0, 0}, 0},
+        Case{"5 bytes", {both.begin(), both.begin() + 5}, 1},
+        Case{"7 bytes", {both.begin(), both.begin() + 7}, 1},
+    };
+    DeviceRig rig = make_rig();
+    rig.start();
+    std::uint64_t served = 0;
+    std::uint64_t errors = 0;
+    for (const std::uint32_t queue : {0U, 1U}) {
+        Counter& bytes = rig.counters[queue == Balloon::inflate_queue ? "inflated_bytes" : "deflated_bytes"];
+        served = 0;
+        for (const Case& one : cases) {
+            INFO(one.name << ", queue " << queue);
+            const auto used = rig.request(queue, one.array, 0);
+            REQUIRE(used.has_value());
+            CHECK(used->written == 0);
+            served += one.pages * page;
+            CHECK(bytes.value() == served);
+            CHECK(rig.counters["driver_errors"].value() == ++errors);
+        }
+        CHECK(rig.request(queue, both, 0).has_value());
+        CHECK(bytes.value() == served + 2 * page);
+        CHECK(rig.counters["driver_errors"].value() == errors);
+    }
+    CHECK_FALSE(rig.needs_reset());
+}
+
+TEST_CASE("virtio balloon: a page that holds the rings of its queue may be given up", "[virtio][balloon]") {
+    DeviceRig rig = make_rig();
+    rig.start();
+    const auto layout = rig.queues.at(Balloon::inflate_queue)->layout();
+    const auto number = static_cast<std::uint32_t>(layout.used / page);
+    rig.offer(Balloon::inflate_queue, bytes_of({number, number}), {});
+    rig.notify(Balloon::inflate_queue);
+    rig.run_events();
+    CHECK(rig.counters["inflated_bytes"].value() == 2 * page);
+    CHECK(rig.queues.at(Balloon::inflate_queue)->used_index() ==
+          1);  // the ring was zeroed before the entry was written
+    CHECK_FALSE(rig.needs_reset());
+    CHECK(rig.request(Balloon::deflate_queue, bytes_of({number}), 0).has_value());
+}
+
+TEST_CASE("virtio balloon: statistics that were negotiated without their queue are not asked for",
+          "[virtio][balloon]") {
+    DeviceRig rig = make_rig({}, std::chrono::milliseconds(10));
+    rig.acknowledge();
+    REQUIRE(rig.negotiate());
+    rig.set_up_queue(Balloon::inflate_queue);
+    rig.set_up_queue(Balloon::deflate_queue);
+    rig.add_status(status::driver_ok);
+    rig.notify(Balloon::stats_queue);
+    CHECK_FALSE(rig.run_until([&] { return rig.needs_reset(); }, std::chrono::milliseconds(50)));
+    CHECK(rig.request(Balloon::inflate_queue, bytes_of({2000}), 0).has_value());
 }

@@ -477,6 +477,7 @@ TEST_CASE("virtio: no driver brings a device into a state in which a reset does 
     for (const DeviceHost::Kind kind : DeviceHost::all) {
         const HostFiles files;
         Machine machine(kind, files);
+        unsigned broken = 0;
         for (unsigned i = 0; i < each; ++i) {
             INFO(DeviceHost::name_of(kind) << ", seed " << i);
             HostileDriver(machine, i).run();
@@ -484,12 +485,14 @@ TEST_CASE("virtio: no driver brings a device into a state in which a reset does 
             if (machine.host.has_thread() && i % 64 == 0) {
                 REQUIRE(machine.thread_rests());
             }
+            broken += machine.rig.needs_reset() ? 1U : 0U;
             machine.check_reset_and_use();
         }
         // The drivers have reached the device, and have been found out.
         CHECK(machine.rig.counters["requests"].value() > each + each / 5);
-        CHECK(machine.rig.counters["driver_errors"].value() > each / 40);
-        CHECK(machine.rig.counters["driver_errors"].value() < each);
+        CHECK(broken > each / 40);
+        CHECK(broken < each);
+        CHECK(machine.rig.counters["driver_errors"].value() >= broken);
     }
 }
 

@@ -43,7 +43,7 @@ Balloon::Balloon(std::string_view name, Counters& counters, const GuestMemory& m
       memory_(memory),
       events_(events),
       config_(config),
-      sizes_(config.free_page_reporting ? 4 : 3, queue_size),
+      sizes_(config.free_page_reporting ? reporting_queue + 1 : stats_queue + 1, queue_size),
       inflated_(counters["inflated_bytes"]),
       deflated_(counters["deflated_bytes"]),
       reported_(counters["reported_bytes"]),
@@ -80,21 +80,17 @@ void Balloon::on_activate() {
 
 void Balloon::on_reset() {
     actual_pages_ = 0;
-    done_of_chain_ = 0;
-    reported_of_chain_ = 0;
+    done_of_chain_ = {};
     has_stats_ = false;
     wants_stats_ = false;
     stats_timer_.set(std::nullopt);
 }
 
 void Balloon::on_stop_queue(std::size_t index) {
-    if (index == inflate_queue) {
-        done_of_chain_ = 0;
-    } else if (is_stats_queue(index)) {
+    done_of_chain_.at(index) = 0;
+    if (is_stats_queue(index)) {
         has_stats_ = false;
         wants_stats_ = false;
-    } else if (index != deflate_queue) {
-        reported_of_chain_ = 0;
     }
 }
 
@@ -180,6 +176,7 @@ void Balloon::on_notified(std::size_t index) {
     if (index == deflate_queue) {
         // The pages are the guest's as soon as it uses them; only their number is of interest.
         serve(index, [this](const Chain& chain) {
+            count_bad_array(chain.readable.size());
             deflated_.add(std::min(chain.readable.size(), max_array) / sizeof(std::uint32_t) * page_size);
             return std::optional(std::uint32_t{0});
         });
@@ -190,12 +187,14 @@ void Balloon::on_notified(std::size_t index) {
         return;
     }
     const bool reports = index != inflate_queue;
-    if (reports && ((negotiated() & feature_reporting) == 0 || index != reporting_queue(negotiated()))) {
+    if (reports && (negotiated() & feature_reporting) == 0) {
         return;  // a queue of a feature that was not negotiated
     }
     std::uint64_t budget = reports ? bytes_at_a_time : pages_at_a_time;
     serve(index, [this, index, reports, &budget](const Chain& chain) KVM_VMM_REQUIRES(mutex()) {
-        if (reports ? report(chain.writable, budget) : inflate(chain.readable, budget)) {
+        std::uint64_t& done = done_of_chain_.at(index);
+        if (reports ? report(chain.writable, done, budget) : inflate(chain.readable, done, budget)) {
+            done = 0;
             return std::optional(std::uint32_t{0});
         }
         notify_self(index);
@@ -203,17 +202,27 @@ void Balloon::on_notified(std::size_t index) {
     });
 }
 
-// Continues with an array of page numbers. Returns whether it is complete; if not, the budget is used up.
-bool Balloon::inflate(const Buffers& pages, std::uint64_t& budget) {
+void Balloon::count_bad_array(std::uint64_t size) noexcept {
+    if (size == 0 || size % sizeof(std::uint32_t) != 0 || size > max_array) {
+        count_bad_request();
+    }
+}
+
+// Continues with an array of page numbers, of which `done` bytes were served. Returns whether it is complete; if not, the
+// budget is used up.
+bool Balloon::inflate(const Buffers& pages, std::uint64_t& done, std::uint64_t& budget) {
+    if (done == 0) {
+        count_bad_array(pages.size());
+    }
     const std::uint64_t size =
         std::min(pages.size(), max_array) / sizeof(std::uint32_t) * sizeof(std::uint32_t);
-    for (; done_of_chain_ < size; done_of_chain_ += sizeof(std::uint32_t)) {
+    for (; done < size; done += sizeof(std::uint32_t)) {
         if (budget == 0) {
             return false;
         }
         --budget;
         std::array<std::uint8_t, sizeof(std::uint32_t)> bytes{};
-        pages.read(done_of_chain_, bytes);
+        pages.read(done, bytes);
         std::uint32_t number = 0;
         std::memcpy(&number, bytes.data(), sizeof(number));
         const auto page = memory_.slice(number * page_size, page_size);
@@ -225,13 +234,12 @@ bool Balloon::inflate(const Buffers& pages, std::uint64_t& budget) {
             failed_.add();
         }
     }
-    done_of_chain_ = 0;
     return true;
 }
 
 // Continues with reported ranges, as inflate() does.
-bool Balloon::report(const Buffers& ranges, std::uint64_t& budget) {
-    const Buffers rest = ranges.part(reported_of_chain_, std::numeric_limits<std::uint64_t>::max());
+bool Balloon::report(const Buffers& ranges, std::uint64_t& done, std::uint64_t& budget) {
+    const Buffers rest = ranges.part(done, std::numeric_limits<std::uint64_t>::max());
     for (const Buffers::Piece piece : rest.pieces()) {
         if (budget == 0) {
             return false;
@@ -243,12 +251,11 @@ bool Balloon::report(const Buffers& ranges, std::uint64_t& budget) {
             failed_.add();
         }
         budget -= count;
-        reported_of_chain_ += count;
+        done += count;
         if (count < piece.size()) {
             return false;
         }
     }
-    reported_of_chain_ = 0;
     return true;
 }
 

@@ -34,13 +34,12 @@ public:
     static constexpr std::uint64_t feature_reporting = 1U << 5U;       ///< VIRTIO_BALLOON_F_PAGE_REPORTING
     static constexpr std::size_t inflate_queue = 0;
     static constexpr std::size_t deflate_queue = 1;
-    /// With VIRTIO_BALLOON_F_STATS_VQ. Queues of features that were not negotiated do not exist (5.5.2): Linux
-    /// counts those that do. Without this feature, the reporting queue has this number.
+    /// With VIRTIO_BALLOON_F_STATS_VQ.
     static constexpr std::size_t stats_queue = 2;
-    /// The number of the queue of reported pages, if the driver has accepted `features`.
-    [[nodiscard]] static constexpr std::size_t reporting_queue(std::uint64_t features) noexcept {
-        return (features & feature_stats) != 0 ? 3 : 2;
-    }
+    /// The number of the queue of reported pages in 5.5.2, whichever features were negotiated. Linux counts only the
+    /// queues whose features were negotiated: 3, or 2 without VIRTIO_BALLOON_F_STATS_VQ. As there is no
+    /// VIRTIO_BALLOON_F_FREE_PAGE_HINT, nothing else can have those numbers, and reports are taken from any of the three.
+    static constexpr std::size_t reporting_queue = 4;
     /// How many tags have a counter: those of 5.5.6.3, and those that Linux 6.12 has added.
     static constexpr std::size_t known_tags = 16;
     /// The unit of page numbers and sizes (5.5.6), whatever the page size of the guest is.
@@ -80,10 +79,13 @@ private:
         KVM_VMM_REQUIRES(mutex()) override;
     void on_restored() KVM_VMM_REQUIRES(mutex()) override;
 
-    [[nodiscard]] bool inflate(const Buffers& pages, std::uint64_t& budget) KVM_VMM_REQUIRES(mutex());
-    [[nodiscard]] bool report(const Buffers& ranges, std::uint64_t& budget) KVM_VMM_REQUIRES(mutex());
+    [[nodiscard]] bool inflate(const Buffers& pages, std::uint64_t& done, std::uint64_t& budget)
+        KVM_VMM_REQUIRES(mutex());
+    [[nodiscard]] bool report(const Buffers& ranges, std::uint64_t& done, std::uint64_t& budget)
+        KVM_VMM_REQUIRES(mutex());
 
     [[nodiscard]] bool is_stats_queue(std::size_t index) const KVM_VMM_REQUIRES(mutex());
+    void count_bad_array(std::uint64_t size) noexcept;
     void take_stats(const Buffers& stats) KVM_VMM_REQUIRES(mutex());
     void serve_stats() KVM_VMM_REQUIRES(mutex());
     void arm_stats_timer() KVM_VMM_REQUIRES(mutex());
@@ -100,13 +102,13 @@ private:
     Counter& failed_;
     std::array<Counter*, known_tags> stats_{};
     std::chrono::milliseconds stats_interval_;
-    bool has_stats_{false};               // the driver's buffer is available, and its statistics were taken
-    bool wants_stats_{false};             // that buffer must be returned, so that the driver fills it again
-    std::uint32_t actual_pages_{0};       // as the driver says
-    std::uint32_t restored_target_{0};    // what the driver of a saved state has read, in pages
-    std::uint64_t done_of_chain_{0};      // bytes of the chain that is available next in the inflate queue
-    std::uint64_t reported_of_chain_{0};  // in the reporting queue
-    Timer stats_timer_;                   // last, so that it expires no more before the rest is destroyed
+    bool has_stats_{false};             // the driver's buffer is available, and its statistics were taken
+    bool wants_stats_{false};           // that buffer must be returned, so that the driver fills it again
+    std::uint32_t actual_pages_{0};     // as the driver says
+    std::uint32_t restored_target_{0};  // what the driver of a saved state has read, in pages
+    // How many bytes were served of the chain that is available next in each queue.
+    std::array<std::uint64_t, reporting_queue + 1> done_of_chain_{};
+    Timer stats_timer_;  // last, so that it expires no more before the rest is destroyed
 };
 
 }  // namespace kvm_vmm::virtio

@@ -126,6 +126,9 @@ void Console::transmit() {
     std::size_t budget = transmit_at_a_time;
     const bool waited = std::exchange(transmit_waits_, false);
     serve(transmit_queue, [this, &budget, waited](const Chain& chain) KVM_VMM_REQUIRES(mutex()) {
+        if (sent_of_chain_ == 0 && !chain.writable.empty()) {
+            count_bad_request();  // 5.3.6.1: only readable buffers
+        }
         if (send_chain(chain.readable, budget)) {
             sent_of_chain_ = 0;
             return std::optional(std::uint32_t{0});  // nothing is written to the driver's buffers
@@ -223,6 +226,9 @@ void Console::receive() {
         if (backend_.read_ahead().empty()) {
             driver_takes_input_ = true;
             return std::optional<std::uint32_t>();
+        }
+        if (!chain.readable.empty() || chain.writable.empty()) {
+            count_bad_request();  // 5.3.6.1: only writable buffers
         }
         const std::uint32_t count = fill(chain.writable);
         bytes_received_.add(count);

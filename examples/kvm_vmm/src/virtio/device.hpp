@@ -151,6 +151,9 @@ protected:
     void config_changed() KVM_VMM_REQUIRES(mutex());
     /// The driver has broken a rule: the device needs a reset. `reason` is for the log.
     void fail(std::string_view reason) KVM_VMM_REQUIRES(mutex());
+    /// A request breaks a rule of its device type. It alone is refused, and the queue continues: only an error in the
+    /// rings themselves needs a reset (see fail()).
+    void count_bad_request() noexcept { driver_errors_.add(); }
     /// See DriverLink::notify_device().
     void notify_self(std::size_t index) KVM_VMM_REQUIRES(mutex());
 

@@ -25,6 +25,9 @@ std::size_t Entropy::system_source(std::span<std::uint8_t> bytes) noexcept {
 
 void Entropy::on_notified(std::size_t index) {
     serve(index, [this](const Chain& chain) {
+        if (!chain.readable.empty()) {
+            count_bad_request();  // 5.4.6.1: only writable buffers
+        }
         const std::uint32_t written = fill(chain.writable);
         bytes_.add(written);
         return std::optional(written);

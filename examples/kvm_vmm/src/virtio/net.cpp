@@ -86,6 +86,7 @@ Net::Net(std::string_view name, Counters& counters, NetBackend& backend, const S
     if (events_ == nullptr) {
         events_ = &thread_.emplace(std::string(name), sandbox::Role::net).events();
     }
+    hold_timer_.emplace(*events_, CLOCK_MONOTONIC, [this] { on_hold_expired(); });
     if (settings_.rate) {
         const TokenBucket bucket(*settings_.rate, std::max(*settings_.rate / 10, min_burst), now());
         const LockGuard lock(mutex());
@@ -239,7 +240,8 @@ void Net::post(std::uint64_t bytes) {
             return;
         }
         if (chain->writable.size() < sizeof(NetHeader)) {
-            push(receive_queue, *chain, 0);  // 5.1.6.3.1 has the driver offer at least the header's size
+            count_bad_request();  // 5.1.6.3.1 has the driver offer at least the header's size
+            push(receive_queue, *chain, 0);
             continue;
         }
         pieces += chain->writable.pieces().size();
@@ -355,6 +357,16 @@ void Net::hold(std::size_t length) {
         const auto* const bytes = static_cast<const std::uint8_t*>(piece.iov_base);
         held_.insert(held_.end(), bytes, bytes + std::min(piece.iov_len, length - held_.size()));
     }
+    hold_timer_->set_after(longest_hold);
+}
+
+void Net::on_hold_expired() {
+    const LockGuard lock(mutex());
+    if (!held_.empty()) {
+        held_.clear();
+        rx_dropped_.add();
+        receive_frames(false);
+    }
 }
 
 bool Net::deliver_held() {
@@ -407,7 +419,12 @@ bool Net::transmit(const Chain& chain) {
     NetHeader header;
     const std::uint64_t size = chain.readable.size();
     if (chain.readable.read(0, bytes_of(header)) < sizeof(header) || size < sizeof(header) + min_frame ||
-        size > sizeof(header) + max_frame || !may_transmit(header) || !backend_.link_up()) {
+        size > sizeof(header) + max_frame || !may_transmit(header)) {
+        count_bad_request();
+        tx_dropped_.add();
+        return true;
+    }
+    if (!backend_.link_up()) {
         tx_dropped_.add();
         return true;
     }
@@ -417,8 +434,7 @@ bool Net::transmit(const Chain& chain) {
     }
     pieces_.clear();
     append(pieces_, chain.readable, sizeof(header));
-    header.buffers = 0;
-    switch (backend_.send(header, pieces_, length)) {
+    switch (backend_.send(for_host(header, length), pieces_, length)) {
         case NetBackend::Sent::yes:
             tx_frames_.add();
             tx_bytes_.add(length);
@@ -438,6 +454,24 @@ bool Net::transmit(const Chain& chain) {
             return true;
     }
     return true;
+}
+
+// What the device has to ignore does not reach the host, whose kernel would refuse the frame, or might know more flags
+// than were negotiated (5.1.6.2.2).
+NetHeader Net::for_host(NetHeader header, std::size_t length) noexcept {
+    header.flags &= net_header::needs_checksum;
+    if (header.flags == 0) {
+        header.checksum_start = 0;
+        header.checksum_offset = 0;
+    }
+    if (header.gso_type == net_header::gso_none) {
+        header.header_length = 0;
+        header.gso_size = 0;
+    }
+    // Only a hint, which may be wrong.
+    header.header_length = static_cast<std::uint16_t>(std::min<std::size_t>(header.header_length, length));
+    header.buffers = 0;
+    return header;
 }
 
 // 5.1.6.2.1: the driver uses only what it has accepted.

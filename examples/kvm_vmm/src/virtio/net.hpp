@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <ctime>
@@ -50,6 +51,9 @@ class Net final : public Device, private NetBackend::Client {
 public:
     static constexpr std::size_t receive_queue = 0;
     static constexpr std::size_t transmit_queue = 1;
+    /// How long a received frame waits for further buffers of the driver. A driver whose buffers are all too small, but
+    /// already available, has none to offer, so that no notification would end the wait.
+    static constexpr std::chrono::milliseconds longest_hold{100};
     /// The number of frames after which the device lets its driver see them, and has a look at the other queue.
     static constexpr std::size_t batch = 64;
 
@@ -109,11 +113,13 @@ private:
     void hold(std::size_t length) KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] bool deliver_held() KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] bool may_receive(NetHeader& header) const KVM_VMM_REQUIRES(mutex());
+    void on_hold_expired();
 
     // Transmitted frames.
     void transmit_frames() KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] bool transmit(const Chain& chain) KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] bool may_transmit(const NetHeader& header) const KVM_VMM_REQUIRES(mutex());
+    [[nodiscard]] static NetHeader for_host(NetHeader header, std::size_t length) noexcept;
 
     /// The limit of one direction, and the timer that ends a wait for it.
     struct Limit {
@@ -147,6 +153,7 @@ private:
     /// A frame that waits for buffers: it was taken from the backend, and the driver has too few. Its header is
     /// `header_`.
     std::vector<std::uint8_t> held_ KVM_VMM_GUARDED_BY(mutex());
+    std::optional<Timer> hold_timer_;
     NetHeader header_ KVM_VMM_GUARDED_BY(mutex());
     /// Room for what does not fit into the driver's buffers.
     std::vector<std::uint8_t> overflow_ KVM_VMM_GUARDED_BY(mutex());
