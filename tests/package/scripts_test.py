@@ -218,33 +218,36 @@ class ScriptsTest(unittest.TestCase):
         (tree / "scripts").mkdir(parents=True)
         shutil.copy(ROOT / "scripts/test", tree / "scripts")
         shutil.copytree(ROOT / "scripts/lib", tree / "scripts/lib")
-        for name in ("nproc", "setsid", "date"):
+        for name in ("nice", "nproc", "setsid", "date"):
             (self.programs / name).symlink_to(shutil.which(name))
         pid_file = self.scratch / "pid"
-        self.fake("cmake", f'sleep 600 & echo $! >{pid_file}; wait')
+        # The stage clang waits for its cmake, and clang-tidy for another one beside it.
+        self.fake("cmake", f'sleep 600 & echo $! >>{pid_file}; wait')
         environment = {"PATH": str(self.programs), "TMPDIR": str(self.scratch)}
         for ended_by in (signal.SIGTERM, signal.SIGINT):
             with self.subTest(ended_by):
                 pid_file.unlink(missing_ok=True)
                 # Ctrl-C reaches the whole foreground process group.
-                run = subprocess.Popen([tree / "scripts/test", "tidy"], env=environment, stdout=subprocess.DEVNULL,
+                run = subprocess.Popen([tree / "scripts/test", "tidy", "clang"], env=environment, stdout=subprocess.DEVNULL,
                                        stderr=subprocess.DEVNULL, start_new_session=True,
                                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
                 self.addCleanup(run.kill)
                 limit = time.monotonic() + 60
-                while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < limit:
+                sleepers = []
+                while len(sleepers) < 2 and time.monotonic() < limit:
                     time.sleep(0.05)
-                sleeper = Path("/proc") / pid_file.read_text().strip()
-                self.assertTrue(sleeper.exists())
+                    if pid_file.exists():
+                        sleepers = [Path("/proc") / pid for pid in pid_file.read_text().split()]
+                self.assertEqual([sleeper.exists() for sleeper in sleepers], [True, True])
                 if ended_by == signal.SIGINT:
                     os.killpg(run.pid, ended_by)
                 else:
                     run.send_signal(ended_by)
                 run.wait(timeout=60)
                 self.assertIn(run.returncode, (-ended_by, 128 + ended_by))
-                while sleeper.exists() and time.monotonic() < limit:
+                while any(sleeper.exists() for sleeper in sleepers) and time.monotonic() < limit:
                     time.sleep(0.05)
-                self.assertFalse(sleeper.exists())
+                self.assertEqual([sleeper.exists() for sleeper in sleepers], [False, False])
 
     def test_a_tree_that_cannot_be_written_is_one_line_before_anything_is_installed(self):
         self.missing.write_text("lintian\n")
