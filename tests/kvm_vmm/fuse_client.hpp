@@ -150,8 +150,12 @@ public:
         in.size = size;
         return call(FUSE_READ, node, bytes_of(in), size + 16);
     }
-    FuseReply write(std::uint64_t node, std::uint64_t handle, std::uint64_t offset, std::string_view text) {
+    /// `flags` are those of the open file, and `write_flags` FUSE_WRITE_...
+    FuseReply write(std::uint64_t node, std::uint64_t handle, std::uint64_t offset, std::string_view text,
+                    int flags = 0, std::uint32_t write_flags = 0) {
         fuse_write_in in{};
+        in.flags = static_cast<unsigned>(flags);
+        in.write_flags = write_flags;
         in.fh = handle;
         in.offset = offset;
         in.size = static_cast<std::uint32_t>(text.size());

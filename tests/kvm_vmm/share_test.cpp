@@ -153,6 +153,23 @@ TEST_CASE("share: the session begins with FUSE_INIT", "[share]") {
         in.resize(15);
         CHECK(client.call(FUSE_INIT, 0, in).error == EINVAL);
     }
+    SECTION("all minor versions from the first, and those to come") {
+        for (std::uint32_t minor = 23; minor < 60; ++minor) {
+            CAPTURE(minor);
+            Bytes in = fuse_init_argument(7, minor);
+            in.resize(minor < 36 ? 16 : sizeof(fuse_init_in));
+            const FuseReply reply = client.call(FUSE_INIT, 0, in);
+            CHECK(reply.size == 16 + 64);  // from 7.23 on
+            const auto out = reply.as<fuse_init_out>();
+            CHECK(out.minor == 38);  // whatever the headers of the system are
+            constexpr std::uint32_t known = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA |
+                                            FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
+                                            FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES;
+            CHECK(out.flags == known);
+            CHECK(out.flags2 == 0);
+            CHECK(client.look_up(root, "file").error == 0);
+        }
+    }
     SECTION("an older or newer major version") {
         CHECK(client.call(FUSE_INIT, 0, fuse_init_argument(6)).error == EPROTO);
         CHECK(client.call(FUSE_INIT, 0, fuse_init_argument(7, 22)).error == EPROTO);
@@ -345,9 +362,14 @@ TEST_CASE("share: links of the host are not followed", "[share]") {
         change.valid = FATTR_MTIME;
         change.mtime = 1;
         CHECK(client.set_attributes(entry.nodeid, change).as<fuse_attr_out>().attr.mtime == 1);
-        CHECK(client.call(FUSE_LINK, root, bytes_of(fuse_link_in{entry.nodeid}) + name_bytes("hard")).error ==
-              EPERM);
+        // Another name of the link itself.
+        const std::string hard = std::string("hard-") + name;
+        CHECK(client.call(FUSE_LINK, root, bytes_of(fuse_link_in{entry.nodeid}) + name_bytes(hard))
+                  .as<fuse_entry_out>()
+                  .nodeid == entry.nodeid);
+        CHECK(fs::read_symlink(tree.shared / hard) == fs::read_symlink(tree.shared / name));
     }
+    CHECK(fs::hard_link_count(tree.secret) == 1);
     CHECK(slurp(tree.secret) == secret_text);
     struct stat status{};
     REQUIRE(::stat(tree.secret.c_str(), &status) == 0);
@@ -562,8 +584,22 @@ TEST_CASE("share: files are created and written", "[share]") {
     }
     SECTION("appending") {
         const std::uint64_t appender = client.open_handle(entry.nodeid, O_WRONLY | O_APPEND);
-        CHECK(client.write(entry.nodeid, appender, 0, "!").error == 0);
+        CHECK(client.write(entry.nodeid, appender, 0, "!", O_WRONLY | O_APPEND).error == 0);
         CHECK(tree.read("new") == "hello World!");
+        // Pages that the guest has mapped are written through any handle, and have their place.
+        CHECK(client.write(entry.nodeid, appender, 0, "H", 0, FUSE_WRITE_CACHE).error == 0);
+        CHECK(client.write(entry.nodeid, appender, 1, "E", O_WRONLY | O_APPEND, FUSE_WRITE_CACHE).error == 0);
+        CHECK(tree.read("new") == "HEllo World!");
+        // fcntl(F_SETFL) has cleared or set the flag since the file was opened.
+        CHECK(client.write(entry.nodeid, appender, 2, "L", O_WRONLY).error == 0);
+        CHECK(client.write(entry.nodeid, opened.fh, 0, "?", O_RDWR | O_APPEND).error == 0);
+        CHECK(tree.read("new") == "HELlo World!?");
+        const FuseReply by_create = client.create(root, "new", O_RDWR | O_APPEND, 0640);
+        std::memcpy(&opened, by_create.data.data() + sizeof(fuse_entry_out), sizeof(opened));
+        CHECK(client.write(entry.nodeid, opened.fh, 3, "L", 0, FUSE_WRITE_CACHE).error == 0);
+        CHECK(client.write(entry.nodeid, opened.fh, 0, "!", O_RDWR | O_APPEND | O_DSYNC).error == 0);
+        CHECK(client.write(entry.nodeid, opened.fh, 4, "O", O_RDWR | O_SYNC).error == 0);
+        CHECK(tree.read("new") == "HELLO World!?!");
     }
     SECTION("flags that the host must not see are left out") {
         const std::uint64_t direct =
@@ -717,7 +753,14 @@ TEST_CASE("share: directories are changed", "[share]") {
         CHECK(hard.nodeid == file);
         CHECK(hard.attr.nlink == 2);
         CHECK(tree.read("sub/hard") == "hello");
+        const std::uint64_t link = client.node({"l"});
+        CHECK(client.call(FUSE_LINK, sub, bytes_of(fuse_link_in{link}) + name_bytes("l2"))
+                  .as<fuse_entry_out>()
+                  .nodeid == link);
+        CHECK(fs::read_symlink(tree.shared / "sub/l2") == "/etc/passwd");
         CHECK(client.call(FUSE_LINK, root, bytes_of(fuse_link_in{sub}) + name_bytes("d")).error == EPERM);
+        CHECK(client.call(FUSE_LINK, root, bytes_of(fuse_link_in{client.node({"fifo"})}) + name_bytes("d"))
+                  .error == EPERM);
         CHECK(client.call(FUSE_LINK, root, bytes_of(fuse_link_in{999}) + name_bytes("d")).error == ESTALE);
     }
     SECTION("renaming") {

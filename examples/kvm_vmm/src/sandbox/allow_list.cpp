@@ -270,9 +270,8 @@ private:
         add(SYS_lseek, server, share, "directories, holes");
         add(SYS_preadv, server, share, "reads");
         add(SYS_faccessat2, server, share, "access");
-        add(SYS_pwritev, server, writable, "writes");
+        add(SYS_pwritev2, server, writable, "writes");
         add(SYS_mkdirat, server, writable, "new directories");
-        add(SYS_mknodat, server, writable, "new FIFOs and sockets");
         add(SYS_symlinkat, server, writable, "new symbolic links");
         add(SYS_linkat, server, writable, "new hard links");
         add(SYS_unlinkat, server, writable, "removal");

@@ -24,7 +24,7 @@ namespace {
 
 using vmsuperio::UniqueFd;
 
-// Calls f(iovecs, count, offset) as preadv or pwritev until all bytes were transferred, it returns 0, or fails.
+// Calls f(iovecs, count, offset) as preadv or pwritev2 until all bytes were transferred, it returns 0, or fails.
 // Returns how many were; an error only if there were none.
 template <class F>
 FileResult<std::size_t> transfer(const Buffers& buffers, std::uint64_t offset, F&& f) {
@@ -54,6 +54,17 @@ FileResult<std::size_t> transfer(const Buffers& buffers, std::uint64_t offset, F
         done += static_cast<std::size_t>(count);
     }
     return done;
+}
+
+// How to write, by the guest's open file as it is now: fcntl(F_SETFL) changes O_APPEND. Pages that the guest has mapped
+// come with any file that is open for writing, and belong where they are.
+int flags_of_write(const fuse_write_in& in) noexcept {
+    if ((in.write_flags & FUSE_WRITE_CACHE) != 0) {
+        return 0;
+    }
+    const auto flags = static_cast<int>(in.flags);
+    const int synchronous = (flags & O_SYNC) == O_SYNC ? RWF_SYNC : (flags & O_DSYNC) != 0 ? RWF_DSYNC : 0;
+    return synchronous | ((flags & O_APPEND) != 0 ? RWF_APPEND : 0);
 }
 
 // One entry of a directory as getdents64 returns it.
@@ -197,9 +208,10 @@ FuseServer::Answer FuseServer::write(const Request& request) {
     }
     writes_.add();
     const int file = (*handle)->file.get();
+    const int flags = flags_of_write(in);
     const Answer done = transfer(request.data.part(0, in.size), in.offset,
-                                 [file](const iovec* parts, int count, off_t offset) {
-                                     return ::pwritev(file, parts, count, offset);
+                                 [file, flags](const iovec* parts, int count, off_t offset) {
+                                     return ::pwritev2(file, parts, count, offset, flags);
                                  });
     if (!done) {
         return done;

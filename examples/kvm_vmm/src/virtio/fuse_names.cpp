@@ -300,9 +300,10 @@ FuseServer::Answer FuseServer::link(const Request& request) {
     if (!old) {
         return error_of(old.error());
     }
-    if ((*old)->type != S_IFREG) {
+    if ((*old)->type != S_IFREG && (*old)->type != S_IFLNK) {
         return refused(EPERM);
     }
+    // The name in /proc leads to the object itself, also if that is a symbolic link.
     if (::linkat(files_.descriptors(), files_.name_of(**old).c_str(), files_.path_of(**parent),
                  request.name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
         return host_error();

@@ -293,11 +293,12 @@ void FuseServer::count(const FileError& error, std::uint32_t opcode) {
 
 FuseServer::Answer FuseServer::initialize(const Request& request) {
     constexpr std::uint32_t oldest_minor = 23;  // the first with all of fuse_init_out
+    constexpr std::uint32_t minor = 38;         // not the one of the headers, which may have more
     const auto in = request.as<fuse_init_in>();
     reset();
     fuse_init_out out{};
     out.major = FUSE_KERNEL_VERSION;
-    out.minor = FUSE_KERNEL_MINOR_VERSION;
+    out.minor = minor;
     if (in.major > FUSE_KERNEL_VERSION) {
         return request.answer(out);  // the client sends FUSE_INIT again, with this version
     }

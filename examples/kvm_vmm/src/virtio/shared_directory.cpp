@@ -211,7 +211,7 @@ FileResult<UniqueFd> SharedDirectory::open_file(const Object& file, int flags) c
         default:
             return refused(EPERM);
     }
-    constexpr int allowed = O_ACCMODE | O_APPEND | O_TRUNC | O_SYNC | O_DSYNC;
+    constexpr int allowed = O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC;
     // O_NONBLOCK: another process's lease of the file must not make this wait.
     UniqueFd opened(::openat(descriptors(), name_of(file).c_str(),
                              (flags & allowed) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
@@ -234,7 +234,7 @@ FileResult<UniqueFd> SharedDirectory::open_directory(const Object& directory) co
 
 FileResult<UniqueFd> SharedDirectory::create_file(const Object& parent, const std::string& name, int flags,
                                                   mode_t mode) const {
-    constexpr int allowed = O_ACCMODE | O_APPEND | O_SYNC | O_DSYNC;
+    constexpr int allowed = O_ACCMODE | O_SYNC | O_DSYNC;
     // O_EXCL: what exists already may be a FIFO or a device, which must not be opened.
     UniqueFd created = open_below(path_of(parent), name.c_str(),
                                   (flags & allowed) | O_CREAT | O_EXCL | O_NONBLOCK | O_NOCTTY, mode & 0777U);

@@ -114,8 +114,8 @@ public:
     /// were not as many.
     bool forget(std::uint64_t id, std::uint64_t count) noexcept;
 
-    /// Opens a regular file again, or a directory, with the access mode and O_APPEND, O_TRUNC, O_SYNC and
-    /// O_DSYNC of `flags`. All else is refused: ELOOP for a symbolic link, EISDIR and EPERM. If it is opened
+    /// Opens a regular file again, or a directory, with the access mode and O_TRUNC, O_SYNC and O_DSYNC of
+    /// `flags`: not O_APPEND, with which the host would append pages that the guest has mapped. All else is refused: ELOOP for a symbolic link, EISDIR and EPERM. If it is opened
     /// for writing, the file loses its set-user-id and set-group-id bits.
     [[nodiscard]] FileResult<vmsuperio::UniqueFd> open_file(const Object& file, int flags) const;
     [[nodiscard]] FileResult<vmsuperio::UniqueFd> open_directory(const Object& directory) const;

@@ -170,8 +170,12 @@ void Vsock::send_event() {
         if (!announce_reset_) {
             return std::nullopt;
         }
-        announce_reset_ = false;
         const std::uint32_t id = vsock::event_transport_reset;
+        if (chain.writable.size() < sizeof(id)) {
+            count_malformed();
+            return 0;  // the next buffer gets it
+        }
+        announce_reset_ = false;
         return static_cast<std::uint32_t>(
             chain.writable.write(0, {reinterpret_cast<const std::uint8_t*>(&id), sizeof(id)}));
     });
@@ -187,7 +191,7 @@ std::optional<std::uint32_t> Vsock::take_packet(const Chain& chain) {
     tx_packets_.add();
     VsockHeader header{};
     if (chain.readable.read(0, bytes_of(header)) != header_size || header.src_cid != guest_cid_) {
-        malformed_.add();
+        count_malformed();
         return 0;
     }
     const Buffers payload = chain.readable.part(header_size, header.len);
@@ -211,7 +215,7 @@ void Vsock::take_packet(Id id, Stream& stream, const VsockHeader& header, const 
         return;
     }
     if (header.op == vsock::op_rw && payload.size() != header.len) {
-        malformed_.add();
+        count_malformed();
         abort(id, stream);
         return;
     }
@@ -234,7 +238,7 @@ void Vsock::take_packet(Id id, Stream& stream, const VsockHeader& header, const 
             erase(id);
             return;
         case violation:
-            malformed_.add();
+            count_malformed();
             abort(id, stream);
             return;
         case none:
@@ -364,7 +368,7 @@ std::optional<std::uint32_t> Vsock::fill(const Buffers& buffers) {
         return std::nullopt;
     }
     if (buffers.size() < header_size) {
-        malformed_.add();
+        count_malformed();
         return 0;
     }
     if (!refusals_.empty()) {

@@ -151,6 +151,10 @@ private:
     void pass_on(Id id, Stream& stream, const Buffers& payload) KVM_VMM_REQUIRES(mutex());
     void follow_shutdown(Id id, Stream& stream) KVM_VMM_REQUIRES(mutex());
     void refuse(const VsockHeader& header) KVM_VMM_REQUIRES(mutex());
+    void count_malformed() noexcept {
+        malformed_.add();
+        count_bad_request();
+    }
 
     // Packets for the guest.
     void send_packets() KVM_VMM_REQUIRES(mutex());
