@@ -57,6 +57,8 @@ TEST_CASE("Disk image: what is no disk is refused with its reason", "[blk]") {
     CHECK_THAT(refusal({.path = directory.write("empty", "")}), Contains("is empty"));
     CHECK_THAT(refusal({.path = directory.write("odd", std::string(513, 'x'))}),
                Contains("513 bytes, is not a multiple of 512") && Contains("truncate"));
+    CHECK_THAT(refusal({.path = directory.write("odd.gz", "\x1F\x8B\x08" + std::string(510, 'x'))}),
+               Contains("is compressed by gzip; decompress it first"));
     CHECK_THAT(refusal({.path = directory / "."}), Contains("is a directory"));
     CHECK_THAT(refusal({.path = "/dev/null"}), Contains("is a character device"));
     REQUIRE(::mkfifo((directory / "fifo").c_str(), 0600) == 0);
@@ -79,6 +81,9 @@ TEST_CASE("Disk image: images of other formats are refused with the command that
     for (const auto& [name, start] : formats) {
         const auto path = directory.write("image", sectors(start));
         CHECK_THAT(refusal({.path = path}), Contains("qemu-img convert -f " + name + " -O raw '"));
+        // The format is the reason, not the size that it leads to.
+        CHECK_THAT(refusal({.path = directory.write("odd", sectors(start) + "x")}),
+                   Contains("in the format " + name) && !Contains("multiple of 512"));
         // Raw means raw if the user says so: the guest may have written this.
         CHECK(refusal({.path = path, .raw = true}) == "none");
         const DiskImage disk({.path = path, .raw = true});
@@ -142,7 +147,7 @@ TEST_CASE("Disk option: the path and its options", "[blk][options]") {
     REQUIRE(plain);
     CHECK(plain->path == "/a b/c=d.img");
     CHECK_FALSE(plain->read_only);
-    CHECK_FALSE(plain->id);
+    CHECK(plain->id.empty());
     CHECK(plain->queues == 1);
     CHECK(plain->cache == DiskCache::writeback);
     CHECK(plain->engine == DiskEngineKind::automatic);
@@ -161,7 +166,7 @@ TEST_CASE("Disk option: the path and its options", "[blk][options]") {
     CHECK(parse_disk("id=a,path=b,readonly=off")->path == "b");
     CHECK(parse_disk("path=id=3")->path == "id=3");
     CHECK(parse_disk("a,rate=1000")->bytes_per_second == 1000U);
-    CHECK(parse_disk("a,id=12345678901234567890")->id->size() == 20);
+    CHECK(parse_disk("a,id=12345678901234567890")->id.size() == 20);
 }
 
 TEST_CASE("Disk option: each mistake is named", "[blk][options]") {

@@ -332,6 +332,19 @@ TEST_CASE("Options: an option given twice is refused, naming both values; --seri
     CHECK(config_of({"--kernel", "k", "--serial", "null", "--serial", "null"}).serials.size() == 2);
 }
 
+TEST_CASE("Options: what the guest tells its disks and shares apart by is unique", "[options]") {
+    const auto config = config_of({"--kernel=k", "--disk=a", "--disk=b,id=data", "--disk=c"});
+    CHECK(config.disks[0].id == "disk0");
+    CHECK(config.disks[1].id == "data");
+    CHECK(config.disks[2].id == "disk2");
+    CHECK(usage_error({"--kernel=k", "--disk=a,id=x", "--disk=b", "--disk=c,id=x"})
+              .find("two disks have the serial number id='x'") != std::string::npos);
+    CHECK(usage_error({"--kernel=k", "--disk=a,id=disk1", "--disk=b"}).find("id='disk1'") !=
+          std::string::npos);
+    CHECK(usage_error({"--kernel=k", "--share=a,tag=x", "--share=b,tag=x"})
+              .find("two directories have the tag 'x'") != std::string::npos);
+}
+
 TEST_CASE("Options: virtio consoles have the targets of serial ports", "[options]") {
     using Kind = SerialConfig::Kind;
     CHECK(config_of({"--kernel", "k"}).consoles.empty());

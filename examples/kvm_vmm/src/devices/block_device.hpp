@@ -21,7 +21,7 @@ inline void add_block_device(std::vector<VirtioDevice>& devices, std::size_t ind
                                         Counters& counters) -> std::shared_ptr<virtio::Device> {
         return std::make_shared<virtio::Block>(
             name, counters, *context.disks[index],
-            virtio::Block::Options{.id = config.id.value_or(std::string(name)),
+            virtio::Block::Options{.id = config.id,
                                    .queues = config.queues,
                                    .bytes_per_second = config.bytes_per_second,
                                    .requests_per_second = config.requests_per_second},

@@ -21,7 +21,7 @@ struct DiskConfig {
     bool read_only{false};
     /// Whether the content is not looked at for the formats of other programs.
     bool raw{false};
-    std::optional<std::string> id{};  ///< serial number: 1 to 20 bytes
+    std::string id{};  ///< serial number: 1 to 20 bytes
     DiskCache cache{DiskCache::writeback};
     DiskEngineKind engine{DiskEngineKind::automatic};
     std::size_t queues{1};

@@ -49,6 +49,26 @@ constexpr auto formats = std::to_array<Format>({
     {"vdi", 64, std::string_view("\x7F\x10\xDA\xBE", 4)},
 });
 
+/// How a compressed file begins.
+constexpr auto compressions = std::to_array<Format>({
+    {"gzip", 0, "\x1F\x8B"},
+    {"xz", 0,
+     std::string_view("\xFD"
+                      "7zXZ\0",
+                      6)},
+    {"zstd", 0, "\x28\xB5\x2F\xFD"},
+    {"bzip2", 0, "BZh"},
+    {"lz4", 0, "\x04\x22\x4D\x18"},
+});
+
+// The element of `known` with which the content begins.
+const Format* recognise(std::span<const Format> known, std::string_view content) {
+    const auto found = std::ranges::find_if(known, [&](const Format& format) {
+        return content.size() >= format.offset && content.substr(format.offset).starts_with(format.magic);
+    });
+    return found == known.end() ? nullptr : &*found;
+}
+
 int negative_errno(int result) noexcept { return result == 0 ? 0 : -errno; }
 
 bool unsupported(int error) noexcept {
@@ -117,6 +137,9 @@ DiskImage::DiskImage(const DiskConfig& config)
     }
     refuse_unfit();
     device_ = S_ISBLK(status.st_mode);
+    if (!config.raw) {
+        refuse_other_formats();
+    }
     if (device_) {
         // No file has this pair: a file system's number is that of a device, or of none.
         identity_ = {~dev_t{0}, static_cast<ino_t>(status.st_rdev)};
@@ -124,9 +147,6 @@ DiskImage::DiskImage(const DiskConfig& config)
     } else {
         identity_ = identity_of(status);
         examine_file(static_cast<std::uint64_t>(status.st_size));
-    }
-    if (!config.raw) {
-        refuse_other_formats();
     }
     open_descriptors(config.cache);
 }
@@ -185,6 +205,9 @@ void DiskImage::examine_file(std::uint64_t size) {
         fail("is empty; truncate -s SIZE makes it a blank disk");
     }
     if (size % sector != 0) {
+        if (const Format* compression = recognise(compressions, beginning())) {
+            fail("is compressed by " + std::string(compression->name) + "; decompress it first");
+        }
         fail("its size, " + std::to_string(size) +
              " bytes, is not a multiple of 512; truncate -s %512 appends the zeros that lack");
     }
@@ -219,19 +242,21 @@ void DiskImage::examine_device() {
     }
 }
 
+std::string DiskImage::beginning() const {
+    std::string content(128, '\0');
+    const ssize_t got = ::pread(cached_fd_.get(), content.data(), content.size(), 0);
+    content.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+    return content;
+}
+
 void DiskImage::refuse_other_formats() const {
-    std::array<char, 128> start{};
-    const ssize_t got = ::pread(cached_fd_.get(), start.data(), start.size(), 0);
-    const std::string_view content(start.data(), got > 0 ? static_cast<std::size_t>(got) : 0);
-    for (const Format& format : formats) {
-        if (content.size() >= format.offset && content.substr(format.offset).starts_with(format.magic)) {
-            const std::string name(format.name);
-            std::string reason = "is an image in the format " + name;
-            reason += ", which is not supported; convert it: qemu-img convert -f " + name;
-            reason += " -O raw " + in_quotes(path_);
-            reason += " NEW (or add ,format=raw to use its bytes as they are)";
-            fail(reason);
-        }
+    if (const Format* format = recognise(formats, beginning())) {
+        const std::string name(format->name);
+        std::string reason = "is an image in the format " + name;
+        reason += ", which is not supported; convert it: qemu-img convert -f " + name;
+        reason += " -O raw " + in_quotes(path_);
+        reason += " NEW (or add ,format=raw to use its bytes as they are)";
+        fail(reason);
     }
 }
 

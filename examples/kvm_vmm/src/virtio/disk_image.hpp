@@ -49,6 +49,7 @@ private:
     void open_descriptors(DiskCache cache);
     void examine_file(std::uint64_t size);
     void examine_device();
+    [[nodiscard]] std::string beginning() const;
     void refuse_other_formats() const;
     void find_alignment();
     [[nodiscard]] int write_zero_bytes(std::uint64_t offset, std::uint64_t length) noexcept;

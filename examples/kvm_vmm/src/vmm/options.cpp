@@ -412,7 +412,14 @@ void add_disk(VmmConfig& config, const std::string& text) {
     if (config.disks.size() == max_disks) {
         refuse("--disk: more than " + std::to_string(max_disks) + " disks");
     }
-    config.disks.push_back(*parse_disk(text));
+    virtio::DiskConfig disk = *parse_disk(text);
+    if (disk.id.empty()) {
+        disk.id = "disk" + std::to_string(config.disks.size());
+    }
+    if (std::ranges::find(config.disks, disk.id, &virtio::DiskConfig::id) != config.disks.end()) {
+        refuse("--disk: two disks have the serial number id=" + quote(disk.id));
+    }
+    config.disks.push_back(std::move(disk));
 }
 
 void add_share(VmmConfig& config, const std::string& text) {
