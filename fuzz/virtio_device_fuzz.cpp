@@ -16,8 +16,8 @@
 // From 0xC0 on, a request of the device's type, with differences: a byte of how (bits 3:0 the number of patches, 5:4 how
 // many queues further, 6 with another length, 7 with more room for the answer), a byte of length if bit 6 is set, then
 // a byte of offset and a byte of value for each patch. From 0xD0 on, the device is saved and restored, with a change of
-// its state (2 bytes of where, a byte of which bits). From 0xE0 on, a program on the host acts, if the device is the
-// socket device: a byte (bits 2:0 what, see HostPrograms).
+// its state (2 bytes of where, a byte of which bits). From 0xE0 on, the host acts: for the socket device a program (a byte,
+// bits 2:0 what, see HostPrograms), for the console a user, who types 16 characters for each unit of the byte.
 // The share is read-only, because an input must not depend on those before it.
 #include <algorithm>
 #include <array>
@@ -265,6 +265,7 @@ public:
         }
     }
     [[nodiscard]] DeviceHost::Kind kind() const noexcept { return host_.kind(); }
+    void type(std::string_view text) const { host_.type(text); }
 
     GuestMemory memory{ram};
 
@@ -335,6 +336,9 @@ void operate(Machine& machine, HostPrograms& programs, Input& input, const Trace
         const std::uint8_t what = input.byte();
         if (machine.kind() == DeviceHost::Kind::socket) {
             programs.act(what, trace);
+        } else if (machine.kind() == DeviceHost::Kind::console) {
+            trace("user types ", 16U * what, " characters");
+            machine.type(std::string(std::size_t{16} * what, 'i'));
         }
         return;
     }

@@ -20,6 +20,7 @@
 #include <string>
 #include <string_view>
 #include <sys/epoll.h>
+#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -117,9 +118,7 @@ public:
         std::span<const std::uint8_t> rest = frame;
         for (const iovec& piece : pieces) {
             const std::size_t count = std::min(piece.iov_len, rest.size());
-            if (count != 0) {
-                std::memcpy(piece.iov_base, rest.data(), count);
-            }
+            copy_to_guest(static_cast<std::uint8_t*>(piece.iov_base), rest.first(count));
             rest = rest.subspan(count);
         }
         wake_if_needed();
@@ -134,8 +133,7 @@ public:
         }
         std::vector<std::uint8_t> frame;
         for (const iovec& piece : pieces) {
-            const auto* const bytes = static_cast<const std::uint8_t*>(piece.iov_base);
-            frame.insert(frame.end(), bytes, bytes + piece.iov_len);
+            append_from_guest(frame, static_cast<const std::uint8_t*>(piece.iov_base), piece.iov_len);
         }
         if (frame.size() != length || length < virtio::min_frame || length > virtio::max_frame) {
             std::abort();
@@ -214,7 +212,11 @@ public:
                 break;
             case Kind::console:
                 null_ = vmsuperio::UniqueFd(::open("/dev/null", O_WRONLY | O_CLOEXEC));
-                console_ = use_descriptors(-1, null_.get());
+                if (std::array<int, 2> ends{}; ::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) == 0) {
+                    input_ = vmsuperio::UniqueFd(ends[0]);
+                    typed_ = vmsuperio::UniqueFd(ends[1]);
+                }
+                console_ = use_descriptors(input_.get(), null_.get());
                 break;
             case Kind::file_system:
                 root_.emplace(files / "share");
@@ -230,6 +232,12 @@ public:
         }
     }
 
+    /// A console gets as much of this input as it has room for. Other devices have none.
+    void type(std::string_view text) const {
+        if (typed_) {
+            [[maybe_unused]] const ssize_t taken = ::write(typed_.get(), text.data(), text.size());
+        }
+    }
     /// Whether the device has an event loop of its own, and thus does not use `events`.
     [[nodiscard]] bool has_thread() const noexcept {
         return kind_ == Kind::block_thread || kind_ == Kind::block_uring || kind_ == Kind::file_system;
@@ -277,6 +285,8 @@ private:
     std::optional<virtio::DiskImage> disk_;
     EchoNetwork network_;
     vmsuperio::UniqueFd null_;
+    vmsuperio::UniqueFd input_;
+    vmsuperio::UniqueFd typed_;
     std::unique_ptr<SerialBackend> console_;
     std::optional<virtio::SharedRoot> root_;
     std::optional<ListeningSocket> socket_;

@@ -7,9 +7,11 @@
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <fcntl.h>
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <sys/resource.h>
 #include <thread>
@@ -255,6 +257,7 @@ private:
                 access_register();
                 break;
             case 14:
+                machine_.host.type("input");
                 rest_ = machine_.rests();
                 REQUIRE(rest_);
                 break;
@@ -367,15 +370,6 @@ unsigned from_environment(const char* name, unsigned otherwise) {
     return text != nullptr ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : otherwise;
 }
 
-// What CPUs do to memory that the device uses at the same time. ThreadSanitizer does not see these accesses: that
-// they race is what is tested. All that the device does is seen, so that a race of its own state is reported.
-__attribute__((noinline, no_sanitize("thread"))) void scribble(volatile std::uint8_t* to, std::uint64_t value,
-                                                               std::size_t size) {
-    for (std::size_t i = 0; i < size; ++i) {
-        to[i] = static_cast<std::uint8_t>(value >> (8 * i));
-    }
-}
-
 /// A CPU that neither waits for others nor checks anything.
 class WildCpu {
 public:
@@ -451,7 +445,9 @@ public:
 
 private:
     void poke(std::uint64_t address, std::uint64_t value, std::size_t size) {
-        scribble(rig_.memory.regions().front().host.data() + address, value, size);
+        std::array<std::uint8_t, sizeof(value)> bytes{};
+        std::memcpy(bytes.data(), &value, sizeof(value));
+        (void)rig_.memory.write(address, std::span(bytes).first(size));
     }
     void descriptor(std::uint64_t table, std::uint64_t index, std::uint64_t address, std::uint64_t size,
                     std::uint64_t flags) {
@@ -522,6 +518,7 @@ TEST_CASE("virtio: two CPUs operate a device while a third resets it", "[hostile
             done.store(true);
         });
         while (!done.load()) {
+            machine.host.type("input");
             machine.rig.events.run_once(1);
         }
         first.join();

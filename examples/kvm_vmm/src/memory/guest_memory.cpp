@@ -96,7 +96,7 @@ std::optional<std::span<std::uint8_t>> GuestMemory::slice(std::uint64_t address,
 bool GuestMemory::write(std::uint64_t address, std::span<const std::uint8_t> bytes) noexcept {
     const auto target = slice(address, bytes.size());
     if (target) {
-        std::ranges::copy(bytes, target->begin());
+        copy_to_guest(target->data(), bytes);
     }
     return target.has_value();
 }
@@ -104,7 +104,7 @@ bool GuestMemory::write(std::uint64_t address, std::span<const std::uint8_t> byt
 bool GuestMemory::read(std::uint64_t address, std::span<std::uint8_t> bytes) const noexcept {
     const auto source = slice(address, bytes.size());
     if (source) {
-        std::ranges::copy(*source, bytes.begin());
+        copy_from_guest(bytes, source->data());
     }
     return source.has_value();
 }

@@ -3,11 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <span>
 #include <type_traits>
 #include <vector>
+
+#include "memory/shared_copy.hpp"
 
 namespace kvm_vmm {
 
@@ -62,7 +63,7 @@ public:
         if (!target) {
             return false;
         }
-        std::memcpy(target->data(), &object, sizeof(T));
+        copy_to_guest(target->data(), {reinterpret_cast<const std::uint8_t*>(&object), sizeof(T)});
         return true;
     }
     template <class T>
@@ -73,7 +74,7 @@ public:
             return std::nullopt;
         }
         T object;
-        std::memcpy(&object, source->data(), sizeof(T));
+        copy_from_guest({reinterpret_cast<std::uint8_t*>(&object), sizeof(T)}, source->data());
         return object;
     }
 

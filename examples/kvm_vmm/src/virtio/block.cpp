@@ -9,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "memory/shared_copy.hpp"
 #include "util/error.hpp"
 #include "util/log.hpp"
 #include "virtio/device_states.hpp"
@@ -431,7 +432,7 @@ void Block::answer(std::size_t queue, const Chain& chain, BlockStatus status, st
     if (size != 0) {
         const Buffers rest = chain.writable.part(filled, size - 1 - filled);
         for (const Buffers::Piece piece : rest.pieces()) {
-            std::ranges::fill(piece, std::uint8_t{0});
+            zero_guest(piece);
         }
         const std::array<std::uint8_t, 1> byte{static_cast<std::uint8_t>(status)};
         chain.writable.write(size - 1, byte);

@@ -4,9 +4,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
 #include <vector>
+
+#include "memory/shared_copy.hpp"
 
 namespace kvm_vmm::virtio {
 
@@ -34,13 +35,13 @@ public:
     /// Copies from byte `offset` on, as many bytes as there are up to `target.size()`. Returns how many.
     std::size_t read(std::uint64_t offset, std::span<std::uint8_t> target) const noexcept {
         return for_each(offset, target.size(), [&target](Piece piece, std::size_t done) {
-            std::memcpy(target.data() + done, piece.data(), piece.size());
+            copy_from_guest(target.subspan(done, piece.size()), piece.data());
         });
     }
     /// Copies `source` to byte `offset` and on, as many bytes as there is room for. Returns how many.
     std::size_t write(std::uint64_t offset, std::span<const std::uint8_t> source) const noexcept {
         return for_each(offset, source.size(), [&source](Piece piece, std::size_t done) {
-            std::memcpy(piece.data(), source.data() + done, piece.size());
+            copy_to_guest(piece.data(), source.subspan(done, piece.size()));
         });
     }
     /// The bytes [offset, offset + length), as far as they exist.

@@ -2,11 +2,13 @@
 #include "virtio/console.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <limits>
 #include <sys/epoll.h>
 #include <utility>
 
+#include "memory/shared_copy.hpp"
 #include "virtio/device_states.hpp"
 
 namespace kvm_vmm::virtio {
@@ -244,7 +246,8 @@ std::uint32_t Console::fill(const Buffers& buffers) {
             if (waiting.empty()) {
                 return count;
             }
-            byte = waiting.front().byte;
+            const std::array<std::uint8_t, 1> next{waiting.front().byte};
+            copy_to_guest(&byte, next);
             waiting.pop();
             ++count;
         }

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
+#include <span>
+
+#include "memory/shared_copy.hpp"
 
 namespace kvm_vmm::virtio {
 namespace {
@@ -104,16 +106,16 @@ void DiskIo::advance(std::uint64_t count) noexcept {
 }
 
 void DiskIo::copy_bounce(bool to_bounce, std::size_t count) noexcept {
-    std::byte* bounce = bounce_.get();
-    for (std::size_t i = first_; count != 0; ++i) {
-        const std::size_t part = std::min(count, memory_[i].iov_len);
+    std::span<std::uint8_t> bounce(reinterpret_cast<std::uint8_t*>(bounce_.get()), count);
+    for (std::size_t i = first_; !bounce.empty(); ++i) {
+        const std::size_t part = std::min(bounce.size(), memory_[i].iov_len);
+        auto* const guest = static_cast<std::uint8_t*>(memory_[i].iov_base);
         if (to_bounce) {
-            std::memcpy(bounce, memory_[i].iov_base, part);
+            copy_from_guest(bounce.first(part), guest);
         } else {
-            std::memcpy(memory_[i].iov_base, bounce, part);
+            copy_to_guest(guest, bounce.first(part));
         }
-        bounce += part;
-        count -= part;
+        bounce = bounce.subspan(part);
     }
 }
 

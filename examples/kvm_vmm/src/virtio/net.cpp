@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
-#include <cstring>
 #include <string>
 #include <utility>
 
+#include "memory/shared_copy.hpp"
 #include "virtio/device_states.hpp"
 
 namespace kvm_vmm::virtio {
@@ -355,7 +355,7 @@ void Net::hold(std::size_t length) {
     held_.clear();
     for (const iovec& piece : pieces_) {
         const auto* const bytes = static_cast<const std::uint8_t*>(piece.iov_base);
-        held_.insert(held_.end(), bytes, bytes + std::min(piece.iov_len, length - held_.size()));
+        append_from_guest(held_, bytes, std::min(piece.iov_len, length - held_.size()));
     }
     hold_timer_->set_after(longest_hold);
 }

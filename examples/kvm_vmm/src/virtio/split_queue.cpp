@@ -3,9 +3,10 @@
 
 #include <atomic>
 #include <bit>
-#include <cstring>
 #include <limits>
 #include <utility>
+
+#include "memory/shared_copy.hpp"
 
 namespace kvm_vmm::virtio {
 namespace {
@@ -159,9 +160,8 @@ std::expected<Chain, QueueError> SplitQueue::walk(std::uint16_t head) const {
     // descriptor of an indirect table is none.
     for (std::size_t count = 0; count < size_;) {
         Descriptor descriptor{};
-        std::memcpy(&descriptor, table.data() + index * descriptor_size, sizeof(descriptor));
-        // What is checked below is the copy: the compiler must not read the table a second time.
-        std::atomic_signal_fence(std::memory_order_seq_cst);
+        copy_from_guest({reinterpret_cast<std::uint8_t*>(&descriptor), sizeof(descriptor)},
+                        table.data() + index * descriptor_size);
         if ((descriptor.flags & indirect) != 0) {
             if (!features_.indirect_descriptors) {
                 return std::unexpected(QueueError::indirect_not_negotiated);

@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <utility>
 
+#include "memory/shared_copy.hpp"
 #include "util/error.hpp"
 #include "util/log.hpp"
 
@@ -38,7 +39,7 @@ std::size_t length_in(std::span<const std::uint8_t> field) {
 void copy_to(std::span<const iovec> pieces, std::span<const std::uint8_t> bytes) {
     for (const iovec& piece : pieces) {
         const std::size_t count = std::min(piece.iov_len, bytes.size());
-        std::memcpy(piece.iov_base, bytes.data(), count);
+        copy_to_guest(static_cast<std::uint8_t*>(piece.iov_base), bytes.first(count));
         bytes = bytes.subspan(count);
     }
 }
@@ -274,7 +275,7 @@ NetBackend::Sent StreamBackend::send(const NetHeader&, std::span<const iovec> pi
     for (const iovec& piece : pieces_) {
         const std::size_t done = std::min(skipped, piece.iov_len);
         const auto* const bytes = static_cast<const std::uint8_t*>(piece.iov_base);
-        unsent_.insert(unsent_.end(), bytes + done, bytes + piece.iov_len);
+        append_from_guest(unsent_, bytes + done, piece.iov_len - done);
         skipped -= done;
     }
     update_events();
