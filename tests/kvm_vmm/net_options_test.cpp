@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #include "vmm/net_options.hpp"
 
+#include <array>
 #include <fcntl.h>
 #include <string>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include <vector>
+
+#include <vmsuperio/linux/unique_fd.hpp>
 
 #include "catch.hpp"
 #include "util/error.hpp"
@@ -89,10 +94,43 @@ TEST_CASE("Net options: a network that cannot be used is one line", "[net]") {
     CHECK_THAT(why_not_opened("tap=kvmvmmnone"), Contains("there is no such interface"));
     CHECK_THAT(why_not_opened("passt=/nonexistent/socket"), Contains("cannot connect"));
     CHECK_THAT(why_not_opened("passt=/" + std::string(200, 'x')), Contains("at most 107 bytes"));
+    CHECK_THAT(why_not_opened("passt=/dev/null"), Contains("it is no socket"));
     CHECK_THAT(why_not_opened("fd=777"), Contains("no such descriptor"));
-    const int file = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-    REQUIRE(file > 2);
-    CHECK_THAT(why_not_opened("fd=" + std::to_string(file)), Contains("not that of a tap"));
+}
+
+TEST_CASE("Net options: an inherited descriptor that is no network is refused", "[net]") {
+    using Catch::Matchers::Contains;
+    const auto why = [](int fd) {
+        REQUIRE(fd > 2);
+        return why_not_opened("fd=" + std::to_string(fd));
+    };
+    const int file = ::open("/dev/null", O_RDONLY);  // NOLINT: as a shell leaves it to its children
+    CHECK_THAT(why(file), Contains("not that of a tap"));
+    CHECK_THAT(why(::socket(AF_UNIX, SOCK_DGRAM, 0)), Contains("no stream socket"));              // NOLINT
+    CHECK_THAT(why(::socket(AF_UNIX, SOCK_STREAM, 0)), Contains("the socket is not connected"));  // NOLINT
+    const int listening = ::socket(AF_UNIX, SOCK_STREAM, 0);                                      // NOLINT
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;  // Linux chooses the name
+    REQUIRE(::bind(listening, reinterpret_cast<const sockaddr*>(&address), sizeof(sa_family_t)) == 0);
+    REQUIRE(::listen(listening, 1) == 0);
+    CHECK_THAT(why(listening), Contains("the socket is not connected"));
+    // What this program has opened for another option stays open.
+    const vmsuperio::UniqueFd own(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    CHECK_THAT(why(own.get()), Contains("no such descriptor was inherited"));
+    CHECK(::fcntl(own.get(), F_GETFD) == FD_CLOEXEC);
+}
+
+TEST_CASE("Net options: an inherited socket serves one interface", "[net]") {
+    using Catch::Matchers::Contains;
+    std::array<int, 2> ends{};
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()) == 0);  // NOLINT
+    const vmsuperio::UniqueFd other(ends[1]);
+    const auto config = parse_net("fd=" + std::to_string(ends[0])).value();
+    const virtio::NetTarget first = virtio::open_net(config, 0);
+    CHECK(first.backend->link_up());
+    CHECK(::fcntl(ends[0], F_GETFD) == FD_CLOEXEC);  // no program that this one starts inherits it
+    CHECK_THAT(why_not_opened("fd=" + std::to_string(ends[0])), Contains("no such descriptor was inherited"));
+    CHECK(::fcntl(ends[0], F_GETFD) == FD_CLOEXEC);  // open still
 }
 
 TEST_CASE("Net options: interfaces have the order of the options, before the other devices",

@@ -556,6 +556,22 @@ TEST_CASE("Options: a wrong --balloon is refused by the word that is wrong", "[o
                Catch::Matchers::Contains("--balloon is given twice"));
 }
 
+TEST_CASE("Options: two interfaces have neither one network nor one MAC address", "[options]") {
+    for (const auto& [first, second, reason] : std::vector<std::array<const char*, 3>>{
+             {"tap=t", "tap=t,mtu=1400", "'tap=t' is given twice"},
+             {"fd=3", "fd=3", "'fd=3' is given twice"},
+             {"passt=/s", "passt=/s", "'passt=/s' is given twice"},
+             {"passt,mac=02:00:00:00:00:01", "tap=t,mac=02-00-00-00-00-01",
+              "MAC address 02:00:00:00:00:01"}}) {
+        CAPTURE(first, second);
+        CHECK_THAT(usage_error({"--kernel", "k", "--net", first, "--net", second}),
+                   Catch::Matchers::Contains(std::string("--net: ")) && Catch::Matchers::Contains(reason));
+    }
+    CHECK(config_of({"--kernel", "k", "--net", "passt", "--net", "passt", "--net", "tap=a", "--net", "tap=b",
+                     "--net", "fd=3", "--net", "fd=4", "--net", "passt=/s", "--net", "passt=/t"})
+              .nets.size() == 8);
+}
+
 TEST_CASE("Options: a wrong --vsock is refused by the word that is wrong", "[options]") {
     for (const auto& [text, reason] : std::vector<std::pair<std::string, std::string>>{
              {"", "not one of cid=N, path=PATH"},

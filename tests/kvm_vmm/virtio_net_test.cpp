@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <linux/capability.h>
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -23,6 +24,7 @@
 #include <string>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
@@ -33,14 +35,17 @@
 #include "catch.hpp"
 #include "scratch_directory.hpp"
 #include "util/error.hpp"
+#include "util/log.hpp"
 #include "virtio/helper_launcher.hpp"
 #include "virtio/mac_address.hpp"
 #include "virtio/net.hpp"
 #include "virtio/net_backend.hpp"
+#include "virtio/net_target.hpp"
 #include "virtio/passt_process.hpp"
 #include "virtio/stream_backend.hpp"
 #include "virtio/tap_backend.hpp"
 #include "virtio_mmio_driver.hpp"
+#include "vmm/net_options.hpp"
 
 using namespace kvm_vmm;
 using namespace kvm_vmm::virtio;
@@ -861,6 +866,17 @@ TEST_CASE("Net passt: a program that is missing, fails or does not react is one 
     CHECK_THAT(reason({}, "no-such-passt"), Catch::Matchers::Contains("is not installed"));
     CHECK_THAT(reason({}, "/dev/null"), Catch::Matchers::Contains("Permission denied"));
     CHECK_THAT(reason({}, "false"), Catch::Matchers::Contains("exit code 1"));
+    // What it has written is the reason only if it has ended by itself.
+    const test::ScratchDirectory directory;
+    const auto script = [&](const std::string& text) {
+        const std::string path = (directory / "passt").string();
+        std::ofstream(path) << "#!/bin/sh\necho a message >&2\n" << text << "\n";
+        std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+        return path;
+    };
+    CHECK_THAT(reason({}, script("exit 3")), Catch::Matchers::Contains("a message"));
+    CHECK_THAT(reason({}, script("kill -9 $$")),
+               Catch::Matchers::Contains("signal 9") && !Catch::Matchers::Contains("a message"));
 }
 
 namespace {
@@ -990,6 +1006,28 @@ void delete_interface(const std::string& name) {
 
 }  // namespace
 
+namespace {
+
+/// This thread has no CAP_NET_ADMIN, as the users for whom an administrator makes taps.
+class WithoutNetAdmin {
+public:
+    WithoutNetAdmin() {
+        REQUIRE(::syscall(SYS_capget, &header_, before_.data()) == 0);
+        auto fewer = before_;
+        fewer[0].effective &= ~(1U << CAP_NET_ADMIN);
+        REQUIRE(::syscall(SYS_capset, &header_, fewer.data()) == 0);
+    }
+    ~WithoutNetAdmin() { ::syscall(SYS_capset, &header_, before_.data()); }
+    WithoutNetAdmin(const WithoutNetAdmin&) = delete;
+    WithoutNetAdmin& operator=(const WithoutNetAdmin&) = delete;
+
+private:
+    __user_cap_header_struct header_{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    std::array<__user_cap_data_struct, 2> before_{};
+};
+
+}  // namespace
+
 TEST_CASE("Net tap: frames of a tap interface, until it is deleted", "[net]") {
     const std::string name = "kvmvmm" + std::to_string(::getpid() % 100000);
     UniqueFd owner(::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK));
@@ -1014,6 +1052,58 @@ TEST_CASE("Net tap: frames of a tap interface, until it is deleted", "[net]") {
         CHECK(::if_nametoindex("kvmvmmnone") == 0);
         CHECK_THAT(reason(name), Catch::Matchers::Contains("in use"));
         CHECK_THAT(reason("lo"), Catch::Matchers::Contains("not a tap"));
+        REQUIRE(::ioctl(owner.get(), TUNSETOWNER, ::getuid() + 1234) == 0);
+        REQUIRE(::ioctl(owner.get(), TUNSETPERSIST, 1) == 0);
+        owner = {};
+        {
+            const WithoutNetAdmin user;
+            CHECK_THAT(reason(name), Catch::Matchers::Contains("belongs to another user"));
+        }
+        CHECK(reason(name).empty());
+        delete_interface(name);
+    }
+    SECTION("an interface for several queues serves one") {
+        owner = {};
+        UniqueFd several(::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK));
+        request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+        REQUIRE(::ioctl(several.get(), TUNSETIFF, &request) == 0);
+        REQUIRE(::ioctl(several.get(), TUNSETPERSIST, 1) == 0);
+        several = {};
+        CHECK(TapBackend::open(name)->link_up());
+        delete_interface(name);
+    }
+    SECTION("an MTU that the interface does not have is used, with a warning") {
+        REQUIRE(::ioctl(owner.get(), TUNSETPERSIST, 1) == 0);
+        owner = {};
+        const test::ScratchDirectory directory;
+        const std::string log_file = (directory / "log").string();
+        const auto mtu_of = [&](const std::string& options) {
+            const NetTarget target = open_net(parse_net("tap=" + name + options).value(), 0);
+            return target.settings.mtu;
+        };
+        open_log(UniqueFd(::open(log_file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600)), LogLevel::warning);
+        CHECK(mtu_of("") == 1500);
+        CHECK(mtu_of(",mtu=1400") == 1400);
+        CHECK(std::filesystem::is_empty(log_file));
+        CHECK(mtu_of(",mtu=9000") == 9000);
+        close_log();
+        std::string line;
+        std::getline(std::ifstream(log_file), line);
+        CHECK_THAT(line,
+                   Catch::Matchers::Contains("mtu=9000 is larger than the MTU of the host's end, 1500"));
+        delete_interface(name);
+    }
+    SECTION("a deletion is noticed by a frame that is sent, too") {
+        auto backend = TapBackend::adopt(std::move(owner), "tap");
+        NetRig rig(*backend);
+        rig.start();  // without receive buffers the tap is not polled
+        delete_interface(name);
+        rig.run_events();
+        rig.transmit(with_header(frame_of(60)));
+        CHECK(rig.run_until([&] { return rig.config<std::uint16_t>(6) == 0; }));
+        CHECK(rig.count("link_downs") == 1);
+        CHECK(rig.events.run_once(0) == 0);
+        CHECK_FALSE(rig.needs_reset());
     }
     SECTION("an inherited descriptor works like a name") {
         auto backend = TapBackend::adopt(std::move(owner), "tap");

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "util/error.hpp"
+#include "util/log.hpp"
 #include "util/quote.hpp"
 #include "virtio/passt_process.hpp"
 #include "virtio/stream_backend.hpp"
@@ -26,7 +27,9 @@ std::string machine_id() {
 }
 
 std::unique_ptr<NetBackend> adopt_descriptor(int fd, const std::string& what) {
-    if (::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+    // exec() closes what has FD_CLOEXEC, so that a descriptor with it was opened here, for another option.
+    const int flags = ::fcntl(fd, F_GETFD);
+    if (flags < 0 || (flags & FD_CLOEXEC) != 0 || ::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
         throw VmmError(ExitCode::bad_file, what + ": no such descriptor was inherited");
     }
     int type = 0;
@@ -34,6 +37,11 @@ std::unique_ptr<NetBackend> adopt_descriptor(int fd, const std::string& what) {
     if (::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0) {
         if (type != SOCK_STREAM) {
             throw VmmError(ExitCode::bad_file, what + ": the descriptor is a socket, but no stream socket");
+        }
+        sockaddr_storage peer{};
+        size = sizeof(peer);
+        if (::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) {
+            throw VmmError(ExitCode::bad_file, what + ": the socket is not connected");
         }
         return std::make_unique<StreamBackend>(std::make_unique<SinglePeer>(vmsuperio::UniqueFd(fd)), what,
                                                "fd");
@@ -82,6 +90,11 @@ NetTarget open_net(const NetConfig& config, std::size_t index) {
             ? *config.mac
             : derive_mac(machine_id() + " " + std::to_string(index) + " " + target.backend->identity());
     target.settings.mtu = config.mtu ? config.mtu : target.backend->mtu();
+    if (const auto host_mtu = target.backend->mtu(); config.mtu && host_mtu && *config.mtu > *host_mtu) {
+        log(LogLevel::warning, what + ": mtu=" + std::to_string(*config.mtu) +
+                                   " is larger than the MTU of the host's end, " + std::to_string(*host_mtu) +
+                                   ": the host may drop what the guest sends");
+    }
     target.settings.rate = config.rate;
     return target;
 }

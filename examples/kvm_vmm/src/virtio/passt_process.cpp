@@ -164,7 +164,11 @@ std::string PasstProcess::on_lost() {
 std::string PasstProcess::end_of_helper() {
     const std::optional<int> status = launcher_ ? launcher_->end() : std::nullopt;
     read_messages();
-    return !status ? std::string{} : !last_message_.empty() ? last_message_ : how_it_ended(*status);
+    if (!status) {
+        return {};
+    }
+    // What it has written last is the reason only if it has ended by itself.
+    return last_message_.empty() || WIFSIGNALED(*status) ? how_it_ended(*status) : last_message_;
 }
 
 }  // namespace kvm_vmm::virtio

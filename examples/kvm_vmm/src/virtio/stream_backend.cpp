@@ -311,8 +311,14 @@ std::expected<vmsuperio::UniqueFd, std::string> SocketPeer::connect() {
     std::ranges::copy(path_, std::begin(address.sun_path));
     vmsuperio::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!fd || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-        return std::unexpected(errno == ECONNREFUSED ? "no program listens on that socket"
-                                                     : errno_message("cannot connect", errno));
+        switch (errno) {
+            case ECONNREFUSED:
+                return std::unexpected("no program listens there, or it is no socket");
+            case EAGAIN:
+                return std::unexpected("the program that listens there does not accept the connection");
+            default:
+                return std::unexpected(errno_message("cannot connect", errno));
+        }
     }
     return fd;
 }

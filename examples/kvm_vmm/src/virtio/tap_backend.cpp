@@ -236,8 +236,16 @@ NetBackend::Sent TapBackend::send(const NetHeader& header, std::span<const iovec
         if (written < 0 && errno == EINTR) {
             continue;
         }
-        // Anything else concerns this frame, or is seen as EPOLLERR: EIO is an interface that is down.
-        return written < 0 && errno == EAGAIN ? Sent::not_now : Sent::refused;
+        if (written < 0 && errno == EAGAIN) {
+            return Sent::not_now;
+        }
+        // The interface was deleted. The kernel wakes only those up who wait for EPOLLIN; with this the event loop looks
+        // for EPOLLERR again.
+        if (written < 0 && errno == EBADFD) {
+            events_->modify(subscription_, waits_for_ != 0 ? waits_for_ : EventManager::hangup_only);
+        }
+        // Anything else concerns this frame: EIO is an interface that is down.
+        return Sent::refused;
     }
 }
 

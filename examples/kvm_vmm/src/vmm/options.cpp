@@ -422,6 +422,20 @@ void add_disk(VmmConfig& config, const std::string& text) {
     config.disks.push_back(std::move(disk));
 }
 
+void add_net(VmmConfig& config, const std::string& text) {
+    const virtio::NetConfig net = *parse_net(text);
+    const bool own_network = net.kind == virtio::NetConfig::Kind::passt && net.target.empty();
+    for (const virtio::NetConfig& other : config.nets) {
+        if (!own_network && net.kind == other.kind && net.target == other.target && net.fd == other.fd) {
+            refuse("--net: " + quote(net.text) + " is given twice, and serves one interface only");
+        }
+        if (net.mac && net.mac == other.mac) {
+            refuse("--net: two interfaces have the MAC address " + virtio::to_string(*net.mac));
+        }
+    }
+    config.nets.push_back(net);
+}
+
 void add_share(VmmConfig& config, const std::string& text) {
     ShareConfig share = *parse_share(text);
     if (share.tag.empty()) {
@@ -604,7 +618,7 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->type_name("PROTOCOL")
         ->default_str("auto");
     app.add_option_function<std::string>(
-           "--net", [&](const std::string& text) { config.nets.push_back(*parse_net(text)); },
+           "--net", [&](const std::string& text) { add_net(config, text); },
            "A network interface: passt (starts passt, which needs no privileges), passt=SOCKET (joins one), "
            "tap=NAME (a tap interface of this host) or fd=N (an inherited tap or stream socket), followed by "
            ",mac=ADDRESS ,mtu=BYTES ,rate=BYTES_PER_SECOND or, with passt, ,forward=tcp:HOSTPORT:GUESTPORT. "
