@@ -41,6 +41,8 @@ struct Expected {
     std::uint16_t head{0};
     std::vector<std::pair<std::uint64_t, std::uint64_t>> readable{};  // address and length; none is empty
     std::vector<std::pair<std::uint64_t, std::uint64_t>> writable{};
+    bool bad_readable{false};  // a buffer of this direction cannot be used, and what follows it is left out
+    bool bad_writable{false};
 };
 
 class Model {
@@ -121,16 +123,20 @@ private:
     }
     bool take(std::uint64_t address, std::uint32_t length, unsigned flags, bool inside, Expected& result,
               std::uint64_t& bytes, bool& writing, unsigned& buffers) const {
-        bytes += length;
         ++buffers;
         const bool write = (flags & 2U) != 0;
-        if ((length != 0 && !inside) || bytes > 0xFFFF'FFFFU || buffers > size_ || (writing && !write)) {
+        if (buffers > size_) {
             return false;
         }
-        writing = writing || (write && length != 0);
-        if (length != 0) {
-            (write ? result.writable : result.readable).emplace_back(address, length);
+        if ((length != 0 && !inside) || bytes + length > 0xFFFF'FFFFU || (writing && !write)) {
+            (write ? result.bad_writable : result.bad_readable) = true;
+        } else {
+            bytes += length;
+            if (length != 0 && !(write ? result.bad_writable : result.bad_readable)) {
+                (write ? result.writable : result.readable).emplace_back(address, length);
+            }
         }
+        writing = writing || (write && length != 0);
         return true;
     }
 
@@ -208,6 +214,8 @@ void run_target(Input& input, const Trace& trace) {
             if (popped && *popped) {
                 check(expected.kind == Expected::Kind::chain, "there is a chain");
                 check_equal((*popped)->head, expected.head, "its head");
+                check_equal((*popped)->defect.has_value(), expected.bad_readable || expected.bad_writable,
+                            "a buffer that cannot be used is noticed");
                 check_buffers(memory, (*popped)->readable, expected.readable);
                 check_buffers(memory, (*popped)->writable, expected.writable);
                 in_flight.push_back(**popped);

@@ -132,6 +132,60 @@ TEST_CASE("virtio-fs: a request without room for an answer, or without a header,
     rig.look_up("file");
 }
 
+TEST_CASE("virtio-fs: a request with a buffer that cannot be used gets EIO, if there is room for an answer",
+          "[share]") {
+    ShareRig rig(true);
+    rig.mount();
+    const std::uint64_t node = rig.look_up("file");
+    const std::uint64_t handle = rig.open(node, O_RDWR);
+    DriverQueue& queue = *rig->queues[requests];
+    constexpr std::uint16_t in = DriverQueue::device_writes;
+    constexpr std::uint64_t device = 0xD000'0000;
+    fuse_write_in argument{};
+    argument.fh = handle;
+    argument.size = 5;
+    const Bytes write = fuse_request(FUSE_WRITE, node, bytes_of(argument) + Bytes{'H', 'E', 'L', 'L', 'O'});
+    const auto send = [&](const Bytes& bytes, const std::vector<DriverQueue::Descriptor>& buffers) {
+        REQUIRE(rig->memory.write(0x50'0000, bytes));
+        REQUIRE(rig->memory.write(0x51'0000, Bytes(64)));
+        for (std::uint16_t i = 0; i < buffers.size(); ++i) {
+            DriverQueue::Descriptor descriptor = buffers[i];
+            descriptor.next = static_cast<std::uint16_t>(i + 1);
+            descriptor.flags = static_cast<std::uint16_t>(descriptor.flags |
+                                                          (i + 1U < buffers.size() ? DriverQueue::next : 0U));
+            queue.set(i, descriptor);
+        }
+        queue.offer(0);
+        rig->notify(requests);
+        std::optional<DriverQueue::Used> used;
+        REQUIRE(rig->run_until([&] { return (used = queue.take_used()).has_value(); }));
+        return used->written;
+    };
+    const auto size = static_cast<std::uint32_t>(write.size() - 5);
+    // The data of a write is in a device.
+    CHECK(send(write, {{0x50'0000, size}, {device, 5}, {0x51'0000, 16, in}, {0x51'0010, 8, in}}) == 16);
+    CHECK(rig->memory.read_object<std::uint32_t>(0x51'0000) == 16);
+    CHECK(rig->memory.read_object<std::int32_t>(0x51'0004) == -EIO);
+    CHECK(rig->memory.read_object<std::uint64_t>(0x51'0008) ==
+          reinterpret_cast<const fuse_in_header&>(write[0]).unique);
+    CHECK(slurp(rig.file) == "hello");
+    // The room for the data of a read is in a device.
+    const Bytes read = fuse_request(FUSE_READ, node, ShareRig::read_argument(handle, 5));
+    CHECK(send(read, {{0x50'0000, static_cast<std::uint32_t>(read.size())},
+                      {0x51'0000, 16, in},
+                      {device, 5, in}}) == 16);
+    CHECK(rig->memory.read_object<std::int32_t>(0x51'0004) == -EIO);
+    // The header, or the room for the answer.
+    CHECK(send(write, {{device, 40}, {0x51'0000, 24, in}}) == 0);
+    CHECK(send(write, {{0x50'0000, size}, {device, 16, in}, {0x51'0000, 24, in}}) == 0);
+    const Bytes forget = fuse_request(FUSE_FORGET, node, bytes_of(fuse_forget_in{1}));
+    CHECK(send(forget, {{0x50'0000, 40}, {device, 8}, {0x51'0000, 16, in}}) == 0);
+    CHECK(rig->counters["driver_errors"].value() == 5);
+    CHECK_FALSE(rig->needs_reset());
+    CHECK(rig.call(FUSE_READ, node, ShareRig::read_argument(handle, 100)).data ==
+          Bytes{'h', 'e', 'l', 'l', 'o'});
+}
+
 TEST_CASE("virtio-fs: more requests than the queue has descriptors are served in turns", "[share]") {
     ShareRig rig;
     rig.mount();

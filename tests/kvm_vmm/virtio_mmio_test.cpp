@@ -130,6 +130,121 @@ TEST_CASE("virtio-mmio: a driver goes through the steps, and gets its answers", 
     CHECK(rig->read(mmio::interrupt_status) == 0);
 }
 
+TEST_CASE("virtio-mmio: registers that are read only keep their values, those that are write only read as 0",
+          "[virtio][mmio]") {
+    EchoRig rig;
+    rig->start();
+    REQUIRE(rig->request(0, test::as_bytes("x"), 1));
+    struct Fixed {
+        std::uint64_t offset;
+        std::uint32_t value;
+    };
+    rig->write(mmio::queue_sel, 1);
+    rig->write(mmio::device_features_sel, 0);
+    for (const auto& [offset, value] : std::to_array<Fixed>({
+             {mmio::magic_value, 0x7472'6976},
+             {mmio::version, 2},
+             {mmio::device_id, 3},
+             {mmio::vendor_id, rig->read(mmio::vendor_id)},
+             {mmio::device_features, rig->read(mmio::device_features)},
+             {mmio::queue_num_max, 16},
+             {mmio::interrupt_status, interrupt_status::used_buffer},
+             {mmio::shm_len_low, 0xFFFF'FFFF},
+             {mmio::shm_len_high, 0xFFFF'FFFF},
+             {mmio::shm_base_low, 0xFFFF'FFFF},
+             {mmio::shm_base_high, 0xFFFF'FFFF},
+             {mmio::config_generation, rig->read(mmio::config_generation)},
+             // Write only.
+             {mmio::device_features_sel, 0},
+             {mmio::driver_features, 0},
+             {mmio::driver_features_sel, 0},
+             {mmio::queue_sel, 0},
+             {mmio::queue_num, 0},
+             {mmio::queue_notify, 0},
+             {mmio::interrupt_ack, 0},
+             {mmio::queue_desc_low, 0},
+             {mmio::queue_driver_high, 0},
+             {mmio::queue_device_low, 0},
+             {mmio::shm_sel, 0},
+         })) {
+        CAPTURE(offset);
+        CHECK(rig->read(offset) == value);
+        if (offset <= mmio::queue_num_max &&
+            (offset < mmio::device_features_sel || offset == mmio::queue_num_max)) {
+            rig->write(offset, 0xFFFF'FFFF);
+            CHECK(rig->read(offset) == value);
+            rig->write(offset, 0);
+            CHECK(rig->read(offset) == value);
+        }
+    }
+    for (const std::uint64_t offset :
+         {mmio::interrupt_status, mmio::shm_len_low, mmio::shm_base_high, mmio::config_generation}) {
+        const std::uint32_t before = rig->read(offset);
+        rig->write(offset, ~before);
+        CHECK(rig->read(offset) == before);
+    }
+    CHECK(rig->request(1, test::as_bytes("y"), 1));
+}
+
+TEST_CASE("virtio-mmio: what is no register reads as 0 and has no effect", "[virtio][mmio]") {
+    EchoRig rig;
+    rig->start();
+    for (std::uint64_t offset = 0; offset < mmio::config; offset += 4) {
+        if (mmio_register_name(offset).empty()) {
+            CAPTURE(offset);
+            rig->write(offset, 0xFFFF'FFFF);
+            CHECK(rig->read(offset) == 0);
+        }
+    }
+    CHECK(rig->status() == (acknowledge | driver | features_ok | driver_ok));
+    CHECK(rig->request(0, test::as_bytes("x"), 1));
+    CHECK(rig->request(1, test::as_bytes("y"), 1));
+}
+
+TEST_CASE("virtio-mmio: pages of features that do not exist are empty, and cannot be written",
+          "[virtio][mmio][features]") {
+    EchoRig rig;
+    rig->acknowledge();
+    const std::uint64_t offered = rig->device_features();
+    rig->write_driver_features(offered);
+    for (const std::uint32_t page : {2U, 3U, 0x80U, 0x8000'0000U, 0xFFFF'FFFFU}) {
+        rig->write(mmio::device_features_sel, page);
+        CHECK(rig->read(mmio::device_features) == 0);
+        rig->write(mmio::driver_features_sel, page);
+        rig->write(mmio::driver_features, 0xFFFF'FFFF);
+    }
+    rig->add_status(features_ok);
+    CHECK((rig->status() & features_ok) != 0);
+    rig->add_status(driver_ok);
+    CHECK(rig.echo->accepted == offered);
+}
+
+TEST_CASE("virtio-mmio: features that change how queues work are not offered unless they exist",
+          "[virtio][mmio][features]") {
+    EchoRig rig;
+    // VIRTIO_F_ACCESS_PLATFORM, RING_PACKED, IN_ORDER, ORDER_PLATFORM, SR_IOV, NOTIFICATION_DATA,
+    // NOTIF_CONFIG_DATA, ADMIN_VQ, and one that is reserved.
+    for (const unsigned bit : {33U, 34U, 35U, 36U, 37U, 38U, 39U, 41U, 62U}) {
+        CAPTURE(bit);
+        const std::uint64_t feature = std::uint64_t{1} << bit;
+        rig->reset();
+        rig->acknowledge();
+        CHECK((rig->device_features() & feature) == 0);
+        rig->write_driver_features(rig->device_features() | feature);
+        rig->add_status(features_ok);
+        CHECK((rig->status() & features_ok) == 0);
+    }
+    rig->start();
+    // Notification data (4.2.3.3) of a driver that has not negotiated it is the number of a queue that does not exist.
+    rig->offer(0, test::as_bytes("x"), std::array<std::uint32_t, 1>{1});
+    rig->notify(1U << 16U);
+    rig->run_events();
+    CHECK_FALSE(rig->queues[0]->take_used());
+    rig->notify(0);
+    rig->run_events();
+    CHECK(rig->queues[0]->take_used());
+}
+
 TEST_CASE("virtio-mmio: a status bit without the bits before it is refused", "[virtio][mmio][status]") {
     EchoRig rig;
     for (const std::uint32_t wrong :
@@ -155,6 +270,80 @@ TEST_CASE("virtio-mmio: a driver cannot clear a status bit, or set DEVICE_NEEDS_
     CHECK(rig->status() == (acknowledge | driver));
     rig->write(mmio::status, acknowledge | driver | status::needs_reset);
     CHECK(rig->status() == (acknowledge | driver));
+    rig->write(mmio::status, 0xFFFF'FF10 | acknowledge | driver);  // bits that are reserved
+    CHECK(rig->status() == (acknowledge | driver));
+    rig->start();
+    for (const std::uint32_t wrong :
+         {acknowledge, acknowledge | driver | features_ok, driver_ok, features_ok | driver_ok,
+          acknowledge | driver | driver_ok, status::needs_reset, status::failed, 0x100U}) {
+        CAPTURE(wrong);
+        rig->write(mmio::status, wrong);
+        CHECK(rig->status() == (acknowledge | driver | features_ok | driver_ok));
+        CHECK(rig->request(0, test::as_bytes("x"), 1));
+    }
+    CHECK(rig.echo->activations == 1);
+    CHECK(rig.echo->resets == 0);
+}
+
+TEST_CASE("virtio-mmio: DRIVER_OK starts the device once, and not together with FAILED",
+          "[virtio][mmio][status]") {
+    EchoRig rig;
+    rig->start();
+    for (int i = 0; i < 3; ++i) {
+        rig->write(mmio::status, acknowledge | driver | features_ok | driver_ok);
+        CHECK(rig->request(0, test::as_bytes("x"), 1));
+    }
+    CHECK(rig.echo->activations == 1);
+
+    rig->reset();
+    rig->acknowledge();
+    REQUIRE(rig->negotiate());
+    rig->set_up_queue(0);
+    rig->offer(0, test::as_bytes("x"), std::array<std::uint32_t, 1>{1});
+    rig->add_status(driver_ok | status::failed);
+    rig->notify(0);
+    rig->run_events();
+    CHECK(rig.echo->activations == 1);
+    CHECK(rig->queues[0]->used_index() == 0);
+    rig->start();
+    CHECK(rig->request(0, test::as_bytes("x"), 1));
+}
+
+TEST_CASE("virtio-mmio: DRIVER_OK without a queue is a device that does nothing until its reset",
+          "[virtio][mmio][status]") {
+    EchoRig rig;
+    rig->acknowledge();
+    REQUIRE(rig->negotiate());
+    rig->add_status(driver_ok);
+    CHECK(rig.echo->activations == 1);
+    for (std::uint32_t queue = 0; queue < 3; ++queue) {
+        rig->write(mmio::queue_sel, queue);
+        rig->write_layout(DeviceRig::place_rings(queue, 8));
+        rig->write(mmio::queue_ready, 1);
+        CHECK(rig->read(mmio::queue_ready) == 0);
+        rig->notify(queue);
+    }
+    rig->run_events();
+    CHECK_FALSE(rig->needs_reset());
+    CHECK(rig->interrupts() == 0);
+    rig->start();
+    CHECK(rig->request(0, test::as_bytes("x"), 1));
+}
+
+TEST_CASE("virtio-mmio: FAILED can be set at any time, and a reset clears it", "[virtio][mmio][status]") {
+    EchoRig rig;
+    rig->write(mmio::status, status::failed);
+    CHECK(rig->status() == status::failed);
+    rig->write(mmio::status, status::failed | acknowledge);
+    CHECK(rig->status() == status::failed);
+    for (int i = 0; i < 2; ++i) {
+        rig->start();
+        CHECK(rig->request(0, test::as_bytes("x"), 1));
+        rig->add_status(status::failed);
+        CHECK((rig->status() & status::failed) != 0);
+        rig->reset();
+        CHECK(rig->status() == 0);
+    }
 }
 
 TEST_CASE("virtio-mmio: a driver that has failed may only reset the device", "[virtio][mmio][status]") {
@@ -215,18 +404,60 @@ TEST_CASE("virtio-mmio: a queue with a ring outside of RAM never becomes ready",
     REQUIRE(rig->negotiate());
     rig->write(mmio::queue_sel, 0);
     const std::uint64_t end = rig->memory.low_end();
-    for (const std::uint64_t wrong : {end, end - 16, ~std::uint64_t{0} - 15, std::uint64_t{0xD000'0000}}) {
-        QueueLayout layout = DeviceRig::place_rings(0, 8);
-        layout.descriptors = wrong;
-        rig->write_layout(layout);
-        rig->write(mmio::queue_ready, 1);
-        CHECK(rig->read(mmio::queue_ready) == 0);
+    for (std::uint64_t QueueLayout::* const ring :
+         {&QueueLayout::descriptors, &QueueLayout::available, &QueueLayout::used}) {
+        for (const std::uint64_t wrong : {end, end - 16, ~std::uint64_t{0} - 15, std::uint64_t{0xD000'0000},
+                                          std::uint64_t{0xFEE0'0000}, std::uint64_t{1} << 63U}) {
+            CAPTURE(wrong);
+            QueueLayout layout = DeviceRig::place_rings(0, 8);
+            layout.*ring = wrong;
+            rig->write_layout(layout);
+            rig->write(mmio::queue_ready, 1);
+            CHECK(rig->read(mmio::queue_ready) == 0);
+        }
+        for (const std::uint64_t odd : {1U, 8U}) {
+            QueueLayout layout = DeviceRig::place_rings(0, 8);
+            layout.*ring += odd;
+            const bool fits = ring == &QueueLayout::descriptors ? false : odd == 8;
+            rig->write_layout(layout);
+            rig->write(mmio::queue_ready, 1);
+            CHECK(rig->read(mmio::queue_ready) == (fits ? 1 : 0));
+            rig->write(mmio::queue_ready, 0);
+        }
     }
     QueueLayout layout = DeviceRig::place_rings(0, 8);
     layout.descriptors = end - 8 * 16;  // ends exactly where RAM does
     rig->write_layout(layout);
     rig->write(mmio::queue_ready, 1);
     CHECK(rig->read(mmio::queue_ready) == 1);
+}
+
+TEST_CASE("virtio-mmio: a queue whose rings overlap never becomes ready", "[virtio][mmio][queue]") {
+    EchoRig rig;
+    const std::uint64_t features = GENERATE(~std::uint64_t{0}, ~feature::event_index);
+    rig->acknowledge();
+    REQUIRE(rig->negotiate(features));
+    rig->write(mmio::queue_sel, 0);
+    rig->write(mmio::queue_num, 8);  // no addresses: all three at 0
+    rig->write(mmio::queue_ready, 1);
+    CHECK(rig->read(mmio::queue_ready) == 0);
+    const auto accepted = [&](std::uint64_t descriptors, std::uint64_t available, std::uint64_t used) {
+        rig->write_layout({.descriptors = descriptors, .available = available, .used = used, .size = 8});
+        rig->write(mmio::queue_ready, 1);
+        const bool ready = rig->read(mmio::queue_ready) == 1;
+        rig->write(mmio::queue_ready, 0);
+        return ready;
+    };
+    // 8 descriptors are 128 bytes, the available ring has 20 and 2, the used ring 68 and 2.
+    CHECK(accepted(0x1000, 0x1080, 0x1098));
+    CHECK_FALSE(accepted(0x1000, 0x107E, 0x1098));
+    CHECK_FALSE(accepted(0x1000, 0x1000, 0x2000));
+    CHECK_FALSE(accepted(0x1000, 0x2000, 0x1000));
+    CHECK_FALSE(accepted(0x1000, 0x2000, 0x2000));
+    CHECK_FALSE(accepted(0x1000, 0x2000, 0x1FC0));
+    CHECK_FALSE(accepted(0x1000, 0x0FF0, 0x2000));
+    // The event index is part of the available ring if it is used.
+    CHECK(accepted(0x1000, 0x1080, 0x1094) == ((features & feature::event_index) == 0));
 }
 
 TEST_CASE("virtio-mmio: queues that do not exist have no size and no effect", "[virtio][mmio][queue]") {
@@ -319,9 +550,16 @@ TEST_CASE("virtio-mmio: a reset clears all registers, and the device can be used
     CHECK(rig->read(mmio::queue_num_max) == 8);  // queue 0 is selected
     CHECK((rig->read(mmio::device_features) & 1U << 5U) != 0);
     CHECK(rig->read(mmio::queue_ready) == 0);
+    CHECK(rig->read(mmio::magic_value) == mmio::magic);
+    CHECK(rig->read(mmio::version) == mmio::version_number);
     rig->notify(0);
     rig->run_events();
     CHECK(rig->interrupts() == 1);  // that of the request
+    // The queue's size and addresses are gone, too.
+    rig->acknowledge();
+    REQUIRE(rig->negotiate());
+    rig->write(mmio::queue_ready, 1);
+    CHECK(rig->read(mmio::queue_ready) == 0);
     rig->start(needed);
     CHECK(rig.echo->accepted == needed);
     CHECK(rig->request(0, test::as_bytes("y"), 1));
@@ -361,6 +599,184 @@ TEST_CASE("virtio-mmio: after a corrupt ring the device asks for a reset and doe
     rig->start();
     CHECK_FALSE(rig->needs_reset());
     CHECK(rig->request(0, test::as_bytes("x"), 1));
+}
+
+TEST_CASE("virtio-mmio: rings that cannot be followed need a reset, which mends the device",
+          "[virtio][mmio][hostile]") {
+    struct Case {
+        std::string_view name;
+        void (*corrupt)(DriverQueue& queue);
+    };
+    static constexpr std::uint64_t table = 0x50'0000;
+    const auto cases = std::to_array<Case>({
+        {"an index that jumps", [](DriverQueue& q) { q.set_available_index(9); }},
+        {"an index that goes back", [](DriverQueue& q) { q.set_available_index(0xFFFF); }},
+        {"a head that does not exist", [](DriverQueue& q) { q.offer(8); }},
+        {"a head of all ones", [](DriverQueue& q) { q.offer(0xFFFF); }},
+        {"a loop",
+         [](DriverQueue& q) {
+             q.set(0, {table, 4, DriverQueue::next, 0});
+             q.offer(0);
+         }},
+        {"a next descriptor that does not exist",
+         [](DriverQueue& q) {
+             q.set(0, {table, 4, DriverQueue::next, 8});
+             q.offer(0);
+         }},
+        {"all fields of all ones",
+         [](DriverQueue& q) {
+             q.set(0, {~std::uint64_t{0}, ~0U, 0xFFFF, 0xFFFF});
+             q.offer(0);
+         }},
+        {"a table in a table",
+         [](DriverQueue& q) {
+             q.set(0, {table, 32, DriverQueue::indirect});
+             q.set_in(table, 0, {table, 16, DriverQueue::indirect});
+             q.offer(0);
+         }},
+        {"a table of the rings' own descriptors",
+         [](DriverQueue& q) {
+             q.set(0, {q.layout().descriptors, 8 * 16, DriverQueue::indirect});
+             q.offer(0);
+         }},
+        {"two tables one after the other",
+         [](DriverQueue& q) {
+             q.set(0, {table, 16, DriverQueue::indirect | DriverQueue::next, 1});
+             q.set(1, {table + 16, 16, DriverQueue::indirect});
+             q.offer(0);
+         }},
+        {"a table with a loop",
+         [](DriverQueue& q) {
+             q.set(0, {table, 32, DriverQueue::indirect});
+             q.set_in(table, 0, {table, 4, DriverQueue::next, 1});
+             q.set_in(table, 1, {table, 4, DriverQueue::next, 0});
+             q.offer(0);
+         }},
+        {"a table of 47 bytes",
+         [](DriverQueue& q) {
+             q.set(0, {table, 47, DriverQueue::indirect});
+             q.offer(0);
+         }},
+        {"a table of 0 bytes",
+         [](DriverQueue& q) {
+             q.set(0, {table, 0, DriverQueue::indirect});
+             q.offer(0);
+         }},
+        {"a table of 4 GiB",
+         [](DriverQueue& q) {
+             q.set(0, {table, 0xFFFF'FFF0, DriverQueue::indirect});
+             q.offer(0);
+         }},
+        {"a table outside RAM",
+         [](DriverQueue& q) {
+             q.set(0, {0xD000'0000, 16, DriverQueue::indirect});
+             q.offer(0);
+         }},
+    });
+    EchoRig rig;
+    for (const Case& each : cases) {
+        CAPTURE(each.name);
+        rig->start();
+        const std::uint64_t errors = rig->counters["driver_errors"].value();
+        each.corrupt(*rig->queues[0]);
+        rig->notify(0);
+        rig->run_events();
+        CHECK(rig->needs_reset());
+        CHECK(rig->counters["driver_errors"].value() == errors + 1);
+        CHECK(rig->queues[0]->used_index() == 0);
+        CHECK(rig->take_interrupt_status() == interrupt_status::configuration_change);
+        rig->start();
+        CHECK_FALSE(rig->needs_reset());
+        const auto used = rig->request(0, test::as_bytes("hello"), 8);
+        REQUIRE(used);
+        CHECK(used->written == 5);
+    }
+}
+
+TEST_CASE("virtio-mmio: a request whose buffers cannot be used is returned, and the device works on",
+          "[virtio][mmio][hostile]") {
+    EchoRig rig;
+    rig->start(~feature::event_index);
+    const std::uint64_t end = rig->memory.low_end();
+    constexpr std::uint16_t in = DriverQueue::device_writes;
+    const auto cases = std::to_array<std::vector<DriverQueue::Descriptor>>({
+        {{end, 4}, {0x50'0000, 4, in}},
+        {{0x50'0000, 4}, {end - 1, 4, in}},
+        {{0x50'0000, 4}, {0xD000'0000, 4, in}},
+        {{0x50'0000, 4}, {0xFFFF'FFFF'FFFF'F000, 0x2000, in}},
+        {{0x50'0000, 4}, {0x50'0000, 0xFFFF'FFFF, in}, {0x50'0000, 1, in}},
+        {{0x50'0000, 4, in}, {0x50'0000, 4}},
+    });
+    std::uint64_t errors = 0;
+    for (const std::vector<DriverQueue::Descriptor>& descriptors : cases) {
+        CAPTURE(errors);
+        DriverQueue& queue = *rig->queues[0];
+        const std::uint16_t before = queue.used_index();
+        for (std::uint16_t i = 0; i < descriptors.size(); ++i) {
+            DriverQueue::Descriptor descriptor = descriptors[i];
+            descriptor.flags = static_cast<std::uint16_t>(
+                descriptor.flags | (i + 1U < descriptors.size() ? DriverQueue::next : 0U));
+            descriptor.next = static_cast<std::uint16_t>(i + 1);
+            queue.set(i, descriptor);
+        }
+        (void)rig->interrupts();
+        queue.offer(0);
+        rig->notify(0);
+        rig->run_events();
+        CHECK(queue.used_index() == static_cast<std::uint16_t>(before + 1));
+        CHECK(queue.take_used() == DriverQueue::Used{0, 0});
+        CHECK(rig->interrupts() == 1);
+        CHECK(rig->counters["driver_errors"].value() == ++errors);
+        CHECK_FALSE(rig->needs_reset());
+        const auto used = rig->request(0, test::as_bytes("hello"), 8);
+        REQUIRE(used);
+        CHECK(used->written == 5);
+    }
+}
+
+TEST_CASE("virtio-mmio: a driver that only offers unusable requests does not keep the event loop busy",
+          "[virtio][mmio][hostile]") {
+    EchoRig rig;
+    rig->start();
+    rig->queues[0]->set(0, {rig->memory.low_end(), 1});
+    for (int round = 0; round < 3; ++round) {
+        for (int i = 0; i < 8; ++i) {
+            rig->queues[0]->set(static_cast<std::uint16_t>(i), {rig->memory.low_end(), 1});
+            rig->queues[0]->offer(static_cast<std::uint16_t>(i));
+        }
+        rig->notify(0);
+        rig->events.run_once(0);
+        CHECK(rig->queues[0]->used_index() == 8 * (round + 1));
+    }
+    // The device has notified itself, as after other requests, and comes to rest.
+    rig->run_events();
+    CHECK(rig->events.run_once(0) == 0);
+    while (rig->queues[0]->take_used()) {
+    }
+    CHECK(rig->request(0, test::as_bytes("x"), 1));
+}
+
+TEST_CASE("virtio-mmio: flags of descriptors that are reserved mean nothing", "[virtio][mmio]") {
+    EchoRig rig;
+    rig->start();
+    constexpr std::uint16_t reserved = 0xFFF8;
+    rig->queues[0]->set(0, {0x50'0000, 4, reserved | DriverQueue::next, 1});
+    rig->queues[0]->set(1, {0x51'0000, 4, reserved | DriverQueue::device_writes});
+    rig->queues[0]->offer(0);
+    rig->notify(0);
+    rig->run_events();
+    CHECK(rig->queues[0]->take_used() == DriverQueue::Used{0, 4});
+}
+
+TEST_CASE("virtio-mmio: interrupts that are not acknowledged do not stop the device",
+          "[virtio][mmio][interrupt]") {
+    EchoRig rig;
+    rig->start(~feature::event_index);
+    for (int i = 0; i < 20; ++i) {
+        REQUIRE(rig->request(0, test::as_bytes("x"), 1));
+        CHECK(rig->interrupts() == 1);
+        CHECK(rig->read(mmio::interrupt_status) == interrupt_status::used_buffer);
+    }
 }
 
 TEST_CASE("virtio-mmio: an acknowledgement clears its own bits only", "[virtio][mmio][interrupt]") {

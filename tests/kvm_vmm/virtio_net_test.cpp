@@ -685,6 +685,65 @@ TEST_CASE("Net: a receive buffer smaller than the header is returned empty", "[n
     CHECK_FALSE(rig.needs_reset());
 }
 
+TEST_CASE("Net: buffers that cannot be used are returned empty, and the others are used", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    // Frames to the host: dropped.
+    const std::uint16_t head = rig.offer(tx, with_header(frame_of(60)), {});
+    rig.queues[tx]->set(head, {rig.memory.low_end(), 72});
+    rig.notify(tx);
+    rig.run_events();
+    CHECK(rig.taken(tx) == 0);
+    CHECK(host.sent.empty());
+    CHECK(rig.count("tx_dropped") == 1);
+    rig.transmit(with_header(frame_of(60)));
+    CHECK(host.sent.size() == 1);
+    // Buffers for frames to the guest.
+    const bool outside = GENERATE(false, true);
+    const std::array<std::uint32_t, 1> large{2048};
+    const std::array<std::uint32_t, 1> small{11};
+    const std::uint16_t first = rig.offer(rx, {}, large);
+    const std::uint16_t bad = rig.offer(rx, {}, small);
+    if (outside) {
+        rig.queues[rx]->set(bad, {rig.memory.low_end(), 2048, DriverQueue::device_writes});
+    }
+    const std::uint16_t last = rig.offer(rx, {}, large);
+    rig.notify(rx);
+    rig.run_events();
+    host.give(frame_of(60));
+    CHECK(rig.queues[rx]->take_used() == DriverQueue::Used{bad, 0});
+    CHECK(rig.queues[rx]->take_used() == DriverQueue::Used{first, 72});
+    CHECK_FALSE(rig.needs_reset());
+    CHECK(rig.count("driver_errors") == 2);
+    const bool saved = GENERATE(false, true);
+    if (saved) {
+        // No chain is returned twice, or forgotten.
+        const auto progress = rig.transport->state().queues.at(rx).progress;
+        CHECK(progress.next_available == 3);
+        CHECK(progress.next_used == 3);
+        CHECK(rig.queues[rx]->take_used() == DriverQueue::Used{last, 0});
+        rig.post({2048});
+    }
+    host.give(frame_of(60));
+    CHECK(rig.taken(rx) == 72);
+    CHECK_FALSE(rig.taken(rx));
+}
+
+TEST_CASE("Net: buffers that wait for frames are available again in a saved state", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    rig.post({2048, 2048, 2048});
+    host.give(frame_of(60));
+    CHECK(rig.taken(rx) == 72);
+    const auto progress = rig.transport->state().queues.at(rx).progress;
+    CHECK(progress.next_available == 1);
+    CHECK(progress.next_used == 1);
+    host.give(frame_of(60));
+    CHECK(rig.taken(rx) == 72);
+}
+
 TEST_CASE("Net: a hostile receive ring needs a reset, and the host is left alone", "[net]") {
     ScriptedHost host;
     NetRig rig(host);

@@ -236,6 +236,15 @@ void Block::on_limit_passed() {
 
 void Block::on_notified(std::size_t index) { serve_queue(index); }
 
+void Block::on_defective(std::size_t index, const Chain& chain) {
+    rejected_.add();
+    // The status is the last byte of the last buffer (5.2.6). What is before it is not filled, so the length is 0.
+    if (!chain.last.empty()) {
+        chain.last.back() = static_cast<std::uint8_t>(BlockStatus::io_error);
+    }
+    push(index, chain, 0);
+}
+
 void Block::serve_queue(std::size_t index) {
     if (throttled_[index]) {
         return;  // until the limit has passed
@@ -307,6 +316,10 @@ void Block::begin(std::size_t queue, Chain chain) {
             submit(queue, std::move(chain), DiskIo(DiskIo::Operation::flush, {}, false));
             break;
         case block_request::get_id: {
+            if (chain.readable.size() != sizeof(Header)) {
+                reject(queue, chain, BlockStatus::io_error);
+                break;
+            }
             std::array<std::uint8_t, max_disk_id> id{};
             std::memcpy(id.data(), options_.id.data(), std::min(options_.id.size(), id.size()));
             const std::size_t room =
@@ -328,7 +341,10 @@ void Block::begin_transfer(std::size_t queue, Chain chain, const Header& header)
     const bool reads = header.type == block_request::in;
     const Buffers data = reads ? chain.writable.part(0, chain.writable.size() - 1)
                                : chain.readable.part(sizeof(Header), chain.readable.size() - sizeof(Header));
-    if (data.size() % sector_size != 0 || !inside(header.sector, data.size()) ||
+    // Data in the direction of the other type would be ignored, as if the request had succeeded.
+    const std::uint64_t other_direction =
+        reads ? chain.readable.size() - sizeof(Header) : chain.writable.size() - 1;
+    if (data.size() % sector_size != 0 || other_direction != 0 || !inside(header.sector, data.size()) ||
         (!reads && file_.facts().read_only)) {
         reject(queue, chain, BlockStatus::io_error);
         return;
@@ -349,7 +365,9 @@ void Block::begin_ranges(std::size_t queue, Chain chain, std::uint32_t type) {
         reject(queue, chain, BlockStatus::io_error);
         return;
     }
-    if (discards && !file_.facts().can_discard) {
+    // can_discard: of the file, which a restored device may have found in a worse state.
+    const std::uint64_t needed = discards ? block_feature::discard : block_feature::write_zeroes;
+    if ((negotiated() & needed) == 0 || (discards && !file_.facts().can_discard)) {
         reject(queue, chain, BlockStatus::unsupported);
         return;
     }
@@ -443,6 +461,7 @@ void Block::answer(std::size_t queue, const Chain& chain, BlockStatus status, st
 // The answer to a request that is not valid.
 void Block::reject(std::size_t queue, const Chain& chain, BlockStatus status) {
     rejected_.add();
+    count_bad_request();
     answer(queue, chain, status, 0);
 }
 

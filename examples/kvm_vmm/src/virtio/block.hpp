@@ -114,6 +114,7 @@ private:
                                                                          std::uint64_t features)
         KVM_VMM_REQUIRES(mutex()) override;
     void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
+    void on_defective(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex()) override;
 
     void serve_queue(std::size_t index) KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] bool admit(const Chain& chain) KVM_VMM_REQUIRES(mutex());

@@ -112,6 +112,31 @@ bool Device::has_queue(std::size_t index) const noexcept {
 }
 
 std::optional<Chain> Device::pop(std::size_t index) {
+    if (!has_queue(index)) {
+        return std::nullopt;
+    }
+    for (std::size_t i = 0; i < queue(index)->size(); ++i) {
+        std::optional<Chain> chain = pop_any(index);
+        if (!chain || !chain->defect) {
+            return chain;
+        }
+        refuse(index, *chain);
+    }
+    notify_self(index);
+    return std::nullopt;
+}
+
+// Returns a chain with a defect to the driver. Only this request fails: the driver may have been asked to transfer data
+// from or to what is not RAM, such as the memory of another device.
+void Device::refuse(std::size_t index, const Chain& chain) {
+    driver_errors_.add();
+    log(LogLevel::warning, std::string(name_) + ": queue " + std::to_string(index) +
+                               ": a request is refused: " + std::string(to_string(*chain.defect)));
+    on_defective(index, chain);
+    publish(index);
+}
+
+std::optional<Chain> Device::pop_any(std::size_t index) {
     SplitQueue* const from = queue(index);
     if (from == nullptr) {
         return std::nullopt;

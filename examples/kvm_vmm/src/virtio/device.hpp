@@ -117,6 +117,11 @@ protected:
     /// After on_activate(), if the queues are those of a saved state.
     virtual void on_restored() KVM_VMM_REQUIRES(mutex()) {}
     virtual void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) = 0;
+    /// A chain with a defect was taken from a queue: returns it to the driver by push(). The default writes nothing
+    /// into it, and suits requests without a status.
+    virtual void on_defective(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex()) {
+        push(index, chain, 0);
+    }
 
     /// Whether the driver operates the device: DRIVER_OK is set, and no error has occurred since.
     [[nodiscard]] bool active() const noexcept KVM_VMM_REQUIRES(mutex()) {
@@ -126,8 +131,9 @@ protected:
     [[nodiscard]] std::uint64_t negotiated() const noexcept KVM_VMM_REQUIRES(mutex()) { return negotiated_; }
     [[nodiscard]] bool has_queue(std::size_t index) const noexcept KVM_VMM_REQUIRES(mutex());
 
-    /// The next chain of a queue; nothing if there is none, or the queue is not enabled. After an error of the
-    /// driver the device needs a reset, and there are no chains until then.
+    /// The next chain of a queue, which has no defect; nothing if there is none, or the queue is not enabled. After an
+    /// error in the rings the device needs a reset, and there are no chains until then. Chains with a defect are returned
+    /// to the driver, at most as many as the queue has descriptors; the rest after a notification of the device's own.
     [[nodiscard]] std::optional<Chain> pop(std::size_t index) KVM_VMM_REQUIRES(mutex());
     /// See SplitQueue. These do nothing if the queue is not enabled.
     void undo_pop(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex());
@@ -171,6 +177,8 @@ protected:
 
 private:
     [[nodiscard]] SplitQueue* queue(std::size_t index) KVM_VMM_REQUIRES(mutex());
+    [[nodiscard]] std::optional<Chain> pop_any(std::size_t index) KVM_VMM_REQUIRES(mutex());
+    void refuse(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex());
 
     std::string_view name_;
     Counters& counters_;
@@ -196,11 +204,13 @@ void Device::take_each(std::size_t index, Take&& take, Flush&& flush) {
     disable_notifications(index);
     do {
         while (taken < most) {
-            std::optional<Chain> chain = pop(index);
+            std::optional<Chain> chain = pop_any(index);
             if (!chain) {
                 break;
             }
-            if (!take(std::move(*chain))) {
+            if (chain->defect) {
+                refuse(index, *chain);
+            } else if (!take(std::move(*chain))) {
                 flush();
                 return;
             }

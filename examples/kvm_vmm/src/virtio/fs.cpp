@@ -52,6 +52,10 @@ bool FileSystem::process(std::size_t index, const Chain& chain) {
     return true;
 }
 
+void FileSystem::on_defective(std::size_t index, const Chain& chain) {
+    push(index, chain, static_cast<std::uint32_t>(server_.refuse(chain.readable, chain.writable)));
+}
+
 void FileSystem::wait_until_idle(Interruption interruption) {
     interruption_ = interruption;
     while (busy_) {

@@ -229,6 +229,20 @@ std::size_t FuseServer::handle(const Buffers& bytes, const Buffers& reply) {
     return size;
 }
 
+std::size_t FuseServer::refuse(const Buffers& bytes, const Buffers& reply) {
+    refused_.add();
+    fuse_in_header request{};
+    if (bytes.read(0, bytes_of(request)) < in_header_size || reply.size() < out_header_size) {
+        return 0;
+    }
+    const Operation* const operation = find_operation(request.opcode);
+    if (operation != nullptr && !operation->has_answer) {
+        return 0;
+    }
+    const fuse_out_header header{.len = out_header_size, .error = -EIO, .unique = request.unique};
+    return reply.write(0, bytes_of(header));
+}
+
 FuseServer::Answer FuseServer::serve(const Request& received, const Operation& operation) {
     if (!initialized_ && operation.opcode != FUSE_INIT) {
         return refused(EPROTO);

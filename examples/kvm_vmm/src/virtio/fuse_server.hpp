@@ -40,6 +40,8 @@ public:
     /// Serves a request. Returns how many bytes of `reply` were written; 0 for a request that has no answer, or
     /// if `reply` has no room for one.
     [[nodiscard]] std::size_t handle(const Buffers& request, const Buffers& reply);
+    /// Answers a request with EIO, which was not received as a whole, or has no room for its answer. Returns as handle().
+    [[nodiscard]] std::size_t refuse(const Buffers& request, const Buffers& reply);
     /// Ends the session: forgets all objects and closes all handles. The client has to send FUSE_INIT again.
     void reset() noexcept;
 

@@ -165,8 +165,7 @@ void Net::on_activate() {
 }
 
 void Net::on_reset() {
-    posted_.clear();
-    posted_bytes_ = 0;
+    forget_posted();
     held_.clear();
     // The backend is not polled any more after its next event: that is a matter of its event loop.
     backend_.set_offloads({});
@@ -174,16 +173,29 @@ void Net::on_reset() {
 
 void Net::on_stop_queue(std::size_t index) {
     if (index == receive_queue) {
-        posted_.clear();
-        posted_bytes_ = 0;
+        forget_posted();
     }
 }
 
+void Net::forget_posted() {
+    posted_.clear();
+    posted_bytes_ = 0;
+    skipped_ = false;
+}
+
 void Net::on_drain() {
+    if (skipped_) {
+        // The saved position in the available ring cannot be before one of them and behind the other.
+        for (const Chain& chain : posted_) {
+            push(receive_queue, chain, 0);
+        }
+        publish(receive_queue);
+        posted_.clear();
+    }
     for (; !posted_.empty(); posted_.pop_back()) {
         undo_pop(receive_queue, posted_.back());
     }
-    posted_bytes_ = 0;
+    forget_posted();
 }
 
 std::vector<std::uint8_t> Net::on_state() const {
@@ -228,6 +240,16 @@ void Net::on_notified(std::size_t index) {
     }
 }
 
+void Net::on_defective(std::size_t index, const Chain& chain) {
+    tx_dropped_.add(index == transmit_queue ? 1 : 0);
+    return_empty(index, chain);
+}
+
+void Net::return_empty(std::size_t index, const Chain& chain) {
+    skipped_ = skipped_ || (index == receive_queue && !posted_.empty());
+    push(index, chain, 0);
+}
+
 // Takes buffers of the driver until there is room for `bytes`, or no more of them.
 void Net::post(std::uint64_t bytes) {
     std::size_t pieces = 0;
@@ -241,7 +263,7 @@ void Net::post(std::uint64_t bytes) {
         }
         if (chain->writable.size() < sizeof(NetHeader)) {
             count_bad_request();  // 5.1.6.3.1 has the driver offer at least the header's size
-            push(receive_queue, *chain, 0);
+            return_empty(receive_queue, *chain);
             continue;
         }
         pieces += chain->writable.pieces().size();
@@ -346,6 +368,7 @@ void Net::deliver(std::size_t length) {
         push(receive_queue, chain, static_cast<std::uint32_t>(written));
         posted_.pop_front();
     }
+    skipped_ = skipped_ && !posted_.empty();
     rx_frames_.add();
     rx_bytes_.add(length);
 }

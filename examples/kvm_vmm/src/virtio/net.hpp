@@ -91,6 +91,7 @@ private:
     void on_activate() KVM_VMM_REQUIRES(mutex()) override;
     void on_reset() KVM_VMM_REQUIRES(mutex()) override;
     void on_stop_queue(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
+    void on_defective(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex()) override;
     void on_drain() KVM_VMM_REQUIRES(mutex()) override;
     [[nodiscard]] std::vector<std::uint8_t> on_state() const KVM_VMM_REQUIRES(mutex()) override;
     [[nodiscard]] std::expected<void, std::string_view> on_restore_state(std::span<const std::uint8_t> bytes,
@@ -107,6 +108,8 @@ private:
     enum class Received : std::uint8_t { frame, none, no_buffers, later };
     void receive_frames(bool notified) KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] Received receive_frame() KVM_VMM_REQUIRES(mutex());
+    void return_empty(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex());
+    void forget_posted() KVM_VMM_REQUIRES(mutex());
     void post(std::uint64_t bytes) KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] bool fits(std::size_t length) const KVM_VMM_REQUIRES(mutex());
     void deliver(std::size_t length) KVM_VMM_REQUIRES(mutex());
@@ -150,6 +153,8 @@ private:
     /// Chains of the receive queue that were taken and not used yet, and their bytes.
     std::deque<Chain> posted_ KVM_VMM_GUARDED_BY(mutex());
     std::uint64_t posted_bytes_ KVM_VMM_GUARDED_BY(mutex()){0};
+    bool skipped_ KVM_VMM_GUARDED_BY(mutex()){
+        false};  // a later chain than a posted one was returned before it
     /// A frame that waits for buffers: it was taken from the backend, and the driver has too few. Its header is
     /// `header_`.
     std::vector<std::uint8_t> held_ KVM_VMM_GUARDED_BY(mutex());

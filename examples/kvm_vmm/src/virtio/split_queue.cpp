@@ -42,6 +42,61 @@ constexpr bool passed(std::uint16_t event, std::uint16_t before, std::uint16_t n
     return static_cast<std::uint16_t>(now - event - 1U) < static_cast<std::uint16_t>(now - before);
 }
 
+// Of ranges in RAM, so that no sum overflows.
+constexpr bool overlap(const GuestRange& one, const GuestRange& other) noexcept {
+    return one.address < other.address + other.size && other.address < one.address + one.size;
+}
+
+// Collects the buffers of a chain in the order of its descriptors.
+class Collector {
+public:
+    Collector(const GuestMemory& memory, std::uint16_t head)
+        : memory_(memory), chain_{.head = head, .readable = {}, .writable = {}} {}
+
+    void add(std::uint64_t address, std::uint32_t length, bool writable) {
+        const auto buffer = length == 0 ? std::optional(Buffers::Piece()) : memory_.slice(address, length);
+        last_ = {};
+        bool& ended = writable ? writable_ended_ : readable_ended_;
+        if (const auto defect = defect_of(buffer, writable)) {
+            chain_.defect = chain_.defect ? chain_.defect : defect;
+            ended = true;
+        } else {
+            if (!ended) {
+                (writable ? chain_.writable : chain_.readable).add(*buffer);
+            }
+            total_ += length;
+            last_ = writable ? *buffer : Buffers::Piece();
+        }
+        writes_ = writes_ || (writable && length != 0);
+    }
+    Chain take() {
+        if (chain_.defect) {
+            chain_.last = last_;
+        }
+        return std::move(chain_);
+    }
+
+private:
+    [[nodiscard]] std::optional<QueueError> defect_of(const std::optional<Buffers::Piece>& buffer,
+                                                      bool writable) const noexcept {
+        if (!buffer) {
+            return QueueError::buffer_outside_memory;
+        }
+        if (total_ + buffer->size() > std::numeric_limits<std::uint32_t>::max()) {
+            return QueueError::too_many_bytes;
+        }
+        return !writable && writes_ ? std::optional(QueueError::readable_after_writable) : std::nullopt;
+    }
+
+    const GuestMemory& memory_;
+    Chain chain_;
+    Buffers::Piece last_;
+    std::uint64_t total_{0};  // bytes of the buffers that can be used
+    bool writes_{false};      // a writable buffer was seen
+    bool readable_ended_{false};
+    bool writable_ended_{false};
+};
+
 }  // namespace
 
 std::string_view to_string(QueueError error) noexcept {
@@ -52,6 +107,8 @@ std::string_view to_string(QueueError error) noexcept {
             return "a ring is not aligned";
         case QueueError::ring_outside_memory:
             return "a ring is not in RAM";
+        case QueueError::overlapping_rings:
+            return "the rings overlap";
         case QueueError::too_many_available:
             return "more chains are available than the queue has descriptors";
         case QueueError::bad_head:
@@ -98,6 +155,15 @@ std::expected<SplitQueue, QueueError> SplitQueue::create(const GuestMemory& memo
     const auto used = memory.slice(layout.used, entries_offset + size * used_entry_size + event_size);
     if (!descriptors || !available || !used) {
         return std::unexpected(QueueError::ring_outside_memory);
+    }
+    // Also what a driver gets that sets a size and no addresses. An event index that is not used may be anywhere.
+    const std::size_t unused = features.event_index ? 0 : event_size;
+    const GuestRange descriptor_range{layout.descriptors, descriptors->size()};
+    const GuestRange available_range{layout.available, available->size() - unused};
+    const GuestRange used_range{layout.used, used->size() - unused};
+    if (overlap(descriptor_range, available_range) || overlap(descriptor_range, used_range) ||
+        overlap(available_range, used_range)) {
+        return std::unexpected(QueueError::overlapping_rings);
     }
     return SplitQueue(memory, *descriptors, *available, *used, layout.size, features, state);
 }
@@ -151,11 +217,10 @@ std::expected<std::optional<Chain>, QueueError> SplitQueue::pop() {
 }
 
 std::expected<Chain, QueueError> SplitQueue::walk(std::uint16_t head) const {
-    Chain chain{.head = head, .readable = {}, .writable = {}};
+    Collector buffers(*memory_, head);
     Ring table = descriptors_;
     bool in_indirect_table = false;
     std::size_t index = head;
-    std::uint64_t total = 0;
     // A chain has at most as many buffers as the queue has descriptors, wherever they are (2.7.5.3.1); the
     // descriptor of an indirect table is none.
     for (std::size_t count = 0; count < size_;) {
@@ -184,24 +249,9 @@ std::expected<Chain, QueueError> SplitQueue::walk(std::uint16_t head) const {
             index = 0;
             continue;
         }
-        const auto buffer = descriptor.length == 0 ? std::optional(Buffers::Piece())
-                                                   : memory_->slice(descriptor.address, descriptor.length);
-        if (!buffer) {
-            return std::unexpected(QueueError::buffer_outside_memory);
-        }
-        total += descriptor.length;
-        if (total > std::numeric_limits<std::uint32_t>::max()) {
-            return std::unexpected(QueueError::too_many_bytes);
-        }
-        if ((descriptor.flags & device_writes) != 0) {
-            chain.writable.add(*buffer);
-        } else if (!chain.writable.empty()) {
-            return std::unexpected(QueueError::readable_after_writable);
-        } else {
-            chain.readable.add(*buffer);
-        }
+        buffers.add(descriptor.address, descriptor.length, (descriptor.flags & device_writes) != 0);
         if ((descriptor.flags & has_next) == 0) {
-            return chain;
+            return buffers.take();
         }
         index = descriptor.next;
         if (index >= table.size() / descriptor_size) {

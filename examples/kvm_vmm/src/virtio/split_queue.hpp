@@ -39,24 +39,30 @@ struct QueueState {
     friend bool operator==(const QueueState&, const QueueState&) = default;
 };
 
-/// What a driver did wrong. The device has to ask for a reset (DEVICE_NEEDS_RESET, 2.1.2).
+/// What a driver did wrong.
+///
+/// If it is not known which chains there are, or which descriptors a chain has, the queue is broken and the device has to
+/// ask for a reset (DEVICE_NEEDS_RESET, 2.1.2): pop() returns the error. If a buffer cannot be used, only that request
+/// fails: Chain::defect.
 enum class QueueError : std::uint8_t {
-    bad_size,               ///< 0, above 32768, or not a power of two
-    misaligned_ring,        ///< an address that is not a multiple of 16, 2 or 4
-    ring_outside_memory,    ///< a part of a ring is not RAM
-    too_many_available,     ///< more entries are available than the queue has
-    bad_head,               ///< a head that the queue does not have
-    head_in_use,            ///< a head whose chain has not been returned yet
-    bad_next,               ///< a next descriptor that the table does not have
-    chain_too_long,         ///< a loop, or more descriptors than the queue has
-    buffer_outside_memory,  ///< a part of a buffer is not RAM
-    too_many_bytes,         ///< a chain of more than 2^32 - 1 bytes in all
-    readable_after_writable,
+    bad_size,             ///< 0, above 32768, or not a power of two
+    misaligned_ring,      ///< an address that is not a multiple of 16, 2 or 4
+    ring_outside_memory,  ///< a part of a ring is not RAM
+    overlapping_rings,
+    too_many_available,  ///< more entries are available than the queue has
+    bad_head,            ///< a head that the queue does not have
+    head_in_use,         ///< a head whose chain has not been returned yet
+    bad_next,            ///< a next descriptor that the table does not have
+    chain_too_long,      ///< a loop, or more descriptors than the queue has
     indirect_not_negotiated,
     nested_indirect,
     indirect_with_next,  ///< both flags in one descriptor
     bad_indirect_size,   ///< of a table: 0, or not a multiple of 16
     indirect_outside_memory,
+    // Defects of a chain:
+    buffer_outside_memory,  ///< a part of a buffer is not RAM
+    too_many_bytes,         ///< a chain of more than 2^32 - 1 bytes in all
+    readable_after_writable,
 };
 [[nodiscard]] std::string_view to_string(QueueError error) noexcept;
 
@@ -65,6 +71,13 @@ struct Chain {
     std::uint16_t head;
     Buffers readable;  ///< what the driver sends
     Buffers writable;  ///< what the device may fill
+    // NOLINTBEGIN(readability-redundant-member-init): GCC warns of initializers that leave a member without one out
+    /// What is wrong with the first buffer that cannot be used. `readable` and `writable` end before the first such buffer
+    /// of their direction, and the device can only return the chain.
+    std::optional<QueueError> defect{};
+    /// Of a chain with a defect: the buffer of its last descriptor, if the device may write it.
+    Buffers::Piece last{};
+    // NOLINTEND(readability-redundant-member-init)
 };
 
 /// The device's side of a split virtqueue. It knows neither KVM nor a transport.
@@ -84,7 +97,7 @@ public:
                                                                       QueueFeatures features,
                                                                       const QueueState& state = {});
 
-    /// The next chain that the driver has made available; nothing if there is none.
+    /// The next chain that the driver has made available, with a defect or without; nothing if there is none.
     [[nodiscard]] std::expected<std::optional<Chain>, QueueError> pop();
     /// Gives back the chain taken last, as if pop() had not been called; no other one may have been taken
     /// since. For a device that cannot serve it now.
