@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <functional>
 #include <limits>
-#include <map>
 #include <memory>
 #include <span>
 #include <sstream>
@@ -23,8 +22,11 @@
 #include "vmm/net_options.hpp"
 #include "vmm/option_hints.hpp"
 #include "vmm/option_list.hpp"
+#include "vmm/serial_option.hpp"
 #include "vmm/share_option.hpp"
+#include "vmm/usage_error.hpp"
 #include "vmm/vsock_option.hpp"
+#include "vmm/word_check.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -196,16 +198,6 @@ std::string check_debug_console(const std::string& text) {
     return config ? std::string{} : config.error();
 }
 
-// CLI11 writes each reason on one line, but text from the user may contain line breaks.
-std::string one_line(std::string text) {
-    for (char& c : text) {
-        if (static_cast<unsigned char>(c) < ' ' || c == '\x7F') {
-            c = ' ';
-        }
-    }
-    return text;
-}
-
 /// Breaks descriptions into lines that end at `width` at the latest.
 class WrappingFormatter : public CLI::Formatter {
 public:
@@ -230,168 +222,6 @@ public:
 private:
     std::size_t width_;
 };
-
-[[noreturn]] void refuse(const std::string& reason) {
-    throw VmmError(ExitCode::usage, one_line(reason) + " (see kvm_vmm --help)");
-}
-
-/// Checks the words of the command line before CLI11 parses their values, so that unknown options and missing
-/// or repeated values are reported in the order of the words, and before a value that is wrong as a
-/// consequence.
-class WordCheck {
-public:
-    explicit WordCheck(const CLI::App& app) : app_(app) {
-        for (const CLI::Option* const option : app.get_options()) {
-            for (const std::string& name : option->get_lnames()) {
-                names_.push_back("--" + name);
-            }
-        }
-    }
-
-    /// Returns the words in CLI11's order (the last one first), with each value as a separate word; throws
-    /// VmmError(usage). The result is empty if the user asks for help, whatever the other words are.
-    std::vector<std::string> check(std::span<const char* const> arguments) {
-        std::vector<std::string> words(arguments.begin(), arguments.end());
-        if (std::ranges::any_of(words,
-                                [](const std::string& word) { return word == "--help" || word == "-h"; })) {
-            return {"--help"};
-        }
-        std::vector<std::string> result;
-        for (std::size_t i = 0; i < words.size(); ++i) {
-            i += take(words, i, result);
-        }
-        std::ranges::reverse(result);
-        return result;
-    }
-
-private:
-    /// Takes the option at `i`; returns how many words its value had.
-    std::size_t take(const std::vector<std::string>& words, std::size_t i, std::vector<std::string>& result) {
-        const std::string& word = words[i];
-        const std::size_t equals = word.find('=');
-        const std::string name = word.substr(0, equals);
-        const CLI::Option* const option = find(name);
-        if (option == nullptr) {
-            refuse_word(words, i);
-        }
-        if (option->get_items_expected_max() == 0) {
-            if (equals != std::string::npos) {
-                refuse(name + " takes no value");
-            }
-            result.push_back(name);
-            return 0;
-        }
-        std::size_t taken = 0;
-        std::string value;
-        if (equals != std::string::npos) {
-            value = word.substr(equals + 1);
-        } else if (option->get_items_expected_min() == 0 &&
-                   (i + 1 == words.size() || words[i + 1].starts_with('-'))) {
-            // The value may be absent.
-        } else if (i + 1 < words.size()) {
-            value = words[i + 1];
-            refuse_option_as_value(*option, name, value);
-            taken = 1;
-        } else {
-            refuse(name + " needs a value: " + name + ' ' + option->get_type_name());
-        }
-        refuse_second(*option, name, value);
-        result.push_back(name);
-        result.push_back(value);
-        return taken;
-    }
-
-    [[nodiscard]] const CLI::Option* find(const std::string& name) const {
-        return name.starts_with('-') ? app_.get_option_no_throw(name) : nullptr;
-    }
-
-    [[noreturn]] void refuse_word(const std::vector<std::string>& words, std::size_t i) const {
-        const std::string& word = words[i];
-        if (word.size() > 1 && word.starts_with('-') && word != "--") {
-            const std::vector<std::string_view> names(names_.begin(), names_.end());
-            refuse(explain_unknown_option(word, names));
-        }
-        const std::string reason = quote(word) + " is not understood: ";
-        const std::string before = i >= 2 ? words[i - 2] : "";
-        if (before == "--cmdline") {
-            refuse(reason + "a command line with spaces is one word: --cmdline " +
-                   quote(words[i - 1] + ' ' + word));
-        }
-        if (i >= 1 && find(words[i - 1]) != nullptr && words[i - 1].find('=') == std::string::npos &&
-            find(words[i - 1])->get_items_expected_max() == 0) {
-            refuse(reason + words[i - 1] + " takes no value");
-        }
-        const auto is_kernel = [](const std::string& other) {
-            return other == "--kernel" || other.starts_with("--kernel=");
-        };
-        if (!word.empty() && std::ranges::none_of(words, is_kernel)) {
-            refuse(reason + "did you mean --kernel " + word.substr(0, 80) + '?');
-        }
-        refuse(reason + "it is no option, and belongs to none");
-    }
-
-    // The user forgot the value, and the next option would be used as the value.
-    void refuse_option_as_value(const CLI::Option& option, const std::string& name,
-                                const std::string& value) const {
-        const bool ours = find(value.substr(0, value.find('='))) != nullptr;
-        const bool dashed = value.size() > 1 && value[0] == '-' && (value[1] < '0' || value[1] > '9');
-        if (ours || (dashed && name != "--cmdline")) {
-            refuse(name + " needs a value, and " + quote(value) + " looks like an option: " + name + ' ' +
-                   option.get_type_name() + ", or " + name + "=" + value.substr(0, 80) + " if that is meant");
-        }
-    }
-
-    void refuse_second(const CLI::Option& option, const std::string& name, const std::string& value) {
-        constexpr std::array<std::string_view, 5> repeated{"--serial", "--console", "--disk", "--net",
-                                                           "--share"};
-        if (std::ranges::find(repeated, name) != repeated.end()) {
-            return;
-        }
-        const auto [first, added] = given_.emplace(&option, value);
-        if (!added) {
-            refuse(name + " is given twice: " + quote(first->second) + " and " + quote(value));
-        }
-    }
-
-    const CLI::App& app_;
-    std::vector<std::string> names_;
-    std::map<const CLI::Option*, std::string> given_;
-};
-
-/// The equivalent of another program's name for a target.
-std::string serial_suggestion(std::string_view text) {
-    constexpr auto habits = std::to_array<std::pair<std::string_view, std::string_view>>({
-        {"mon:stdio", "stdio"},
-        {"tty", "stdio"},
-        {"console", "stdio"},
-        {"stdout", "stdio"},
-        {"-", "stdio"},
-        {"off", "null"},
-        {"none", "null"},
-    });
-    constexpr auto prefixes = std::to_array<std::pair<std::string_view, std::string_view>>({
-        {"file:", "file="},
-        {"path=", "file="},
-        {"unix:", "unix="},
-        {"socket=", "unix="},
-        {"/", "file=/"},
-        {"./", "file=./"},
-    });
-    for (const auto& [theirs, ours] : habits) {
-        if (text == theirs) {
-            return "; did you mean " + std::string(ours) + "?";
-        }
-    }
-    for (const auto& [theirs, ours] : prefixes) {
-        if (text.starts_with(theirs)) {
-            // QEMU's options after the path (",server=on") are not part of it.
-            const std::string_view path = text.substr(theirs.size(), 80);
-            return "; did you mean " + std::string(ours) + std::string(path.substr(0, path.find(','))) + "?";
-        }
-    }
-    constexpr std::array<std::string_view, 3> words{"stdio", "pty", "null"};
-    return suggestion(text, words);
-}
 
 bool has_stdio(const std::vector<SerialConfig>& consoles) {
     return std::ranges::find(consoles, SerialConfig::Kind::stdio, &SerialConfig::kind) != consoles.end();
@@ -519,33 +349,6 @@ std::optional<std::uint64_t> parse_size(const std::string& text) {
         return std::nullopt;
     }
     return number << shift;
-}
-
-std::expected<SerialConfig, std::string> parse_serial(const std::string& text) {
-    constexpr std::array<std::pair<std::string_view, SerialConfig::Kind>, 3> plain{{
-        {"stdio", SerialConfig::Kind::stdio},
-        {"null", SerialConfig::Kind::null},
-        {"pty", SerialConfig::Kind::pty},
-    }};
-    constexpr std::array<std::pair<std::string_view, SerialConfig::Kind>, 2> with_path{{
-        {"file=", SerialConfig::Kind::file},
-        {"unix=", SerialConfig::Kind::unix_socket},
-    }};
-    for (const auto& [word, kind] : plain) {
-        if (text == word) {
-            return SerialConfig{kind, {}};
-        }
-    }
-    for (const auto& [word, kind] : with_path) {
-        if (text.starts_with(word) && text.size() > word.size()) {
-            return SerialConfig{kind, text.substr(word.size())};
-        }
-        if (text == word || text + '=' == word) {
-            return std::unexpected(quote(text) + " lacks the path: " + std::string(word) + "PATH");
-        }
-    }
-    return std::unexpected(quote(text) + " is not one of stdio, pty, file=PATH, unix=PATH, null" +
-                           serial_suggestion(text));
 }
 
 std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const* argv) {

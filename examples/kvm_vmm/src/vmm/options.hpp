@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <expected>
 #include <optional>
 #include <string>
 #include <variant>
@@ -23,8 +22,5 @@ struct PrintAndExit {
 /// Parses a size: digits and K, M, G or T (powers of 1024; an "iB" or "B" may follow), or MiB if no unit is
 /// given. Returns nothing if it is not a size, or larger than 2^63.
 [[nodiscard]] std::optional<std::uint64_t> parse_size(const std::string& text);
-
-/// Parses "stdio", "pty", "file=PATH", "unix=PATH" or "null"; otherwise returns the reason why it is invalid.
-[[nodiscard]] std::expected<SerialConfig, std::string> parse_serial(const std::string& text);
 
 }  // namespace kvm_vmm
