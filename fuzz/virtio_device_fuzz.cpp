@@ -12,12 +12,14 @@
 //   2  it offers a head (a byte: queue in bits 7:6, head in bits 3:0) and notifies the device
 //   3  it writes a register (a byte: its offset divided by 4; 4 bytes)
 //   4  it accesses the configuration space (a byte of offset; a byte: bits 2:0 the width, bit 7 for a write; 8 bytes)
-//   5  the event loop runs   6  the driver resets and starts the device   7  it notifies the device (a byte)
+//   5  the event loop runs   6  the driver resets and starts the device, without the features of the operation's other bits
+//      (see left_out)   7  it notifies the device (a byte)
 // From 0xC0 on, a request of the device's type, with differences: a byte of how (bits 3:0 the number of patches, 5:4 how
 // many queues further, 6 with another length, 7 with more room for the answer), a byte of length if bit 6 is set, then
 // a byte of offset and a byte of value for each patch. From 0xD0 on, the device is saved and restored, with a change of
 // its state (2 bytes of where, a byte of which bits). From 0xE0 on, the host acts: for the socket device a program (a byte,
-// bits 2:0 what, see HostPrograms), for the console a user, who types 16 characters for each unit of the byte.
+// bits 2:0 what, see HostPrograms); for the console a user, who types 16 characters for each unit of the byte, or the end of
+// the guest (0xFF); for the network its link (an even byte), or the refusal of a frame.
 // The share is read-only, because an input must not depend on those before it.
 #include <algorithm>
 #include <array>
@@ -63,6 +65,18 @@ constexpr std::uint64_t buffers_at = 0x4000;
 constexpr std::size_t most_turns = 2000;
 constexpr std::uint64_t request_at = 0x7000;
 constexpr std::uint64_t answer_at = 0xD000;
+
+// Which features a driver does not accept: some change what a device does, those of several devices in one.
+constexpr std::array<std::uint64_t, 8> left_out{
+    0,
+    net_feature::mergeable_buffers,
+    net_feature::guest_checksum | Balloon::feature_stats,
+    net_feature::mergeable_buffers | net_feature::guest_tso4 | net_feature::guest_tso6 |
+        net_feature::guest_ecn,
+    Balloon::feature_reporting,
+    feature::indirect_descriptors | feature::event_index,
+    ~feature::version_1,
+    net_feature::checksum | net_feature::host_ecn | net_feature::status};
 
 constexpr std::uint64_t rings_of(std::uint64_t queue) { return 0x1000 * (queue + 1); }
 constexpr std::uint64_t available_of(std::uint64_t queue) { return rings_of(queue) + 0x400; }
@@ -198,7 +212,7 @@ public:
             transport_->mmio_read({0}, mmio::config + offset, bytes);
         }
     }
-    void start() {
+    void start(std::uint64_t without = 0) {
         write(mmio::status, 0);
         check_equal(read(mmio::status), 0, "the device is reset");
         write(mmio::status, status::acknowledge);
@@ -206,7 +220,8 @@ public:
         for (std::uint32_t i = 0; i < 2; ++i) {
             write(mmio::device_features_sel, i);
             write(mmio::driver_features_sel, i);
-            write(mmio::driver_features, read(mmio::device_features));
+            write(mmio::driver_features,
+                  read(mmio::device_features) & ~static_cast<std::uint32_t>(without >> (32U * i)));
         }
         constexpr std::uint32_t ready = status::acknowledge | status::driver | status::features_ok;
         write(mmio::status, ready);
@@ -265,7 +280,24 @@ public:
         }
     }
     [[nodiscard]] DeviceHost::Kind kind() const noexcept { return host_.kind(); }
-    void type(std::string_view text) const { host_.type(text); }
+    // What a host does to a device that is not the socket device.
+    void act(std::uint8_t what) {
+        if (kind() == DeviceHost::Kind::network) {
+            if (what % 2 == 0) {
+                host_.network().change_link();
+            } else {
+                host_.network().refuse_next_frame();
+            }
+        } else if (auto* const console = dynamic_cast<Console*>(&transport_->device())) {
+            if (what == 0xFF) {
+                console->take_last_output();
+                check(console->unsent() == 0, "the null device takes all output");
+                write(mmio::status, 0);
+            } else {
+                host_.type(std::string(std::size_t{16} * what, 'i'));
+            }
+        }
+    }
 
     GuestMemory memory{ram};
 
@@ -336,9 +368,9 @@ void operate(Machine& machine, HostPrograms& programs, Input& input, const Trace
         const std::uint8_t what = input.byte();
         if (machine.kind() == DeviceHost::Kind::socket) {
             programs.act(what, trace);
-        } else if (machine.kind() == DeviceHost::Kind::console) {
-            trace("user types ", 16U * what, " characters");
-            machine.type(std::string(std::size_t{16} * what, 'i'));
+        } else {
+            trace("host does ", Hex{what});
+            machine.act(what);
         }
         return;
     }
@@ -402,8 +434,8 @@ void operate(Machine& machine, HostPrograms& programs, Input& input, const Trace
             machine.run_events();
             break;
         case 6:
-            trace("driver starts the device");
-            machine.start();
+            trace("driver starts the device, without features ", operation / 8U % left_out.size());
+            machine.start(left_out.at(operation / 8U % left_out.size()));
             break;
         default: {
             const std::uint8_t queue = input.byte();

@@ -76,7 +76,7 @@ private:
     std::filesystem::path path_;
 };
 
-/// A network that returns each frame to its sender. It keeps a few, and has no room while it has those.
+/// A network that returns each frame to its sender, with its header. It keeps a few, and has no room while it has those.
 class EchoNetwork final : public virtio::NetBackend {
 public:
     [[nodiscard]] virtio::NetOffloads offloads() const noexcept override {
@@ -105,16 +105,27 @@ public:
         room_wanted_ = true;
         wake_if_needed();
     }
-    [[nodiscard]] bool link_up() const noexcept override { return true; }
+    [[nodiscard]] bool link_up() const noexcept override { return link_up_.load(); }
+    /// For the thread of the event loop.
+    void change_link() {
+        link_up_ = !link_up_;
+        if (client_ != nullptr) {
+            client_->link_changed();
+        }
+    }
+    void refuse_next_frame() {
+        const std::lock_guard lock(mutex_);
+        refuses_ = true;
+    }
     [[nodiscard]] std::optional<std::size_t> receive(virtio::NetHeader& header,
                                                      std::span<const iovec> pieces) override {
         const std::lock_guard lock(mutex_);
         if (frames_.empty()) {
             return std::nullopt;
         }
-        const std::vector<std::uint8_t> frame = std::move(frames_.front());
+        const auto [its_header, frame] = std::move(frames_.front());
         frames_.pop_front();
-        header = {};
+        header = its_header;
         std::span<const std::uint8_t> rest = frame;
         for (const iovec& piece : pieces) {
             const std::size_t count = std::min(piece.iov_len, rest.size());
@@ -124,9 +135,12 @@ public:
         wake_if_needed();
         return frame.size();
     }
-    [[nodiscard]] Sent send(const virtio::NetHeader&, std::span<const iovec> pieces,
+    [[nodiscard]] Sent send(const virtio::NetHeader& header, std::span<const iovec> pieces,
                             std::size_t length) override {
         const std::lock_guard lock(mutex_);
+        if (std::exchange(refuses_, false)) {
+            return Sent::refused;
+        }
         if (frames_.size() >= most_frames) {
             frames_.pop_front();  // no receiver: a frame is lost, as in other networks
             return Sent::not_now;
@@ -138,7 +152,7 @@ public:
         if (frame.size() != length || length < virtio::min_frame || length > virtio::max_frame) {
             std::abort();
         }
-        frames_.push_back(std::move(frame));
+        frames_.emplace_back(header, std::move(frame));
         wake_if_needed();
         return Sent::yes;
     }
@@ -174,7 +188,9 @@ private:
     EventManager::SubscriptionId subscription_{};
     Client* client_{};
     std::mutex mutex_;
-    std::deque<std::vector<std::uint8_t>> frames_;
+    std::deque<std::pair<virtio::NetHeader, std::vector<std::uint8_t>>> frames_;
+    std::atomic<bool> link_up_{true};
+    bool refuses_{false};
     bool wanted_{false};
     bool room_wanted_{false};
 };
@@ -232,6 +248,8 @@ public:
         }
     }
 
+    /// The network of a network device.
+    [[nodiscard]] EchoNetwork& network() noexcept { return network_; }
     /// A console gets as much of this input as it has room for. Other devices have none.
     void type(std::string_view text) const {
         if (typed_) {

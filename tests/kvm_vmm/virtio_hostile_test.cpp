@@ -258,6 +258,11 @@ private:
                 break;
             case 14:
                 machine_.host.type("input");
+                if (below(4) == 0) {
+                    machine_.host.network().refuse_next_frame();
+                    machine_.host.network().change_link();
+                    machine_.host.network().change_link();
+                }
                 rest_ = machine_.rests();
                 REQUIRE(rest_);
                 break;
@@ -519,11 +524,15 @@ TEST_CASE("virtio: two CPUs operate a device while a third resets it", "[hostile
         });
         while (!done.load()) {
             machine.host.type("input");
+            machine.host.network().change_link();
             machine.rig.events.run_once(1);
         }
         first.join();
         second.join();
         third.join();
+        if (!machine.host.network().link_up()) {
+            machine.host.network().change_link();
+        }
         CHECK(machine.rests());
         machine.check_reset_and_use();
         CHECK(machine.rig.counters["resets"].value() > rounds / 2);
