@@ -81,14 +81,14 @@ public:
         return static_cast<int>(next_result().value_or(0));
     }
 
-    /// Requests wait from now on, until release().
-    void hold() {
+    /// Requests of this offset and above wait from now on, until release().
+    void hold(std::uint64_t from = 0) {
         const std::lock_guard lock(mutex_);
-        held_ = true;
+        held_from_ = from;
     }
     void release() {
         const std::lock_guard lock(mutex_);
-        held_ = false;
+        held_from_.reset();
         changed_.notify_all();
     }
     /// Waits until so many requests have begun, and returns whether they have.
@@ -120,7 +120,7 @@ private:
         std::unique_lock lock(mutex_);
         ++begun_;
         changed_.notify_all();
-        changed_.wait(lock, [this] { return !held_; });
+        changed_.wait(lock, [this, offset] { return !held_from_ || offset < *held_from_; });
         if (!aligned) {
             ++cached;
             return lock;
@@ -161,7 +161,7 @@ private:
 
     std::mutex mutex_;
     std::condition_variable changed_;
-    bool held_{false};
+    std::optional<std::uint64_t> held_from_;
     std::size_t begun_{0};
 };
 

@@ -770,6 +770,94 @@ TEST_CASE("Block: each of several queues is served, and one can be stopped", "[b
     CHECK(rig.request(block_request::in, 5, {}, sector, 3).status == ok);
 }
 
+TEST_CASE("Block: the reset of a queue waits for its requests, and not for those of others", "[blk]") {
+    FakeDisk disk(64 * sector);
+    disk.content = pattern(64 * sector);
+    BlockRig rig(disk, {.queues = 3});
+    rig->start();
+    const auto has_reset = [&] { return rig->read(mmio::queue_reset) == 0; };
+    disk.hold(32 * sector);
+    rig.offer(block_request::in, 40, {}, sector, 1);
+    const std::vector<GuestRange> other = rig->last_writable;
+    rig->notify(1);
+    rig.offer(block_request::in, 3, {}, sector, 0);
+    rig->notify(0);
+    REQUIRE(rig->run_until([&] { return rig->queues[0]->take_used().has_value(); }));
+    REQUIRE(disk.wait_for_begun(2));
+    // Nothing of queue 0 is in progress: its reset does not wait, although the host does not answer queue 1.
+    rig->write(mmio::queue_sel, 0);
+    rig->write(mmio::queue_reset, 1);
+    CHECK(has_reset());
+    CHECK(rig->read(mmio::queue_ready) == 0);
+    rig->set_up_queue(0, 16);
+    CHECK(rig.request(block_request::in, 5, {}, sector, 0) ==
+          Answer{ok, sector + 1, part(pattern(64 * sector), 5 * sector, sector)});
+    CHECK(rig->queues[1]->used_index() == 0);
+    // One of queue 2 is in progress.
+    rig.offer(block_request::in, 41, {}, sector, 2);
+    const std::vector<GuestRange> own = rig->last_writable;
+    rig->notify(2);
+    REQUIRE(disk.wait_for_begun(4));
+    std::atomic<bool> done{false};
+    std::thread driver([&] {
+        rig->write(mmio::queue_sel, 2);
+        rig->write(mmio::queue_reset, 1);
+        done = true;
+    });
+    CHECK(rig->run_until([&] { return !has_reset(); }));
+    std::this_thread::sleep_for(20ms);
+    CHECK_FALSE(done);
+    CHECK_FALSE(has_reset());
+    disk.release();
+    driver.join();
+    CHECK(has_reset());
+    CHECK(rig->read(mmio::queue_ready) == 0);
+    CHECK(rig->queues[2]->used_index() == 0);  // its driver has taken the buffers back
+    for (const GuestRange& buffer : own) {
+        REQUIRE(rig->memory.write(buffer.address, Bytes(buffer.size, 0x77)));
+    }
+    CHECK(rig->run_until([&] { return rig->queues[1]->used_index() == 1; }));
+    CHECK(rig->memory.read_object<std::uint8_t>(other[1].address) == ok);
+    std::this_thread::sleep_for(20ms);
+    for (const GuestRange& buffer : own) {
+        Bytes now(buffer.size);
+        REQUIRE(rig->memory.read(buffer.address, now));
+        CHECK(now == Bytes(buffer.size, 0x77));
+    }
+    rig->set_up_queue(2, 8);
+    for (int i = 0; i < 20; ++i) {
+        CHECK(rig.request(block_request::in, 7, {}, sector, 2).status == ok);
+    }
+    CHECK_FALSE(rig->needs_reset());
+}
+
+TEST_CASE("Block: the reset of a queue waits for io_uring, and ends a wait for a limit", "[blk]") {
+    BOTH_ENGINES(kind);
+    const ScratchDirectory directory;
+    DiskImage disk({.path = image(directory, 8U << 20U)});
+    BlockRig rig(disk, {.queues = 2, .requests_per_second = kind == DiskEngineKind::threads ? 20 : 100'000},
+                 kind);
+    rig->start();
+    for (unsigned round = 0; round < 20; ++round) {
+        const std::uint32_t queue = round % 2;
+        for (std::uint64_t i = 0; i < 4; ++i) {
+            rig.offer(i == 2 ? block_request::flush : block_request::in, i * 64, {}, 64 * sector, queue);
+        }
+        rig->notify(queue);
+        rig->write(mmio::queue_sel, queue);
+        rig->write(mmio::queue_reset, 1);
+        const std::uint16_t used = rig->queues[queue]->used_index();
+        CHECK(rig->read(mmio::queue_reset) == 0);
+        CHECK(rig->read(mmio::queue_ready) == 0);
+        std::this_thread::sleep_for(1ms);
+        CHECK(rig->queues[queue]->used_index() == used);
+        rig->set_up_queue(queue, static_cast<std::uint16_t>(16U << round % 3));
+    }
+    CHECK(rig.request(block_request::in, 0, {}, sector, 0).status == ok);
+    CHECK(rig.request(block_request::in, 0, {}, sector, 1).status == ok);
+    CHECK_FALSE(rig->needs_reset());
+}
+
 TEST_CASE("Block: limits delay requests, and lose none", "[blk]") {
     FakeDisk disk(64 * sector);
     const bool by_bytes = GENERATE(false, true);

@@ -393,6 +393,11 @@ public:
             case 2:
                 rig_.write(mmio::queue_sel, queue);
                 rig_.write(mmio::queue_ready, random_() % 4 == 0 ? 0 : 1);
+                if (random_() % 4 == 0) {
+                    rig_.write(mmio::queue_reset, 1);
+                    rig_.write_layout(DeviceRig::place_rings(queue, 16));
+                    rig_.write(mmio::queue_ready, 1);
+                }
                 break;
             case 3:
                 rig_.write_as(mmio::config + random_() % 64, static_cast<std::uint8_t>(random_()));

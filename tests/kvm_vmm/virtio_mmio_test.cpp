@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // The registers of virtio-mmio, against drivers that follow the order of VIRTIO 1.2, 3.1.1, and drivers that do not.
 #include <array>
+#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "catch.hpp"
@@ -42,6 +45,8 @@ public:
     bool keep{false};  // chains stay in progress
     int activations{0};
     int resets{0};
+    std::vector<std::size_t> queue_resets;
+    std::function<void()> during_queue_reset;
     std::uint64_t accepted{0};
 
 private:
@@ -62,6 +67,12 @@ private:
         accepted = negotiated();
     }
     void on_reset() KVM_VMM_REQUIRES(mutex()) override { ++resets; }
+    void on_queue_reset(std::size_t index) KVM_VMM_REQUIRES(mutex()) override {
+        queue_resets.push_back(index);
+        if (during_queue_reset) {
+            during_queue_reset();
+        }
+    }
     void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) override {
         if (keep) {
             while (pop(index)) {
@@ -97,8 +108,8 @@ TEST_CASE("virtio-mmio: the registers identify the device", "[virtio][mmio]") {
     CHECK(rig->read(mmio::vendor_id) != 0);
     CHECK(rig->status() == 0);
     CHECK(rig->read(mmio::interrupt_status) == 0);
-    CHECK(rig->device_features() ==
-          (feature::version_1 | feature::event_index | feature::indirect_descriptors | 1U << 5U));
+    CHECK(rig->device_features() == (feature::version_1 | feature::event_index |
+                                     feature::indirect_descriptors | feature::ring_reset | 1U << 5U));
     rig->write(mmio::device_features_sel, 2);
     CHECK(rig->read(mmio::device_features) == 0);
 }
@@ -165,6 +176,7 @@ TEST_CASE("virtio-mmio: registers that are read only keep their values, those th
              {mmio::queue_desc_low, 0},
              {mmio::queue_driver_high, 0},
              {mmio::queue_device_low, 0},
+             {mmio::queue_reset, 0},
              {mmio::shm_sel, 0},
          })) {
         CAPTURE(offset);
@@ -577,6 +589,194 @@ TEST_CASE("virtio-mmio: a reset leaves the used ring as it is, with requests in 
     rig->reset();
     CHECK(queue.used_index() == 0);
     CHECK(rig->interrupts() == 0);
+}
+
+TEST_CASE("virtio-mmio: a driver resets a queue, and sets it up again with another size",
+          "[virtio][mmio][queue]") {
+    EchoRig rig;
+    rig->start();
+    rig.echo->keep = true;
+    rig->offer(0, test::as_bytes("x"), std::array<std::uint32_t, 1>{1});
+    rig->notify(0);
+    rig->run_events();
+    rig.echo->keep = false;
+    DriverQueue old = *rig->queues[0];
+    rig->write(mmio::queue_sel, 0);
+    rig->write(mmio::queue_reset, 1);
+    CHECK(rig->read(mmio::queue_reset) == 0);
+    CHECK(rig->read(mmio::queue_ready) == 0);
+    CHECK(rig->read(mmio::queue_num_max) == 8);
+    CHECK(rig.echo->queue_resets == std::vector<std::size_t>{0});
+    CHECK(rig.echo->resets == 0);
+    CHECK(rig->status() == (acknowledge | driver | features_ok | driver_ok));
+    // It executes nothing, writes nothing, and sends no interrupt; the other queue works.
+    old.offer(1);
+    rig->notify(0);
+    rig->run_events();
+    CHECK(old.used_index() == 0);
+    CHECK(rig->interrupts() == 0);
+    CHECK(rig->request(1, test::as_bytes("other"), 8));
+    // Its registers are as after a reset of the device.
+    rig->write(mmio::queue_ready, 1);
+    CHECK(rig->read(mmio::queue_ready) == 0);
+    for (const std::uint16_t size : {std::uint16_t{4}, std::uint16_t{1}, std::uint16_t{8}}) {
+        CAPTURE(size);
+        rig->set_up_queue(0, size);
+        for (int i = 0; i < 10; ++i) {
+            rig->offer(0, {}, std::array<std::uint32_t, 1>{1});
+            rig->notify(0);
+            rig->run_events();
+            CHECK(rig->queues[0]->take_used());
+        }
+        CHECK(rig->queues[0]->used_index() == 10);
+        rig->write(mmio::queue_reset, 1);
+        CHECK(rig->read(mmio::queue_ready) == 0);
+    }
+    // What is available before the queue is ready, and notified, is served when it is ready.
+    const QueueLayout layout = DeviceRig::place_rings(0, 8);
+    REQUIRE(rig->memory.write(layout.descriptors, std::vector<std::uint8_t>(0x1'0000)));
+    rig->queues[0].emplace(rig->memory, layout);
+    rig->offer(0, test::as_bytes("early"), std::array<std::uint32_t, 1>{8});
+    rig->notify(0);
+    rig->run_events();
+    CHECK_FALSE(rig->queues[0]->take_used());
+    rig->write_layout(layout);
+    rig->write(mmio::queue_ready, 1);
+    CHECK(rig->read(mmio::queue_ready) == 1);
+    rig->run_events();
+    CHECK(rig->queues[0]->take_used());
+    CHECK_FALSE(rig->needs_reset());
+}
+
+TEST_CASE("virtio-mmio: QueueReset has an effect only on a queue that is enabled, if it was negotiated",
+          "[virtio][mmio][queue]") {
+    EchoRig rig;
+    const auto reset_queue = [&](std::uint32_t queue, std::uint32_t value = 1) {
+        rig->write(mmio::queue_sel, queue);
+        rig->write(mmio::queue_reset, value);
+        CHECK(rig->read(mmio::queue_reset) == 0);
+    };
+    SECTION("not negotiated") {
+        rig->start(~feature::ring_reset);
+        reset_queue(0);
+        CHECK(rig->read(mmio::queue_ready) == 1);
+        CHECK(rig.echo->queue_resets.empty());
+        CHECK(rig->request(0, test::as_bytes("x"), 1));
+    }
+    SECTION("other values and queues") {
+        rig->start();
+        for (const std::uint32_t value : {0U, 2U, 0xFFFF'FFFEU}) {
+            reset_queue(0, value);
+        }
+        for (const std::uint32_t queue : {2U, 0xFFFFU, 0xFFFF'FFFFU}) {
+            reset_queue(queue);
+        }
+        CHECK(rig.echo->queue_resets.empty());
+        CHECK(rig->request(0, test::as_bytes("x"), 1));
+    }
+    SECTION("before FEATURES_OK and DRIVER_OK") {
+        reset_queue(0);
+        rig->acknowledge();
+        reset_queue(0);
+        REQUIRE(rig->negotiate());
+        reset_queue(0);
+        rig->set_up_queue(0);
+        reset_queue(0);
+        CHECK(rig->read(mmio::queue_ready) == 0);
+        rig->set_up_queue(0);
+        rig->add_status(driver_ok);
+        CHECK(rig.echo->queue_resets.empty());
+        CHECK(rig->request(0, test::as_bytes("x"), 1));
+    }
+    SECTION("a queue that is not enabled cannot be set up after DRIVER_OK") {
+        rig->acknowledge();
+        REQUIRE(rig->negotiate());
+        rig->set_up_queue(1);
+        rig->add_status(driver_ok);
+        reset_queue(0);
+        rig->write_layout(DeviceRig::place_rings(0, 8));
+        rig->write(mmio::queue_ready, 1);
+        CHECK(rig->read(mmio::queue_ready) == 0);
+        // Likewise one that was disabled by QueueReady.
+        rig->write(mmio::queue_sel, 1);
+        rig->write(mmio::queue_ready, 0);
+        reset_queue(1);
+        rig->write_layout(DeviceRig::place_rings(1, 8));
+        rig->write(mmio::queue_ready, 1);
+        CHECK(rig->read(mmio::queue_ready) == 0);
+    }
+    SECTION("invalid sizes and addresses, and FAILED") {
+        rig->start();
+        reset_queue(0);
+        for (const std::uint16_t size : std::initializer_list<std::uint16_t>{0, 3, 16}) {
+            rig->write_layout(DeviceRig::place_rings(0, size));
+            rig->write(mmio::queue_ready, 1);
+            CHECK(rig->read(mmio::queue_ready) == 0);
+        }
+        rig->add_status(status::failed);
+        rig->write_layout(DeviceRig::place_rings(0, 8));
+        rig->write(mmio::queue_ready, 1);
+        CHECK(rig->read(mmio::queue_ready) == 0);
+    }
+    SECTION("a device that needs a reset stays so") {
+        rig->start();
+        rig->queues[0]->set_available_index(9);
+        rig->notify(0);
+        rig->run_events();
+        REQUIRE(rig->needs_reset());
+        reset_queue(0);
+        rig->set_up_queue(0);
+        rig->offer(0, test::as_bytes("x"), std::array<std::uint32_t, 1>{1});
+        rig->notify(0);
+        rig->run_events();
+        CHECK(rig->needs_reset());
+        CHECK(rig->queues[0]->used_index() == 0);
+    }
+    rig->start();
+    CHECK(rig->request(0, test::as_bytes("x"), 1));
+    CHECK(rig->request(1, test::as_bytes("x"), 1));
+}
+
+TEST_CASE("virtio-mmio: QueueReset reads as 1 while the reset of the queue runs", "[virtio][mmio][queue]") {
+    EchoRig rig;
+    rig->start();
+    std::uint32_t meanwhile = 0;
+    rig.echo->during_queue_reset = [&] {
+        std::thread other_cpu([&] { meanwhile = rig->read(mmio::queue_reset); });
+        other_cpu.join();
+    };
+    rig->write(mmio::queue_sel, 1);
+    CHECK(rig->read(mmio::queue_reset) == 0);
+    rig->write(mmio::queue_reset, 1);
+    CHECK(meanwhile == 1);
+    CHECK(rig->read(mmio::queue_reset) == 0);
+}
+
+TEST_CASE("virtio-mmio: a saved state has the queues that were reset", "[virtio][mmio][state]") {
+    EchoRig rig;
+    rig->start();
+    rig->write(mmio::queue_sel, 0);
+    rig->write(mmio::queue_reset, 1);
+    const MmioState saved = rig->transport->state();
+    CHECK(saved.queues[0].reset);
+    CHECK_FALSE(saved.queues[0].ready);
+    CHECK((saved.driver_features & feature::ring_reset) != 0);
+
+    const auto echo = std::make_shared<Echo>(rig->counters, rig->events);
+    rig->transport =
+        std::make_unique<MmioTransport>(rig->memory, echo, vmsuperio::EventFdTrigger::create().value());
+    MmioState bad = saved;
+    bad.queues[1].reset = true;
+    CHECK(rig->transport->restore(bad).error() == "queues");
+    bad = saved;
+    bad.driver_features &= ~feature::ring_reset;
+    CHECK(rig->transport->restore(bad).error() == "queues");
+    REQUIRE(rig->transport->restore(saved).has_value());
+    CHECK(rig->transport->state() == saved);
+    rig->set_up_queue(0, 4);
+    CHECK(rig->request(0, test::as_bytes("x"), 1));
+    CHECK(rig->request(1, test::as_bytes("x"), 1));
+    CHECK_FALSE(rig->transport->state().queues[0].reset);
 }
 
 TEST_CASE("virtio-mmio: after a corrupt ring the device asks for a reset and does nothing until then",

@@ -86,7 +86,7 @@ void Balloon::on_reset() {
     stats_timer_.set(std::nullopt);
 }
 
-void Balloon::on_stop_queue(std::size_t index) {
+void Balloon::on_queue_reset(std::size_t index) {
     done_of_chain_.at(index) = 0;
     if (is_stats_queue(index)) {
         has_stats_ = false;

@@ -70,7 +70,7 @@ private:
     void on_write_config(std::uint64_t offset, std::span<const std::uint8_t> data)
         KVM_VMM_REQUIRES(mutex()) override;
     void on_activate() KVM_VMM_REQUIRES(mutex()) override;
-    void on_stop_queue(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
+    void on_queue_reset(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
     void on_reset() KVM_VMM_REQUIRES(mutex()) override;
     void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
     [[nodiscard]] std::vector<std::uint8_t> on_state() const KVM_VMM_REQUIRES(mutex()) override;

@@ -84,6 +84,7 @@ Block::Block(std::string_view name, Counters& counters, DiskFile& file, Options 
       sizes_(std::max<std::size_t>(options_.queues, 1), queue_size),
       engine_(make_engine(file)),
       requests_(sizes_.size() * queue_size),
+      in_progress_(sizes_.size()),
       bytes_limit_(make_limit(options_.bytes_per_second, now())),
       requests_limit_(make_limit(options_.requests_per_second, now())),
       throttled_(sizes_.size()),
@@ -172,18 +173,22 @@ void Block::on_reset() {
     for (std::unique_ptr<Request>& request : requests_) {
         request.reset();
     }
-    in_progress_ = 0;
+    in_progress_.assign(in_progress_.size(), 0);
     writeback_ = true;
 }
 
-void Block::on_stop_queue(std::size_t index) {
+void Block::on_queue_reset(std::size_t index) {
     stopped_queue_ = index;
-    wait_for_all();
+    wait_for_queue(index);
     stopped_queue_.reset();
     throttled_[index] = false;
 }
 
-void Block::on_drain() { wait_for_all(); }
+void Block::on_drain() {
+    for (std::size_t i = 0; i < sizes_.size(); ++i) {
+        wait_for_queue(i);
+    }
+}
 
 std::vector<std::uint8_t> Block::on_state() const {
     const DiskFacts& facts = file_.facts();
@@ -211,8 +216,8 @@ std::expected<void, std::string_view> Block::on_restore_state(std::span<const st
     return {};
 }
 
-void Block::wait_for_all() {
-    while (in_progress_ != 0) {
+void Block::wait_for_queue(std::size_t index) {
+    while (in_progress_[index] != 0) {
         engine_->start();
         engine_->wait();
         take_ended();
@@ -407,7 +412,7 @@ void Block::begin_ranges(std::size_t queue, Chain chain, std::uint32_t type) {
 void Block::submit(std::size_t queue, Chain chain, DiskIo io) {
     std::unique_ptr<Request>& slot = requests_.at(queue * queue_size + chain.head);
     slot = std::make_unique<Request>(queue, std::move(chain), std::move(io));
-    ++in_progress_;
+    ++in_progress_[queue];
     engine_->submit(*slot);
 }
 
@@ -440,7 +445,7 @@ void Block::end(Request& request) {
         answer(request.queue, request.chain, failed ? BlockStatus::io_error : BlockStatus::ok,
                request.operation() == DiskIo::Operation::read ? request.done() : 0);
     }
-    --in_progress_;
+    --in_progress_[request.queue];
     requests_[request.queue * queue_size + request.chain.head].reset();
 }
 

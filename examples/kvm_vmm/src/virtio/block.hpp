@@ -107,7 +107,7 @@ private:
     void on_write_config(std::uint64_t offset, std::span<const std::uint8_t> data)
         KVM_VMM_REQUIRES(mutex()) override;
     void on_reset() KVM_VMM_REQUIRES(mutex()) override;
-    void on_stop_queue(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
+    void on_queue_reset(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
     void on_drain() KVM_VMM_REQUIRES(mutex()) override;
     [[nodiscard]] std::vector<std::uint8_t> on_state() const KVM_VMM_REQUIRES(mutex()) override;
     [[nodiscard]] std::expected<void, std::string_view> on_restore_state(std::span<const std::uint8_t> bytes,
@@ -123,7 +123,7 @@ private:
     void begin_ranges(std::size_t queue, Chain chain, std::uint32_t type) KVM_VMM_REQUIRES(mutex());
     void submit(std::size_t queue, Chain chain, DiskIo io) KVM_VMM_REQUIRES(mutex());
     void take_ended() KVM_VMM_REQUIRES(mutex());
-    void wait_for_all() KVM_VMM_REQUIRES(mutex());
+    void wait_for_queue(std::size_t index) KVM_VMM_REQUIRES(mutex());
     void end(Request& request) KVM_VMM_REQUIRES(mutex());
     void answer(std::size_t queue, const Chain& chain, BlockStatus status, std::uint64_t filled)
         KVM_VMM_REQUIRES(mutex());
@@ -142,7 +142,7 @@ private:
     std::unique_ptr<DiskEngine> engine_;
     // Those in progress, by queue and head.
     std::vector<std::unique_ptr<Request>> requests_ KVM_VMM_GUARDED_BY(mutex());
-    std::size_t in_progress_ KVM_VMM_GUARDED_BY(mutex()){0};
+    std::vector<std::size_t> in_progress_ KVM_VMM_GUARDED_BY(mutex());      // how many of each queue
     std::optional<std::size_t> stopped_queue_ KVM_VMM_GUARDED_BY(mutex());  // whose requests get no answer
     std::vector<DiskIo*> ended_ KVM_VMM_GUARDED_BY(mutex());
     bool writeback_ KVM_VMM_GUARDED_BY(mutex()){true};

@@ -94,6 +94,15 @@ void Console::on_reset() {
     driver_takes_input_ = false;
 }
 
+void Console::on_queue_reset(std::size_t index) {
+    if (index == transmit_queue) {
+        sent_of_chain_ = 0;
+        transmit_waits_ = false;
+    } else {
+        driver_takes_input_ = false;
+    }
+}
+
 std::vector<std::uint8_t> Console::on_state() const {
     return vmsuperio::encode(ConsoleState{.columns = terminal_size_.columns,
                                           .rows = terminal_size_.rows,

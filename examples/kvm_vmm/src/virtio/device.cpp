@@ -66,8 +66,16 @@ void Device::restored() {
 void Device::stop_queue(std::size_t index) {
     const LockGuard lock(mutex_);
     if (index < queues_.size() && queues_[index]) {
-        on_stop_queue(index);
+        on_queue_reset(index);
         queues_[index].reset();
+    }
+}
+
+void Device::start_queue(std::size_t index, SplitQueue queue) {
+    const LockGuard lock(mutex_);
+    if (link_ != nullptr && index < queues_.size()) {
+        queues_[index].emplace(std::move(queue));
+        notify_self(index);
     }
 }
 

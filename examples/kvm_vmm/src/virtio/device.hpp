@@ -78,8 +78,10 @@ public:
     void reset();
     /// The device was activated with the queues of a saved state, while its driver was in operation.
     void restored();
-    /// The driver has disabled a queue. As reset(), for this queue.
+    /// The driver resets a queue, or disables it. As reset(), for this queue: the other ones continue.
     void stop_queue(std::size_t index);
+    /// The driver has enabled a queue again that it had reset. Does nothing if the device is not active.
+    void start_queue(std::size_t index, SplitQueue queue);
     /// The driver has notified the device of available buffers. Ignored if that queue is not enabled.
     void notified(std::size_t index);
 
@@ -108,8 +110,10 @@ protected:
     virtual void on_activate() KVM_VMM_REQUIRES(mutex()) {}
     /// Must return only when no request is in progress; push() has no effect meanwhile.
     virtual void on_reset() KVM_VMM_REQUIRES(mutex()) {}
-    /// As on_reset(), for one queue: the default resets all of the device's own activity.
-    virtual void on_stop_queue(std::size_t) KVM_VMM_REQUIRES(mutex()) { on_reset(); }
+    /// As on_reset(), for one queue: must return only when no request of it is in progress, and forget what is known of
+    /// its chains, which the driver takes back. The other queues continue. The driver may set up the queue again, and then
+    /// on_notified() is called as after on_activate().
+    virtual void on_queue_reset(std::size_t index) KVM_VMM_REQUIRES(mutex()) = 0;
     virtual void on_drain() KVM_VMM_REQUIRES(mutex()) {}
     [[nodiscard]] virtual std::vector<std::uint8_t> on_state() const KVM_VMM_REQUIRES(mutex()) { return {}; }
     [[nodiscard]] virtual std::expected<void, std::string_view> on_restore_state(

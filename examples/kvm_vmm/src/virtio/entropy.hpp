@@ -35,6 +35,8 @@ private:
     static constexpr std::array<std::uint16_t, 1> sizes{64};
 
     void on_read_config(std::uint64_t, std::span<std::uint8_t>) const KVM_VMM_REQUIRES(mutex()) override {}
+    void on_queue_reset(std::size_t) KVM_VMM_REQUIRES(mutex()) override {
+    }  // nothing is kept between two requests
     void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
     [[nodiscard]] std::uint32_t fill(const Buffers& buffers) const;
 

@@ -70,7 +70,7 @@ void FileSystem::on_reset() {
 }
 
 // The request in progress may be of the other queue.
-void FileSystem::on_stop_queue(std::size_t) { wait_until_idle(Interruption::complete); }
+void FileSystem::on_queue_reset(std::size_t) { wait_until_idle(Interruption::complete); }
 
 std::vector<std::uint8_t> FileSystem::on_state() const {
     return vmsuperio::encode(FileSystemState{.tag = config_.tag, .mounted = server_.mounted()});

@@ -105,7 +105,8 @@ void MmioTransport::set_needs_reset() noexcept {
 void MmioTransport::notify_device(std::size_t queue) noexcept { notifiers_.at(queue).notify(); }
 
 std::uint64_t MmioTransport::offered() const noexcept {
-    return device_->features() | feature::version_1 | feature::event_index | feature::indirect_descriptors;
+    return device_->features() | feature::version_1 | feature::event_index | feature::indirect_descriptors |
+           feature::ring_reset;
 }
 
 bool MmioTransport::acceptable(std::uint64_t features) const noexcept {
@@ -117,9 +118,10 @@ bool MmioTransport::may_set_features() const noexcept {
     return (now & status::driver) != 0 && (now & (status::features_ok | status::failed)) == 0;
 }
 
-bool MmioTransport::may_set_queues() const noexcept {
+bool MmioTransport::may_set_queue(const Queue& queue) const noexcept {
     const std::uint32_t now = status_.load();
-    return (now & status::features_ok) != 0 && (now & (status::driver_ok | status::failed)) == 0;
+    return (now & status::features_ok) != 0 && (now & status::failed) == 0 && !queue.set.ready &&
+           ((now & status::driver_ok) == 0 || queue.set.reset);
 }
 
 MmioTransport::Queue* MmioTransport::selected() noexcept {
@@ -149,6 +151,8 @@ void MmioTransport::mmio_read(vmdevice::MmioAddress, vmdevice::MmioOffset offset
         // The interrupt handler's register: it does not wait for another CPU that resets the device.
         if (offset == mmio::interrupt_status) {
             value = interrupt_status_.load();
+        } else if (offset == mmio::queue_reset) {
+            value = queue_reset_runs_.load() ? 1 : 0;
         } else {
             const LockGuard lock(mutex_);
             value = read_register(offset);
@@ -268,7 +272,13 @@ void MmioTransport::write_queue_register(std::uint64_t offset, std::uint32_t val
         write_queue_ready(*queue, (value & 1U) != 0);
         return;
     }
-    if (!may_set_queues() || queue->set.ready) {
+    if (offset == mmio::queue_reset) {
+        if ((value & 1U) != 0) {
+            reset_queue(*queue);
+        }
+        return;
+    }
+    if (!may_set_queue(*queue)) {
         return;
     }
     MmioState::Queue& set = queue->set;
@@ -304,10 +314,30 @@ void MmioTransport::write_queue_ready(Queue& queue, bool ready) {
         if (std::exchange(queue.set.ready, false)) {
             device_->stop_queue(queue_sel_);
         }
-    } else if (may_set_queues() && queue.set.size <= queue.max_size) {
-        queue.set.ready =
-            SplitQueue::create(memory_, layout_of(queue.set), queue_features(driver_features_)).has_value();
+    } else if (may_set_queue(queue) && queue.set.size <= queue.max_size) {
+        auto created = SplitQueue::create(memory_, layout_of(queue.set), queue_features(driver_features_));
+        if (!created) {
+            return;
+        }
+        queue.set.ready = true;
+        queue.set.reset = false;
+        if ((status_.load() & status::driver_ok) != 0) {
+            device_->start_queue(queue_sel_, std::move(*created));
+        }
     }
+}
+
+// 2.6.1.1, 4.2.2.1: the queue is as after a reset of the device, which is in operation.
+void MmioTransport::reset_queue(Queue& queue) {
+    if ((status_.load() & status::features_ok) == 0 || (driver_features_ & feature::ring_reset) == 0 ||
+        !queue.set.ready) {
+        return;
+    }
+    queue_reset_runs_.store(true);
+    device_->stop_queue(queue_sel_);
+    queue.set = {};
+    queue.set.reset = true;
+    queue_reset_runs_.store(false);
 }
 
 void MmioTransport::activate() {
@@ -377,6 +407,10 @@ std::expected<void, std::string_view> MmioTransport::restore(const MmioState& st
     std::vector<std::optional<SplitQueue>> queues(queues_.size());
     for (std::size_t i = 0; i < queues_.size(); ++i) {
         const MmioState::Queue& saved = state.queues[i];
+        if (saved.reset && (saved.ready || (state.status & status::features_ok) == 0 ||
+                            (state.driver_features & feature::ring_reset) == 0)) {
+            return std::unexpected("queues");
+        }
         if (!saved.ready) {
             continue;
         }

@@ -26,6 +26,8 @@ struct MmioState {
     struct Queue {
         std::uint32_t size{0};
         bool ready{false};
+        bool reset{
+            false};  ///< the driver has reset it, and may set it up again although the device is in operation
         std::uint64_t descriptors{0};
         std::uint64_t available{0};
         std::uint64_t used{0};
@@ -50,16 +52,18 @@ struct MmioState {
 ///
 /// The driver has to follow the order of section 3.1.1. A step that it skips or repeats has no effect: a status
 /// bit without those before it, features after FEATURES_OK, queues outside of FEATURES_OK to DRIVER_OK or while
-/// QueueReady is 1. QueueReady stays 0 for a queue whose size or addresses are invalid.
+/// QueueReady is 1. QueueReady stays 0 for a queue whose size or addresses are invalid. With VIRTIO_F_RING_RESET a queue
+/// that the driver has reset (2.6.1) may be set up after DRIVER_OK, too.
 ///
-/// Not modelled: legacy devices (version 1), VIRTIO_F_RING_RESET, VIRTIO_F_NOTIFICATION_DATA, packed rings.
-/// Shared memory regions do not exist: their lengths read as all ones.
+/// Not modelled: legacy devices (version 1), VIRTIO_F_NOTIFICATION_DATA, packed rings. Shared memory regions do not exist:
+/// their lengths read as all ones.
 ///
 /// Ignored: accesses to registers (not to the configuration space) that are not 4 bytes at a multiple of 4; they
 /// read as 0.
 ///
 /// Thread safety: all functions may be called from any thread. A write of 0 to Status returns when the device
-/// does not access guest memory any more.
+/// does not access guest memory any more, and a write of 1 to QueueReset when it does not access that queue any more.
+/// Meanwhile, another CPU reads QueueReset as 1.
 class MmioTransport final : public vmdevice::DeviceMmio, private DriverLink {
 public:
     /// Starts the device's events. `memory` must outlive the transport. `interrupt` is triggered once for each
@@ -109,12 +113,13 @@ private:
     void write_status(std::uint32_t value) KVM_VMM_REQUIRES(mutex_);
     void write_queue_register(std::uint64_t offset, std::uint32_t value) KVM_VMM_REQUIRES(mutex_);
     void write_queue_ready(Queue& queue, bool ready) KVM_VMM_REQUIRES(mutex_);
+    void reset_queue(Queue& queue) KVM_VMM_REQUIRES(mutex_);
     void reset() KVM_VMM_REQUIRES(mutex_);
     void activate() KVM_VMM_REQUIRES(mutex_);
     void raise(std::uint32_t cause) noexcept;
 
     [[nodiscard]] bool may_set_features() const noexcept;
-    [[nodiscard]] bool may_set_queues() const noexcept;
+    [[nodiscard]] bool may_set_queue(const Queue& queue) const noexcept KVM_VMM_REQUIRES(mutex_);
     [[nodiscard]] std::uint64_t offered() const noexcept;
     [[nodiscard]] bool acceptable(std::uint64_t features) const noexcept;
     [[nodiscard]] Queue* selected() noexcept KVM_VMM_REQUIRES(mutex_);
@@ -131,6 +136,8 @@ private:
     std::atomic<std::uint32_t> status_{0};
     std::atomic<std::uint32_t> interrupt_status_{0};
     std::atomic<std::uint32_t> config_generation_{0};
+    // Of the selected queue: QueueSel cannot change meanwhile.
+    std::atomic<bool> queue_reset_runs_{false};
 
     Mutex mutex_;
     std::uint32_t device_features_sel_ KVM_VMM_GUARDED_BY(mutex_){0};

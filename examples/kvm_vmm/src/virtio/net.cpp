@@ -171,7 +171,7 @@ void Net::on_reset() {
     backend_.set_offloads({});
 }
 
-void Net::on_stop_queue(std::size_t index) {
+void Net::on_queue_reset(std::size_t index) {
     if (index == receive_queue) {
         forget_posted();
     }

@@ -90,7 +90,7 @@ private:
         KVM_VMM_REQUIRES(mutex()) override;
     void on_activate() KVM_VMM_REQUIRES(mutex()) override;
     void on_reset() KVM_VMM_REQUIRES(mutex()) override;
-    void on_stop_queue(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
+    void on_queue_reset(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
     void on_defective(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex()) override;
     void on_drain() KVM_VMM_REQUIRES(mutex()) override;
     [[nodiscard]] std::vector<std::uint8_t> on_state() const KVM_VMM_REQUIRES(mutex()) override;

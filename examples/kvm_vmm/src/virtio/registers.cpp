@@ -61,6 +61,8 @@ std::string mmio_register_name(std::uint64_t offset) {
             return "SHMBaseLow";
         case mmio::shm_base_high:
             return "SHMBaseHigh";
+        case mmio::queue_reset:
+            return "QueueReset";
         case mmio::config_generation:
             return "ConfigGeneration";
         default:

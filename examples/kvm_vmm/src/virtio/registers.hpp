@@ -24,6 +24,7 @@ namespace feature {
 inline constexpr std::uint64_t indirect_descriptors = 1ULL << 28U;  ///< VIRTIO_F_INDIRECT_DESC
 inline constexpr std::uint64_t event_index = 1ULL << 29U;           ///< VIRTIO_F_EVENT_IDX
 inline constexpr std::uint64_t version_1 = 1ULL << 32U;             ///< VIRTIO_F_VERSION_1
+inline constexpr std::uint64_t ring_reset = 1ULL << 40U;            ///< VIRTIO_F_RING_RESET
 }  // namespace feature
 
 /// Bits of the device status (2.1).
@@ -71,6 +72,7 @@ inline constexpr std::uint64_t shm_len_low = 0x0B0;
 inline constexpr std::uint64_t shm_len_high = 0x0B4;
 inline constexpr std::uint64_t shm_base_low = 0x0B8;
 inline constexpr std::uint64_t shm_base_high = 0x0BC;
+inline constexpr std::uint64_t queue_reset = 0x0C0;
 inline constexpr std::uint64_t config_generation = 0x0FC;
 inline constexpr std::uint64_t config = 0x100;
 

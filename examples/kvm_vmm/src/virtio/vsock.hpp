@@ -124,6 +124,8 @@ private:
     void on_read_config(std::uint64_t offset, std::span<std::uint8_t> data) const
         KVM_VMM_REQUIRES(mutex()) override;
     void on_reset() KVM_VMM_REQUIRES(mutex()) override;
+    /// Connections and what they wait for do not belong to a queue's chains.
+    void on_queue_reset(std::size_t) KVM_VMM_REQUIRES(mutex()) override {}
     [[nodiscard]] std::vector<std::uint8_t> on_state() const KVM_VMM_REQUIRES(mutex()) override;
     [[nodiscard]] std::expected<void, std::string_view> on_restore_state(std::span<const std::uint8_t> bytes,
                                                                          std::uint64_t features)
