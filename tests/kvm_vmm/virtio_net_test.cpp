@@ -1188,13 +1188,26 @@ TEST_CASE("Net tap: frames of a tap interface, until it is deleted", "[net]") {
         CHECK(rig.count("rx_dropped") == 0);
         CHECK(rig.config<std::uint16_t>(6) == 1);
 
+        // Down and up again: frames are lost meanwhile, and nothing else.
+        for (const bool up : {false, true}) {
+            request.ifr_flags =
+                static_cast<short>(up ? request.ifr_flags | IFF_UP : request.ifr_flags & ~IFF_UP);
+            REQUIRE(::ioctl(control.get(), SIOCSIFFLAGS, &request) == 0);
+            rig.run_events();
+            CHECK(rig.events.run_once(0) == 0);
+            rig.transmit(with_header(frame_of(60)));
+            CHECK(rig.count("tx_frames") == (up ? 2 : 1));
+            CHECK(rig.count("tx_dropped") == 3);
+            CHECK(rig.config<std::uint16_t>(6) == 1);
+        }
+
         delete_interface(name);
         CHECK(rig.run_until([&] { return rig.config<std::uint16_t>(6) == 0; }));
         CHECK(rig.count("link_downs") == 1);
         rig.run_events();
         CHECK(rig.events.run_once(0) == 0);  // the descriptor reports it for ever, and is not waited for
         rig.transmit(with_header(frame_of(60)));
-        CHECK(rig.count("tx_dropped") == 3);
+        CHECK(rig.count("tx_dropped") == 4);
     }
 }
 

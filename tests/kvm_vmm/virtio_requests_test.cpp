@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// Requests that no driver should send, in rings that are in order: buffers that are empty, of the wrong direction, in one-byte
-// pieces, or as many as a queue has descriptors. Each queue of each device gets all of them. The device answers or keeps
+// Requests that no driver should send, in rings that are in order: buffers that are empty, of the wrong direction or order, not
+// RAM, in one-byte pieces, or as many as a queue has descriptors. Each queue of each device gets all of them. The device answers or keeps
 // such a request, needs no reset, and serves the next driver request as if nothing had happened.
 #include <array>
 #include <cstdint>
@@ -36,6 +36,7 @@ struct Part {
     std::uint32_t count;
     std::uint32_t size;
     bool writable;
+    std::optional<std::uint64_t> address{};  ///< instead of a place for buffers
 };
 struct Shape {
     std::string_view name;
@@ -63,6 +64,15 @@ std::vector<Shape> shapes() {
         {"zeros in both directions", {{1, 64, false}, {1, 4096, true}}},
         {"ones in both directions", {{1, 64, false}, {1, 4096, true}}, 0xFF},
         {"the same memory in both directions", {{1, 64, false}, {1, 64, true}}, 0, true},
+        {"a readable buffer behind the end of RAM", {{1, 64, false, ram}}},
+        {"a writable buffer behind the end of RAM", {{1, 4096, true, ram}}},
+        {"a readable buffer across the end of RAM", {{1, 4096, false, ram - 64}}},
+        {"a writable buffer across the end of RAM", {{1, 4096, true, ram - 64}}},
+        {"a readable buffer across the end of addresses", {{1, 4096, false, ~std::uint64_t{0} - 64}}},
+        {"a writable buffer across the end of addresses", {{1, 4096, true, ~std::uint64_t{0} - 64}}},
+        {"a buffer of 4 GiB", {{1, 64, false}, {1, 0xFFFF'FFFF, true, 0}}},
+        {"a readable buffer behind a writable one", {{1, 64, true}, {1, 64, false}}},
+        {"buffers of alternating directions", {{1, 64, false}, {1, 64, true}, {1, 64, false}, {1, 64, true}}},
     };
 }
 
@@ -102,10 +112,10 @@ public:
         for (const Part& part : shape.parts) {
             for (std::uint32_t i = part.count != 0 ? part.count : queue.layout().size; i != 0; --i) {
                 std::uint64_t& at = part.writable ? writable : readable;
-                chain.push_back({.address = at,
+                chain.push_back({.address = part.address.value_or(at),
                                  .length = part.size,
                                  .flags = part.writable ? DriverQueue::device_writes : std::uint16_t{0}});
-                at += part.size;
+                at += part.address ? 0 : part.size;
                 room += part.writable ? part.size : 0;
             }
         }
