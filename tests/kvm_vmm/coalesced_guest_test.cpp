@@ -256,6 +256,27 @@ TEST_CASE("kvm_vmm: COM1 to COM4 are coalesced, each for itself", "[program][coa
     }
 }
 
+TEST_CASE("kvm_vmm: acknowledgements of virtio interrupts are coalesced", "[program][coalesce]") {
+    REQUIRE_KVM();
+    constexpr std::uint32_t count = 1000;
+    // The window of the first virtio device, which the machine has without any option: mov ebx; mov ecx; then writes of 1
+    // to InterruptACK; at last a read of InterruptStatus, which finds them in the ring.
+    const Bytes code = Bytes{0xBB} + imm32(0xD000'0000) + Bytes{0xB9} + imm32(count) +
+                       Bytes{0xC7, 0x43, 0x64, 0x01, 0x00, 0x00, 0x00, 0xFF, 0xC9, 0x75, 0xF5} +
+                       Bytes{0x8B, 0x43, 0x60} + reset;
+    for (const std::string coalesce : {"on", "off"}) {
+        CAPTURE(coalesce);
+        const Outcome outcome = run_with_metrics(code, {"--coalesce", coalesce});
+        CHECK(outcome.result.exit_code == 10);
+        const std::uint64_t coalesced = outcome.metrics["coalesced_writes"];
+        const std::uint64_t writes = outcome.metrics["exits"]["mmio_write"];
+        CHECK(coalesced + writes == count);
+        // 169 entries, then the write for which there is no room.
+        CHECK(writes == (coalesce == "on" && kvm_coalesces() ? count / CoalescedRing::entry_count : count));
+        CHECK(outcome.metrics["exits"]["mmio_read"] == 1);
+    }
+}
+
 TEST_CASE("kvm_vmm: the trace is the same with and without coalescing", "[program][coalesce]") {
     REQUIRE_KVM();
     const Bytes code{0x66, 0xBA, 0xF8, 0x03, 0xB0, 'a',  0xEE, 0xEE,        // 'a' twice to THR

@@ -94,6 +94,10 @@ struct MachineDevice {
     /// other access of the guest overtakes it and the host can wait for it. See CoalescedWrites.
     // NOLINTNEXTLINE(readability-redundant-member-init): as above
     std::vector<std::uint16_t> coalesced_ports{};
+    /// Guest physical addresses at which a write of four bytes may reach the device later, as above, and for which the
+    /// host can wait as long as there is no other access. It must not wait for a lock, because all CPUs would wait too.
+    // NOLINTNEXTLINE(readability-redundant-member-init): as above
+    std::vector<std::uint64_t> coalesced_registers{};
 };
 
 /// A device model with a lock, as the bus needs it.

@@ -64,7 +64,9 @@ inline constexpr std::uint64_t first_virtio_window = 0xD000'0000;
         };
         return transport;
     };
-    return {.description = std::move(description), .create = create};
+    return {.description = std::move(description),
+            .create = create,
+            .coalesced_registers = {window.base().value + virtio::mmio::interrupt_ack}};
 }
 
 }  // namespace kvm_vmm

@@ -20,6 +20,21 @@ bool continues(const CoalescedRun& run, const CoalescedRing::Entry& entry) noexc
 
 }  // namespace
 
+bool CoalescedRing::holds_port_write() const noexcept {
+    const std::uint32_t last = std::atomic_ref(page_->last).load(std::memory_order_acquire);
+    std::uint32_t entry = std::atomic_ref(page_->first).load(std::memory_order_acquire);
+    if (entry >= entry_count || last >= entry_count) {
+        return true;  // for drain(), which reports it
+    }
+    for (; entry != last; entry = (entry + 1) % entry_count) {
+        // Another thread may deliver the entry meanwhile, and KVM then use it for another write.
+        if (std::atomic_ref(page_->entries.at(entry).pio).load(std::memory_order_relaxed) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 std::optional<CoalescedRun> CoalescedRing::take_run(std::uint32_t& first, std::uint32_t last,
                                                     RunData& data) const noexcept {
     std::size_t size = 0;

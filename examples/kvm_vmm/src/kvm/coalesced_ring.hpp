@@ -58,6 +58,10 @@ public:
                std::atomic_ref(page_->last).load(std::memory_order_acquire);
     }
 
+    /// Whether a write to a port is among the entries that have not been delivered. An entry that is added meanwhile may
+    /// be overlooked.
+    [[nodiscard]] bool holds_port_write() const noexcept;
+
     /// Calls deliver(const CoalescedRun&) for all entries that are in the ring now, in their order. Entries that are
     /// added meanwhile stay, so that a guest that writes all the time cannot keep the caller here; a write that
     /// came before the caller's exit is in the ring already.

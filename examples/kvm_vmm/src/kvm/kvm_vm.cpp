@@ -81,6 +81,13 @@ bool KvmVm::coalesce_port(std::uint16_t port) noexcept {
     return ::ioctl(fd(), KVM_REGISTER_COALESCED_MMIO, &zone) == 0;
 }
 
+bool KvmVm::coalesce_register(std::uint64_t address) noexcept {
+    kvm_coalesced_mmio_zone zone{};
+    zone.addr = address;
+    zone.size = sizeof(std::uint32_t);
+    return ::ioctl(fd(), KVM_REGISTER_COALESCED_MMIO, &zone) == 0;
+}
+
 void KvmVm::stop_coalescing_port(std::uint16_t port) noexcept {
     kvm_coalesced_mmio_zone zone = port_zone(port);
     ::ioctl(fd(), KVM_UNREGISTER_COALESCED_MMIO, &zone);

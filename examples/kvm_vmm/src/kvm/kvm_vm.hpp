@@ -39,6 +39,8 @@ public:
     /// From now on KVM keeps writes of one byte to `port` in the ring of coalesced writes, if that has room. Returns
     /// false if KVM refuses.
     [[nodiscard]] bool coalesce_port(std::uint16_t port) noexcept;
+    /// The same for writes of up to four bytes to a register in memory.
+    [[nodiscard]] bool coalesce_register(std::uint64_t address) noexcept;
     /// Ends that. When this returns, the ring holds all writes that KVM kept.
     void stop_coalescing_port(std::uint16_t port) noexcept;
 

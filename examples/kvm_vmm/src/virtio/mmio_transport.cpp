@@ -85,7 +85,7 @@ MmioTransport::~MmioTransport() {
 
 void MmioTransport::raise(std::uint32_t cause) noexcept {
     // Before the edge: the driver's handler ignores an interrupt without a cause.
-    interrupt_status_.fetch_or(cause);
+    interrupt_causes_.raise(cause);
     [[maybe_unused]] const auto triggered = interrupt_.trigger();
 }
 
@@ -150,7 +150,7 @@ void MmioTransport::mmio_read(vmdevice::MmioAddress, vmdevice::MmioOffset offset
     if (data.size() == sizeof(value) && offset % sizeof(value) == 0) {
         // The interrupt handler's register: it does not wait for another CPU that resets the device.
         if (offset == mmio::interrupt_status) {
-            value = interrupt_status_.load();
+            value = interrupt_causes_.read();
         } else if (offset == mmio::queue_reset) {
             value = queue_reset_runs_.load() ? 1 : 0;
         } else {
@@ -205,7 +205,7 @@ void MmioTransport::mmio_write(vmdevice::MmioAddress, vmdevice::MmioOffset offse
     }
     std::memcpy(&value, data.data(), sizeof(value));
     if (offset == mmio::interrupt_ack) {
-        interrupt_status_.fetch_and(~value);
+        interrupt_causes_.acknowledge(value);
     } else if (offset == mmio::queue_notify) {
         if (value < notifiers_.size()) {
             notify_device(value);
@@ -363,7 +363,7 @@ void MmioTransport::reset() {
     driver_features_sel_ = 0;
     queue_sel_ = 0;
     driver_features_ = 0;
-    interrupt_status_.store(0);
+    interrupt_causes_.set(0);
     status_.store(0);
 }
 
@@ -372,7 +372,7 @@ MmioState MmioTransport::state() {
     const std::vector<std::optional<QueueState>>& progress = saved_device.queues;
     const LockGuard lock(mutex_);
     MmioState state{.status = status_.load(),
-                    .interrupt_status = interrupt_status_.load(),
+                    .interrupt_status = interrupt_causes_.peek(),
                     .config_generation = config_generation_.load(),
                     .device_features_sel = device_features_sel_,
                     .driver_features_sel = driver_features_sel_,
@@ -433,7 +433,7 @@ std::expected<void, std::string_view> MmioTransport::restore(const MmioState& st
         queues_[i].set.progress = {};
     }
     config_generation_.store(state.config_generation);
-    interrupt_status_.store(state.interrupt_status);
+    interrupt_causes_.set(state.interrupt_status);
     status_.store(state.status);
     if ((state.status & status::driver_ok) != 0 && (state.status & status::needs_reset) == 0) {
         device_->activate(driver_features_, std::move(queues), *this);

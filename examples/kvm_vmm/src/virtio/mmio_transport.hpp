@@ -18,6 +18,7 @@
 #include "memory/guest_memory.hpp"
 #include "util/mutex.hpp"
 #include "virtio/device.hpp"
+#include "virtio/interrupt_causes.hpp"
 
 namespace kvm_vmm::virtio {
 
@@ -58,6 +59,8 @@ struct MmioState {
 /// Not modelled: legacy devices (version 1), VIRTIO_F_NOTIFICATION_DATA, packed rings. Shared memory regions do not exist:
 /// their lengths read as all ones.
 ///
+/// A write to InterruptACK may arrive late, but before the next other access (see InterruptCauses). It takes no lock.
+///
 /// Ignored: accesses to registers (not to the configuration space) that are not 4 bytes at a multiple of 4; they
 /// read as 0.
 ///
@@ -89,7 +92,8 @@ public:
     void mmio_write(vmdevice::MmioAddress base, vmdevice::MmioOffset offset,
                     std::span<const std::uint8_t> data) override;
 
-    /// Completes the requests in progress and returns the state. No CPU may run meanwhile.
+    /// Completes the requests in progress and returns the state. No CPU may run meanwhile, and no write may be on its
+    /// way.
     [[nodiscard]] MmioState state();
     /// Takes the place of a transport that state() was called for. To be called before the device is used.
     /// Returns the name of the first invalid member of a state that no transport can be in, or that does not fit to the
@@ -134,7 +138,7 @@ private:
 
     // The device changes these without the mutex.
     std::atomic<std::uint32_t> status_{0};
-    std::atomic<std::uint32_t> interrupt_status_{0};
+    InterruptCauses interrupt_causes_;
     std::atomic<std::uint32_t> config_generation_{0};
     // Of the selected queue: QueueSel cannot change meanwhile.
     std::atomic<bool> queue_reset_runs_{false};

@@ -7,7 +7,7 @@ namespace kvm_vmm {
 
 std::optional<std::chrono::microseconds> CoalescedWrites::look() {
     const DrainPace::Look look =
-        pace_.look(!ring_.empty(), delivered_by_cpus_.load(std::memory_order_relaxed));
+        pace_.look(ring_.holds_port_write(), delivered_by_cpus_.load(std::memory_order_relaxed));
     if (look.action == DrainPace::Action::deliver) {
         deliver_by_host();
     }
@@ -32,7 +32,7 @@ void CoalescedWrites::deliver_locked(bool by_cpu) {
     if (broken_ || ring_.empty()) {
         return;
     }
-    if (by_cpu) {
+    if (by_cpu && ring_.holds_port_write()) {
         delivered_by_cpus_.fetch_add(1, std::memory_order_relaxed);
     }
     if (!ring_.drain([this](const CoalescedRun& run) { deliver_run(run); })) {

@@ -20,7 +20,8 @@ namespace kvm_vmm {
 ///
 /// A CPU's thread calls deliver() after every return of KVM_RUN, before it handles the exit: so each access that
 /// returns to this program finds the devices as if every write before it, of any CPU, had returned as well.
-/// The event loop calls look() for CPUs that do not return, and deliver() before it asks a device for something that
+/// The event loop calls look() for CPUs that do not return, but not because of writes to memory: these are to registers
+/// of virtio devices, which wait for the next access. It calls deliver() before it asks a device for something that
 /// depends on the guest's writes.
 ///
 /// Lock order: the lock here is taken before that of any device. So no device may call deliver(), and it must not
@@ -49,7 +50,7 @@ public:
     /// The same, unless another thread holds the lock, which it may hold for good.
     void try_to_deliver();
 
-    /// For the event loop: delivers the writes of CPUs that do not do it themselves. Returns the time until the next
+    /// For the event loop: delivers the writes of CPUs that do not do it themselves, if one is to a port. Returns the time until the next
     /// look, or nothing if there need be none for DrainPace::longest.
     [[nodiscard]] std::optional<std::chrono::microseconds> look();
 

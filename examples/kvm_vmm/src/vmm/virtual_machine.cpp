@@ -148,6 +148,12 @@ void VirtualMachine::coalesce_writes() {
                 log(LogLevel::debug, device.description.name + ": KVM does not coalesce writes to it");
             }
         }
+        // Not stopped while the guest is at rest: the event loop does not look for these writes at all.
+        for (const std::uint64_t address : device.coalesced_registers) {
+            if (!vm_.coalesce_register(address)) {
+                log(LogLevel::debug, device.description.name + ": KVM does not coalesce writes to it");
+            }
+        }
     }
 }
 
