@@ -122,6 +122,9 @@ public:
         if (header.checksum_start == 0xBAD) {
             return Sent::refused;
         }
+        if (answers) {
+            arrived.push_back(frame);
+        }
         sent.push_back(std::move(frame));
         return Sent::yes;
     }
@@ -140,6 +143,7 @@ public:
     std::size_t room{1000};
     bool polled{false};
     bool room_wanted{false};
+    bool answers{false};  // each frame with itself
     bool up{true};
     Client* client{};
 };
@@ -477,6 +481,79 @@ TEST_CASE("Net: while the host has no room frames wait, in their order", "[net]"
     // Notifications are on again.
     rig.transmit(with_header(frame_of(60, 9)));
     CHECK(host.sent.size() == 5);
+}
+
+TEST_CASE("Net: a frame that waits for room is not tried with each frame that arrives", "[net]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    rig.post({2000, 2000, 2000});
+    host.room = 0;
+    rig.transmit(with_header(frame_of(60)));
+    CHECK(rig.count("tx_waits") == 1);
+    host.give(frame_of(100));
+    host.give(frame_of(100));
+    rig.run_events();
+    CHECK(rig.count("rx_frames") == 2);
+    CHECK(rig.count("tx_waits") == 1);
+    host.room = 1;
+    host.client->room_is_free();
+    CHECK(host.sent.size() == 1);
+    CHECK(rig.taken(tx) == 0);
+}
+
+TEST_CASE("Net: frames that wait for buffers, and frames of one notification, cause one interrupt",
+          "[net][interrupt]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    SECTION("64 frames from the host") {
+        for (unsigned i = 0; i < 64; ++i) {
+            host.give(frame_of(100, i));
+        }
+        const std::array<std::uint32_t, 1> size{2000};
+        for (unsigned i = 0; i < 64; ++i) {
+            rig.offer(rx, {}, size);
+        }
+        CHECK(rig.interrupts() == 0);
+        rig.notify(rx);
+        rig.run_events();
+        CHECK(rig.count("rx_frames") == 64);
+    }
+    SECTION("64 frames to the host") {
+        for (unsigned i = 0; i < 64; ++i) {
+            rig.offer(tx, with_header(frame_of(60, i)), {});
+        }
+        rig.notify(tx);
+        rig.run_events();
+        CHECK(host.sent.size() == 64);
+    }
+    CHECK(rig.interrupts() == 1);
+    CHECK(rig.count("interrupts") == 1);
+}
+
+TEST_CASE("Net: the host's answer to a frame shares the interrupt of the frame", "[net][interrupt]") {
+    ScriptedHost host;
+    NetRig rig(host);
+    rig.start();
+    rig.post({2000, 2000});
+    CHECK(rig.interrupts() == 0);
+    host.answers = true;
+    rig.transmit(with_header(frame_of(60)));
+    CHECK(host.sent.size() == 1);
+    CHECK(rig.taken(tx) == 0);
+    CHECK(rig.taken(rx) == header_size + 60);
+    CHECK(rig.interrupts() == 1);
+    // Without buffers for it there is the interrupt of the frame alone.
+    rig.transmit(with_header(frame_of(60)));
+    rig.transmit(with_header(frame_of(60)));
+    CHECK(rig.taken(rx) == header_size + 60);
+    CHECK_FALSE(rig.taken(rx).has_value());
+    CHECK(rig.count("rx_waits") > 0);
+    CHECK_FALSE(host.polled);
+    rig.post({2000, 2000});
+    CHECK(rig.taken(rx) == header_size + 60);
+    CHECK(host.polled);
 }
 
 TEST_CASE("Net: a received frame is behind a header of 12 bytes, with or without merged buffers", "[net]") {

@@ -425,9 +425,7 @@ void Block::take_ended() {
     for (DiskIo* const io : ended_) {
         end(static_cast<Request&>(*io));
     }
-    for (std::size_t i = 0; i < sizes_.size(); ++i) {
-        publish(i);
-    }
+    publish_all();
 }
 
 void Block::end(Request& request) {

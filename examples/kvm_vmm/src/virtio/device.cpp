@@ -178,6 +178,18 @@ void Device::publish(std::size_t index) {
     }
 }
 
+void Device::publish_all() {
+    bool interrupts = false;
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+        SplitQueue* const to = queue(i);
+        interrupts = (to != nullptr && to->publish()) || interrupts;
+    }
+    if (interrupts) {
+        interrupts_.add();
+        link_->notify_used();
+    }
+}
+
 bool Device::enable_notifications(std::size_t index) {
     SplitQueue* const of = queue(index);
     return of != nullptr && of->enable_notifications();

@@ -144,6 +144,8 @@ protected:
     void push(std::size_t index, const Chain& chain, std::uint32_t written) KVM_VMM_REQUIRES(mutex());
     /// Lets the driver see what was pushed, and interrupts it if it asked for that.
     void publish(std::size_t index) KVM_VMM_REQUIRES(mutex());
+    /// The same for all queues, with one interrupt.
+    void publish_all() KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] bool enable_notifications(std::size_t index) KVM_VMM_REQUIRES(mutex());
     void disable_notifications(std::size_t index) KVM_VMM_REQUIRES(mutex());
 

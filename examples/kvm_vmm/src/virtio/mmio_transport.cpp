@@ -60,11 +60,10 @@ MmioTransport::MmioTransport(const GuestMemory& memory, std::shared_ptr<Device> 
         notifiers_.emplace_back();
     }
     for (std::size_t i = 0; i < notifiers_.size(); ++i) {
-        subscriptions_.push_back(device_->events().subscribe(notifiers_[i].fd(), EPOLLIN, "a device's driver",
-                                                             [this, i](std::uint32_t) {
-                                                                 notifiers_[i].clear();
-                                                                 device_->notified(i);
-                                                             }));
+        // Each write to the eventfd is an event of its own, so its counter need not be read.
+        subscriptions_.push_back(
+            device_->events().subscribe(notifiers_[i].fd(), EPOLLIN | EPOLLET, "a device's driver",
+                                        [this, i](std::uint32_t) { device_->notified(i); }));
     }
     device_->start_events();
 }

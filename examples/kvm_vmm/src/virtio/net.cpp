@@ -124,12 +124,12 @@ void Net::stop_events() noexcept {
 
 void Net::frames_arrived() {
     const LockGuard lock(mutex());
-    receive_frames(false);
+    exchange(true, !transmit_waits_, false);
 }
 
 void Net::room_is_free() {
     const LockGuard lock(mutex());
-    transmit_frames();
+    exchange(may_receive_, true, false);
 }
 
 void Net::link_changed() {
@@ -141,8 +141,7 @@ void Net::link_changed() {
         config_changed();
     }
     // Frames that waited for room: they are dropped while the link is down.
-    transmit_frames();
-    receive_frames(false);
+    exchange(true, true, false);
 }
 
 void Net::on_read_config(std::uint64_t offset, std::span<std::uint8_t> data) const {
@@ -167,6 +166,8 @@ void Net::on_activate() {
 void Net::on_reset() {
     forget_posted();
     held_.clear();
+    may_receive_ = false;
+    transmit_waits_ = false;
     // The backend is not polled any more after its next event: that is a matter of its event loop.
     backend_.set_offloads({});
 }
@@ -234,9 +235,9 @@ void Net::on_restored() {
 
 void Net::on_notified(std::size_t index) {
     if (index == receive_queue) {
-        receive_frames(true);
+        exchange(true, !transmit_waits_, true);
     } else {
-        transmit_frames();
+        exchange(may_receive_, true, false);
     }
 }
 
@@ -280,17 +281,32 @@ bool Net::fits(std::size_t length) const {
     return !posted_.empty() && total <= posted_.front().writable.size();
 }
 
-// `notified`: the driver has offered buffers since the last call, as many as it has.
-void Net::receive_frames(bool notified) {
-    if (!has_queue(receive_queue)) {
-        backend_.want_frames(false);
-        return;
-    }
-    disable_notifications(receive_queue);
-    if (notified && !held_.empty() && !deliver_held()) {
+// What is sent is often answered by the host at once, so both directions share an interrupt.
+void Net::exchange(bool receives, bool transmits, bool offered) {
+    receives = receives && has_queue(receive_queue);
+    transmits = transmits && has_queue(transmit_queue);
+    if (offered && receives && !held_.empty() && !deliver_held()) {
         held_.clear();  // it will never fit
         rx_dropped_.add();
     }
+    if (transmits) {
+        transmit_frames();
+    }
+    const Received last = receives ? receive_frames() : Received::none;
+    publish_all();
+    if (receives) {
+        if (last == Received::frame) {
+            notify_self(receive_queue);  // there may be more, even some that the backend has taken already
+        }
+        rx_waits_.add(last == Received::no_buffers ? 1 : 0);
+        may_receive_ = last == Received::frame || last == Received::none;
+    }
+    may_receive_ = may_receive_ && has_queue(receive_queue);
+    backend_.want_frames(may_receive_);
+}
+
+Net::Received Net::receive_frames() {
+    disable_notifications(receive_queue);
     Received last = Received::frame;
     for (std::size_t i = 0; i < batch && last == Received::frame; ++i) {
         last = receive_frame();
@@ -300,12 +316,7 @@ void Net::receive_frames(bool notified) {
             last = Received::frame;
         }
     }
-    publish(receive_queue);
-    if (last == Received::frame) {
-        notify_self(receive_queue);  // there may be more, even some that the backend has taken already
-    }
-    rx_waits_.add(last == Received::no_buffers ? 1 : 0);
-    backend_.want_frames(active() && (last == Received::frame || last == Received::none));
+    return last;
 }
 
 Net::Received Net::receive_frame() {
@@ -388,7 +399,7 @@ void Net::on_hold_expired() {
     if (!held_.empty()) {
         held_.clear();
         rx_dropped_.add();
-        receive_frames(false);
+        exchange(true, !transmit_waits_, false);
     }
 }
 
@@ -431,10 +442,21 @@ bool Net::may_receive(NetHeader& header) const {
     }
 }
 
+// Pushes what the device has finished with; exchange() publishes it.
 void Net::transmit_frames() {
-    serve(transmit_queue, [this](const Chain& chain) KVM_VMM_REQUIRES(mutex()) {
-        return transmit(chain) ? std::optional<std::uint32_t>(0) : std::nullopt;
-    });
+    transmit_waits_ = false;
+    take_each(
+        transmit_queue,
+        [this](const Chain& chain) KVM_VMM_REQUIRES(mutex()) {
+            if (!transmit(chain)) {
+                undo_pop(transmit_queue, chain);
+                transmit_waits_ = true;
+                return false;
+            }
+            push(transmit_queue, chain, 0);
+            return true;
+        },
+        [] {});
 }
 
 // Returns whether the device has finished with the frame, which may mean that it was dropped.

@@ -104,9 +104,14 @@ private:
         return (negotiated() & feature) != 0;
     }
 
+    /// Serves the queues that may make progress, and interrupts the driver at most once. `offered`: the driver has
+    /// offered receive buffers since the last call, as many as it has.
+    void exchange(bool receives, bool transmits, bool offered) KVM_VMM_REQUIRES(mutex());
+
     // Received frames.
     enum class Received : std::uint8_t { frame, none, no_buffers, later };
-    void receive_frames(bool notified) KVM_VMM_REQUIRES(mutex());
+    /// Takes up to `batch` frames.
+    [[nodiscard]] Received receive_frames() KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] Received receive_frame() KVM_VMM_REQUIRES(mutex());
     void return_empty(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex());
     void forget_posted() KVM_VMM_REQUIRES(mutex());
@@ -150,6 +155,10 @@ private:
     Counter& link_downs_;
     Counter& throttled_;
 
+    /// Frames of the backend are waited for: there are buffers for them, and the limit is not exceeded.
+    bool may_receive_ KVM_VMM_GUARDED_BY(mutex()){false};
+    /// The next frame to transmit waits for room_is_free().
+    bool transmit_waits_ KVM_VMM_GUARDED_BY(mutex()){false};
     /// Chains of the receive queue that were taken and not used yet, and their bytes.
     std::deque<Chain> posted_ KVM_VMM_GUARDED_BY(mutex());
     std::uint64_t posted_bytes_ KVM_VMM_GUARDED_BY(mutex()){0};
