@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // Disks (VIRTIO 1.2, 5.2): the requests of drivers, of drivers that do not keep to the rules, and hosts that fail.
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <fcntl.h>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <sys/stat.h>
 #include <thread>
@@ -15,6 +17,7 @@
 
 #include "block_rig.hpp"
 #include "catch.hpp"
+#include "event/notifier.hpp"
 #include "scratch_directory.hpp"
 #include "util/error.hpp"
 #include "virtio/disk_image.hpp"
@@ -986,4 +989,107 @@ TEST_CASE("Block: a file without the host's cache", "[blk]") {
     CHECK((content_of(path) == expected));
     CHECK((rig.read(0, 512 * sector).data == part(expected, 0, 512 * sector)));
     CHECK(rig.counter("io_errors") == 0);
+}
+
+namespace {
+
+/// Ends requests when they start, or with release().
+class PromptEngine final : public DiskEngine {
+public:
+    [[nodiscard]] std::string_view name() const noexcept override { return "prompt"; }
+    [[nodiscard]] int fd() const noexcept override { return ended_some_.fd(); }
+    void submit(DiskIo& io) override {
+        const std::lock_guard lock(mutex_);
+        waiting_.push_back(&io);
+    }
+    void start() override {
+        if (!holds) {
+            end_waiting();
+        }
+    }
+    void take_ended(std::vector<DiskIo*>& ended) override {
+        ended_some_.clear();
+        const std::lock_guard lock(mutex_);
+        ended.insert(ended.end(), ended_.begin(), ended_.end());
+        ended_.clear();
+    }
+    void wait() override { end_waiting(); }
+    void cancel_all() override {
+        waiting_.clear();
+        ended_.clear();
+    }
+
+    // For the test's thread.
+    [[nodiscard]] std::size_t waiting() {
+        const std::lock_guard lock(mutex_);
+        return waiting_.size();
+    }
+    void release() {
+        end_waiting();
+        ended_some_.notify();
+    }
+
+    std::atomic<bool> holds{false};
+
+private:
+    void end_waiting() {
+        const std::lock_guard lock(mutex_);
+        for (DiskIo* const io : waiting_) {
+            io->end(0);
+            ended_.push_back(io);
+        }
+        waiting_.clear();
+    }
+
+    Notifier ended_some_;
+    std::mutex mutex_;
+    std::vector<DiskIo*> waiting_;
+    std::vector<DiskIo*> ended_;
+};
+
+}  // namespace
+
+TEST_CASE("Block: requests that end together cause one interrupt", "[blk][interrupt]") {
+    FakeDisk disk(1U << 20U);
+    PromptEngine* engine = nullptr;
+    std::shared_ptr<Block> block;
+    DeviceRig rig([&](DeviceRig& r) {
+        const auto make = [&engine](DiskFile&) {
+            auto made = std::make_unique<PromptEngine>();
+            engine = made.get();
+            return made;
+        };
+        return block = std::make_shared<Block>("disk0", r.counters, disk,
+                                               Block::Options{.id = "", .queues = 2}, make);
+    });
+    rig.start();
+    const std::array<std::uint32_t, 1> status_only{1};
+    const auto offer = [&](std::uint32_t queue) {
+        rig.offer(queue, BlockRig::header(block_request::flush, 0), status_only);
+    };
+    const auto answered = [&](std::uint32_t queue, std::uint16_t count) {
+        return rig.run_until([&] { return rig.queues.at(queue)->used_index() == count; });
+    };
+    SECTION("16 of one notification") {
+        for (int i = 0; i < 16; ++i) {
+            offer(0);
+        }
+        rig.notify(0);
+        CHECK(answered(0, 16));
+    }
+    SECTION("one of each queue, after a while") {
+        engine->holds = true;
+        offer(0);
+        offer(1);
+        rig.notify(0);
+        rig.notify(1);
+        CHECK(rig.run_until([&] { return engine->waiting() == 2; }));
+        CHECK(rig.interrupts() == 0);
+        engine->release();
+        CHECK(answered(0, 1));
+        CHECK(answered(1, 1));
+    }
+    (void)block->drain();  // returns when the device's thread has done what it is at
+    CHECK(rig.interrupts() == 1);
+    CHECK(rig.counters["interrupts"].value() == 1);
 }
