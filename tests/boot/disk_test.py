@@ -110,6 +110,35 @@ class DiskTest(MachineTest):
         run.send(CTRL_A + b"x")
         self.assertEqual(run.wait(PATIENCE), 0)
 
+    def test_another_size_is_in_the_guest_after_a_signal(self):
+        path = self.make_image("resized", "truncate -s 16M $1")
+        behind = self.make_image("resized-behind-loop", "truncate -s 16M $1; modprobe -q loop; losetup /dev/loop0 $1")
+        try:
+            run = self.shell("--disk", path, "--disk", "/dev/loop0", "--on-reboot", "restart")
+            show = b"until grep -qx %d /sys/block/vda/size && grep -qx %d /sys/block/vdb/size; do sleep 1; done; echo sizes''=%d\n"
+            for count, (mib, mib_behind) in enumerate([(16, 16), (64, 32), (8, 16)]):
+                self.on_machine(f"truncate -s {mib}M {path}; truncate -s {mib_behind}M {behind}; losetup -c /dev/loop0; killall -USR2 kvm_vmm")
+                run.send(show % (mib * 2048, mib_behind * 2048, count))
+                run.expect(b"sizes=%d" % count, PATIENCE)
+                # All of it, and no more, can be written.
+                run.send(b"dd if=/dev/urandom of=/dev/vda bs=1M seek=%d count=1 oflag=direct 2>/dev/null && "
+                         b"dd if=/dev/vda bs=1M skip=%d count=1 iflag=direct | sha256sum; echo status''=$?\n" % (mib - 1, mib - 1))
+                of_guest = run.expect(rb"([0-9a-f]{64})  -.*status=0\r", PATIENCE).group(1).decode()
+                self.assertEqual(self.on_machine(f"dd if={path} bs=1M skip={mib - 1} 2>/dev/null | sha256sum").decode().split()[0], of_guest)
+                self.assertEqual(self.on_machine(f"stat -c %s {path}").decode().strip(), str(mib * MIB))
+            # What no disk has is refused, and a restart keeps the last size.
+            self.on_machine(f"truncate -s 1000 {path}; killall -USR2 kvm_vmm; sleep 1; truncate -s 8M {path}")
+            run.send(b"cat /sys/block/vda/size; reboot -f\n")
+            run.expect(rb"\b%d\r" % (8 * 2048), PATIENCE)
+            run.expect(PROMPT, PATIENCE)
+            run.send(show % (8 * 2048, 16 * 2048, 3))
+            run.expect(b"sizes=3", PATIENCE)
+            run.send(CTRL_A + b"x")
+            self.assertEqual(run.wait(PATIENCE), 0)
+            self.assertRegex(run.stderr + run.stdout, rb"resized'?: its new size, 1000 bytes, is not a multiple of 512")
+        finally:
+            self.on_machine("losetup -d /dev/loop0")
+
     def test_a_full_file_system_of_the_host_causes_errors_in_the_guest_only(self):
         self.on_machine("mkdir -p /tmp/small && mount -t tmpfs -o size=8M tmpfs /tmp/small")
         try:

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <expected>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -45,9 +46,15 @@ inline Bytes pattern(std::size_t size, unsigned seed = 1) {
 /// A disk in memory. What the host does with the next requests can be chosen.
 class FakeDisk final : public virtio::DiskFile {
 public:
-    explicit FakeDisk(std::size_t size) : content(size) { facts_.size = size; }
+    explicit FakeDisk(std::size_t size) : content(size), next_size(size) { facts_.size = size; }
 
     [[nodiscard]] const virtio::DiskFacts& facts() const noexcept override { return facts_; }
+    [[nodiscard]] std::expected<std::uint64_t, std::string> find_size() override {
+        const std::lock_guard lock(mutex_);
+        ++size_checks;
+        return next_size;
+    }
+    void set_size(std::uint64_t size) noexcept override { facts_.size = size; }
     [[nodiscard]] int descriptor(bool) const noexcept override { return -1; }
 
     [[nodiscard]] std::int64_t read(std::span<const iovec> memory, std::uint64_t offset,
@@ -105,6 +112,8 @@ public:
 
     virtio::DiskFacts facts_;
     Bytes content;
+    std::expected<std::uint64_t, std::string> next_size;  ///< what the host finds
+    std::atomic<std::size_t> size_checks{0};
     /// What the next calls return: a number of bytes that is smaller than wanted, or an error.
     std::deque<std::int64_t> results;
     std::atomic<std::size_t> durable_writes{0};

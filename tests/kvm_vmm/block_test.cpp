@@ -527,6 +527,116 @@ TEST_CASE("Block: a file that is truncated under the guest gives errors", "[blk]
     CHECK(rig.counter("io_errors") == 2);
 }
 
+TEST_CASE("Block: the guest is notified of another size of the file, and uses it", "[blk][resize]") {
+    BOTH_ENGINES(kind);
+    ImageRig rig(64 * sector, kind);
+    const std::filesystem::path& path = rig.path;
+    const auto generation = [&] { return rig->read(mmio::config_generation); };
+    const auto resize_to = [&](std::uint64_t bytes) {
+        const std::uint32_t before = generation();
+        (void)rig->take_interrupt_status();
+        (void)rig->interrupts();
+        std::filesystem::resize_file(path, bytes);
+        rig.block->check_size();
+        REQUIRE(rig->run_until([&] { return generation() != before; }));
+        CHECK(rig->run_until([&] { return rig->interrupts() == 1; }));
+        CHECK(rig->take_interrupt_status() == interrupt_status::configuration_change);
+        CHECK(rig->config<std::uint64_t>(0) == bytes / sector);
+    };
+    CHECK(rig.read(64, sector).status == io_error);
+    resize_to(100 * sector);
+    CHECK(rig.read(99, sector) == Answer{ok, sector + 1, Bytes(sector)});
+    CHECK(rig.write(64, pattern(36 * sector, 3)).status == ok);
+    CHECK(rig.read(99, 2 * sector).status == io_error);
+    CHECK(part(content_of(path), 64 * sector, 36 * sector) == pattern(36 * sector, 3));
+    resize_to(10 * sector);
+    CHECK(rig.read(9, sector).status == ok);
+    CHECK(rig.write(9, pattern(2 * sector)).status == io_error);
+    CHECK(rig.write(64, pattern(sector)).status == io_error);
+    CHECK(rig.request(block_request::write_zeroes, 0, BlockRig::range(10, 1), 0).status == io_error);
+    CHECK(std::filesystem::file_size(path) == 10 * sector);
+    CHECK(rig.counter("resizes") == 2);
+    CHECK(rig.counter("io_errors") == 0);
+    // A reset does not change it back, nor does a saved state.
+    rig->start();
+    CHECK(rig->config<std::uint64_t>(0) == 10);
+    CHECK(rig->interrupts() == 0);
+    const MmioState saved = rig->transport->state();
+    rig->reset();
+    CHECK(rig->transport->restore(saved).has_value());
+}
+
+TEST_CASE("Block: a size that no disk has is refused, and one that is the same is no news", "[blk][resize]") {
+    FakeDisk disk(64 * sector);
+    BlockRig rig(disk);
+    rig->start();
+    const std::uint32_t generation = rig->read(mmio::config_generation);
+    for (std::size_t i = 1; i <= 4; ++i) {
+        if (i % 2 == 0) {
+            disk.next_size = std::unexpected("disk 'x': is empty now");
+        } else {
+            disk.next_size = 64 * sector;
+        }
+        rig.block->check_size();
+        REQUIRE(rig->run_until([&] { return disk.size_checks == i; }));
+        CHECK(rig.read(63, sector).status == ok);
+    }
+    CHECK(rig->config<std::uint64_t>(0) == 64);
+    CHECK(rig->read(mmio::config_generation) == generation);
+    CHECK((rig->take_interrupt_status() & interrupt_status::configuration_change) == 0);
+    CHECK(rig.counter("resizes") == 0);
+}
+
+TEST_CASE("Block: a size that changes while the driver starts is announced when it has", "[blk][resize]") {
+    FakeDisk disk(64 * sector);
+    BlockRig rig(disk);
+    const auto resize_to = [&](std::uint64_t sectors) {
+        const std::uint64_t before = rig.counter("resizes");
+        disk.next_size = sectors * sector;
+        rig.block->check_size();
+        REQUIRE(rig->run_until([&] { return rig.counter("resizes") == before + 1; }));
+        CHECK(rig->run_until([&] { return rig->config<std::uint64_t>(0) == sectors; }));
+    };
+    rig->acknowledge();
+    REQUIRE(rig->negotiate());
+    CHECK(rig->config<std::uint64_t>(0) == 64);
+    resize_to(32);
+    rig->set_up_queue(0);
+    CHECK(rig->interrupts() == 0);
+    rig->add_status(status::driver_ok);
+    CHECK(rig->take_interrupt_status() == interrupt_status::configuration_change);
+    CHECK(rig->interrupts() == 1);
+    CHECK(rig.read(32, sector).status == io_error);
+    CHECK(rig.read(31, sector).status == ok);
+    // Once.
+    (void)rig->interrupts();
+    rig->start();
+    CHECK(rig->interrupts() == 0);
+    CHECK(rig->take_interrupt_status() == 0);
+}
+
+TEST_CASE("Block: a size that changes with requests in progress does not disturb them", "[blk][resize]") {
+    FakeDisk disk(64 * sector);
+    disk.content = pattern(64 * sector);
+    BlockRig rig(disk);
+    rig->start();
+    disk.hold();
+    rig.offer(block_request::in, 60, {}, sector);
+    rig->notify(0);
+    REQUIRE(disk.wait_for_begun(1));
+    std::thread host([&] {
+        std::this_thread::sleep_for(10ms);
+        disk.release();
+    });
+    disk.next_size = 32 * sector;
+    rig.block->check_size();
+    CHECK(rig.wait(sector) == Answer{ok, sector + 1, part(pattern(64 * sector), 60 * sector, sector)});
+    host.join();
+    CHECK(rig->run_until([&] { return rig.counter("resizes") == 1; }));
+    CHECK(rig.read(60, sector).status == io_error);
+    CHECK(rig.read(31, sector).status == ok);
+}
+
 TEST_CASE("Block: a host that refuses every write gives errors", "[blk]") {
     BOTH_ENGINES(kind);
     const ScratchDirectory directory;

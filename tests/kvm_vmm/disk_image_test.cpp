@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstddef>
 #include <fcntl.h>
 #include <filesystem>
@@ -11,10 +12,12 @@
 #include <linux/seccomp.h>
 #include <string>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <thread>
 #include <unistd.h>
+#include <utility>
 
 #include "block_rig.hpp"
 #include "catch.hpp"
@@ -119,6 +122,88 @@ TEST_CASE("Disk image: a disk is locked while it is used", "[blk]") {
     beyond.l_start = 8 * 512 - 1;
     CHECK(::fcntl(fd, F_OFD_SETLK, &beyond) != 0);
     ::close(fd);
+}
+
+TEST_CASE("Disk image: a new size is found with its lock, and sizes that no disk has are refused", "[blk]") {
+    const ScratchDirectory directory;
+    const std::string path = directory.write("a disk", sectors(""));
+    DiskImage disk({.path = path});
+    disk.lock();
+    const vmsuperio::UniqueFd other(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    const auto locked_at = [&](std::uint64_t offset) {
+        struct flock lock{};
+        lock.l_type = F_WRLCK;
+        lock.l_whence = SEEK_SET;
+        lock.l_start = static_cast<off_t>(offset);
+        lock.l_len = 1;
+        REQUIRE(::fcntl(other.get(), F_OFD_GETLK, &lock) == 0);
+        return lock.l_type != F_UNLCK;
+    };
+    CHECK(disk.find_size() == 8U * 512);
+    std::filesystem::resize_file(path, 20 * 512);
+    CHECK_FALSE(locked_at(8 * 512));
+    CHECK(disk.find_size() == 20U * 512);
+    CHECK(disk.facts().size == 8 * 512);
+    disk.set_size(20 * 512);
+    CHECK(locked_at(0));
+    CHECK(locked_at(20 * 512 - 1));
+    CHECK_FALSE(locked_at(20 * 512));
+    for (const auto& [size, reason] :
+         {std::pair(0, "is empty now"), std::pair(1000, "its new size, 1000 bytes, is not")}) {
+        std::filesystem::resize_file(path, static_cast<std::uintmax_t>(size));
+        const auto found = disk.find_size();
+        REQUIRE_FALSE(found.has_value());
+        CHECK_THAT(found.error(),
+                   Contains("disk '" + path + "': " + reason) && Contains("keeps 10240 bytes"));
+        CHECK(locked_at(20 * 512 - 1));
+    }
+    std::filesystem::resize_file(path, 4 * 512);
+    CHECK(disk.find_size() == 4U * 512);
+    disk.set_size(4 * 512);
+    CHECK(locked_at(4 * 512 - 1));
+    CHECK_FALSE(locked_at(4 * 512));
+    // Another program has locked what is added.
+    struct flock lock{};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = 6 * 512;
+    lock.l_len = 512;
+    REQUIRE(::fcntl(other.get(), F_OFD_SETLK, &lock) == 0);
+    std::filesystem::resize_file(path, 8 * 512);
+    CHECK_THAT(disk.find_size().error(),
+               Contains("what was added is in use") && Contains("keeps 2048 bytes"));
+    CHECK_FALSE(locked_at(4 * 512));
+    lock.l_type = F_UNLCK;
+    REQUIRE(::fcntl(other.get(), F_OFD_SETLK, &lock) == 0);
+    CHECK(disk.find_size() == 8U * 512);
+}
+
+TEST_CASE("Disk image: files may grow to a new size, where the sandbox has set the limit", "[blk]") {
+    const ScratchDirectory directory;
+    const std::string path = directory.write("disk", sectors(""));
+    DiskImage disk({.path = path});
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+    rlimit limit = before;
+    limit.rlim_cur = 8 * 512;
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+    limit.rlim_cur = before.rlim_cur;
+    {
+        const vmsuperio::UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+        REQUIRE(::setrlimit(RLIMIT_FSIZE, &limit) == 0);  // another program enlarges the file
+        REQUIRE(::ftruncate(fd.get(), 16384) == 0);
+        limit.rlim_cur = 8 * 512;
+        REQUIRE(::setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    }
+    Bytes data(512, 0x5A);
+    const iovec piece{.iov_base = data.data(), .iov_len = data.size()};
+    CHECK(disk.write(std::span(&piece, 1), 16384 - 512, false, false) == -EFBIG);
+    CHECK(disk.find_size() == 16384U);
+    CHECK(disk.write(std::span(&piece, 1), 16384 - 512, false, false) == 512);
+    CHECK(disk.write(std::span(&piece, 1), 16384, false, false) == -EFBIG);
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+    std::signal(SIGXFSZ, old_handler);
 }
 
 TEST_CASE("Disk image: opening changes nothing", "[blk]") {

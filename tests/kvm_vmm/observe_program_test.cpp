@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 // --log, --metrics and --trace-io, as a user sees them.
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <thread>
 
 #include "program.hpp"
 
@@ -112,6 +114,59 @@ TEST_CASE("kvm_vmm: SIGUSR1 without --metrics does nothing", "[program]") {
     Terminal terminal(with_kernel(kernel, {}));
     terminal.wait_until_raw();
     terminal.send(SIGUSR1);
+    terminal.type("\x01x");
+    CHECK(terminal.wait() == 0);
+}
+
+TEST_CASE("kvm_vmm: SIGUSR2 makes disks look at the sizes of their files again", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const fs::path kernel = directory.write("kernel", make_bzimage(spin_code));
+    const fs::path file = directory / "metrics";
+    const fs::path image = directory.write("disk", std::string(4096, 'x'));
+    const fs::path log = directory / "log";
+    Terminal terminal(
+        with_kernel(kernel, {"--metrics", file.string(), "--disk", image.string(), "--log", log.string()}));
+    terminal.wait_until_raw();
+    terminal.send(SIGUSR2);  // nothing is new
+    fs::resize_file(image, 1U << 20U);
+    const json::json_pointer counter("/virtio/disk0/resizes");  // not there before the VM is
+    const auto resizes = [&](const json& now) { return now.value(counter, 0); };
+    const json grown = wait_for_metrics(file, [&](const json& now) {
+        terminal.send(SIGUSR2);
+        terminal.send(SIGUSR1);
+        return resizes(now) == 1;
+    });
+    REQUIRE(grown.is_object());
+    fs::resize_file(image, 1000);
+    terminal.send(SIGUSR2);
+    const std::string refusal =
+        "disk '" + image.string() +
+        "': its new size, 1000 bytes, is not a multiple of 512; the guest's disk keeps 1048576 bytes";
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (slurp(log).find(refusal) == std::string::npos && std::chrono::steady_clock::now() < give_up) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    CHECK_THAT(slurp(log), Catch::Matchers::Contains(refusal));
+    fs::resize_file(image, 512);
+    const json shrunk = wait_for_metrics(file, [&](const json& now) {
+        terminal.send(SIGUSR2);
+        terminal.send(SIGUSR1);
+        return resizes(now) == 2;
+    });
+    REQUIRE(shrunk.is_object());
+    CHECK_FALSE(terminal.ended());
+    terminal.type("\x01x");
+    CHECK(terminal.wait() == 0);
+}
+
+TEST_CASE("kvm_vmm: SIGUSR2 without disks does nothing", "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    const fs::path kernel = directory.write("kernel", make_bzimage(spin_code));
+    Terminal terminal(with_kernel(kernel, {}));
+    terminal.wait_until_raw();
+    terminal.send(SIGUSR2);
     terminal.type("\x01x");
     CHECK(terminal.wait() == 0);
 }

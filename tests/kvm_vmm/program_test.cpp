@@ -125,9 +125,9 @@ TEST_CASE("kvm_vmm: the terminal is restored, however kvm_vmm ends", "[program]"
         }
     }
     SECTION("every other signal that ends a process") {
-        // Signals that are ignored or have another purpose (SIGUSR1: the metrics).
+        // Signals that are ignored or have another purpose (SIGUSR1: the metrics, SIGUSR2: sizes of disks).
         const std::set<int> others{SIGCHLD, SIGCONT, SIGURG,  SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU,
-                                   SIGKILL, SIGSTOP, SIGPIPE, SIGXFSZ,  SIGUSR1, 33};
+                                   SIGKILL, SIGSTOP, SIGPIPE, SIGXFSZ,  SIGUSR1, SIGUSR2, 33};
         for (int signal = 1; signal <= SIGRTMAX; ++signal) {
             if (others.contains(signal)) {
                 continue;

@@ -19,7 +19,7 @@ inline void add_block_device(std::vector<VirtioDevice>& devices, std::size_t ind
                              const virtio::DiskConfig& config) {
     const auto create = [index, config](const DeviceContext& context, std::string_view name,
                                         Counters& counters) -> std::shared_ptr<virtio::Device> {
-        return std::make_shared<virtio::Block>(
+        auto disk = std::make_shared<virtio::Block>(
             name, counters, *context.disks[index],
             virtio::Block::Options{.id = config.id,
                                    .queues = config.queues,
@@ -28,6 +28,8 @@ inline void add_block_device(std::vector<VirtioDevice>& devices, std::size_t ind
             [name, kind = config.engine](virtio::DiskFile& file) {
                 return virtio::make_disk_engine(kind, name, file);
             });
+        context.controls.check_disk_sizes.emplace_back([disk] { disk->check_size(); });
+        return disk;
     };
     devices.push_back({.name = "disk" + std::to_string(index),
                        .title = "disk",

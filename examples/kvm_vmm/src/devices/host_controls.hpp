@@ -24,6 +24,8 @@ struct HostControls {
     /// Each completes the requests in progress of a device that accesses guest memory by itself, and stops it. To be
     /// called when no CPU runs any more, and before guest memory changes in any other way.
     std::vector<std::function<void()>> shut_down;
+    /// Each lets a disk look at the size of its file again.
+    std::vector<std::function<void()>> check_disk_sizes;
     /// COM1 first.
     std::vector<std::unique_ptr<SerialConsole>> consoles;
     /// hvc0 first.

@@ -13,6 +13,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <utility>
@@ -242,6 +243,11 @@ private:
         add(SYS_fallocate, disks, disk, "discard, write zeroes");
         add_ioctl(BLKDISCARD, "BLKDISCARD", disks, disk, "discard");
         add_ioctl(BLKZEROOUT, "BLKZEROOUT", disks, disk, "write zeroes");
+        add_ioctl(BLKGETSIZE64, "BLKGETSIZE64", disks, disk, "a new size (SIGUSR2)");
+        add_fcntl(F_OFD_SETLK, "F_OFD_SETLK", disks, disk, "a new size (SIGUSR2)");
+        add(SYS_prlimit64, disks, disk, "a new size (SIGUSR2): files may grow to it",
+            {{.argument = 0, .mask = whole, .value = 0, .meaning = "of this process"},
+             {.argument = 1, .mask = whole, .value = RLIMIT_FSIZE, .meaning = "RLIMIT_FSIZE"}});
     }
 
     void add_net() {

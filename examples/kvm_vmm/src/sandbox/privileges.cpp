@@ -104,11 +104,11 @@ void forbid_new_privileges() {
 }
 
 void limit_resources(const Limits& limits) noexcept {
-    const auto lower = [](auto resource, rlim_t most) {
+    const auto lower = [](auto resource, rlim_t most, bool for_ever = true) {
         rlimit limit{};
         if (::getrlimit(resource, &limit) == 0) {
             limit.rlim_cur = std::min(limit.rlim_cur, most);
-            limit.rlim_max = limit.rlim_cur;
+            limit.rlim_max = for_ever ? limit.rlim_cur : limit.rlim_max;
             ::setrlimit(resource, &limit);
         }
     };
@@ -117,7 +117,7 @@ void limit_resources(const Limits& limits) noexcept {
     }
     lower(RLIMIT_NOFILE, limits.descriptors);
     if (limits.file_size) {
-        lower(RLIMIT_FSIZE, *limits.file_size);
+        lower(RLIMIT_FSIZE, *limits.file_size, false);  // the thread of a disk whose image grows raises it
     }
 }
 

@@ -49,7 +49,7 @@ void forbid_new_privileges();
 /// The limits of a process in the sandbox.
 struct Limits {
     std::uint64_t descriptors{0};            ///< the most that may be open
-    std::optional<std::uint64_t> file_size;  ///< the size to which files can grow, in bytes; none: no limit
+    std::optional<std::uint64_t> file_size;  ///< to which files can grow, in bytes (soft); none: no limit
     bool core_dumps{false};
 };
 

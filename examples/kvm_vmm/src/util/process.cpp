@@ -116,11 +116,12 @@ void own_signals() {
     std::signal(SIGXFSZ, SIG_IGN);
     // The same applies to a terminal that another job got just before it is read: the read fails with EIO.
     std::signal(SIGTTIN, SIG_IGN);
-    // A request for the metrics stays pending until the event loop waits for it, instead of ending the
-    // process.
+    // Requests for the metrics and for a look at the disks' sizes stay pending until the event loop waits for them,
+    // instead of ending the process.
     sigset_t blocked{};
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGUSR1);
+    sigaddset(&blocked, SIGUSR2);
     pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
 }
 

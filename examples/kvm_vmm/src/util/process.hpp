@@ -10,7 +10,7 @@ namespace kvm_vmm {
 ///
 /// - Descriptors: 0, 1 and 2 are open (on /dev/null if they were closed); all others are closed, except
 ///   those that an argument names as `/dev/fd/N`, `/proc/self/fd/N` or `fd=N`.
-/// - Signals: none is blocked except SIGUSR1, which stays pending until the event loop waits for it. Each has
+/// - Signals: none is blocked except SIGUSR1 and SIGUSR2, which stay pending until the event loop waits for them. Each has
 ///   its default action, except that SIGPIPE, SIGXFSZ and SIGTTIN are ignored, and that SIGHUP, SIGINT,
 ///   SIGQUIT, SIGTSTP and SIGTTOU stay ignored if the parent ignored them (nohup, a shell without job
 ///   control).

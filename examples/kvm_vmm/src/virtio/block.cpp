@@ -98,10 +98,13 @@ Block::Block(std::string_view name, Counters& counters, DiskFile& file, Options 
       io_errors_(counters["io_errors"]),
       rejected_(counters["rejected"]),
       throttles_(counters["throttled"]),
+      resizes_(counters["resizes"]),
       thread_(std::string(name), sandbox::Role::disk) {
     engine_subscription_ = thread_.events().subscribe(engine_->fd(), EPOLLIN, "the requests of a disk",
                                                       [this](std::uint32_t) { on_engine_ready(); });
     limit_timer_.emplace(thread_.events(), CLOCK_MONOTONIC, [this] { on_limit_passed(); });
+    size_check_subscription_ = thread_.events().subscribe(size_check_.fd(), EPOLLIN, "the size of a disk",
+                                                          [this](std::uint32_t) { on_size_check(); });
 }
 
 Block::~Block() {
@@ -110,6 +113,7 @@ Block::~Block() {
     on_reset();
     limit_timer_.reset();
     thread_.events().remove(engine_subscription_);
+    thread_.events().remove(size_check_subscription_);
 }
 
 std::chrono::nanoseconds Block::now() noexcept { return std::chrono::steady_clock::now().time_since_epoch(); }
@@ -166,7 +170,14 @@ void Block::on_write_config(std::uint64_t offset, std::span<const std::uint8_t> 
     }
 }
 
+void Block::on_activate() {
+    if (std::exchange(resized_before_start_, false)) {
+        config_changed();
+    }
+}
+
 void Block::on_reset() {
+    resized_before_start_ = false;
     limit_timer_->set(std::nullopt);
     throttled_.assign(throttled_.size(), false);
     engine_->cancel_all();
@@ -227,6 +238,27 @@ void Block::wait_for_queue(std::size_t index) {
 void Block::on_engine_ready() {
     const LockGuard lock(mutex());
     take_ended();
+}
+
+void Block::on_size_check() {
+    size_check_.clear();
+    // Only this thread changes the size. The lock is not held while the host looks, which may take long.
+    const std::uint64_t before = file_.facts().size;
+    const auto size = file_.find_size();
+    if (!size) {
+        log(LogLevel::warning, size.error());
+        return;
+    }
+    if (*size == before) {
+        return;
+    }
+    const LockGuard lock(mutex());
+    file_.set_size(*size);
+    resizes_.add();
+    log(LogLevel::info, std::string(name()) + ": the disk has " + std::to_string(*size) +
+                            " bytes now, after " + std::to_string(before));
+    config_changed();
+    resized_before_start_ = !active();
 }
 
 void Block::on_limit_passed() {

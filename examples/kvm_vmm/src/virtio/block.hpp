@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "event/event_thread.hpp"
+#include "event/notifier.hpp"
 #include "event/timer.hpp"
 #include "util/token_bucket.hpp"
 #include "virtio/device.hpp"
@@ -84,6 +85,10 @@ public:
     void start_events() override { thread_.start(); }
     void stop_events() noexcept override { thread_.stop(); }
 
+    /// Lets the device's thread look at the size of the file again. If it has changed, the guest's driver is notified
+    /// (5.2.4: capacity); if it cannot be the size of a disk, a line of the log says so. May be called from any thread.
+    void check_size() noexcept { size_check_.notify(); }
+
     /// For tests and messages.
     [[nodiscard]] std::string_view engine_name() const noexcept { return engine_->name(); }
 
@@ -106,6 +111,7 @@ private:
         KVM_VMM_REQUIRES(mutex()) override;
     void on_write_config(std::uint64_t offset, std::span<const std::uint8_t> data)
         KVM_VMM_REQUIRES(mutex()) override;
+    void on_activate() KVM_VMM_REQUIRES(mutex()) override;
     void on_reset() KVM_VMM_REQUIRES(mutex()) override;
     void on_queue_reset(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
     void on_drain() KVM_VMM_REQUIRES(mutex()) override;
@@ -131,6 +137,7 @@ private:
     void log_error(const DiskIo& io) const;
     void on_engine_ready();
     void on_limit_passed();
+    void on_size_check();
 
     [[nodiscard]] bool writes_through() const noexcept KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] bool inside(std::uint64_t sector, std::uint64_t bytes) const noexcept;
@@ -149,6 +156,8 @@ private:
     std::optional<TokenBucket> bytes_limit_ KVM_VMM_GUARDED_BY(mutex());
     std::optional<TokenBucket> requests_limit_ KVM_VMM_GUARDED_BY(mutex());
     std::vector<bool> throttled_ KVM_VMM_GUARDED_BY(mutex());  // queues that wait for the limits
+    bool resized_before_start_ KVM_VMM_GUARDED_BY(mutex()){
+        false};  // after the driver may have read the capacity
 
     Counter& reads_;
     Counter& writes_;
@@ -160,10 +169,13 @@ private:
     Counter& io_errors_;
     Counter& rejected_;
     Counter& throttles_;
+    Counter& resizes_;
 
     EventThread thread_;
     std::optional<Timer> limit_timer_;
     EventManager::SubscriptionId engine_subscription_{};
+    Notifier size_check_;
+    EventManager::SubscriptionId size_check_subscription_{};
 };
 
 }  // namespace kvm_vmm::virtio

@@ -2,14 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <expected>
 #include <span>
+#include <string>
 #include <sys/uio.h>
 
 namespace kvm_vmm::virtio {
 
-/// What is known of a disk before the first request.
+/// What is known of a disk before the first request. Only the size can change later.
 struct DiskFacts {
-    std::uint64_t size{0};  ///< bytes, a multiple of 512 and not 0
+    std::uint64_t size{0};  ///< bytes, a multiple of 512 and not 0; see DiskFile::set_size()
     bool read_only{false};
     bool can_discard{false};
     std::uint32_t logical_block{512};         ///< bytes: the unit in which the guest should address it
@@ -24,7 +26,8 @@ struct DiskFacts {
 
 /// The content of a disk. All functions wait; none throws. Errors are negative numbers of errno.
 ///
-/// Thread safety: all functions may be called from any thread.
+/// Thread safety: all functions may be called from any thread, except that one at a time may call find_size() and
+/// set_size().
 class DiskFile {
 public:
     DiskFile() = default;
@@ -33,6 +36,12 @@ public:
     virtual ~DiskFile() = default;
 
     [[nodiscard]] virtual const DiskFacts& facts() const noexcept = 0;
+
+    /// Looks at the size of the file again, in bytes, and prepares its use: the locks are those of this size then.
+    /// facts() does not change. Returns why it cannot be the size of a disk; then nothing has changed.
+    [[nodiscard]] virtual std::expected<std::uint64_t, std::string> find_size() { return facts().size; }
+    /// `size`, from find_size(), is the one in facts() from now on. The caller guards facts().size.
+    virtual void set_size(std::uint64_t) noexcept {}
 
     /// A descriptor with which another thread or io_uring can do the same as read() and write() for requests
     /// that are multiples of the alignments (`aligned`), or for others; -1 if only these functions can do it.

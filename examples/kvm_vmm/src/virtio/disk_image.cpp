@@ -13,6 +13,7 @@
 #include <linux/fs.h>
 #include <string_view>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
@@ -149,6 +150,8 @@ DiskImage::DiskImage(const DiskConfig& config)
         examine_file(static_cast<std::uint64_t>(status.st_size));
     }
     open_descriptors(config.cache);
+    rlimit limit{};
+    most_allowed_ = ::getrlimit(RLIMIT_FSIZE, &limit) == 0 ? limit.rlim_cur : 0;
 }
 
 void DiskImage::fail(const std::string& reason) const { throw VmmError(ExitCode::bad_file, label_ + reason); }
@@ -297,6 +300,67 @@ void DiskImage::lock() const {
     }
     log(LogLevel::warning,
         errno_message(label_ + "cannot be locked, so that nothing keeps other VMs from using it", errno));
+}
+
+std::expected<std::uint64_t, std::string> DiskImage::find_size() {
+    std::uint64_t size = 0;
+    if (device_) {
+        if (::ioctl(cached_fd_.get(), BLKGETSIZE64, &size) != 0) {
+            return std::unexpected(errno_message(label_ + "its size cannot be read", errno));
+        }
+        size = size / sector * sector;
+    } else {
+        struct stat status{};
+        if (::fstat(cached_fd_.get(), &status) != 0) {
+            return std::unexpected(errno_message(label_ + "its size cannot be read", errno));
+        }
+        size = static_cast<std::uint64_t>(status.st_size);
+    }
+    const std::string unchanged = "; the guest's disk keeps " + std::to_string(facts_.size) + " bytes";
+    if (size == 0) {
+        return std::unexpected(label_ + "is empty now" + unchanged);
+    }
+    if (size % sector != 0) {
+        return std::unexpected(label_ + "its new size, " + std::to_string(size) +
+                               " bytes, is not a multiple of 512" + unchanged);
+    }
+    if (auto moved = move_lock(size); !moved) {
+        return std::unexpected(moved.error() + unchanged);
+    }
+    allow_size(size);
+    return size;
+}
+
+// Locks what has been added, or unlocks what has gone.
+std::expected<void, std::string> DiskImage::move_lock(std::uint64_t size) const {
+    const auto [first, end] = std::minmax(size, facts_.size);
+    if (first == end) {
+        return {};
+    }
+    struct flock lock{};
+    lock.l_type = size < facts_.size ? F_UNLCK : facts_.read_only ? F_RDLCK : F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = static_cast<off_t>(first);
+    lock.l_len = static_cast<off_t>(end - first);
+    int error = 0;
+    do {
+        error = ::fcntl(cached_fd_.get(), F_OFD_SETLK, &lock) == 0 ? 0 : errno;
+    } while (error == EINTR);
+    if (error == EAGAIN || error == EACCES) {
+        return std::unexpected(label_ + "what was added is in use by another VM or program");
+    }
+    return {};  // a file system without locks was reported by lock()
+}
+
+// The sandbox does not let files grow beyond the largest disk (a soft limit).
+void DiskImage::allow_size(std::uint64_t size) const noexcept {
+    rlimit limit{};
+    if (device_ || facts_.read_only || size > most_allowed_ || ::getrlimit(RLIMIT_FSIZE, &limit) != 0 ||
+        limit.rlim_cur >= size) {
+        return;
+    }
+    limit.rlim_cur = std::min<rlim_t>(size, limit.rlim_max);
+    ::setrlimit(RLIMIT_FSIZE, &limit);
 }
 
 std::int64_t DiskImage::read(std::span<const iovec> memory, std::uint64_t offset, bool aligned) noexcept {

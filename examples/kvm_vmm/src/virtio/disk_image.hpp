@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <cstdint>
+#include <expected>
 #include <string>
 
 #include <vmsuperio/linux/unique_fd.hpp>
@@ -32,6 +34,8 @@ public:
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
 
     [[nodiscard]] const DiskFacts& facts() const noexcept override { return facts_; }
+    [[nodiscard]] std::expected<std::uint64_t, std::string> find_size() override;
+    void set_size(std::uint64_t size) noexcept override { facts_.size = size; }
     [[nodiscard]] int descriptor(bool aligned) const noexcept override {
         return aligned ? fd_.get() : cached_fd_.get();
     }
@@ -52,6 +56,8 @@ private:
     [[nodiscard]] std::string beginning() const;
     void refuse_other_formats() const;
     void find_alignment();
+    [[nodiscard]] std::expected<void, std::string> move_lock(std::uint64_t size) const;
+    void allow_size(std::uint64_t size) const noexcept;
     [[nodiscard]] int write_zero_bytes(std::uint64_t offset, std::uint64_t length) noexcept;
 
     std::string path_;
@@ -61,6 +67,7 @@ private:
     FileIdentity identity_;
     DiskFacts facts_;
     bool device_{false};
+    std::uint64_t most_allowed_{0};  // RLIMIT_FSIZE before the sandbox lowered it
 };
 
 }  // namespace kvm_vmm::virtio

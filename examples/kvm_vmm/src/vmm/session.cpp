@@ -34,7 +34,7 @@ bool may_restart(const RestartPace& pace, const VmmConfig& config) {
 
 // Loading a large kernel again takes a while, during which the event loop does not receive signals.
 void give_up_on_signal() {
-    if (const int signal = pending_signal({SIGTSTP, SIGCONT, SIGUSR1, SIGWINCH}); signal != 0) {
+    if (const int signal = pending_signal({SIGTSTP, SIGCONT, SIGUSR1, SIGUSR2, SIGWINCH}); signal != 0) {
         throw StoppedBySignal(signal);
     }
 }
@@ -62,7 +62,7 @@ public:
     HostEvents(EventManager& events, Observer& observer, std::unique_ptr<VirtualMachine>& vmm)
         : observer_(observer),
           vmm_(vmm),
-          signals_(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1, SIGWINCH},
+          signals_(events, {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1, SIGUSR2, SIGWINCH},
                    [this](int signal) { on_signal(signal); }) {
         if (const int violation = sandbox::watch_violations(); violation >= 0) {
             [[maybe_unused]] const auto subscription = events.subscribe(
@@ -89,6 +89,9 @@ private:
             case SIGUSR1:
                 vmm_->deliver_writes();  // so that they are counted
                 observer_.flush();
+                break;
+            case SIGUSR2:
+                vmm_->check_disk_sizes();
                 break;
             case SIGWINCH:
                 vmm_->terminal_resized();

@@ -285,6 +285,12 @@ void VirtualMachine::terminal_resized() {
     }
 }
 
+void VirtualMachine::check_disk_sizes() {
+    for (const std::function<void()>& check : controls_.check_disk_sizes) {
+        check();
+    }
+}
+
 void VirtualMachine::declare_pause() {
     for (const std::unique_ptr<VcpuThread>& thread : threads_) {
         thread->request_pause_notice();

@@ -105,6 +105,9 @@ public:
     /// The size of the terminal that this process runs in has changed. Called from the event loop's thread.
     void terminal_resized();
 
+    /// The files of disks may have other sizes. Called from the event loop's thread.
+    void check_disk_sizes();
+
     /// Notifies the guest that it did not run for a while. Called from the event loop's thread.
     void declare_pause();
 
