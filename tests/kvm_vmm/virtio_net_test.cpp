@@ -969,6 +969,39 @@ TEST_CASE("Net stream: what the peer sent before its end is delivered", "[net]")
     CHECK(s.rig.taken(rx) == 72);
 }
 
+TEST_CASE("Net stream: an inherited socket that has ended is not tried again", "[net]") {
+    const test::ScratchDirectory directory;
+    const std::string log_file = (directory / "log").string();
+    open_log(UniqueFd(::open(log_file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600)), LogLevel::debug);
+    auto [ours, theirs] = socket_pair();
+    StreamBackend backend(std::make_unique<SinglePeer>(std::move(ours)), "fd", "fd", std::nullopt,
+                          {.first = std::chrono::milliseconds(1), .longest = std::chrono::milliseconds(1)});
+    const auto check_no_link = [](NetRig& rig) {
+        CHECK(rig.run_until([&] { return rig.config<std::uint16_t>(6) == 0; }));
+        rig.run_events();
+        CHECK_FALSE(
+            rig.run_until([&] { return rig.events.run_once(5) != 0; }, std::chrono::milliseconds(50)));
+        rig.start();
+        rig.transmit(with_header(frame_of(60)));
+        CHECK(rig.count("tx_dropped") == 1);
+    };
+    {
+        NetRig rig(backend);
+        theirs = {};
+        check_no_link(rig);
+    }
+    {
+        NetRig after_restart(backend);
+        check_no_link(after_restart);
+    }
+    close_log();
+    std::ifstream file(log_file);
+    std::string line;
+    std::getline(file, line);
+    CHECK_THAT(line, Catch::Matchers::Contains("the guest has no link any more"));
+    CHECK_FALSE(std::getline(file, line));
+}
+
 TEST_CASE("Net stream: the end of the peer is noticed before there is a driver, and costs nothing", "[net]") {
     StreamRig s;
     s.peer.refuses = true;

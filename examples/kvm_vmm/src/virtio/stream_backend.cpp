@@ -84,7 +84,7 @@ void StreamBackend::attach(EventManager& events, Client& client) {
     if (fd_) {
         subscribe();
     }
-    if (!fd_ || failure_) {
+    if ((!fd_ && peer_->can_reconnect()) || failure_) {
         timer_->set_after({});
     }
 }
@@ -185,9 +185,13 @@ void StreamBackend::lose() {
     begin_ = 0;
     end_ = 0;
     const std::string details = peer_->on_lost();
+    const bool again = peer_->can_reconnect();
     log(LogLevel::warning, what_ + ": " + reason + (details.empty() ? "" : " (" + details + ")") +
-                               "; the guest has no link until there is a new connection");
-    retry_later();
+                               (again ? "; the guest has no link until there is a new connection"
+                                      : "; the guest has no link any more"));
+    if (again) {
+        retry_later();
+    }
     client_->link_changed();
 }
 

@@ -29,6 +29,8 @@ public:
 
     /// A new connection: a stream socket; or why there is none. Must not wait for the peer.
     [[nodiscard]] virtual std::expected<vmsuperio::UniqueFd, std::string> connect() = 0;
+    /// Whether connect() may succeed again after the first time.
+    [[nodiscard]] virtual bool can_reconnect() const noexcept { return true; }
     /// The connection has ended. Returns what is known about the reason, or an empty text.
     [[nodiscard]] virtual std::string on_lost() { return {}; }
     /// As NetBackend: the peer may watch descriptors in this event loop.
@@ -126,6 +128,7 @@ class SinglePeer final : public StreamPeer {
 public:
     explicit SinglePeer(vmsuperio::UniqueFd fd) : fd_(std::move(fd)) {}
     [[nodiscard]] std::expected<vmsuperio::UniqueFd, std::string> connect() override;
+    [[nodiscard]] bool can_reconnect() const noexcept override { return false; }
 
 private:
     vmsuperio::UniqueFd fd_;
