@@ -3,9 +3,12 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "boot_images.hpp"
 #include "catch.hpp"
+#include "vmm/command_line_hints.hpp"
 
 using namespace kvm_vmm;
 using boot_images::error_of;
@@ -33,6 +36,84 @@ TEST_CASE("write_command_line: text that the kernel would misread is refused wit
     CHECK(memory.read_object<std::uint64_t>(space.address) == 0U);
     CHECK(refusal("tab\tis fine ~!") == "(no error)");
     CHECK(refusal("dyndbg=\"file a.c +p\" -- \"quoted word\"") == "(no error)");
+}
+
+TEST_CASE("parameter_values: all of them, in their order", "[boot][command_line]") {
+    using Values = std::vector<std::string>;
+    CHECK(parameter_values("console=ttyS0 root=/dev/vda console=\"hvc0\"", "console") ==
+          Values{"ttyS0", "hvc0"});
+    CHECK(parameter_values("root= root", "root") == Values{""});
+    CHECK(parameter_values("quiet -- root=/dev/vda", "root").empty());
+    CHECK(parameter_values("", "root").empty());
+}
+
+TEST_CASE("missing_devices: what the command line names and the machine does not have",
+          "[boot][command_line]") {
+    VmmConfig config;  // one serial port
+    const auto lines = [&config](std::string text) {
+        config.cmdline = std::move(text);
+        return missing_devices(config);
+    };
+    const auto line = [&lines](std::string text) {
+        const auto all = lines(std::move(text));
+        return all.size() == 1 ? all.front() : std::to_string(all.size()) + " lines";
+    };
+    const auto disks = GENERATE(0U, 1U, 2U);
+    config.disks.resize(disks);
+    CAPTURE(disks);
+    SECTION("disks") {
+        CHECK(lines("console=ttyS0 quiet").empty());
+        CHECK(lines("root=/dev/vda1 ro").empty() == (disks > 0));
+        CHECK(lines("root=/dev/vdb ro").empty() == (disks > 1));
+        CHECK_THAT(line("root=/dev/vdc2 ro"),
+                   Contains("root=/dev/vdc2 names a disk that this machine does not have"));
+        CHECK_THAT(line("root=/dev/vdaa"), Contains("/dev/vdaa"));
+        CHECK_THAT(line("root=/dev/vdz"), Contains(disks == 0   ? "it has no --disk"
+                                                   : disks == 1 ? "it has 1 --disk: /dev/vda"
+                                                                : "it has 2 --disk: /dev/vda to /dev/vdb"));
+        for (const char* const other :
+             {"/dev/sda1", "/dev/nvme0n1p1", "/dev/hda", "/dev/xvda", "/dev/mmcblk0"}) {
+            CHECK_THAT(line(std::string("root=") + other), Contains(other));
+        }
+        // The last one counts, and other names say nothing about the disks.
+        CHECK_THAT(line("root=/dev/vda root=/dev/vdz"), Contains("/dev/vdz"));
+        for (const char* const unknown :
+             {"root=/dev/ram0", "root=UUID=1234", "root=LABEL=x", "root=PARTUUID=1-2", "root=/dev/nfs",
+              "root=/dev/vd", "root=/dev/vd0", "root=/dev/vdA", "root=/dev/vda1p", "root=/dev/vdaaaa",
+              "root=", "root", "root=/dev/mapper/vdz", "xroot=/dev/vdz", "quiet -- root=/dev/vdz",
+              "root=/dev/disk/by-id/virtio-x"}) {
+            CAPTURE(unknown);
+            CHECK(lines(unknown).empty());
+        }
+        CHECK(root_disk(config) == std::nullopt);
+        config.cmdline = "root=/dev/vdb3";
+        CHECK(root_disk(config) == (disks > 1 ? std::optional<std::size_t>(1) : std::nullopt));
+        config.cmdline = "root=/dev/vdb3 root=UUID=1234";
+        CHECK(root_disk(config) == std::nullopt);
+    }
+    SECTION("consoles") {
+        CHECK_THAT(line("console=hvc0"), Contains("console=hvc0 names a virtio console"));
+        CHECK_THAT(line("console=ttyS1,115200n8"),
+                   Contains("serial port that this machine does not have; it has 1 "));
+        CHECK(
+            lines("console=ttyS0,115200 console=tty0 console=ttyAMA0 console=hvc console=hvcx console=hvc0x")
+                .empty());
+        CHECK(lines("console=ttyS3 console=hvc1").size() == 2);
+        config.consoles.resize(1);
+        config.serials.resize(2);
+        CHECK(lines("console=ttyS1 console=hvc0").empty());
+        CHECK(lines("console=ttyS2 console=hvc1").size() == 2);
+    }
+    SECTION("shared directories") {
+        CHECK_THAT(line("root=share0 rootfstype=virtiofs"), Contains("not the tag of a shared directory"));
+        config.shares.push_back({.path = "/", .tag = "share0", .writable = false});
+        CHECK(lines("root=share0 rootfstype=virtiofs").empty());
+        CHECK(lines("root=share1 rootfstype=virtiofs").size() == 1);
+        CHECK(lines("root=share1 rootfstype=ext4").empty());
+    }
+    CHECK_THAT(unused_root(config, 1), Contains("disk1 (/dev/vdb)") && Contains("there is no --initrd"));
+    config.initrd = "initrd.img";
+    CHECK_THAT(unused_root(config, 0), Contains("(--initrd initrd.img)"));
 }
 
 TEST_CASE("has_parameter: words, quotes and the end are those of the kernel's parser",

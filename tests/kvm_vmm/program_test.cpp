@@ -75,6 +75,35 @@ TEST_CASE("kvm_vmm: the guest's output is written and its reset ends with 10, wh
     }
 }
 
+TEST_CASE(
+    "kvm_vmm: what the command line names and the machine lacks is in the log, and why a root is missing",
+    "[program]") {
+    REQUIRE_KVM();
+    const ScratchDirectory directory;
+    // mov al, 0xFE; out 0x64, al; hlt: a guest without drivers resets the machine
+    const std::string kernel =
+        directory.write("kernel", make_bzimage({0xB0, 0xFE, 0xE6, 0x64, 0xF4})).string();
+    const std::string disk = directory.write("disk", std::string(4096, 'd')).string();
+    const auto errors = [&](const std::string& cmdline, std::vector<std::string> more = {}) {
+        std::vector<std::string> arguments{"--kernel", kernel, "--memory",  "64M",
+                                           "--serial", "null", "--cmdline", cmdline};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        const Result result = run(directory, arguments);
+        CHECK(result.exit_code == 10);
+        return result.errors;
+    };
+    CHECK(errors("console=ttyS0 root=/dev/ram0").empty());
+    CHECK(errors("root=/dev/vda console=hvc0") ==
+          "kvm_vmm: warning: root=/dev/vda names a disk that this machine does not have; it has no --disk\n"
+          "kvm_vmm: warning: console=hvc0 names a virtio console that this machine does not have; it has 0 "
+          "(--console)\n");
+    CHECK(errors("root=/dev/vda1", {"--disk", disk}) ==
+          "kvm_vmm: warning: the guest has not used its root disk0 (/dev/vda): its kernel needs the drivers "
+          "virtio_mmio and virtio_blk, built in or as modules that an initramfs loads (there is no "
+          "--initrd)\n");
+    CHECK(errors("root=UUID=1234", {"--disk", disk}).empty());
+}
+
 TEST_CASE("kvm_vmm: output can be written to a file or discarded", "[program]") {
     REQUIRE_KVM();
     const ScratchDirectory directory;

@@ -115,6 +115,17 @@ bool has_parameter(std::string_view text, std::string_view name, std::optional<s
     return false;
 }
 
+std::vector<std::string> parameter_values(std::string_view text, std::string_view name) {
+    std::vector<std::string> values;
+    ParameterReader reader(text);
+    while (const auto parameter = reader.next()) {
+        if (parameter->name == name && parameter->value) {
+            values.emplace_back(*parameter->value);
+        }
+    }
+    return values;
+}
+
 std::string with_parameters(std::string_view text, std::string_view parameters) {
     if (parameters.empty()) {
         return std::string(text);

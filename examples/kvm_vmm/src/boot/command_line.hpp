@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "memory/guest_memory.hpp"
 
@@ -15,6 +16,8 @@ namespace kvm_vmm {
 /// line `text`. What follows the word "--" is for the first process.
 [[nodiscard]] bool has_parameter(std::string_view text, std::string_view name,
                                  std::optional<std::string_view> value = std::nullopt);
+/// The values of all parameters `name=VALUE` that the kernel finds there, in their order.
+[[nodiscard]] std::vector<std::string> parameter_values(std::string_view text, std::string_view name);
 /// `text` with `parameters`, separated by spaces, as the last of the kernel's parameters.
 [[nodiscard]] std::string with_parameters(std::string_view text, std::string_view parameters);
 

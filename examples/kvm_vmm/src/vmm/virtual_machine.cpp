@@ -16,6 +16,7 @@
 #include "sandbox/violation.hpp"
 #include "util/log.hpp"
 #include "util/process.hpp"
+#include "vmm/command_line_hints.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -94,6 +95,9 @@ void VirtualMachine::log_set_up() const {
         devices += ' ' + device.name;
     }
     log(LogLevel::info, "devices:" + devices);
+    for (const std::string& line : missing_devices(config_)) {
+        log(LogLevel::warning, line);
+    }
 }
 
 // Runs in a thread of its own: it writes nothing but guest memory.
@@ -381,7 +385,19 @@ VmEnd VirtualMachine::run() {
     write_timer_.reset();
     events_.remove(rest_subscription);
     events_.remove(subscription);
-    return *end_.get();
+    VmEnd end = *end_.get();
+    log_unused_root(end.reason);
+    return end;
+}
+
+// The commonest reason why a guest cannot mount its root file system, of which its kernel reports the consequence only.
+void VirtualMachine::log_unused_root(const EndReason& reason) const {
+    const auto disk = root_disk(config_);
+    if (disk && !std::holds_alternative<end::Signal>(reason) &&
+        !std::holds_alternative<end::Failed>(reason) &&
+        observer_.counters("disk" + std::to_string(*disk))["requests"].value() == 0) {
+        log(LogLevel::warning, unused_root(config_, *disk));
+    }
 }
 
 void VirtualMachine::finish_output() {

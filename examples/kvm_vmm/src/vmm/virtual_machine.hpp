@@ -122,6 +122,7 @@ private:
     [[nodiscard]] LoadedGuest load_guest_files(const VmHost& host, const std::function<void()>& checkpoint);
     void create_machine(const VmHost& host, const Battery& battery);
     void log_set_up() const;
+    void log_unused_root(const EndReason& reason) const;
     void create_vcpus();
     void discard_pci_addresses();
     void coalesce_writes();
