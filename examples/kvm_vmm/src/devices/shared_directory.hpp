@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "devices/virtio_mmio.hpp"
+#include "util/log.hpp"
 #include "virtio/fs.hpp"
 
 namespace kvm_vmm {
@@ -36,6 +37,14 @@ namespace kvm_vmm {
                 ::getrlimit(RLIMIT_NOFILE, &files);
                 const auto limits =
                     share_limits(context.shares.size(), static_cast<std::size_t>(files.rlim_cur));
+                constexpr std::size_t few = 16384;
+                if (limits.objects < few) {
+                    log(LogLevel::warning, std::string(name) + ": the guest can know " +
+                                               std::to_string(limits.objects) + " files at a time and open " +
+                                               std::to_string(limits.handles) +
+                                               ", because this process may have " +
+                                               std::to_string(files.rlim_cur) + " descriptors (ulimit -Hn)");
+                }
                 return std::make_shared<virtio::FileSystem>(name, counters, context.shares[index], writable,
                                                             tag, limits);
             }};

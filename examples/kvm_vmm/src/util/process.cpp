@@ -127,9 +127,16 @@ void own_signals() {
 
 void own_limits() {
     rlimit files{};
-    if (::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
-        files.rlim_cur = files.rlim_max;
-        ::setrlimit(RLIMIT_NOFILE, &files);
+    if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        // Directories that a guest shares need a descriptor for each file that it knows. A privileged process may have
+        // more than the kernel's own limit, which is still there if no init system or administrator has chosen one.
+        constexpr rlim_t kernel_default = 4096;
+        constexpr rlim_t most = rlim_t{1} << 20U;  // the default of fs.nr_open
+        const rlimit raised{.rlim_cur = most, .rlim_max = most};
+        if (files.rlim_max != kernel_default || ::setrlimit(RLIMIT_NOFILE, &raised) != 0) {
+            files.rlim_cur = files.rlim_max;
+            ::setrlimit(RLIMIT_NOFILE, &files);
+        }
     }
     // The main thread's stack grows up to the current limit; other threads get the size from libc, which read
     // it from the limit that was set before main().

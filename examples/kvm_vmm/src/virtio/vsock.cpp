@@ -165,6 +165,14 @@ void Vsock::on_notified(std::size_t index) {
     send_packets();
 }
 
+// A packet whose data is not all there resets its connection: the stream must not continue without it.
+void Vsock::on_defective(std::size_t index, const Chain& chain) {
+    if (index == transmit_queue && refusals_.size() < max_refusals) {
+        (void)take_packet(chain);
+    }
+    push(index, chain, 0);
+}
+
 void Vsock::send_event() {
     serve(event_queue, [this](const Chain& chain) KVM_VMM_REQUIRES(mutex()) -> std::optional<std::uint32_t> {
         if (!announce_reset_) {

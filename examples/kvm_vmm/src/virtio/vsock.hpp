@@ -132,6 +132,7 @@ private:
         KVM_VMM_REQUIRES(mutex()) override;
     void on_restored() KVM_VMM_REQUIRES(mutex()) override;
     void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
+    void on_defective(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex()) override;
 
     // Events of the host.
     void on_host_events();
