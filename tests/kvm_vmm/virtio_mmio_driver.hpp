@@ -40,10 +40,12 @@ public:
     using Make = std::function<std::shared_ptr<virtio::Device>(DeviceRig&)>;
     using Text = std::span<const std::uint8_t>;
 
-    explicit DeviceRig(const Make& make, std::uint64_t ram = 16U << 20U)
+    explicit DeviceRig(const Make& make, std::uint64_t ram = 16U << 20U,
+                       std::function<bool()> writes_on_their_way = {})
         : memory(ram),
           transport(std::make_unique<virtio::MmioTransport>(memory, make(*this),
-                                                            vmsuperio::EventFdTrigger::create().value())) {}
+                                                            vmsuperio::EventFdTrigger::create().value(),
+                                                            std::move(writes_on_their_way))) {}
 
     // Registers.
 

@@ -55,6 +55,9 @@ struct DeviceContext {
     const ListeningSocket* vsock;                ///< null for none
     /// A command that the user typed on a console.
     std::function<void(ConsoleCommand)> on_command;
+    /// Whether a write of the guest to one of MachineDevice's coalesced registers may arrive later. For any thread, while the
+    /// guest runs.
+    std::function<bool()> writes_on_their_way;
     Observer& observer;
     HostControls& controls;
 };

@@ -52,7 +52,7 @@ inline constexpr std::uint64_t first_virtio_window = 0xD000'0000;
                             const DeviceContext& context, ObservedDevice& observed) -> DevicePointer {
         auto transport = std::make_shared<virtio::MmioTransport>(
             context.memory, create(context, observed.name, context.observer.counters(name)),
-            make_interrupt(context.vm, gsi));
+            make_interrupt(context.vm, gsi), context.writes_on_their_way);
         std::uint32_t queue = 0;
         for (const Notifier& notifier : transport->notifiers()) {
             context.vm.register_ioeventfd(notifier.fd(), window.base().value + virtio::mmio::queue_notify,

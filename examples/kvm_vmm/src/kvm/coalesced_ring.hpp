@@ -58,6 +58,14 @@ public:
                std::atomic_ref(page_->last).load(std::memory_order_acquire);
     }
 
+    /// Whether every entry that KVM had added before the call has been delivered. May be false although that is so, if
+    /// further entries are delivered meanwhile.
+    [[nodiscard]] bool has_delivered() const noexcept {
+        // In this order: entries that are added after the first look do not matter.
+        const std::uint32_t last = std::atomic_ref(page_->last).load(std::memory_order_acquire);
+        return std::atomic_ref(page_->first).load(std::memory_order_acquire) == last;
+    }
+
     /// Whether a write to a port is among the entries that have not been delivered. An entry that is added meanwhile may
     /// be overlooked.
     [[nodiscard]] bool holds_port_write() const noexcept;

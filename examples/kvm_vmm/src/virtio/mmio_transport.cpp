@@ -53,8 +53,11 @@ constexpr bool possible_status(std::uint32_t status) noexcept {
 }  // namespace
 
 MmioTransport::MmioTransport(const GuestMemory& memory, std::shared_ptr<Device> device,
-                             vmsuperio::EventFdTrigger interrupt)
-    : memory_(memory), device_(std::move(device)), interrupt_(std::move(interrupt)) {
+                             vmsuperio::EventFdTrigger interrupt, std::function<bool()> writes_on_their_way)
+    : memory_(memory),
+      device_(std::move(device)),
+      interrupt_(std::move(interrupt)),
+      writes_on_their_way_(std::move(writes_on_their_way)) {
     for (const std::uint16_t size : device_->queue_sizes()) {
         queues_.push_back({.max_size = size, .set = {}});
         notifiers_.emplace_back();
@@ -84,7 +87,7 @@ MmioTransport::~MmioTransport() {
 
 void MmioTransport::raise(std::uint32_t cause) noexcept {
     // Before the edge: the driver's handler ignores an interrupt without a cause.
-    interrupt_causes_.raise(cause);
+    interrupt_causes_.raise(cause, [this] { return writes_on_their_way_ && writes_on_their_way_(); });
     [[maybe_unused]] const auto triggered = interrupt_.trigger();
 }
 

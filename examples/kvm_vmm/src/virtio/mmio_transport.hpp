@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <expected>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -70,9 +71,11 @@ struct MmioState {
 class MmioTransport final : public vmdevice::DeviceMmio, private DriverLink {
 public:
     /// Starts the device's events. `memory` must outlive the transport. `interrupt` is triggered once for each
-    /// interrupt. Throws VmmError if the system has no descriptor or thread left.
+    /// interrupt. `writes_on_their_way` returns whether a write to InterruptACK that a CPU has made may arrive later; it is
+    /// called by any thread while a driver operates the device, and empty if no write arrives late. Throws VmmError if the
+    /// system has no descriptor or thread left.
     MmioTransport(const GuestMemory& memory, std::shared_ptr<Device> device,
-                  vmsuperio::EventFdTrigger interrupt);
+                  vmsuperio::EventFdTrigger interrupt, std::function<bool()> writes_on_their_way = {});
     /// Stops the device's events. If they are those of the main thread, this must be called there.
     ~MmioTransport() override;
 
@@ -133,6 +136,7 @@ private:
     const GuestMemory& memory_;
     std::shared_ptr<Device> device_;
     vmsuperio::EventFdTrigger interrupt_;
+    std::function<bool()> writes_on_their_way_;
     std::vector<Notifier> notifiers_;
     std::vector<EventManager::SubscriptionId> subscriptions_;
 

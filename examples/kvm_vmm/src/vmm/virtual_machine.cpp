@@ -57,7 +57,7 @@ VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, cons
     }
 }
 
-VirtualMachine::~VirtualMachine() = default;
+VirtualMachine::~VirtualMachine() { coalesces_ = false; }
 
 void VirtualMachine::create_machine(const VmHost& host, const Battery& battery) {
     vm_.map_memory(memory_);
@@ -76,6 +76,7 @@ void VirtualMachine::create_machine(const VmHost& host, const Battery& battery) 
                     .shares = host.shares,
                     .vsock = host.vsock,
                     .on_command = [this](ConsoleCommand command) { on_console_command(command); },
+                    .writes_on_their_way = [this] { return coalesces_ && !coalesced_->has_delivered(); },
                     .observer = observer_,
                     .controls = controls_});
     create_vcpus();
@@ -159,6 +160,7 @@ void VirtualMachine::coalesce_writes() {
             }
         }
     }
+    coalesces_ = true;
 }
 
 // Delivers the writes of CPUs that do not return from KVM_RUN.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -144,6 +145,7 @@ private:
     KvmVm vm_;
     EndLatch end_;
     std::vector<MachineDevice> table_;
+    std::atomic<bool> coalesces_{false};  // whether threads of devices may use coalesced_
     vmdevice::SystemAllocator allocator_{make_allocator()};
     vmdevice::DeviceManager devices_;
     RestWatch rest_watch_;
