@@ -25,6 +25,7 @@ constexpr std::uint64_t sectors = 64;
 struct Piece {
     enum class Kind : std::uint8_t { readable, writable } kind;
     std::uint32_t size;
+    // NOLINTNEXTLINE(readability-redundant-member-init): GCC warns of initializers that leave it out
     std::optional<std::uint64_t> address{};  // if it is not placed by the test
 };
 constexpr Piece sends(std::uint32_t size) { return {.kind = Piece::Kind::readable, .size = size}; }
@@ -81,8 +82,8 @@ void check(BlockRig& rig, const Request& request, const Bytes& data) {
     }
     chain.back().flags = static_cast<std::uint16_t>(chain.back().flags & ~unsigned{DriverQueue::next});
     DriverQueue& queue = *rig->queues[0];
-    for (std::uint16_t i = 0; i < chain.size(); ++i) {
-        queue.set(i, chain[i]);
+    for (std::size_t i = 0; i < chain.size(); ++i) {
+        queue.set(static_cast<std::uint16_t>(i), chain[i]);
     }
     queue.offer(0);
     rig->notify(0);
@@ -193,8 +194,7 @@ TEST_CASE("Block: a request that is odd but allowed is performed", "[blk]") {
     disk.facts_.can_discard = true;
     BlockRig rig(disk);
     rig->start();
-    std::vector<Piece> bytes_of_header(16, sends(1));
-    std::vector<Piece> many = bytes_of_header;
+    std::vector<Piece> many(16, sends(1));  // the header
     many.push_back(receives(512));
     many.push_back(receives(1));
     // As many descriptors as the queue has: 384 + 253 * 128 bytes are all sectors.

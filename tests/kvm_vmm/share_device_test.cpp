@@ -148,12 +148,12 @@ TEST_CASE("virtio-fs: a request with a buffer that cannot be used gets EIO, if t
     const auto send = [&](const Bytes& bytes, const std::vector<DriverQueue::Descriptor>& buffers) {
         REQUIRE(rig->memory.write(0x50'0000, bytes));
         REQUIRE(rig->memory.write(0x51'0000, Bytes(64)));
-        for (std::uint16_t i = 0; i < buffers.size(); ++i) {
+        for (std::size_t i = 0; i < buffers.size(); ++i) {
             DriverQueue::Descriptor descriptor = buffers[i];
             descriptor.next = static_cast<std::uint16_t>(i + 1);
             descriptor.flags = static_cast<std::uint16_t>(descriptor.flags |
                                                           (i + 1U < buffers.size() ? DriverQueue::next : 0U));
-            queue.set(i, descriptor);
+            queue.set(static_cast<std::uint16_t>(i), descriptor);
         }
         queue.offer(0);
         rig->notify(requests);

@@ -912,12 +912,12 @@ TEST_CASE("virtio-mmio: a request whose buffers cannot be used is returned, and 
         CAPTURE(errors);
         DriverQueue& queue = *rig->queues[0];
         const std::uint16_t before = queue.used_index();
-        for (std::uint16_t i = 0; i < descriptors.size(); ++i) {
+        for (std::size_t i = 0; i < descriptors.size(); ++i) {
             DriverQueue::Descriptor descriptor = descriptors[i];
             descriptor.flags = static_cast<std::uint16_t>(
                 descriptor.flags | (i + 1U < descriptors.size() ? DriverQueue::next : 0U));
             descriptor.next = static_cast<std::uint16_t>(i + 1);
-            queue.set(i, descriptor);
+            queue.set(static_cast<std::uint16_t>(i), descriptor);
         }
         (void)rig->interrupts();
         queue.offer(0);

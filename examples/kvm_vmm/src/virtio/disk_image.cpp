@@ -338,7 +338,10 @@ std::expected<void, std::string> DiskImage::move_lock(std::uint64_t size) const 
         return {};
     }
     struct flock lock{};
-    lock.l_type = size < facts_.size ? F_UNLCK : facts_.read_only ? F_RDLCK : F_WRLCK;
+    lock.l_type = facts_.read_only ? F_RDLCK : F_WRLCK;
+    if (size < facts_.size) {
+        lock.l_type = F_UNLCK;
+    }
     lock.l_whence = SEEK_SET;
     lock.l_start = static_cast<off_t>(first);
     lock.l_len = static_cast<off_t>(end - first);
