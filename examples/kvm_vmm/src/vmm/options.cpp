@@ -404,8 +404,8 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->check(check<parse_serial>);
     add_choice<bool>(
         app, "--coalesce", on_or_off, [&](bool on) { config.coalesce = on; },
-        "Let KVM collect what the guest sends to its serial ports, instead of an exit for each byte, if it "
-        "can")
+        "Let KVM, if it can, collect what the guest sends to its serial ports and its acknowledgements of "
+        "virtio interrupts, instead of an exit for each")
         ->type_name("on|off")
         ->default_str("on");
     add_choice<bool>(
