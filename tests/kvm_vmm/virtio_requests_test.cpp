@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-// Requests that no driver should send, in rings that are in order: buffers that are empty, of the wrong direction or order, not
-// RAM, in one-byte pieces, or as many as a queue has descriptors. Each queue of each device gets all of them. The device answers or keeps
-// such a request, needs no reset, and serves the next driver request as if nothing had happened.
+// Requests that no driver should send, in rings that are in order: buffers that are empty, of the wrong direction or
+// order, not RAM, in one-byte pieces, or as many as a queue has descriptors. Each queue of each device gets all of them.
+// The device answers or keeps such a request, needs no reset, and serves the next request as if nothing had happened.
 #include <array>
 #include <cstdint>
 #include <fcntl.h>

@@ -38,8 +38,9 @@
 namespace kvm_vmm {
 
 /// The objects that a device may use when it is created. `vm`, `events`, `end`, `memory`, `serials`,
-/// `consoles`, `debug_console`, `disks`, `nets`, `shares`, `vsock` and `observer` outlive the device. The context itself, `battery`,
-/// `on_command` and `controls` are for its creation only: a device copies what it keeps.
+/// `consoles`, `debug_console`, `disks`, `nets`, `shares`, `vsock` and `observer` outlive the device. The context
+/// itself, `battery`, `on_command`, `writes_on_their_way` and `controls` are for its creation only: a device copies
+/// what it keeps.
 struct DeviceContext {
     KvmVm& vm;
     EventManager& events;
@@ -55,8 +56,8 @@ struct DeviceContext {
     const ListeningSocket* vsock;                ///< null for none
     /// A command that the user typed on a console.
     std::function<void(ConsoleCommand)> on_command;
-    /// Whether a write of the guest to one of MachineDevice's coalesced registers may arrive later. For any thread, while the
-    /// guest runs.
+    /// Whether a write of the guest to one of MachineDevice's coalesced registers may arrive later. For any thread,
+    /// while the guest runs.
     std::function<bool()> writes_on_their_way;
     Observer& observer;
     HostControls& controls;

@@ -115,8 +115,9 @@ public:
     bool forget(std::uint64_t id, std::uint64_t count) noexcept;
 
     /// Opens a regular file again, or a directory, with the access mode and O_TRUNC, O_SYNC and O_DSYNC of
-    /// `flags`: not O_APPEND, with which the host would append pages that the guest has mapped. All else is refused: ELOOP for a symbolic link, EISDIR and EPERM. If it is opened
-    /// for writing, the file loses its set-user-id and set-group-id bits.
+    /// `flags`: not O_APPEND, with which the host would append pages that the guest has mapped. Other kinds of files
+    /// are refused: ELOOP for a symbolic link, EISDIR and EPERM. If it is opened for writing, the file loses its
+    /// set-user-id and set-group-id bits.
     [[nodiscard]] FileResult<vmsuperio::UniqueFd> open_file(const Object& file, int flags) const;
     [[nodiscard]] FileResult<vmsuperio::UniqueFd> open_directory(const Object& directory) const;
     /// Creates a regular file that did not exist (otherwise EEXIST), and opens it.

@@ -53,8 +53,8 @@ public:
     /// Whether all writes that precede the call have been delivered. For any thread.
     [[nodiscard]] bool has_delivered() const noexcept { return ring_.has_delivered(); }
 
-    /// For the event loop: delivers the writes of CPUs that do not do it themselves, if one is to a port. Returns the time until the next
-    /// look, or nothing if there need be none for DrainPace::longest.
+    /// For the event loop: delivers the writes of CPUs that do not do it themselves, if one is to a port. Returns
+    /// the time until the next look, or nothing if there need be none for DrainPace::longest.
     [[nodiscard]] std::optional<std::chrono::microseconds> look();
 
 private:
