@@ -542,6 +542,9 @@ TEST_CASE("IoManager: no device is entered after its deregistration returned",
     std::atomic<std::uint64_t> hits = 0;
     std::atomic<std::uint64_t> dispatches = 0;
     std::atomic<std::uint64_t> cycles = 0;
+    // The scheduler decides how far the registrars come meanwhile; the readers go on until the test has met both cases.
+    constexpr std::uint64_t least_cycles = 1000;
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::minutes(2);
     // Sizes of several classes, so that ranges share blocks and move between tables.
     const auto port_range = [](std::size_t slot) { return pio(slot * 64, 1 + slot * 2); };
     const auto memory_range = [](std::size_t slot) {
@@ -599,7 +602,9 @@ TEST_CASE("IoManager: no device is entered after its deregistration returned",
                 std::uint64_t count = 0;
                 std::uint64_t found = 0;
                 std::array<std::uint8_t, 1> data{};
-                while (count < wanted) {
+                const auto met_both = [&] { return found > wanted / 10 && cycles > least_cycles; };
+                while (count < wanted ||
+                       (count % 1024 != 0 || (!met_both() && std::chrono::steady_clock::now() < limit))) {
                     const std::size_t slot = random() % slots;
                     data[0] = 0;
                     const bool hit = (count & 1) != 0
@@ -620,10 +625,9 @@ TEST_CASE("IoManager: no device is entered after its deregistration returned",
     }
     CHECK(Checked::late_entries == 0);
     CHECK(dispatches >= 10'000'000);
-    // The test has met both cases.
-    CHECK(hits > dispatches / 10);
+    CHECK(hits > readers * (wanted / 10));
     CHECK(hits < dispatches);
-    CHECK(cycles > 100);
+    CHECK(cycles > least_cycles);
 }
 
 TEST_CASE("IoManager: other devices stay reachable while devices are added and removed",
