@@ -438,11 +438,10 @@ std::variant<VmmConfig, PrintAndExit> parse_options(int argc, const char* const*
         ->check(check<parse_share>);
     app.add_option_function<std::string>(
            "--balloon", [&](const std::string& text) { config.balloon = *parse_balloon(text); },
-           "Memory that the guest does not use returns to the host (virtio): target=SIZE, which it should "
-           "give "
-           "up in any case (0 by default), free-page-reporting=on|off (on by default), "
-           "deflate-on-oom=on|off: "
-           "whether the guest may take memory back before it kills a process (on by default)")
+           "Memory that the guest does not use returns to the host (virtio): target=SIZE, which it gives up "
+           "even while it could use it (0 by default), free-page-reporting=on|off (on by default), "
+           "deflate-on-oom=on|off: whether the guest may take memory back before it kills a process (on by "
+           "default)")
         ->type_name("[KEY=VALUE,...]")
         ->expected(0, 1)
         ->check(check<parse_balloon>);
