@@ -16,6 +16,7 @@
 using namespace kvm_vmm;
 using namespace kvm_vmm::virtio;
 using kvm_vmm::test::DeviceRig;
+using kvm_vmm::test::DriverQueue;
 
 namespace {
 
@@ -218,6 +219,78 @@ TEST_CASE("virtio balloon: a long array is served in parts, and beyond its limit
     rig.run_events();
     CHECK(rig.counters["inflated_bytes"].value() == 16'384 * page);
     CHECK(rig.queues.at(Balloon::inflate_queue)->take_used().has_value());
+}
+
+TEST_CASE(
+    "virtio balloon: the chain behind one that was served in part, and is refused then, is served as a whole",
+    "[virtio][balloon]") {
+    const DriverQueue::Descriptor no_ram{.address = 0xD000'0000, .length = 64};
+    DeviceRig rig = make_rig();
+    rig.start();
+    SECTION("inflated pages") {
+        const std::vector<std::uint32_t> numbers(10'000, 2000);
+        const std::uint16_t head = rig.offer(Balloon::inflate_queue, bytes_of(numbers), {});
+        rig.notify(Balloon::inflate_queue);
+        rig.events.run_once(0);
+        const std::uint64_t served = rig.counters["inflated_bytes"].value();
+        REQUIRE(served > 2 * page);
+        REQUIRE_FALSE(rig.queues.at(Balloon::inflate_queue)->take_used().has_value());
+        rig.queues.at(Balloon::inflate_queue)->set(head, no_ram);
+        rig.offer(Balloon::inflate_queue, bytes_of({2000, 2002}), {});
+        rig.run_events();
+        CHECK(rig.counters["inflated_bytes"].value() == served + 2 * page);
+        CHECK(rig.queues.at(Balloon::inflate_queue)->used_index() == 2);
+    }
+    SECTION("reported pages") {
+        const std::vector<std::uint32_t> ranges(12, 8U << 20U);
+        const std::uint16_t head = rig.offer(Balloon::reporting_queue, {}, ranges);
+        rig.notify(Balloon::reporting_queue);
+        rig.events.run_once(0);
+        const std::uint64_t served = rig.counters["reported_bytes"].value();
+        REQUIRE(served > 2 * page);
+        REQUIRE_FALSE(rig.queues.at(Balloon::reporting_queue)->take_used().has_value());
+        rig.queues.at(Balloon::reporting_queue)->set(head, no_ram);
+        const std::array<std::uint32_t, 1> next{4 * page};
+        rig.offer(Balloon::reporting_queue, {}, next);
+        rig.run_events();
+        CHECK(rig.counters["reported_bytes"].value() >=
+              served + 3 * page);  // the buffer may begin within a page
+        CHECK(rig.counters["reported_bytes"].value() <= served + 4 * page);
+        CHECK(rig.queues.at(Balloon::reporting_queue)->used_index() == 2);
+    }
+    CHECK(rig.counters["driver_errors"].value() == 1);
+    CHECK_FALSE(rig.needs_reset());
+}
+
+TEST_CASE("virtio balloon: a buffer of statistics that is refused when its time has come is forgotten",
+          "[virtio][balloon]") {
+    DeviceRig rig = make_rig({}, std::chrono::milliseconds(50));
+    rig.start();
+    const std::uint16_t head = rig.offer(Balloon::stats_queue, stats_of({{4, 1000}}), {});
+    rig.notify(Balloon::stats_queue);
+    rig.events.run_once(0);
+    REQUIRE(rig.counters["guest_free_bytes"].value() == 1000);
+    rig.queues.at(Balloon::stats_queue)->set(head, {.address = 0xD000'0000, .length = 64});
+    REQUIRE(rig.run_until([&] { return rig.queues.at(Balloon::stats_queue)->take_used().has_value(); }));
+    // The next buffer holds new statistics: they are taken before it is returned.
+    rig.offer(Balloon::stats_queue, stats_of({{4, 2000}}), {});
+    rig.notify(Balloon::stats_queue);
+    rig.events.run_once(0);
+    CHECK(rig.counters["guest_free_bytes"].value() == 2000);
+}
+
+TEST_CASE("virtio balloon: a bad array is one error, however often it has to wait", "[virtio][balloon]") {
+    DeviceRig rig = make_rig();
+    rig.start();
+    // The first two use up a turn each, so that the third waits from its beginning.
+    for (int i = 0; i < 2; ++i) {
+        rig.offer(Balloon::inflate_queue, bytes_of(std::vector<std::uint32_t>(1024, 2000)), {});
+    }
+    rig.offer(Balloon::inflate_queue, std::array<std::uint8_t, 5>{}, {});
+    rig.notify(Balloon::inflate_queue);
+    rig.run_events();
+    CHECK(rig.queues.at(Balloon::inflate_queue)->used_index() == 3);
+    CHECK(rig.counters["driver_errors"].value() == 1);
 }
 
 TEST_CASE("virtio balloon: an array of another size is served as far as it has whole numbers",

@@ -567,6 +567,60 @@ TEST_CASE("virtio console: a reset while output waits forgets the buffer, and th
     CHECK(rig.sent() == 1);
 }
 
+TEST_CASE(
+    "virtio console: the buffer behind one that was sent in part, and is refused then, is sent as a whole",
+    "[virtio][hvc]") {
+    const Pipe output = make_pipe();
+    ConsoleRig rig(-1, output.write_end.get());
+    rig->start();
+    const std::string text = random_text(queue_capacity + 4 * 65536);
+    const std::uint16_t head = rig->offer(transmit, as_bytes(text), {});
+    rig->notify(transmit);
+    rig->run_events();
+    REQUIRE(rig.sent() == 0);
+    const std::uint64_t taken = rig.counter("bytes_sent");
+    REQUIRE(taken > 65536);
+    rig->queues.at(transmit)->set(head, {.address = 0xD000'0000, .length = 64});  // no RAM
+    const std::string next = random_text(8000);
+    rig->offer(transmit, as_bytes(next), {});
+    const bool at_the_end = GENERATE(false, true);
+    if (at_the_end) {
+        rig.console->take_last_output();
+    }
+    std::string read;
+    CHECK(rig->run_until([&] {
+        read += read_all(output.read_end.get());
+        return read.size() >= taken + next.size();
+    }));
+    CHECK((read == text.substr(0, taken) + next));
+    CHECK(rig.counter("requests") == 2);
+    CHECK(rig.counter("driver_errors") == 1);
+    CHECK_FALSE(rig->needs_reset());
+}
+
+TEST_CASE("virtio console: a writable buffer in the output is one error, however often its chain waits",
+          "[virtio][hvc]") {
+    const Pipe output = make_pipe();
+    ConsoleRig rig(-1, output.write_end.get());
+    rig->start();
+    std::string text = random_text(queue_capacity + 65536);
+    rig.send(text);  // from now on there is no room for a single byte
+    const std::array<std::uint32_t, 1> writable{16};
+    rig->offer(transmit, as_bytes("waits"), writable);
+    for (int i = 0; i < 5; ++i) {
+        rig->notify(transmit);
+        rig->run_events();
+    }
+    REQUIRE(rig.sent() == 1);
+    CHECK(rig.counter("driver_errors") == 0);
+    text += "waits";
+    std::string read;
+    CHECK(rig->run_until([&] { return (read += read_all(output.read_end.get())).size() >= text.size(); }));
+    CHECK((read == text));
+    CHECK(rig.sent() == 1);
+    CHECK(rig.counter("driver_errors") == 1);
+}
+
 TEST_CASE("virtio console: the input queue of a driver that was reset is not written", "[virtio][hvc]") {
     const Pipe input = make_pipe();
     ConsoleRig rig(input.read_end.get(), -1);

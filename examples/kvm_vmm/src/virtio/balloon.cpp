@@ -94,6 +94,13 @@ void Balloon::on_queue_reset(std::size_t index) {
     }
 }
 
+// What is known of a chain that stayed available says nothing about the next one: the driver may have changed a
+// descriptor since.
+void Balloon::on_defective(std::size_t index, const Chain& chain) {
+    on_queue_reset(index);
+    push(index, chain, 0);
+}
+
 // The pages of the balloon are in the saved memory as any others; what was done of a chain is done again.
 std::vector<std::uint8_t> Balloon::on_state() const {
     BalloonState state{.target_pages = static_cast<std::uint32_t>(config_.target / page_size),
@@ -211,9 +218,6 @@ void Balloon::count_bad_array(std::uint64_t size) noexcept {
 // Continues with an array of page numbers, of which `done` bytes were served. Returns whether it is complete; if not, the
 // budget is used up.
 bool Balloon::inflate(const Buffers& pages, std::uint64_t& done, std::uint64_t& budget) {
-    if (done == 0) {
-        count_bad_array(pages.size());
-    }
     const std::uint64_t size =
         std::min(pages.size(), max_array) / sizeof(std::uint32_t) * sizeof(std::uint32_t);
     for (; done < size; done += sizeof(std::uint32_t)) {
@@ -234,6 +238,7 @@ bool Balloon::inflate(const Buffers& pages, std::uint64_t& done, std::uint64_t& 
             failed_.add();
         }
     }
+    count_bad_array(pages.size());  // once for each array, however often it had to wait
     return true;
 }
 

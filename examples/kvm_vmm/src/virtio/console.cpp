@@ -131,17 +131,22 @@ void Console::on_notified(std::size_t index) {
     line_.update_watches();
 }
 
+// What was sent of a chain says nothing about the next one: the driver may have changed a descriptor since.
+void Console::on_defective(std::size_t index, const Chain& chain) {
+    if (index == transmit_queue) {
+        sent_of_chain_ = 0;
+    }
+    push(index, chain, 0);
+}
+
 // --- Output
 
 void Console::transmit() {
     std::size_t budget = transmit_at_a_time;
     const bool waited = std::exchange(transmit_waits_, false);
     serve(transmit_queue, [this, &budget, waited](const Chain& chain) KVM_VMM_REQUIRES(mutex()) {
-        if (sent_of_chain_ == 0 && !chain.writable.empty()) {
-            count_bad_request();  // 5.3.6.1: only readable buffers
-        }
         if (send_chain(chain.readable, budget)) {
-            sent_of_chain_ = 0;
+            finish_output(chain);
             return std::optional(std::uint32_t{0});  // nothing is written to the driver's buffers
         }
         if (budget == 0) {
@@ -152,6 +157,14 @@ void Console::transmit() {
         }
         return std::optional<std::uint32_t>();
     });
+}
+
+// Once for each chain, however often it had to wait.
+void Console::finish_output(const Chain& chain) {
+    sent_of_chain_ = 0;
+    if (!chain.writable.empty()) {
+        count_bad_request();  // 5.3.6.1: only readable buffers
+    }
 }
 
 // Sends a chain from sent_of_chain_ on. Returns whether all of it was sent.
@@ -205,7 +218,7 @@ void Console::take_last_output() {
             bytes_lost_.add(chain->readable.size() - sent_of_chain_ - rest.size());
             last_output_.insert(last_output_.end(), rest.begin(), rest.end());
         }
-        sent_of_chain_ = 0;
+        finish_output(*chain);
         push(transmit_queue, *chain, 0);
     }
     transmit_waits_ = false;

@@ -84,6 +84,7 @@ private:
         KVM_VMM_REQUIRES(mutex()) override;
     void on_restored() KVM_VMM_REQUIRES(mutex()) override { update_size(); }
     void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) override;
+    void on_defective(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex()) override;
 
     // ConsoleLine::Guest
     [[nodiscard]] std::size_t input_room() override;
@@ -96,6 +97,7 @@ private:
     [[nodiscard]] std::uint32_t fill(const Buffers& buffers);
     void transmit() KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] bool send_chain(const Buffers& buffers, std::size_t& budget) KVM_VMM_REQUIRES(mutex());
+    void finish_output(const Chain& chain) KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] std::size_t send(std::span<const std::uint8_t> bytes) KVM_VMM_REQUIRES(mutex());
     void update_size() KVM_VMM_REQUIRES(mutex());
 
