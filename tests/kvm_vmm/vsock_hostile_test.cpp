@@ -404,6 +404,51 @@ TEST_CASE("Vsock: an event waits for a buffer that has room for it", "[vsock][ho
     CHECK_FALSE(guest.rig->needs_reset());
 }
 
+TEST_CASE("Vsock: data that is lost ends its stream, also while many refusals wait", "[vsock][hostile]") {
+    Peers peers;
+    DeviceRig& rig = *peers.guest.rig;
+    // The guest has no more buffers for the answers to these packets, of which the device keeps 256.
+    const std::uint64_t answered = peers.guest.counter("resets_sent");
+    std::uint64_t sent = 0;
+    while (sent - (peers.guest.counter("resets_sent") - answered) < 256) {
+        peers.guest.send(VsockGuest::header(vsock::op_credit_update, 5000, 6000));
+        ++sent;
+        rig.run_events();
+        REQUIRE(sent < 1000);
+    }
+    DriverQueue& transmit = *rig.queues[1];
+    const std::uint16_t used = transmit.used_index();
+    const std::uint64_t errors = peers.guest.counter("driver_errors");
+    constexpr std::uint64_t at = 0xA0'0000;
+    const auto head = static_cast<std::uint16_t>((sent + 100) % 256);
+    const auto second = static_cast<std::uint16_t>((sent + 101) % 256);
+    bool answers = true;
+    SECTION("data") { REQUIRE(rig.memory.write_object(at, peers.header(vsock::op_rw, 64))); }
+    SECTION("a reset, which has no answer") {
+        REQUIRE(rig.memory.write_object(at, peers.header(vsock::op_rst)));
+        answers = false;
+    }
+    transmit.set(head, {.address = at, .length = sizeof(VsockHeader), .flags = chain_next, .next = second});
+    transmit.set(second, {.address = 0xD000'0000, .length = 64});
+    transmit.offer(head);
+    if (answers) {
+        peers.guest.send(peers.header(vsock::op_rw, 4), "more");
+    }
+    rig.notify(1);
+    rig.run_events();
+    CHECK(transmit.used_index() == static_cast<std::uint16_t>(used + 1));
+    CHECK(peers.guest.counter("driver_errors") > errors);
+    CHECK(read_all(peers.server) == "<end>");
+    peers.guest.run();
+    std::size_t resets = 0;
+    while (const auto packet = peers.guest.next()) {
+        CHECK(packet->header.op == vsock::op_rst);
+        resets += packet->header.src_port == host_port ? 1U : 0U;
+    }
+    CHECK((resets != 0) == answers);
+    peers.check_new_connections();
+}
+
 TEST_CASE("Vsock: buffers outside of RAM come back, and only their packet is affected", "[vsock][hostile]") {
     const auto broken = GENERATE(DriverQueue::Descriptor{.address = 0xFFFF'FFFF'FFFF'F000, .length = 0x2000},
                                  DriverQueue::Descriptor{.address = 0xFFFF'FFFF'FFFF'0000, .length = 64},

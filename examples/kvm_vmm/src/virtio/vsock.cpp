@@ -169,8 +169,31 @@ void Vsock::on_notified(std::size_t index) {
 void Vsock::on_defective(std::size_t index, const Chain& chain) {
     if (index == transmit_queue && refusals_.size() < max_refusals) {
         (void)take_packet(chain);
+    } else if (index == transmit_queue) {
+        abort_connection_of(chain);
     }
     push(index, chain, 0);
+}
+
+// For a packet that cannot wait until there is room for another refusal: it adds none.
+void Vsock::abort_connection_of(const Chain& chain) {
+    tx_packets_.add();
+    VsockHeader header{};
+    if (chain.readable.read(0, bytes_of(header)) != header_size || header.src_cid != guest_cid_) {
+        count_malformed();
+        return;
+    }
+    const std::optional<Id> id = connection_of(header);
+    if (!id) {
+        return;
+    }
+    Stream& stream = streams_.at(*id);
+    if (header.op == vsock::op_rst) {
+        take_packet(*id, stream, header, {});
+    } else if (stream.phase != Stream::Phase::resetting) {
+        count_malformed();
+        abort(*id, stream);
+    }
 }
 
 void Vsock::send_event() {
@@ -203,16 +226,23 @@ std::optional<std::uint32_t> Vsock::take_packet(const Chain& chain) {
         return 0;
     }
     const Buffers payload = chain.readable.part(header_size, header.len);
-    const auto pair = pairs_.find(pair_of(header.src_port, header.dst_port));
-    const bool for_us = header.dst_cid == vsock::host_cid && header.type == vsock::type_stream;
-    if (for_us && pair != pairs_.end()) {
-        take_packet(pair->second, streams_.at(pair->second), header, payload);
-    } else if (for_us && header.op == vsock::op_request) {
+    if (const std::optional<Id> id = connection_of(header)) {
+        take_packet(*id, streams_.at(*id), header, payload);
+    } else if (is_for_us(header) && header.op == vsock::op_request) {
         connect_guest(header);
     } else {
         refuse(header);
     }
     return 0;
+}
+
+bool Vsock::is_for_us(const VsockHeader& header) noexcept {
+    return header.dst_cid == vsock::host_cid && header.type == vsock::type_stream;
+}
+
+std::optional<Vsock::Id> Vsock::connection_of(const VsockHeader& header) const {
+    const auto pair = pairs_.find(pair_of(header.src_port, header.dst_port));
+    return is_for_us(header) && pair != pairs_.end() ? std::optional(pair->second) : std::nullopt;
 }
 
 void Vsock::take_packet(Id id, Stream& stream, const VsockHeader& header, const Buffers& payload) {

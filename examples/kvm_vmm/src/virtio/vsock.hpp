@@ -148,6 +148,9 @@ private:
     [[nodiscard]] std::optional<std::uint32_t> take_packet(const Chain& chain) KVM_VMM_REQUIRES(mutex());
     void take_packet(Id id, Stream& stream, const VsockHeader& header, const Buffers& payload)
         KVM_VMM_REQUIRES(mutex());
+    void abort_connection_of(const Chain& chain) KVM_VMM_REQUIRES(mutex());
+    [[nodiscard]] static bool is_for_us(const VsockHeader& header) noexcept;
+    [[nodiscard]] std::optional<Id> connection_of(const VsockHeader& header) const KVM_VMM_REQUIRES(mutex());
     void connect_guest(const VsockHeader& header) KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] vmsuperio::UniqueFd connect_host(std::uint32_t port) const;
     void greet(Id id, Stream& stream) KVM_VMM_REQUIRES(mutex());
