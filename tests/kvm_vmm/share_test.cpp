@@ -10,10 +10,12 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
 #include <map>
 #include <random>
 #include <set>
 #include <string>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -72,6 +74,34 @@ struct Tree {
         }
         return all;
     }
+};
+
+/// The attribute of `chattr +a`, until it is destroyed.
+class AppendOnly {
+public:
+    explicit AppendOnly(const std::string& path)
+        : file_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), done_(set(FS_APPEND_FL)) {}
+    ~AppendOnly() {
+        if (done_) {
+            (void)set(0);
+        }
+    }
+    AppendOnly(const AppendOnly&) = delete;
+    AppendOnly& operator=(const AppendOnly&) = delete;
+    [[nodiscard]] bool done() const noexcept { return done_; }
+
+private:
+    [[nodiscard]] bool set(int attribute) const noexcept {
+        int attributes = 0;
+        if (::ioctl(file_.get(), FS_IOC_GETFLAGS, &attributes) != 0) {
+            return false;
+        }
+        attributes = (attributes & ~FS_APPEND_FL) | attribute;
+        return ::ioctl(file_.get(), FS_IOC_SETFLAGS, &attributes) == 0;
+    }
+
+    vmsuperio::UniqueFd file_;
+    bool done_;
 };
 
 /// Each opcode that carries a name, with the name at `position` (0 or 1) and good arguments otherwise.
@@ -454,6 +484,53 @@ TEST_CASE("share: every opcode that changes something is refused without writabl
         }
     }
     CHECK(tree.listing() == before);
+}
+
+TEST_CASE("share: a file that can only be appended to is appended to, and not written elsewhere", "[share]") {
+    const Tree tree;
+    tree.write("log", "one ");
+    // Also the one with the set-user-id bit, which cannot be removed any more.
+    tree.write("program", "one ");
+    REQUIRE(::chmod((tree.shared / "program").c_str(), 04755) == 0);
+    const AppendOnly log((tree.shared / "log").string());
+    const AppendOnly program((tree.shared / "program").string());
+    if (!log.done() || !program.done()) {
+        VMSUPERIO_SKIP("FS_IOC_SETFLAGS is refused: FS_APPEND_FL needs root and a file system that has it");
+    }
+    FuseClient client(tree.path());
+    const std::uint64_t file = client.node({"log"});
+    for (const int flags : {O_WRONLY, O_RDWR, O_WRONLY | O_TRUNC, O_WRONLY | O_APPEND | O_TRUNC}) {
+        CAPTURE(flags);
+        CHECK(client.open(file, flags).error == EPERM);
+    }
+    CHECK(client.open(client.node({"program"}), O_WRONLY | O_APPEND).error == EPERM);
+    CHECK(client.create(root, "log", O_WRONLY, 0640).error == EPERM);
+
+    const std::uint64_t handle = client.open_handle(file, O_RDWR | O_APPEND);
+    CHECK(client.write(file, handle, 0, "two ", O_RDWR | O_APPEND).error == 0);
+    CHECK(client.write(file, handle, 0, "three ", O_RDWR | O_APPEND | O_DSYNC).error == 0);
+    CHECK(client.read(file, handle, 4, 3).data == Bytes{'t', 'w', 'o'});
+    // The host would append these, which belong elsewhere: pages that the guest has mapped, and writes after
+    // fcntl(F_SETFL) has cleared the flag.
+    CHECK(client.write(file, handle, 0, "X", O_RDWR | O_APPEND, FUSE_WRITE_CACHE).error == EPERM);
+    CHECK(client.write(file, handle, 0, "X", O_RDWR).error == EPERM);
+    CHECK(client.write(file, handle, 14, "X", 0, FUSE_WRITE_CACHE).error == EPERM);
+    fuse_setattr_in truncate{};
+    truncate.valid = FATTR_SIZE;
+    CHECK(client.set_attributes(file, truncate).error == EPERM);
+    truncate.valid = FATTR_SIZE | FATTR_FH;
+    truncate.fh = handle;
+    CHECK(client.set_attributes(file, truncate).error == EPERM);
+    CHECK(tree.read("log") == "one two three ");
+
+    const FuseReply by_create = client.create(root, "log", O_WRONLY | O_APPEND, 0640);
+    REQUIRE(by_create.error == 0);
+    fuse_open_out opened{};
+    std::memcpy(&opened, by_create.data.data() + sizeof(fuse_entry_out), sizeof(opened));
+    CHECK(client.write(file, opened.fh, 0, "four", O_WRONLY | O_APPEND).error == 0);
+    CHECK(client.write(file, opened.fh, 0, "X", O_WRONLY).error == EPERM);
+    CHECK(tree.read("log") == "one two three four");
+    CHECK(tree.read("program") == "one ");
 }
 
 TEST_CASE("share: files are read", "[share]") {

@@ -209,6 +209,9 @@ FuseServer::Answer FuseServer::write(const Request& request) {
     writes_.add();
     const int file = (*handle)->file.get();
     const int flags = flags_of_write(in);
+    if ((*handle)->append_only && (flags & RWF_APPEND) == 0) {
+        return refused(EPERM);  // the host would append what belongs elsewhere
+    }
     const Answer done = transfer(request.data.part(0, in.size), in.offset,
                                  [file, flags](const iovec* parts, int count, off_t offset) {
                                      return ::pwritev2(file, parts, count, offset, flags);

@@ -39,12 +39,14 @@ FileResult<struct stat> status_at(int path) noexcept {
 
 // A file that the guest writes must not run with the rights of its owner. Without the privilege to keep these
 // bits the kernel clears them at the first write itself.
-void clear_set_id_bits(const UniqueFd& file) noexcept {
+// Returns whether the file has none now.
+bool clear_set_id_bits(const UniqueFd& file) noexcept {
     struct stat status{};
     constexpr mode_t set_id = S_ISUID | S_ISGID;
-    if (::fstat(file.get(), &status) == 0 && (status.st_mode & set_id) != 0) {
-        [[maybe_unused]] const int result = ::fchmod(file.get(), status.st_mode & 07777U & ~set_id);
+    if (::fstat(file.get(), &status) != 0) {
+        return false;
     }
+    return (status.st_mode & set_id) == 0 || ::fchmod(file.get(), status.st_mode & 07777U & ~set_id) == 0;
 }
 
 }  // namespace
@@ -213,13 +215,19 @@ FileResult<UniqueFd> SharedDirectory::open_file(const Object& file, int flags) c
     }
     constexpr int allowed = O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC;
     // O_NONBLOCK: another process's lease of the file must not make this wait.
-    UniqueFd opened(::openat(descriptors(), name_of(file).c_str(),
-                             (flags & allowed) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    const int how = (flags & allowed) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    UniqueFd opened(::openat(descriptors(), name_of(file).c_str(), how));
+    bool append_only = false;
+    if (!opened && errno == EPERM && (flags & O_APPEND) != 0) {
+        // The host opens a file with the attribute of `chattr +a` for appending only.
+        opened = UniqueFd(::openat(descriptors(), name_of(file).c_str(), how | O_APPEND));
+        append_only = true;
+    }
     if (!opened) {
         return host_error();
     }
-    if ((flags & O_ACCMODE) != O_RDONLY) {
-        clear_set_id_bits(opened);
+    if ((flags & O_ACCMODE) != O_RDONLY && !clear_set_id_bits(opened) && append_only) {
+        return refused(EPERM);  // that attribute also keeps the mode as it is
     }
     return opened;
 }
@@ -251,8 +259,12 @@ FileResult<std::uint64_t> SharedDirectory::add_handle(UniqueFd file, std::uint64
         return refused(ENFILE);
     }
     const std::uint64_t number = next_handle_++;
-    handles_.emplace(number,
-                     Handle{.file = std::move(file), .object = id, .directory = directory, .position = 0});
+    const bool append_only = (::fcntl(file.get(), F_GETFL) & O_APPEND) != 0;
+    handles_.emplace(number, Handle{.file = std::move(file),
+                                    .object = id,
+                                    .directory = directory,
+                                    .append_only = append_only,
+                                    .position = 0});
     return number;
 }
 

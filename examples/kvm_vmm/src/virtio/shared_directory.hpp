@@ -78,6 +78,7 @@ public:
         vmsuperio::UniqueFd file;
         std::uint64_t object{};
         bool directory{};
+        bool append_only{};  ///< see open_file()
         /// Of a directory: the position of its descriptor, by its last entry that was read; nothing if unknown.
         std::optional<std::uint64_t> position;
     };
@@ -115,8 +116,8 @@ public:
     bool forget(std::uint64_t id, std::uint64_t count) noexcept;
 
     /// Opens a regular file again, or a directory, with the access mode and O_TRUNC, O_SYNC and O_DSYNC of
-    /// `flags`: not O_APPEND, with which the host would append pages that the guest has mapped. Other kinds of files
-    /// are refused: ELOOP for a symbolic link, EISDIR and EPERM. If it is opened for writing, the file loses its
+    /// `flags`: not O_APPEND, with which the host would append pages that the guest has mapped, unless the host opens
+    /// the file in no other way; then its handle is `append_only`. Other kinds of files are refused: ELOOP for a symbolic link, EISDIR and EPERM. If it is opened for writing, the file loses its
     /// set-user-id and set-group-id bits.
     [[nodiscard]] FileResult<vmsuperio::UniqueFd> open_file(const Object& file, int flags) const;
     [[nodiscard]] FileResult<vmsuperio::UniqueFd> open_directory(const Object& directory) const;
