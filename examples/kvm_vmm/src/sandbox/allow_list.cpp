@@ -236,7 +236,8 @@ private:
         const RoleSet disks{Role::disk};
         add(SYS_io_uring_setup, {Role::set_up}, disk, "rings of disks");
         add(SYS_io_uring_register, {Role::set_up}, disk, "files and limits of the rings");
-        add(SYS_io_uring_enter, disks, disk, "requests");
+        // A CPU that resets the device, and the end of the VM, wait for the requests in progress themselves.
+        add(SYS_io_uring_enter, {Role::main, Role::vcpu, Role::disk}, disk, "requests");
         add(SYS_preadv2, disks, disk, "requests where io_uring is not available");
         add(SYS_pwritev2, disks, disk, "requests where io_uring is not available");
         add(SYS_fdatasync, disks, disk, "flush");

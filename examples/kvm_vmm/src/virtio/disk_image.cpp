@@ -11,6 +11,8 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <mutex>
+#include <span>
 #include <string_view>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -357,6 +359,9 @@ std::expected<void, std::string> DiskImage::move_lock(std::uint64_t size) const 
 
 // The sandbox does not let files grow beyond the largest disk (a soft limit).
 void DiskImage::allow_size(std::uint64_t size) const noexcept {
+    // The limit is that of the process, and the threads of several disks may raise it at the same time.
+    static std::mutex mutex;
+    const std::lock_guard lock(mutex);
     rlimit limit{};
     if (device_ || facts_.read_only || size > most_allowed_ || ::getrlimit(RLIMIT_FSIZE, &limit) != 0 ||
         limit.rlim_cur >= size) {

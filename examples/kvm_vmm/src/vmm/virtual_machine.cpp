@@ -57,7 +57,18 @@ VirtualMachine::VirtualMachine(const VmmConfig& config, const VmHost& host, cons
     }
 }
 
-VirtualMachine::~VirtualMachine() { coalesces_ = false; }
+VirtualMachine::~VirtualMachine() {
+    // run() has done this, unless it has thrown: CPUs and devices use members that are destroyed before them.
+    threads_.clear();
+    shut_down_devices();
+    coalesces_ = false;
+}
+
+void VirtualMachine::shut_down_devices() {
+    for (const std::function<void()>& shut_down : std::exchange(controls_.shut_down, {})) {
+        shut_down();
+    }
+}
 
 void VirtualMachine::create_machine(const VmHost& host, const Battery& battery) {
     vm_.map_memory(memory_);
@@ -379,9 +390,7 @@ VmEnd VirtualMachine::run() {
     stop_vcpus();
     deliver_writes();  // those of CPUs that did not return from KVM_RUN by themselves
     // Now, because finish_output() returns guest memory to the host: a disk must not be written from that.
-    for (const std::function<void()>& shut_down : controls_.shut_down) {
-        shut_down();
-    }
+    shut_down_devices();
     run_time_ = std::chrono::steady_clock::now() - started_;
     halt_timer_.reset();
     write_timer_.reset();

@@ -134,6 +134,7 @@ private:
     void set_resting(bool resting);
     void on_return_from_rest();
     void stop_vcpus();
+    void shut_down_devices();
     [[noreturn]] void leave_after_violation();
     void on_console_command(ConsoleCommand command);
 
