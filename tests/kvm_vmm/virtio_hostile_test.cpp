@@ -498,7 +498,6 @@ TEST_CASE("virtio: no driver brings a device into a state in which a reset does 
         CHECK(machine.rig.counters["requests"].value() > each + each / 5);
         CHECK(broken > each / 40);
         CHECK(broken < each);
-        CHECK(machine.rig.counters["driver_errors"].value() >= broken);
     }
 }
 

@@ -277,7 +277,8 @@ void Block::on_defective(std::size_t index, const Chain& chain) {
     rejected_.add();
     // The status is the last byte of the last buffer (5.2.6). What is before it is not filled, so the length is 0.
     if (!chain.last.empty()) {
-        chain.last.back() = static_cast<std::uint8_t>(BlockStatus::io_error);
+        const std::array<std::uint8_t, 1> status{static_cast<std::uint8_t>(BlockStatus::io_error)};
+        copy_to_guest(&chain.last.back(), status);
     }
     push(index, chain, 0);
 }

@@ -43,8 +43,8 @@ public:
 ///
 /// Thread safety: the transport calls activate(), reset() and the configuration functions from the vCPUs'
 /// threads, and notified() from the device's event loop. All of a device's state is guarded by mutex(). The
-/// on_...() functions are called with it locked, and must not block: except on_reset(), which waits for the
-/// requests that are in progress.
+/// on_...() functions are called with it locked, and must not block: except on_reset(), on_queue_reset() and
+/// on_drain(), which wait for the requests that are in progress.
 class Device {
 public:
     /// `name` ("disk0") is used in messages. `counters` must outlive the device.
