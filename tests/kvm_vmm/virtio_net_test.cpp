@@ -245,7 +245,142 @@ struct StreamRig {
     }
 };
 
+/// A network whose driver refills its receive queue as fast as the device returns buffers: in each interrupt.
+class RefillRig : private DriverLink {
+public:
+    static constexpr std::uint16_t size = 256;
+
+    explicit RefillRig(std::uint64_t features) {
+        std::vector<std::optional<SplitQueue>> rings;
+        for (const std::uint32_t index : {rx, tx}) {
+            rings.emplace_back(SplitQueue::create(memory, DeviceRig::place_rings(index, size), {}).value());
+        }
+        net.activate(features, std::move(rings), *this);
+    }
+    ~RefillRig() override { net.reset(); }
+    RefillRig(const RefillRig&) = delete;
+    RefillRig& operator=(const RefillRig&) = delete;
+
+    /// Offers the buffers of the descriptors in turn, until `most` were offered in all.
+    void refill() {
+        while (offered < most && static_cast<std::uint16_t>(offered - queue.used_index()) < size) {
+            queue.offer(next_head);
+            ++offered;
+            next_head = next_head + 1 == size ? first_head : static_cast<std::uint16_t>(next_head + 1);
+        }
+    }
+    /// One notification. Returns how many buffers the device has returned.
+    std::uint64_t turn() {
+        asked_for_turn = false;
+        const std::uint64_t before = count("requests");
+        net.notified(rx);
+        return count("requests") - before;
+    }
+    [[nodiscard]] std::uint64_t count(std::string_view name) { return counters[name].value(); }
+
+    GuestMemory memory{16U << 20U};
+    EventManager events;
+    Counters counters;
+    ScriptedHost host;
+    Net net{"net0", counters, host, Net::Settings{.mac = mac}, &events};
+    DriverQueue queue{memory, DeviceRig::place_rings(rx, size)};
+    std::size_t offered{0};
+    std::size_t most{0};
+    std::uint16_t next_head{0};
+    std::uint16_t first_head{0};  // after the last one
+    bool asked_for_turn{false};
+    bool needs_reset{false};
+
+private:
+    void notify_used() noexcept override { refill(); }
+    void notify_config_changed() noexcept override {}
+    void set_needs_reset() noexcept override { needs_reset = true; }
+    void notify_device(std::size_t index) noexcept override { asked_for_turn |= index == rx; }
+};
+
+constexpr DriverQueue::Descriptor short_buffer{
+    .address = 0x40'0000, .length = header_size - 1, .flags = DriverQueue::device_writes};
+constexpr DriverQueue::Descriptor no_ram{
+    .address = 0xD000'0000, .length = 2048, .flags = DriverQueue::device_writes};
+constexpr DriverQueue::Descriptor good_buffer{
+    .address = 0x50'0000, .length = 2048, .flags = DriverQueue::device_writes};
+
 }  // namespace
+
+TEST_CASE("Net: one turn is bounded, however fast the driver offers useless buffers again", "[net]") {
+    const std::uint64_t features = GENERATE(std::uint64_t{0}, net_feature::mergeable_buffers);
+    const int period =
+        GENERATE(1, 2, 5, 256);  // each buffer of so many is outside of RAM, the others are too short
+    const bool frames = GENERATE(false, true);
+    CAPTURE(features, period, frames);
+    RefillRig rig(features);
+    for (std::uint16_t i = 0; i < RefillRig::size; ++i) {
+        rig.queue.set(i, (i + 1) % period == 0 ? no_ram : short_buffer);
+    }
+    if (frames) {
+        rig.host.give(frame_of(100));
+    }
+    rig.most = 20'000;
+    rig.refill();
+    for (std::uint64_t returned = 0; returned < rig.most;) {
+        const std::uint64_t in_this_turn = rig.turn();
+        REQUIRE(in_this_turn <= RefillRig::size);
+        REQUIRE(in_this_turn != 0);
+        returned += in_this_turn;
+        REQUIRE((rig.asked_for_turn || returned == rig.most));
+    }
+    CHECK(rig.turn() == 0);
+    CHECK_FALSE(rig.asked_for_turn);
+    CHECK(rig.count("driver_errors") == rig.most);
+    CHECK(rig.count("rx_dropped") == 0);
+    CHECK(rig.host.arrived.size() == (frames ? 1U : 0U));
+    // The next buffer receives the frame.
+    if (!frames) {
+        rig.host.arrived.push_back({.header = {}, .bytes = frame_of(100)});
+    }
+    rig.queue.set(rig.next_head, good_buffer);
+    ++rig.most;
+    rig.refill();
+    CHECK(rig.turn() == 1);
+    CHECK(rig.count("rx_frames") == 1);
+    CHECK_FALSE(rig.needs_reset);
+}
+
+TEST_CASE("Net: a frame that waits for buffers is kept from one turn to the next", "[net]") {
+    RefillRig rig(net_feature::mergeable_buffers);
+    DriverQueue::Descriptor little = good_buffer;
+    little.address = 0x60'0000;
+    little.length = 500;
+    rig.queue.set(0, little);
+    rig.most = 1;
+    rig.refill();
+    CHECK(rig.turn() == 0);
+    rig.host.give(frame_of(1000));
+    REQUIRE(rig.host.arrived.empty());
+    REQUIRE(rig.count("rx_frames") == 0);
+    // More useless buffers than fit into one turn, and then a good one. The device keeps the first.
+    rig.first_head = 1;
+    for (std::uint16_t i = 1; i < RefillRig::size; ++i) {
+        rig.queue.set(i, no_ram);
+    }
+    rig.most += 300;
+    rig.refill();
+    CHECK(rig.turn() == RefillRig::size);
+    CHECK(rig.asked_for_turn);
+    CHECK(rig.count("rx_dropped") == 0);
+    rig.queue.set(rig.next_head, good_buffer);
+    ++rig.most;
+    rig.refill();
+    CHECK(rig.turn() == 300 - RefillRig::size + 2);
+    CHECK(rig.count("rx_frames") == 1);
+    CHECK(rig.count("rx_dropped") == 0);
+    const std::size_t first_part = little.length - header_size;
+    Bytes received(1000);
+    REQUIRE(rig.memory.read(little.address + header_size, std::span(received).first(first_part)));
+    REQUIRE(rig.memory.read(good_buffer.address, std::span(received).subspan(first_part)));
+    CHECK((received == frame_of(1000)));
+    CHECK_FALSE(rig.needs_reset);
+}
 
 TEST_CASE("Net: configuration and features are those of the backend and the settings", "[net]") {
     ScriptedHost host;

@@ -209,7 +209,9 @@ void Console::resume_output(std::size_t lost) {
 void Console::take_last_output() {
     const LockGuard lock(mutex());
     std::size_t budget = max_sent_last;
-    while (const std::optional<Chain> chain = pop(transmit_queue)) {
+    std::size_t chains =
+        size_of_queue(transmit_queue);  // all that there can be: the guest's CPUs have stopped
+    while (const std::optional<Chain> chain = pop(transmit_queue, chains)) {
         if (!send_chain(chain->readable, budget)) {
             const std::size_t room = max_last_output - last_output_.size();
             std::vector<std::uint8_t> rest(

@@ -119,13 +119,18 @@ bool Device::has_queue(std::size_t index) const noexcept {
     return active() && index < queues_.size() && queues_[index].has_value();
 }
 
-std::optional<Chain> Device::pop(std::size_t index) {
-    if (!has_queue(index)) {
-        return std::nullopt;
-    }
-    for (std::size_t i = 0; i < queue(index)->size(); ++i) {
+std::size_t Device::size_of_queue(std::size_t index) const noexcept {
+    return has_queue(index) ? queues_[index]->size() : 0;
+}
+
+std::optional<Chain> Device::pop(std::size_t index, std::size_t& budget) {
+    while (budget != 0) {
         std::optional<Chain> chain = pop_any(index);
-        if (!chain || !chain->defect) {
+        if (!chain) {
+            return std::nullopt;
+        }
+        --budget;
+        if (!chain->defect) {
             return chain;
         }
         refuse(index, *chain);

@@ -134,11 +134,17 @@ protected:
     /// The features that the driver has accepted, while active.
     [[nodiscard]] std::uint64_t negotiated() const noexcept KVM_VMM_REQUIRES(mutex()) { return negotiated_; }
     [[nodiscard]] bool has_queue(std::size_t index) const noexcept KVM_VMM_REQUIRES(mutex());
+    /// The number of its descriptors; 0 without a queue.
+    [[nodiscard]] std::size_t size_of_queue(std::size_t index) const noexcept KVM_VMM_REQUIRES(mutex());
 
     /// The next chain of a queue, which has no defect; nothing if there is none, or the queue is not enabled. After an
     /// error in the rings the device needs a reset, and there are no chains until then. Chains with a defect are returned
-    /// to the driver, at most as many as the queue has descriptors; the rest after a notification of the device's own.
-    [[nodiscard]] std::optional<Chain> pop(std::size_t index) KVM_VMM_REQUIRES(mutex());
+    /// to the driver.
+    ///
+    /// `budget` is how many chains the device may still take in this turn, with a defect or without; it begins with
+    /// the queue's size, more than which only a driver that refills the ring meanwhile can offer. When it is used up,
+    /// pop() notifies the device itself and returns nothing: the device has to let others have their turn.
+    [[nodiscard]] std::optional<Chain> pop(std::size_t index, std::size_t& budget) KVM_VMM_REQUIRES(mutex());
     /// See SplitQueue. These do nothing if the queue is not enabled.
     void undo_pop(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex());
     void push(std::size_t index, const Chain& chain, std::uint32_t written) KVM_VMM_REQUIRES(mutex());
@@ -205,7 +211,7 @@ void Device::take_each(std::size_t index, Take&& take, Flush&& flush) {
     if (!has_queue(index)) {
         return;
     }
-    const std::size_t most = queue(index)->size();
+    const std::size_t most = size_of_queue(index);
     std::size_t taken = 0;
     disable_notifications(index);
     do {

@@ -251,14 +251,14 @@ void Net::return_empty(std::size_t index, const Chain& chain) {
     push(index, chain, 0);
 }
 
-// Takes buffers of the driver until there is room for `bytes`, or no more of them.
+// Takes buffers of the driver until there is room for `bytes`, or no more of them in this turn.
 void Net::post(std::uint64_t bytes) {
     std::size_t pieces = 0;
     for (const Chain& chain : posted_) {
         pieces += chain.writable.pieces().size();
     }
-    for (std::size_t i = 0; i < sizes[receive_queue] && posted_bytes_ < bytes && pieces < most_pieces; ++i) {
-        std::optional<Chain> chain = pop(receive_queue);
+    while (posted_bytes_ < bytes && pieces < most_pieces) {
+        std::optional<Chain> chain = pop(receive_queue, receive_budget_);
         if (!chain) {
             return;
         }
@@ -285,7 +285,8 @@ bool Net::fits(std::size_t length) const {
 void Net::exchange(bool receives, bool transmits, bool offered) {
     receives = receives && has_queue(receive_queue);
     transmits = transmits && has_queue(transmit_queue);
-    if (offered && receives && !held_.empty() && !deliver_held()) {
+    receive_budget_ = size_of_queue(receive_queue);
+    if (offered && receives && !held_.empty() && !deliver_held() && receive_budget_ != 0) {
         held_.clear();  // it will never fit
         rx_dropped_.add();
     }
@@ -321,14 +322,14 @@ Net::Received Net::receive_frames() {
 
 Net::Received Net::receive_frame() {
     if (!held_.empty()) {
-        return deliver_held() ? Received::frame : Received::no_buffers;
+        return deliver_held() ? Received::frame : want_of_buffers();
     }
     const bool merge = accepted(net_feature::mergeable_buffers);
     const bool large = accepted(net_feature::guest_tso4 | net_feature::guest_tso6);
     // As much as a frame is expected to need: a larger one costs a copy.
     post(sizeof(NetHeader) + (large ? max_frame : settings_.mtu.value_or(ethernet_mtu) + frame_overhead));
     if (posted_.empty()) {
-        return Received::no_buffers;
+        return want_of_buffers();
     }
     if (!take(receive_limit_, 0)) {
         return Received::later;

@@ -104,17 +104,22 @@ private:
         return (negotiated() & feature) != 0;
     }
 
-    /// Serves the queues that may make progress, and interrupts the driver at most once. `offered`: the driver has
-    /// offered receive buffers since the last call, as many as it has.
+    /// A turn: serves the queues that may make progress, each at most as many chains as it has descriptors, and
+    /// interrupts the driver once, and for each chain that is refused. `offered`: the driver has offered receive
+    /// buffers since the last call, as many as it has.
     void exchange(bool receives, bool transmits, bool offered) KVM_VMM_REQUIRES(mutex());
 
     // Received frames.
+    /// later: a timer or a notification of the device's own will follow.
     enum class Received : std::uint8_t { frame, none, no_buffers, later };
     /// Takes up to `batch` frames.
     [[nodiscard]] Received receive_frames() KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] Received receive_frame() KVM_VMM_REQUIRES(mutex());
     void return_empty(std::size_t index, const Chain& chain) KVM_VMM_REQUIRES(mutex());
     void forget_posted() KVM_VMM_REQUIRES(mutex());
+    [[nodiscard]] Received want_of_buffers() const KVM_VMM_REQUIRES(mutex()) {
+        return receive_budget_ == 0 ? Received::later : Received::no_buffers;
+    }
     void post(std::uint64_t bytes) KVM_VMM_REQUIRES(mutex());
     [[nodiscard]] bool fits(std::size_t length) const KVM_VMM_REQUIRES(mutex());
     void deliver(std::size_t length) KVM_VMM_REQUIRES(mutex());
@@ -159,6 +164,9 @@ private:
     bool may_receive_ KVM_VMM_GUARDED_BY(mutex()){false};
     /// The next frame to transmit waits for room_is_free().
     bool transmit_waits_ KVM_VMM_GUARDED_BY(mutex()){false};
+    /// How many more chains of the receive queue may be taken in this turn: a driver may offer them as fast as they
+    /// are returned.
+    std::size_t receive_budget_ KVM_VMM_GUARDED_BY(mutex()){0};
     /// Chains of the receive queue that were taken and not used yet, and their bytes.
     std::deque<Chain> posted_ KVM_VMM_GUARDED_BY(mutex());
     std::uint64_t posted_bytes_ KVM_VMM_GUARDED_BY(mutex()){0};
