@@ -75,7 +75,8 @@ private:
     }
     void on_notified(std::size_t index) KVM_VMM_REQUIRES(mutex()) override {
         if (keep) {
-            while (pop(index)) {
+            std::size_t budget = size_of_queue(index);
+            while (pop(index, budget)) {
             }
             return;
         }
