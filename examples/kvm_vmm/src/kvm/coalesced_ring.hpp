@@ -52,15 +52,9 @@ public:
     /// `page` must outlive this object.
     explicit CoalescedRing(Page& page) noexcept : page_(&page) {}
 
-    /// Whether every entry has been delivered: what the deliveries did is visible to the caller then.
+    /// Whether every entry that KVM had added before the call has been delivered: what the deliveries did is visible to
+    /// the caller then. May be false although that is so, if further entries are delivered meanwhile.
     [[nodiscard]] bool empty() const noexcept {
-        return std::atomic_ref(page_->first).load(std::memory_order_acquire) ==
-               std::atomic_ref(page_->last).load(std::memory_order_acquire);
-    }
-
-    /// Whether every entry that KVM had added before the call has been delivered. May be false although that is so, if
-    /// further entries are delivered meanwhile.
-    [[nodiscard]] bool has_delivered() const noexcept {
         // In this order: entries that are added after the first look do not matter.
         const std::uint32_t last = std::atomic_ref(page_->last).load(std::memory_order_acquire);
         return std::atomic_ref(page_->first).load(std::memory_order_acquire) == last;

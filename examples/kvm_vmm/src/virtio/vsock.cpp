@@ -177,19 +177,14 @@ void Vsock::on_defective(std::size_t index, const Chain& chain) {
 
 // For a packet that cannot wait until there is room for another refusal: it adds none.
 void Vsock::abort_connection_of(const Chain& chain) {
-    tx_packets_.add();
-    VsockHeader header{};
-    if (chain.readable.read(0, bytes_of(header)) != header_size || header.src_cid != guest_cid_) {
-        count_malformed();
-        return;
-    }
-    const std::optional<Id> id = connection_of(header);
+    const std::optional<VsockHeader> header = take_header(chain);
+    const std::optional<Id> id = header ? connection_of(*header) : std::nullopt;
     if (!id) {
         return;
     }
     Stream& stream = streams_.at(*id);
-    if (header.op == vsock::op_rst) {
-        take_packet(*id, stream, header, {});
+    if (header->op == vsock::op_rst) {
+        take_packet(*id, stream, *header, {});
     } else if (stream.phase != Stream::Phase::resetting) {
         count_malformed();
         abort(*id, stream);
@@ -219,21 +214,30 @@ std::optional<std::uint32_t> Vsock::take_packet(const Chain& chain) {
         transmit_waits_ = true;
         return std::nullopt;
     }
+    const std::optional<VsockHeader> header = take_header(chain);
+    if (!header) {
+        return 0;
+    }
+    const Buffers payload = chain.readable.part(header_size, header->len);
+    if (const std::optional<Id> id = connection_of(*header)) {
+        take_packet(*id, streams_.at(*id), *header, payload);
+    } else if (is_for_us(*header) && header->op == vsock::op_request) {
+        connect_guest(*header);
+    } else {
+        refuse(*header);
+    }
+    return 0;
+}
+
+// Counts the packet. Nothing if it has no whole header, or is not from this guest.
+std::optional<VsockHeader> Vsock::take_header(const Chain& chain) {
     tx_packets_.add();
     VsockHeader header{};
     if (chain.readable.read(0, bytes_of(header)) != header_size || header.src_cid != guest_cid_) {
         count_malformed();
-        return 0;
+        return std::nullopt;
     }
-    const Buffers payload = chain.readable.part(header_size, header.len);
-    if (const std::optional<Id> id = connection_of(header)) {
-        take_packet(*id, streams_.at(*id), header, payload);
-    } else if (is_for_us(header) && header.op == vsock::op_request) {
-        connect_guest(header);
-    } else {
-        refuse(header);
-    }
-    return 0;
+    return header;
 }
 
 bool Vsock::is_for_us(const VsockHeader& header) noexcept {

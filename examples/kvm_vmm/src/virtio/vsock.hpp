@@ -146,6 +146,7 @@ private:
 
     // Packets of the guest.
     [[nodiscard]] std::optional<std::uint32_t> take_packet(const Chain& chain) KVM_VMM_REQUIRES(mutex());
+    [[nodiscard]] std::optional<VsockHeader> take_header(const Chain& chain) KVM_VMM_REQUIRES(mutex());
     void take_packet(Id id, Stream& stream, const VsockHeader& header, const Buffers& payload)
         KVM_VMM_REQUIRES(mutex());
     void abort_connection_of(const Chain& chain) KVM_VMM_REQUIRES(mutex());

@@ -51,7 +51,7 @@ public:
     void try_to_deliver();
 
     /// Whether all writes that precede the call have been delivered. For any thread.
-    [[nodiscard]] bool has_delivered() const noexcept { return ring_.has_delivered(); }
+    [[nodiscard]] bool has_delivered() const noexcept { return ring_.empty(); }
 
     /// For the event loop: delivers the writes of CPUs that do not do it themselves, if one is to a port. Returns
     /// the time until the next look, or nothing if there need be none for DrainPace::longest.
@@ -63,7 +63,7 @@ private:
     void deliver_run(const CoalescedRun& run) const;
 
     Mutex mutex_;
-    CoalescedRing ring_;  // empty() and has_delivered() need no lock
+    CoalescedRing ring_;  // empty() needs no lock
     const vmdevice::IoManager& io_;
     EndLatch& end_;
     Observer& observer_;

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "boot/command_line.hpp"
+#include "vmm/option_list.hpp"
 
 namespace kvm_vmm {
 namespace {
@@ -25,15 +26,7 @@ std::optional<std::size_t> number_after(std::string_view text, std::string_view 
         return std::nullopt;
     }
     text.remove_prefix(prefix.size());
-    constexpr std::size_t most_digits = 4;
-    if (text.empty() || text.size() > most_digits || !std::ranges::all_of(text, is_digit)) {
-        return std::nullopt;
-    }
-    std::size_t number = 0;
-    for (const char c : text) {
-        number = number * 10 + static_cast<std::size_t>(c - '0');
-    }
-    return number;
+    return number_in<std::size_t>(text, 0, 9999);
 }
 
 // The index of a disk by its name in Linux: a is 0, z 25, aa 26. A partition may follow.
@@ -88,16 +81,16 @@ void look_at_root(const VmmConfig& config, std::vector<std::string>& lines) {
 
 void look_at_consoles(const VmmConfig& config, std::vector<std::string>& lines) {
     for (const std::string& console : parameter_values(config.cmdline, "console")) {
-        if (const auto number = number_after(console, "hvc"); number && *number >= config.consoles.size()) {
-            lines.push_back("console=" + console +
-                            " names a virtio console that this machine does not have; it has " +
-                            std::to_string(config.consoles.size()) + " (--console)");
-        }
-        if (const auto number = number_after(console, "ttyS"); number && *number >= config.serials.size()) {
-            lines.push_back("console=" + console +
-                            " names a serial port that this machine does not have; it has " +
-                            std::to_string(config.serials.size()) + " (--serial)");
-        }
+        const auto look_at = [&](std::string_view prefix, std::size_t count, std::string_view what,
+                                 std::string_view option) {
+            if (const auto number = number_after(console, prefix); number && *number >= count) {
+                lines.push_back("console=" + console + " names a " + std::string(what) +
+                                " that this machine does not have; it has " + std::to_string(count) + " (" +
+                                std::string(option) + ')');
+            }
+        };
+        look_at("hvc", config.consoles.size(), "virtio console", "--console");
+        look_at("ttyS", config.serials.size(), "serial port", "--serial");
     }
 }
 

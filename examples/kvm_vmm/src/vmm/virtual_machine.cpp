@@ -157,17 +157,20 @@ void VirtualMachine::coalesce_writes() {
                        config_.cpus == 1 ? std::optional(0U) : std::nullopt);
     exit_handler_.set_coalesced_writes(*coalesced_);
     for (const MachineDevice& device : table_) {
+        const auto report_refusal = [&device] {
+            log(LogLevel::debug, device.description.name + ": KVM does not coalesce writes to it");
+        };
         for (const std::uint16_t port : device.coalesced_ports) {
             if (vm_.coalesce_port(port)) {
                 coalesced_ports_.push_back(port);
             } else {
-                log(LogLevel::debug, device.description.name + ": KVM does not coalesce writes to it");
+                report_refusal();
             }
         }
         // Not stopped while the guest is at rest: the event loop does not look for these writes at all.
         for (const std::uint64_t address : device.coalesced_registers) {
             if (!vm_.coalesce_register(address)) {
-                log(LogLevel::debug, device.description.name + ": KVM does not coalesce writes to it");
+                report_refusal();
             }
         }
     }
